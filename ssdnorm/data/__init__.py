@@ -1,0 +1,1 @@
+"""Data sets, augmentation and batches. Knows nothing of default boxes."""

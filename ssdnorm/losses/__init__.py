@@ -1,0 +1,1 @@
+"""The multibox loss and its choice of negatives."""

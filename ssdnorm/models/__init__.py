@@ -1,0 +1,1 @@
+"""SSD, put together from layers."""
