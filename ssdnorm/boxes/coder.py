@@ -1,0 +1,65 @@
+"""This file is about the box coder: boxes to offsets from default boxes, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_MAX_LOG_SCALE = 4.135166556742356  # log(1000 / 16): limits exp() for wild outputs, as torchvision's BoxCoder does
+
+
+@dataclass(frozen=True)
+class BoxCoder:
+    r"""Offsets between boxes and default boxes, divided by variances.
+
+    .. math::
+        l_{cx} = (g_{cx} - d_{cx}) / (d_w v_0) \qquad l_w = \log(g_w / d_w) / v_2
+
+    and the same for :math:`cy, v_1` and :math:`h, v_3`. The variances bring the four offsets to a similar spread.
+
+    Sources:
+        W. Liu et al., SSD (arXiv:1512.02325), equation 2; the variances from ``bbox_util.cpp`` (weiliu89/caffe).
+
+    Args:
+        variances: of cx, cy, w, h (unitless, above 0).
+
+    Example:
+        >>> default_boxes = torch.tensor([[0.5, 0.5, 0.2, 0.2]])
+        >>> BoxCoder().encode(torch.tensor([[0.42, 0.4, 0.62, 0.6]]), default_boxes).round(decimals=4).tolist()
+        [[1.0, 0.0, 0.0, 0.0]]
+    """
+
+    variances: tuple[float, float, float, float] = (0.1, 0.1, 0.2, 0.2)
+
+    def __post_init__(self) -> None:
+        if len(self.variances) != 4 or any(v <= 0 for v in self.variances):
+            raise ValueError(f"BoxCoder: variances must be four numbers above 0; got {self.variances}")
+
+    def encode(self, boxes_xyxy: Tensor, default_boxes: Tensor) -> Tensor:
+        """Offsets of boxes from default boxes.
+
+        Shape:
+            boxes_xyxy ``(…, 4)`` with positive width and height; default_boxes ``(…, 4)`` cxcywh; output ``(…, 4)``.
+        """
+        centre = (boxes_xyxy[..., :2] + boxes_xyxy[..., 2:]) / 2
+        size = boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]
+        variances = default_boxes.new_tensor(self.variances)
+        offsets = torch.cat(
+            ((centre - default_boxes[..., :2]) / default_boxes[..., 2:], (size / default_boxes[..., 2:]).log()), dim=-1
+        )
+        return offsets / variances
+
+    def decode(self, locs: Tensor, default_boxes: Tensor) -> Tensor:
+        """Boxes from offsets; the inverse of :meth:`encode`.
+
+        Scales above 62.5 times the default box are cut to it, so that no output overflows.
+
+        Shape:
+            locs ``(…, 4)``; default_boxes ``(…, 4)`` cxcywh; output ``(…, 4)`` xyxy, not clipped.
+        """
+        offsets = locs * default_boxes.new_tensor(self.variances)
+        centre = default_boxes[..., :2] + offsets[..., :2] * default_boxes[..., 2:]
+        half = default_boxes[..., 2:] * offsets[..., 2:].clamp(max=_MAX_LOG_SCALE).exp() / 2
+        return torch.cat((centre - half, centre + half), dim=-1)

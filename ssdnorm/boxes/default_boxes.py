@@ -1,0 +1,141 @@
+"""This file is about default boxes: the K fixed boxes to which an SSD's predictions are offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import sqrt
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DefaultBoxSpec:
+    """The numbers from which default boxes are made, one entry per tap.
+
+    Args:
+        image_size: side of the network's input, pixels.
+        grid_sizes: cells along a side of each tap.
+        steps: distance between two cells' centres, pixels of the input.
+        min_sizes: side of the small square box, pixels.
+        max_sizes: the second square box has the side ``sqrt(min_size * max_size)``, pixels.
+        aspect_ratios: width / height of the further boxes; each brings its reciprocal along.
+        clip: limit centre, width and height to [0, 1], as torchvision and amdegroot do; Caffe does not.
+
+    Raises:
+        ValueError: if the entries are not of one length.
+    """
+
+    image_size: int
+    grid_sizes: tuple[int, ...]
+    steps: tuple[float, ...]
+    min_sizes: tuple[float, ...]
+    max_sizes: tuple[float, ...]
+    aspect_ratios: tuple[tuple[float, ...], ...]
+    clip: bool = False
+
+    def __post_init__(self) -> None:
+        lengths = {
+            name: len(getattr(self, name)) for name in ("grid_sizes", "steps", "min_sizes", "max_sizes", "aspect_ratios")
+        }
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"DefaultBoxSpec: one entry per tap is needed everywhere; got {lengths}")
+
+    @property
+    def boxes_per_cell(self) -> tuple[int, ...]:
+        """Boxes at each cell of each tap: two squares, and two for each aspect ratio."""
+        return tuple(2 + 2 * len(ratios) for ratios in self.aspect_ratios)
+
+    @property
+    def num_boxes(self) -> int:
+        """K, the boxes of all taps."""
+        return sum(g * g * n for g, n in zip(self.grid_sizes, self.boxes_per_cell, strict=True))
+
+
+def _ssd300(min_sizes: tuple[float, ...], last_size: float) -> DefaultBoxSpec:
+    return DefaultBoxSpec(
+        image_size=300,
+        grid_sizes=(38, 19, 10, 5, 3, 1),
+        steps=(8, 16, 32, 64, 100, 300),
+        min_sizes=min_sizes,
+        max_sizes=(*min_sizes[1:], last_size),
+        aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)),
+    )
+
+
+def _ssd512(min_sizes: tuple[float, ...], last_size: float) -> DefaultBoxSpec:
+    return DefaultBoxSpec(
+        image_size=512,
+        grid_sizes=(64, 32, 16, 8, 4, 2, 1),
+        steps=(8, 16, 32, 64, 128, 256, 512),
+        min_sizes=min_sizes,
+        max_sizes=(*min_sizes[1:], last_size),
+        aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
+    )
+
+
+# Sizes in pixels of the input, from examples/ssd/ssd_pascal.py, ssd_coco.py and their 512 variants (weiliu89/caffe,
+# branch ssd). Caffe's prior box layer cuts the 512 sizes to integers; they are kept exact here, as in lufficc/SSD.
+DEFAULT_BOXES: Mapping[str, DefaultBoxSpec] = MappingProxyType(
+    {
+        "ssd300_voc": _ssd300((30, 60, 111, 162, 213, 264), 315),
+        "ssd300_coco": _ssd300((21, 45, 99, 153, 207, 261), 315),
+        "ssd512_voc": _ssd512((35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8), 537.6),
+        "ssd512_coco": _ssd512((20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8), 542.72),
+    }
+)
+
+
+def default_box_spec(spec: str | DefaultBoxSpec, *, where: str = "default_boxes") -> DefaultBoxSpec:
+    """Look a spec up by its name; a spec is returned as it is.
+
+    Raises:
+        ValueError: if there is no such name; says where, what was got, and the choices.
+    """
+    if isinstance(spec, DefaultBoxSpec):
+        return spec
+    if spec not in DEFAULT_BOXES:
+        guess = get_close_matches(str(spec), DEFAULT_BOXES, n=1)
+        hint = f" Did you mean {guess[0]!r}?" if guess else ""
+        raise ValueError(f"{where}: unknown default boxes {spec!r}; choose one of: {', '.join(DEFAULT_BOXES)}.{hint}")
+    return DEFAULT_BOXES[spec]
+
+
+def make_default_boxes(spec: str | DefaultBoxSpec) -> Tensor:
+    r"""Default boxes of all taps, in the order of the multibox head's output.
+
+    Taps follow each other; within a tap rows of cells from the top, cells from the left; at a cell first the square of
+    side :math:`s`, then the one of side :math:`\sqrt{s\,s'}`, then for each aspect ratio :math:`a` the box of width
+    :math:`s\sqrt{a}` and height :math:`s/\sqrt{a}` and its reciprocal.
+
+    Args:
+        spec: a ``DefaultBoxSpec``, or a name out of ``DEFAULT_BOXES``.
+
+    Shape:
+        output ``(K, 4)`` float32 cxcywh in [0, 1] of the input; widths and centres may leave [0, 1] unless clipped.
+
+    Sources:
+        W. Liu et al., SSD (arXiv:1512.02325), section 2.2.
+
+    Example:
+        >>> make_default_boxes("ssd300_voc").shape
+        torch.Size([8732, 4])
+    """
+    spec = default_box_spec(spec)
+    taps = []
+    for grid, step, small, large, ratios in zip(
+        spec.grid_sizes, spec.steps, spec.min_sizes, spec.max_sizes, spec.aspect_ratios, strict=True
+    ):
+        shapes = [(small, small), (sqrt(small * large), sqrt(small * large))]
+        for ratio in ratios:
+            shapes += [(small * sqrt(ratio), small / sqrt(ratio)), (small / sqrt(ratio), small * sqrt(ratio))]
+        centres = (torch.arange(grid, dtype=torch.float64) + 0.5) * step
+        cy, cx = torch.meshgrid(centres, centres, indexing="ij")
+        centre = torch.stack((cx, cy), dim=-1)[:, :, None].expand(grid, grid, len(shapes), 2)
+        size = torch.tensor(shapes, dtype=torch.float64).expand(grid, grid, len(shapes), 2)
+        taps.append(torch.cat((centre, size), dim=-1).reshape(-1, 4))
+    boxes = (torch.cat(taps) / spec.image_size).float()
+    return boxes.clamp(0.0, 1.0) if spec.clip else boxes

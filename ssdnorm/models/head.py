@@ -1,0 +1,56 @@
+"""This file is about the multibox head: the convolutions that turn each tap into locs and logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ssdnorm.structures import SSDOutput
+
+
+class MultiboxHead(nn.Module):
+    """Two 3×3 convolutions on each tap: four offsets and ``num_classes`` scores for each default box of each cell.
+
+    Args:
+        tap_channels: channels of each tap by name, in the order of the default boxes.
+        boxes_per_cell: default boxes at each cell, by tap.
+        num_classes: classes, background included.
+
+    Shape:
+        input one map ``(B, C, H, W)`` per tap; output locs ``(B, K, 4)`` and logits ``(B, K, num_classes)``, tap after
+        tap, row after row, cell after cell, box after box, as ``make_default_boxes`` orders them.
+
+    Raises:
+        ValueError: if taps and boxes are not of one number, or num_classes is below 2.
+
+    Sources:
+        W. Liu et al., SSD (arXiv:1512.02325), section 2.1; the layout of Caffe's permute and flatten layers.
+    """
+
+    def __init__(self, tap_channels: Mapping[str, int], boxes_per_cell: Sequence[int], num_classes: int) -> None:
+        super().__init__()
+        if len(tap_channels) != len(boxes_per_cell):
+            raise ValueError(
+                f"default boxes for {len(boxes_per_cell)} taps do not fit the {len(tap_channels)} taps of the features: "
+                f"{', '.join(tap_channels)}"
+            )
+        if num_classes < 2:
+            raise ValueError(f"num_classes counts the background: it must be 2 or more; got {num_classes}")
+        self.num_classes = num_classes
+        self.locs, self.logits = nn.ModuleDict(), nn.ModuleDict()
+        for (name, channels), num_boxes in zip(tap_channels.items(), boxes_per_cell, strict=True):
+            self.locs[name] = nn.Conv2d(channels, num_boxes * 4, 3, padding=1)
+            self.logits[name] = nn.Conv2d(channels, num_boxes * num_classes, 3, padding=1)
+
+    def forward(self, taps: Mapping[str, Tensor]) -> SSDOutput:
+        """Raw output over all taps."""
+        locs = [_by_box(conv(taps[name]), 4) for name, conv in self.locs.items()]
+        logits = [_by_box(conv(taps[name]), self.num_classes) for name, conv in self.logits.items()]
+        return SSDOutput(torch.cat(locs, dim=1), torch.cat(logits, dim=1))
+
+
+def _by_box(x: Tensor, size: int) -> Tensor:
+    """(B, A·size, H, W) -> (B, H·W·A, size)."""
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, size)

@@ -1,0 +1,192 @@
+"""This file is about the SSD: features and head, and the two networks of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ssdnorm.boxes.default_boxes import DefaultBoxSpec, default_box_spec, make_default_boxes
+from ssdnorm.layers.norms import norm_layer
+from ssdnorm.models.extra_layers import EXTRA_LAYERS_300, EXTRA_LAYERS_512, ExtraLayer, ExtraLayers
+from ssdnorm.models.features import SSDFeatures
+from ssdnorm.models.head import MultiboxHead
+from ssdnorm.models.initial_weights import draw_initial_weights
+from ssdnorm.models.vgg import VGG16
+from ssdnorm.structures import SSDOutput
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in [0, 1]; with these, inputs have about unit variance
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+NormSpec = str | Mapping[str, Any]
+
+
+class SSD(nn.Module):
+    """Images to raw output: input normalisation, features, multibox head.
+
+    Works with any features module that maps images to named taps and tells their ``tap_channels``.
+
+    Args:
+        features: images → taps by name.
+        default_boxes: a spec or a name; its grid must be the one that the features give, which is checked here.
+        num_classes: classes, background included.
+        image_mean, image_std: RGB statistics that belong to the weights, of images in [0, 1].
+
+    Shape:
+        see :meth:`forward`.
+
+    Raises:
+        ValueError: if the features' maps do not fit the default boxes.
+    """
+
+    image_mean: Tensor
+    image_std: Tensor
+    default_boxes: Tensor
+
+    def __init__(
+        self,
+        features: nn.Module,
+        default_boxes: str | DefaultBoxSpec,
+        num_classes: int,
+        *,
+        image_mean: tuple[float, float, float] = IMAGENET_MEAN,
+        image_std: tuple[float, float, float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        self.spec = default_box_spec(default_boxes, where="model.default_boxes")
+        self.image_size = self.spec.image_size
+        self.num_classes = num_classes
+        self.features = features
+        self.head = MultiboxHead(features.tap_channels, self.spec.boxes_per_cell, num_classes)  # type: ignore[arg-type]
+        self.register_buffer("image_mean", torch.tensor(image_mean))
+        self.register_buffer("image_std", torch.tensor(image_std))
+        self.register_buffer("default_boxes", make_default_boxes(self.spec), persistent=False)
+        self._check_grid()
+
+    def extra_repr(self) -> str:
+        """What tells two SSDs apart."""
+        return f"image_size={self.image_size}, num_classes={self.num_classes}, default_boxes={self.spec.num_boxes}"
+
+    def set_input_statistics(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        """Take over the RGB mean and std (of images in [0, 1]) that belong to newly loaded weights."""
+        self.image_mean.copy_(torch.tensor(mean))
+        self.image_std.copy_(torch.tensor(std))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8, or floats in [0, 1], to what the first convolution expects. Shape ``(…, 3, H, W)``."""
+        if not images.is_floating_point():
+            if images.dtype != torch.uint8:
+                raise ValueError(f"SSD expects uint8 images, or floats in [0, 1]; got {images.dtype}")
+            images = images.to(self.image_mean.dtype) / 255
+        return (images - self.image_mean[:, None, None]) / self.image_std[:, None, None]
+
+    def forward(self, images: Tensor) -> SSDOutput:
+        """Raw output of a batch.
+
+        Shape:
+            images ``(B, 3, S, S)`` RGB, uint8 or floats in [0, 1]; returns locs ``(B, K, 4)`` and logits
+            ``(B, K, num_classes)``.
+        """
+        size = self.image_size
+        if images.ndim != 4 or images.shape[1:] != (3, size, size):
+            raise ValueError(f"SSD expects images (B, 3, {size}, {size}); got {tuple(images.shape)}")
+        return self.head(self.features(self.normalize(images)))
+
+    @torch.no_grad()
+    def _check_grid(self) -> None:
+        meta = {name: t.to("meta") for name, t in (*self.features.named_parameters(), *self.features.named_buffers())}
+        was_training = self.features.training
+        self.features.eval()
+        shape = (1, 3, self.image_size, self.image_size)
+        taps = functional_call(self.features, meta, (torch.empty(shape, device="meta"),))
+        self.features.train(was_training)
+        got = {name: tuple(x.shape[-2:]) for name, x in taps.items()}
+        expected = [(g, g) for g in self.spec.grid_sizes]
+        if list(got.values()) != expected:
+            raise ValueError(f"model.default_boxes: grids {expected} do not fit the features' maps {got}")
+
+
+def ssd300_vgg16(
+    num_classes: int,
+    *,
+    backbone_norm: NormSpec = "none",
+    extras_norm: NormSpec = "none",
+    tap_norms: Mapping[str, NormSpec] = {"conv4_3": "l2_norm"},  # noqa: B006 (read only)
+    dropout: float | Mapping[str, float] = 0.5,
+    default_boxes: str | DefaultBoxSpec = "ssd300_voc",
+    width: float = 1.0,
+    weights: str | Path | None = None,
+    seed: int = 0,
+) -> SSD:
+    """SSD300 on VGG16.
+
+    Args:
+        num_classes: classes, background included (21 for VOC).
+        backbone_norm: norm spec for the slot after every VGG convolution.
+        extras_norm: norm spec for the slot after every convolution of the extra layers.
+        tap_norms: norm spec by tap; the paper has ``{"conv4_3": "l2_norm"}``.
+        dropout: probability of a zero after fc6 and fc7, or one each by name; **the paper has 0**.
+        default_boxes: a name out of ``DEFAULT_BOXES`` or a spec, with the grids 38, 19, 10, 5, 3, 1.
+        width: factor on every channel count.
+        weights: ImageNet weights of the backbone: a torchvision name (``"VGG16_Weights.IMAGENET1K_FEATURES"``) or a
+            path; see :func:`ssdnorm.models.weights.load_backbone_weights`. None draws them.
+        seed: of the drawn weights; each depends on the seed and on its name alone.
+
+    Sources:
+        W. Liu et al., SSD: Single Shot MultiBox Detector (arXiv:1512.02325).
+
+    Example:
+        >>> model = ssd300_vgg16(21, dropout=0)
+        >>> sum(p.numel() for p in model.parameters())
+        26285486
+    """
+    return _ssd_vgg16(
+        EXTRA_LAYERS_300, num_classes, backbone_norm, extras_norm, tap_norms, dropout, default_boxes, width, weights, seed
+    )
+
+
+def ssd512_vgg16(
+    num_classes: int,
+    *,
+    backbone_norm: NormSpec = "none",
+    extras_norm: NormSpec = "none",
+    tap_norms: Mapping[str, NormSpec] = {"conv4_3": "l2_norm"},  # noqa: B006 (read only)
+    dropout: float | Mapping[str, float] = 0.5,
+    default_boxes: str | DefaultBoxSpec = "ssd512_voc",
+    width: float = 1.0,
+    weights: str | Path | None = None,
+    seed: int = 0,
+) -> SSD:
+    """SSD512 on VGG16: seven taps, 24,564 default boxes. Arguments as :func:`ssd300_vgg16`."""
+    return _ssd_vgg16(
+        EXTRA_LAYERS_512, num_classes, backbone_norm, extras_norm, tap_norms, dropout, default_boxes, width, weights, seed
+    )
+
+
+def _ssd_vgg16(
+    extra_layers: tuple[ExtraLayer, ...],
+    num_classes: int,
+    backbone_norm: NormSpec,
+    extras_norm: NormSpec,
+    tap_norms: Mapping[str, NormSpec],
+    dropout: float | Mapping[str, float],
+    default_boxes: str | DefaultBoxSpec,
+    width: float,
+    weights: str | Path | None,
+    seed: int,
+) -> SSD:
+    backbone = VGG16(norm=norm_layer(backbone_norm, where="norm.backbone"), dropout=dropout, width=width)
+    extras_factory = norm_layer(extras_norm, where="norm.extras")
+    extras = ExtraLayers(backbone.out_channels, extra_layers, norm=extras_factory, width=width)
+    tap_factories = {name: norm_layer(spec, where=f"norm.taps.{name}") for name, spec in tap_norms.items()}
+    model = SSD(SSDFeatures(backbone, extras, tap_norms=tap_factories), default_boxes, num_classes)
+    draw_initial_weights(model, seed)
+    if weights is not None:
+        from ssdnorm.models.weights import load_backbone_weights
+
+        load_backbone_weights(model, weights)
+    return model
