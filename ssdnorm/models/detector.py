@@ -1,0 +1,103 @@
+"""This file is about the detector: model, loss and post-processing behind torchvision's calling convention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssdnorm.models.post_process import PostProcess
+from ssdnorm.models.ssd import SSD
+from ssdnorm.structures import Detections, Target
+
+
+class Detector(nn.Module):
+    """Lists of images of any size in; losses in training, detections in evaluation, as torchvision's detectors.
+
+    Args:
+        model: images → raw output.
+        loss: raw output, boxes, labels → parts of the loss; None for a detector that only predicts.
+        post_process: raw output, sizes → detections.
+        class_names: of the labels 1, 2, …; carried along for those who draw the detections.
+
+    Example:
+        >>> from ssdnorm import MultiboxLoss, PostProcess, ssd300_vgg16
+        >>> model = ssd300_vgg16(21, width=0.1)
+        >>> detector = Detector(model, MultiboxLoss(model.default_boxes), PostProcess(model.default_boxes)).eval()
+        >>> detections = detector([torch.rand(3, 240, 320), torch.rand(3, 50, 40)])
+        >>> sorted(detections[0])
+        ['boxes', 'labels', 'scores']
+    """
+
+    def __init__(
+        self,
+        model: SSD,
+        loss: nn.Module | None,
+        post_process: PostProcess,
+        *,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if class_names is not None and len(class_names) != model.num_classes - 1:
+            raise ValueError(
+                f"Detector: {len(class_names)} class names for {model.num_classes - 1} classes (background has none)"
+            )
+        self.model = model
+        self.loss = loss
+        self.post_process = post_process
+        self.class_names = tuple(class_names or (f"class {i}" for i in range(1, model.num_classes)))
+
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
+    ) -> dict[str, Tensor] | list[Detections]:
+        """Losses in training mode, detections in evaluation mode.
+
+        Args:
+            images: uint8 or floats in [0, 1], each ``(3, H, W)`` of its own size.
+            targets: needed in training; boxes ``(G, 4)`` xyxy in pixels of their image, labels ``(G,)`` from 1.
+
+        Raises:
+            ValueError: if targets are missing in training, or a box has no area, or a label is out of range.
+        """
+        batch = torch.stack([self._resize(image, i) for i, image in enumerate(images)])
+        output = self.model(batch)
+        if not self.training:
+            sizes = torch.tensor([image.shape[-2:] for image in images], device=batch.device)
+            return self.post_process(output, sizes)
+        if self.loss is None:
+            raise ValueError("Detector: made without a loss, it can only predict; call .eval()")
+        if targets is None or len(targets) != len(images):
+            got = "none" if targets is None else str(len(targets))
+            raise ValueError(f"Detector: training takes one target per image; got {len(images)} images, targets: {got}")
+        boxes, labels = self._pad(images, targets)
+        return self.loss(output, boxes, labels)
+
+    def _resize(self, image: Tensor, index: int) -> Tensor:
+        if image.ndim != 3 or image.shape[0] != 3:
+            raise ValueError(f"Detector: image {index}: expected (3, H, W); got {tuple(image.shape)}")
+        if image.dtype == torch.uint8:
+            image = image.to(self.model.image_mean.dtype) / 255
+        size = (self.model.image_size, self.model.image_size)
+        return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
+
+    def _pad(self, images: Sequence[Tensor], targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
+        """Boxes in [0, 1], ``(B, G, 4)``, and labels ``(B, G)`` with 0 for padding."""
+        longest = max(len(target["labels"]) for target in targets)
+        boxes = images[0].new_zeros((len(targets), longest, 4), dtype=torch.float32)
+        labels = torch.zeros((len(targets), longest), dtype=torch.int64, device=boxes.device)
+        for i, (image, target) in enumerate(zip(images, targets, strict=True)):
+            n = len(target["labels"])
+            height, width = image.shape[-2:]
+            boxes[i, :n] = target["boxes"].reshape(-1, 4) / boxes.new_tensor((width, height, width, height))
+            labels[i, :n] = target["labels"]
+            flat = (boxes[i, :n, 2:] <= boxes[i, :n, :2]).any(dim=1)
+            if flat.any():
+                j = int(flat.nonzero()[0])
+                raise ValueError(f"Detector: image {i}: box {target['boxes'][j].tolist()} has no area")
+            wrong = (labels[i, :n] < 1) | (labels[i, :n] >= self.model.num_classes)
+            if wrong.any():
+                label = int(labels[i, :n][wrong][0])
+                raise ValueError(f"Detector: image {i}: label {label} is not in 1 … {self.model.num_classes - 1}")
+        return boxes, labels

@@ -1,0 +1,163 @@
+"""This file is about ImageNet weights: from a torchvision name or a file into the backbone of an SSD."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ssdnorm.models.ssd import IMAGENET_MEAN, IMAGENET_STD, SSD
+
+_CONVS = (
+    "conv1_1 conv1_2 conv2_1 conv2_2 conv3_1 conv3_2 conv3_3 conv4_1 conv4_2 conv4_3 conv5_1 conv5_2 conv5_3"
+).split()
+# Places of the convolutions in torchvision's vgg16.features and vgg16_bn.features (configuration D of its vgg.py)
+_TORCHVISION = dict(zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), _CONVS, strict=True))
+_TORCHVISION_BN = dict(zip((0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40), _CONVS, strict=True))
+_CAFFE_MEAN = tuple(v / 255 for v in (123.68, 116.779, 103.939))  # RGB; the Oxford VGG release gives them as BGR
+_BYTE_STD = (1 / 255, 1 / 255, 1 / 255)  # inputs of 0 … 255 minus the mean
+
+
+def load_backbone_weights(model: SSD, weights: str | Path) -> None:
+    """Load VGG16 classification weights into the backbone, and the input statistics that belong to them.
+
+    Taken are the 13 convolutions, and fc6 and fc7 where the file has VGG16's fully connected layers: as convolutions,
+    keeping every fourth neuron and every third row and column (4096×7×7 → 1024×3×3). Batch norms in the file are
+    loaded where the backbone has batch norms, and folded into the convolutions where it has none.
+
+    Args:
+        model: an SSD on VGG16 of width 1.
+        weights: a torchvision name such as ``"VGG16_Weights.IMAGENET1K_FEATURES"`` (downloaded and checked by
+            torchvision), or a file: torchvision's ``vgg16`` or ``vgg16_bn`` as ``.pth`` or ``.safetensors``, or the Oxford
+            release as ``.npz`` (``conv1_1.weight`` …, OIHW, **BGR**, 0 … 255 minus mean).
+
+    Raises:
+        ValueError: for an unknown name or family, a missing key, or a shape that does not fit.
+        FileNotFoundError: if a path does not exist.
+
+    Sources:
+        The reduction of fc6 and fc7: W. Liu et al., SSD (arXiv:1512.02325), section 3.
+    """
+    if isinstance(weights, str) and weights.startswith("VGG16"):
+        state, mean, std = _from_torchvision(weights)
+    else:
+        path = Path(weights)
+        state = read_tensors(path)
+        mean, std = (_CAFFE_MEAN, _BYTE_STD) if "conv1_1.weight" in state else (IMAGENET_MEAN, IMAGENET_STD)
+    _load_backbone(model.features.get_submodule("backbone"), _by_layer(state, str(weights)), str(weights))
+    model.set_input_statistics(mean, std)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors by name out of a ``.safetensors``, ``.npz`` or torch file; never runs code from it.
+
+    A torch file may hold the tensors at its top or under ``state_dict`` or ``model``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: in one line, if it is none of these, damaged, or holds objects other than tensors.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such weights file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(arrays[name]).float() for name in arrays.files}
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path}: refused: it holds more than tensors, and reading it would run code") from error
+    except (SafetensorError, ValueError, EOFError, RuntimeError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: not a readable weights file, or cut off ({type(error).__name__})") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    if not tensors:
+        raise ValueError(f"{path}: holds no tensors by name")
+    return tensors
+
+
+def _from_torchvision(name: str) -> tuple[dict[str, Tensor], tuple[float, ...], tuple[float, ...]]:
+    from torchvision.models import VGG16_BN_Weights, VGG16_Weights, get_weight
+
+    names = [str(entry) for enum in (VGG16_Weights, VGG16_BN_Weights) for entry in enum]
+    if name not in names:
+        guess = get_close_matches(name, names, n=1)
+        hint = f" Did you mean {guess[0]!r}?" if guess else ""
+        raise ValueError(f"model.weights: unknown weights {name!r}; choose one of: {', '.join(names)}, or a path.{hint}")
+    entry = get_weight(name)
+    transform = entry.transforms()
+    return entry.get_state_dict(progress=True, check_hash=True), tuple(transform.mean), tuple(transform.std)
+
+
+def _by_layer(state: Mapping[str, Tensor], where: str) -> dict[str, dict[str, Tensor]]:
+    """Tensors by layer and then by name: weight, bias and, for a batch norm, bn.weight, bn.running_mean, …"""
+    if "conv1_1.weight" in state:
+        layers = {name: {"weight": _get(state, f"{name}.weight", where), "bias": _get(state, f"{name}.bias", where)}
+                  for name in _CONVS}
+        layers["conv1_1"]["weight"] = layers["conv1_1"]["weight"].flip(1)  # BGR -> RGB
+        return layers
+    if "features.0.weight" not in state:
+        some = ", ".join(list(state)[:4])
+        raise ValueError(
+            f"{where}: no VGG16 backbone found; expected torchvision's keys (features.0.weight, …) or the npz's "
+            f"(conv1_1.weight, …); got {some}, …"
+        )
+    with_bn = "features.1.running_mean" in state
+    layers = {}
+    for place, name in (_TORCHVISION_BN if with_bn else _TORCHVISION).items():
+        layers[name] = {key: _get(state, f"features.{place}.{key}", where) for key in ("weight", "bias")}
+        if with_bn:
+            for key in ("weight", "bias", "running_mean", "running_var"):
+                layers[name][f"bn.{key}"] = _get(state, f"features.{place + 1}.{key}", where)
+    fc6 = state.get("classifier.0.weight")
+    if fc6 is not None and bool(fc6.isfinite().all()):  # the feature-only release fills the classifier with NaN
+        layers["fc6"] = {
+            "weight": fc6.view(4096, 512, 7, 7)[::4, :, ::3, ::3],
+            "bias": _get(state, "classifier.0.bias", where)[::4],
+        }
+        layers["fc7"] = {
+            "weight": _get(state, "classifier.3.weight", where)[::4, ::4, None, None],
+            "bias": _get(state, "classifier.3.bias", where)[::4],
+        }
+    return layers
+
+
+def _get(state: Mapping[str, Tensor], key: str, where: str) -> Tensor:
+    if key not in state:
+        raise ValueError(f"{where}: the key {key!r} is missing")
+    return state[key]
+
+
+@torch.no_grad()
+def _load_backbone(backbone: nn.Module, layers: Mapping[str, dict[str, Tensor]], where: str) -> None:
+    for name, tensors in layers.items():
+        block = backbone.get_submodule(name)
+        conv, norm = block.get_submodule("conv"), block.get_submodule("norm")
+        weight, bias = tensors["weight"], tensors["bias"]
+        has_statistics = isinstance(getattr(norm, "running_mean", None), Tensor)
+        if "bn.weight" in tensors and not has_statistics:
+            factor = tensors["bn.weight"] / (tensors["bn.running_var"] + 1e-5).sqrt()
+            weight = weight * factor[:, None, None, None]
+            bias = (bias - tensors["bn.running_mean"]) * factor + tensors["bn.bias"]
+        expected = tuple(conv.get_parameter("weight").shape)
+        if weight.shape != expected:
+            raise ValueError(
+                f"{where}: {name}: weight {tuple(weight.shape)} does not fit the model's {expected}; "
+                "VGG16's weights need model.width 1.0"
+            )
+        conv.get_parameter("weight").copy_(weight)
+        conv.get_parameter("bias").copy_(bias)
+        if "bn.weight" in tensors and has_statistics:
+            bn = {key.removeprefix("bn."): value for key, value in tensors.items() if key.startswith("bn.")}
+            norm.load_state_dict(bn, strict=False)
