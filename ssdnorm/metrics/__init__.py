@@ -1,1 +1,18 @@
-"""COCO and VOC metrics."""
+"""COCO and VOC metrics of detections, from any source: what is right, how sure the number is, and where it fails."""
+
+from ssdnorm.metrics.coco import CocoMetric, CocoResult, coco_results, evaluate_coco, load_detections, load_ground_truth
+from ssdnorm.metrics.voc import VocMetric, VocResult, evaluate_voc, read_voc_detections, write_voc_detections
+
+__all__ = [
+    "CocoMetric",
+    "CocoResult",
+    "VocMetric",
+    "VocResult",
+    "coco_results",
+    "evaluate_coco",
+    "evaluate_voc",
+    "load_detections",
+    "load_ground_truth",
+    "read_voc_detections",
+    "write_voc_detections",
+]

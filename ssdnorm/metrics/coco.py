@@ -1,0 +1,240 @@
+"""This file is about COCO's detection metric: twelve numbers, and AP, AP50, AP75 and AR of every class."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
+from ssdnorm.metrics.coco_files import coco_results, load_detections, load_ground_truth
+from ssdnorm.metrics.coco_reference import evaluate_with
+from ssdnorm.metrics.collect import Collected, ImageBoxes, Names
+from ssdnorm.metrics.matching import Matches, match_detections
+from ssdnorm.metrics.precision_recall import PrecisionRecall, accumulate
+
+__all__ = [
+    "BACKENDS",
+    "CocoMetric",
+    "CocoResult",
+    "coco_results",
+    "evaluate_coco",
+    "load_detections",
+    "load_ground_truth",
+]
+
+BACKENDS = ("ssdnorm", "pycocotools", "faster-coco-eval")
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+
+
+@dataclass(frozen=True)
+class CocoResult:
+    """COCO's numbers and what they were computed from.
+
+    A number that has nothing to be computed from (no object of that size, a threshold that was not asked for) is
+    −1.0, as in pycocotools, and does not enter a mean.
+
+    Attributes:
+        metrics: AP AP50 AP75 APs APm APl, AR at each detection limit (AR1 AR10 AR100), ARs ARm ARl, in this order.
+        per_class: AP, AP50, AP75 and AR (area all, highest limit) by class name.
+        curves: the precision, recall and score arrays, shaped as pycocotools' ``eval``.
+        matches: our per-image matches, for intervals and error breakdowns; None from another backend.
+    """
+
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    curves: PrecisionRecall
+    matches: Matches | None
+    backend: str
+    class_names: list[str]
+    num_objects: list[int]
+    iou_thresholds: np.ndarray
+    max_detections: tuple[int, ...]
+
+    def table(self) -> str:
+        """The twelve numbers, then one line a class, as text."""
+        low, high, limit = self.iou_thresholds[0], self.iou_thresholds[-1], self.max_detections[-1]
+        span = f"{low:.2f}:{high:.2f}" if low != high else f"{low:.2f}"
+        explained = {"AP": f"IoU {span}", "AP50": "IoU 0.50", "AP75": "IoU 0.75"}
+        explained |= {
+            f"{kind}{size[0]}": f"{size} objects" for kind in ("AP", "AR") for size in ("small", "medium", "large")
+        }
+        explained |= {f"AR{m}": f"at most {m} detections an image and class" for m in self.max_detections}
+        lines = [f"COCO metric ({self.backend}; IoU {span}, at most {limit} detections an image and class)"]
+        lines += [f"  {key:<6} {value:7.3f}   {explained[key]}" for key, value in self.metrics.items()]
+        width = max([len(name) for name in self.per_class] + [5])
+        lines += ["", f"  {'class':<{width}} {'objects':>8} {'AP':>7} {'AP50':>7} {'AP75':>7} {'AR':>7}"]
+        for (name, row), num in zip(self.per_class.items(), self.num_objects, strict=True):
+            lines.append(f"  {name:<{width}} {num:>8} " + " ".join(f"{value:7.3f}" for value in row.values()))
+        return "\n".join(lines)
+
+
+def evaluate_coco(
+    ground_truth: Mapping[str, Any] | GroundTruthArrays,
+    detections: Sequence[Mapping[str, Any]] | Mapping[str, Any] | DetectionArrays,
+    *,
+    backend: str = "ssdnorm",
+    iou_thresholds: Sequence[float] | None = None,
+    max_detections: Sequence[int] = (1, 10, 100),
+) -> CocoResult:
+    """Evaluate detections against ground truth with COCO's box metric.
+
+    Every image of the ground truth counts, with detections or without. Crowd regions and the size of objects come
+    from the annotations (``iscrowd``, ``area``). The order of the input matters for equal scores only: then the
+    lower image id stands first, and within an image the detection that came first.
+
+    Args:
+        ground_truth: a dict in COCO's format (images, annotations, categories).
+        detections: dicts in COCO's result format (image_id, category_id, bbox xywh in pixels, score), or one dict
+            of the four as columns.
+        backend: ``ssdnorm`` (ours: same numbers to the last bit, and the matches), ``pycocotools`` (the reference),
+            ``faster-coco-eval`` (an extra).
+        iou_thresholds: default .50, .55, … .95; AP50 and AP75 need .50 and .75 among them.
+        max_detections: limits an image *and class*, ascending; AP and the sizes use the highest.
+
+    Raises:
+        ValueError: an unknown backend, id or option; boxes or scores that are no numbers.
+
+    Differs from pycocotools: with a highest limit other than 100 its printed AP is −1, ours uses that limit.
+
+    Example:
+        >>> truth = {"images": [{"id": 7}], "categories": [{"id": 3, "name": "dog"}],
+        ...          "annotations": [{"image_id": 7, "category_id": 3, "bbox": [10, 10, 100, 100]}]}
+        >>> found = [{"image_id": 7, "category_id": 3, "bbox": [10, 10, 100, 80], "score": 0.9}]
+        >>> result = evaluate_coco(truth, found)
+        >>> [round(result.metrics[key], 2) for key in ("AP", "AP50", "APs")]
+        [0.7, 1.0, -1.0]
+    """
+    thresholds, limits = _checked_options(backend, iou_thresholds, max_detections)
+    truth = ground_truth_arrays(ground_truth)
+    found = detection_arrays(detections, truth)
+    matches = None
+    if backend == "ssdnorm":
+        matches = match_detections(truth, found, iou_thresholds=thresholds, max_detections=limits)
+        curves = accumulate(matches)
+    else:
+        curves = evaluate_with(backend, truth, found, iou_thresholds=thresholds, max_detections=limits)
+    counts = np.bincount(truth.category[~truth.crowd], minlength=len(truth.category_ids))
+    return CocoResult(
+        metrics=_summary(curves, thresholds, limits),
+        per_class={name: _class_summary(curves, thresholds, k) for k, name in enumerate(truth.class_names)},
+        curves=curves,
+        matches=matches,
+        backend=backend,
+        class_names=truth.class_names,
+        num_objects=counts.tolist(),
+        iou_thresholds=thresholds,
+        max_detections=limits,
+    )
+
+
+class CocoMetric:
+    """COCO's metric as an object for loops: ``update`` with every batch, ``compute`` once, ``reset``.
+
+    Takes what torchvision's detectors return and are trained on: boxes xyxy in pixels, labels of 1 or more, tensors
+    on any device or arrays. ``iscrowd`` and ``area`` of the targets are optional (area: of the box).
+
+    In a distributed run every process updates with its own images, and ``compute``, called by all, gathers them.
+    Images are told apart by the targets' ``image_id``, so one that a sampler repeated to fill the last batch counts
+    once; without ids every image counts.
+
+    Args:
+        class_names: names of labels 1, 2, …; a first name ``"__background__"`` is label 0 and is left out. Without
+            names the labels seen are the classes.
+        backend, iou_thresholds, max_detections: as in ``evaluate_coco``.
+
+    Example:
+        >>> import torch
+        >>> metric = CocoMetric(["dog"])
+        >>> box, label = torch.tensor([[10.0, 10.0, 60.0, 60.0]]), torch.tensor([1])
+        >>> target = {"boxes": box, "labels": label}
+        >>> metric.update([{**target, "scores": torch.tensor([0.9])}], [target])
+        >>> round(metric.compute()["AP/dog"], 12)
+        1.0
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str] | Mapping[int, str] | None = None,
+        *,
+        backend: str = "ssdnorm",
+        iou_thresholds: Sequence[float] | None = None,
+        max_detections: Sequence[int] = (1, 10, 100),
+    ) -> None:
+        _checked_options(backend, iou_thresholds, max_detections)
+        self.backend = backend
+        self.iou_thresholds = iou_thresholds
+        self.max_detections = tuple(max_detections)
+        self.names = Names(class_names)
+        self._collected = Collected(self.names, "CocoMetric")
+
+    def update(self, detections: Sequence[ImageBoxes], targets: Sequence[ImageBoxes]) -> None:
+        """Add the detections and the ground truth of a batch of images.
+
+        Raises:
+            ValueError: lists or tensors of unequal length, inverted boxes, scores that are no numbers, labels that
+                have no name, an image that comes again with other detections (``reset`` was forgotten).
+        """
+        self._collected.add(detections, targets)
+
+    def result(self) -> CocoResult:
+        """The full result of all images so far, with matches, curves and ``table()``."""
+        truth, found = self._collected.arrays()
+        return evaluate_coco(
+            truth, found, backend=self.backend, iou_thresholds=self.iou_thresholds, max_detections=self.max_detections
+        )
+
+    def compute(self) -> dict[str, float]:
+        """The twelve numbers, then ``AP/name``, ``AP50/name``, ``AP75/name``, ``AR/name`` of every class."""
+        result = self.result()
+        per_class = {f"{key}/{name}": value for name, row in result.per_class.items() for key, value in row.items()}
+        return {**result.metrics, **per_class}
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self._collected = Collected(self.names, "CocoMetric")
+
+
+def _checked_options(
+    backend: str, iou_thresholds: Sequence[float] | None, max_detections: Sequence[int]
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    if backend not in BACKENDS:
+        near = difflib.get_close_matches(str(backend), BACKENDS, 1)
+        guess = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"backend: unknown backend {backend!r}; choose one of: {', '.join(BACKENDS)}.{guess}")
+    thresholds = IOU_THRESHOLDS if iou_thresholds is None else np.asarray(iou_thresholds, np.float64)
+    if thresholds.ndim != 1 or not len(thresholds) or not ((thresholds > 0) & (thresholds <= 1)).all():
+        raise ValueError(f"iou_thresholds: got {iou_thresholds!r}, allowed: numbers above 0, up to 1")
+    limits = tuple(int(limit) for limit in max_detections)
+    if not limits or limits != tuple(max_detections) or min(limits) < 1 or list(limits) != sorted(set(limits)):
+        raise ValueError(f"max_detections: got {max_detections!r}, allowed: ascending whole numbers from 1")
+    return thresholds, limits
+
+
+def _summary(curves: PrecisionRecall, thresholds: np.ndarray, limits: tuple[int, ...]) -> dict[str, float]:
+    metrics = {
+        "AP": _mean(curves.precision[:, :, :, 0, -1]),
+        "AP50": _mean(curves.precision[thresholds == 0.5, :, :, 0, -1]),
+        "AP75": _mean(curves.precision[thresholds == 0.75, :, :, 0, -1]),
+    }
+    metrics |= {f"AP{size}": _mean(curves.precision[:, :, :, a, -1]) for a, size in enumerate("sml", 1)}
+    metrics |= {f"AR{limit}": _mean(curves.recall[:, :, 0, m]) for m, limit in enumerate(limits)}
+    return metrics | {f"AR{size}": _mean(curves.recall[:, :, a, -1]) for a, size in enumerate("sml", 1)}
+
+
+def _class_summary(curves: PrecisionRecall, thresholds: np.ndarray, k: int) -> dict[str, float]:
+    precision = curves.precision[:, :, k, 0, -1]
+    return {
+        "AP": _mean(precision),
+        "AP50": _mean(precision[thresholds == 0.5]),
+        "AP75": _mean(precision[thresholds == 0.75]),
+        "AR": _mean(curves.recall[:, k, 0, -1]),
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    defined = values[values > -1]
+    return float(np.mean(defined)) if len(defined) else -1.0

@@ -1,0 +1,238 @@
+"""This file is about which detection finds which object: COCO's greedy matching, for a whole data set at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays
+
+AREA_RANGES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+_PAIRS_AT_ONCE = 2_000_000
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The outcome of matching, from which every COCO number, interval and error breakdown is computed.
+
+    Detections beyond the limit per image and class are gone; the rest, **D** of them, stand in evaluation order: by
+    class, then best score first, ties by image id and then by their order in the input. Only **R** of them overlap an
+    object of their class enough for any threshold ("relevant"); all others are false positives or ignored by size.
+
+    Shape:
+        ``order`` ``(D,)`` places in ``detections``; ``rank`` ``(D,)`` place among those of the same image and class;
+        ``relevant`` ``(R,)`` places in ``order``; ``found`` ``(T, A, R)`` int32 the object each relevant detection is
+        matched to, −1 for none; ``object_ignored`` ``(A, G)`` and ``outside`` ``(A, D)`` bool by area range.
+    """
+
+    ground_truth: GroundTruthArrays
+    detections: DetectionArrays
+    iou_thresholds: np.ndarray
+    max_detections: tuple[int, ...]
+    order: np.ndarray
+    rank: np.ndarray
+    relevant: np.ndarray
+    found: np.ndarray
+    object_ignored: np.ndarray
+    outside: np.ndarray
+
+
+def match_detections(
+    ground_truth: GroundTruthArrays,
+    detections: DetectionArrays,
+    *,
+    iou_thresholds: Sequence[float] | np.ndarray,
+    max_detections: Sequence[int] = (1, 10, 100),
+) -> Matches:
+    """Match detections to objects as pycocotools does, for all thresholds and the four area ranges.
+
+    Within an image and class, detections choose in the order of their scores (ties: input order). Each takes the free
+    object of highest IoU at or above the threshold (ties: the later annotation); an object outside the area range or a
+    crowd region only when no other is free, and a crowd region can be taken again and again. IoU with a crowd region
+    is the intersection over the *detection's* area.
+
+    The vectorisation: only pairs of the same image and class with enough IoU are looked at, and round *r* lets the
+    *r*-th relevant detection of every image and class choose at once. Thresholds × area ranges are the bits of one
+    integer.
+
+    Sources:
+        pycocotools/cocoeval.py ``evaluateImg`` and common/maskApi.c ``bbIou``: the rules, and IoU to the last bit.
+    """
+    thresholds = np.asarray(iou_thresholds, np.float64)
+    order, rank, group = _evaluation_order(ground_truth, detections, max(max_detections))
+    pair_detection, pair_object, pair_iou = _overlapping_pairs(ground_truth, detections, order, thresholds.min())
+    relevant, first_pair = np.unique(pair_detection, return_index=True)
+    ranges = np.array(list(AREA_RANGES.values()))
+    area = detections.boxes[order, 2] * detections.boxes[order, 3]
+    object_ignored = ground_truth.crowd | _outside(ground_truth.area, ranges)
+    found = np.full((len(thresholds), len(ranges), len(relevant)), -1, np.int32)
+    rounds = _rounds(relevant, first_pair, len(pair_iou), rank, group)
+    step = 64 // len(ranges)
+    for start in range(0, len(thresholds), step):
+        part = thresholds[start : start + step]
+        _choose(found[start : start + step], part, rounds, pair_object, pair_iou, object_ignored, ground_truth.crowd)
+    return Matches(
+        ground_truth, detections, thresholds, tuple(max_detections), order, rank, relevant, found, object_ignored,
+        _outside(area, ranges),
+    )  # fmt: skip
+
+
+def box_iou_pairs(first: np.ndarray, second: np.ndarray, crowd: np.ndarray) -> np.ndarray:
+    """IoU of paired xywh boxes; for a crowd region in ``second``, intersection over the first box's area.
+
+    The operations and their order are those of maskApi.c, so that results agree to the last bit.
+
+    Shape:
+        first, second ``(P, 4)`` float64; crowd ``(P,)`` bool → ``(P,)``.
+    """
+    x1, y1, w1, h1 = first.T
+    x2, y2, w2, h2 = second.T
+    width = np.minimum(w1 + x1, w2 + x2) - np.maximum(x1, x2)
+    height = np.minimum(h1 + y1, h2 + y2) - np.maximum(y1, y2)
+    inter = width * height
+    area = w1 * h1
+    union = np.where(crowd, area, area + w2 * h2 - inter)
+    meets = (width > 0) & (height > 0)
+    return np.divide(inter, union, out=np.zeros_like(inter), where=meets)
+
+
+def expand_pairs(
+    ground_truth: GroundTruthArrays, detections: DetectionArrays, order: np.ndarray, *, at_once: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every pair of a detection and an object of its image and class, in portions of about ``at_once``.
+
+    Yields places in ``order`` and objects, sorted by both.
+    """
+    num_images = max(1, len(ground_truth.image_ids))
+    object_group = ground_truth.category * num_images + ground_truth.image
+    by_group = np.argsort(object_group, kind="stable")
+    sorted_group = object_group[by_group]
+    group = detections.category[order] * num_images + detections.image[order]
+    first = np.searchsorted(sorted_group, group, "left")
+    count = np.searchsorted(sorted_group, group, "right") - first
+    candidates = np.flatnonzero(count)
+    portions = np.cumsum(count[candidates]) // at_once
+    for part in np.split(candidates, np.flatnonzero(np.diff(portions)) + 1):
+        detection = np.repeat(part, count[part])
+        if len(detection):
+            yield detection, by_group[np.repeat(first[part], count[part]) + _place_in_run(detection)]
+
+
+def _outside(area: np.ndarray, ranges: np.ndarray) -> np.ndarray:
+    return (area < ranges[:, :1]) | (area > ranges[:, 1:])
+
+
+def _evaluation_order(
+    ground_truth: GroundTruthArrays, detections: DetectionArrays, limit: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Detections by (class, −score, image, input order) with rank and (class, image) group, up to a limit."""
+    order = np.argsort(detections.image, kind="stable")
+    order = order[np.argsort(-detections.scores[order], kind="stable")]
+    category = detections.category[order]
+    order = order[
+        np.argsort(category.astype(np.uint16) if len(category) and category.max() < 65536 else category, kind="stable")
+    ]
+    group = detections.category[order] * max(1, len(ground_truth.image_ids)) + detections.image[order]
+    by_group = np.argsort(group, kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[by_group] = _place_in_run(group[by_group])
+    keep = rank < limit
+    return order[keep], rank[keep], group[keep]
+
+
+def _place_in_run(values: np.ndarray) -> np.ndarray:
+    """0, 1, 2, … within every run of equal neighbours."""
+    places = np.arange(len(values))
+    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(values) else places
+    return places - np.repeat(starts, np.diff(np.r_[starts, len(values)]))
+
+
+def _overlapping_pairs(
+    ground_truth: GroundTruthArrays, detections: DetectionArrays, order: np.ndarray, lowest: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of one image and class with IoU at or above the lowest threshold, by detection, best IoU first.
+
+    Equal IoUs stand with the later annotation first, since that is the one the reference ends up with.
+    """
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for detection, thing in expand_pairs(ground_truth, detections, order, at_once=_PAIRS_AT_ONCE):
+        iou = box_iou_pairs(detections.boxes[order[detection]], ground_truth.boxes[thing], ground_truth.crowd[thing])
+        enough = iou >= min(lowest, 1 - 1e-10)
+        found.append((detection[enough], thing[enough], iou[enough]))
+    if not found:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+    detection, thing, iou = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    best_first = np.lexsort((-thing, -iou, detection))
+    return detection[best_first], thing[best_first], iou[best_first]
+
+
+@dataclass(frozen=True)
+class _Round:
+    """Detections that choose at the same time, one an image and class, those with most pairs first."""
+
+    relevant: np.ndarray  # places among the relevant detections
+    first_pair: np.ndarray
+    having: list[int]  # how many of them have more than 0, 1, 2, … pairs
+
+
+def _rounds(
+    relevant: np.ndarray, first_pair: np.ndarray, num_pairs: int, rank: np.ndarray, group: np.ndarray
+) -> list[_Round]:
+    num = np.diff(np.r_[first_pair, num_pairs])
+    by_group = np.lexsort((rank[relevant], group[relevant]))
+    turn = np.empty(len(relevant), np.int64)
+    turn[by_group] = _place_in_run(group[relevant][by_group])
+    order = np.lexsort((-num, turn))
+    ends = np.cumsum(np.bincount(turn)) if len(turn) else np.empty(0, np.int64)
+    rounds = []
+    for start, end in zip(np.r_[0, ends[:-1]], ends, strict=False):
+        who = order[start:end]
+        having = np.searchsorted(-num[who], -np.arange(num[who[0]]), "left")
+        rounds.append(_Round(who, first_pair[who], having.tolist()))
+    return rounds
+
+
+def _choose(
+    found: np.ndarray,
+    thresholds: np.ndarray,
+    rounds: list[_Round],
+    pair_object: np.ndarray,
+    pair_iou: np.ndarray,
+    object_ignored: np.ndarray,
+    crowd: np.ndarray,
+) -> None:
+    """Fill ``found`` ``(T, A, R)`` for up to 64 / A thresholds; bit a·T + t stands for area range a, threshold t."""
+    num_thresholds, num_ranges = found.shape[:2]
+    bit = np.left_shift(np.uint64(1), np.arange(64, dtype=np.uint64))
+    all_thresholds = np.uint64((1 << num_thresholds) - 1)
+    every_range = np.uint64(sum(1 << (a * num_thresholds) for a in range(num_ranges)))
+    allowed = np.zeros(len(pair_iou), np.uint64)
+    for t, threshold in enumerate(thresholds):
+        allowed |= np.where(pair_iou >= min(threshold, 1 - 1e-10), bit[t], np.uint64(0))
+    allowed *= every_range
+    ignored = np.zeros(len(crowd), np.uint64)
+    for a in range(num_ranges):
+        ignored |= np.where(object_ignored[a], all_thresholds << np.uint64(a * num_thresholds), np.uint64(0))
+    free = np.full(len(crowd), ~np.uint64(0))
+    takes: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for turn in rounds:
+        undecided = np.full(len(turn.relevant), ~np.uint64(0))
+        for second_choice in (False, True):  # objects that count first, ignored ones for what is left
+            for slot, num in enumerate(turn.having):
+                pair = turn.first_pair[:num] + slot
+                thing = pair_object[pair]
+                kind = ignored[thing] if second_choice else ~ignored[thing]
+                take = allowed[pair] & free[thing] & kind & undecided[:num]
+                undecided[:num] &= ~take
+                free[thing] &= ~np.where(crowd[thing], np.uint64(0), take)
+                takes.append((turn.relevant[:num], thing, take))
+    if not takes:
+        return
+    who, thing, take = (np.concatenate(columns) for columns in zip(*takes, strict=True))
+    who, thing, take = who[take > 0], thing[take > 0], take[take > 0]
+    for a in range(num_ranges):
+        for t in range(num_thresholds):
+            chosen = (take & bit[a * num_thresholds + t]) > 0
+            found[t, a, who[chosen]] = thing[chosen]

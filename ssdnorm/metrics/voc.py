@@ -1,0 +1,214 @@
+"""This file is about PASCAL VOC's detection metric: AP of every class at one IoU, 11-point or all-point."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
+from ssdnorm.metrics.collect import Collected, ImageBoxes, Names
+from ssdnorm.metrics.matching import box_iou_pairs, expand_pairs
+from ssdnorm.metrics.voc_files import read_voc_detections, write_voc_detections
+
+__all__ = ["VocMetric", "VocResult", "evaluate_voc", "read_voc_detections", "write_voc_detections"]
+
+INTERPOLATIONS = ("11-point", "all-point")
+# MATLAB builds 0:0.1:1 from both ends, so only the fourth value is not the nearest float to its name.
+_RECALLS_11 = np.array([k * 0.1 for k in range(6)] + [1 - (10 - k) * 0.1 for k in range(6, 11)])
+_PAIRS_AT_ONCE = 2_000_000
+
+
+@dataclass(frozen=True)
+class VocResult:
+    """VOC's numbers. A class without objects has AP −1.0 and does not enter the mean.
+
+    Attributes:
+        metrics: ``{"mAP": …}``, the mean over classes with objects (−1.0 if there is none).
+        per_class: AP, recall, and the counts objects, detections by class name. Difficult objects do not count.
+        curves: recall and precision after each counted detection, best score first, and its score, by class name.
+    """
+
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    curves: dict[str, dict[str, np.ndarray]]
+    iou_threshold: float
+    interpolation: str
+
+    def table(self) -> str:
+        """The mean, then one line a class, as text."""
+        lines = [f"VOC metric ({self.interpolation}, IoU {self.iou_threshold:g}, difficult objects ignored)"]
+        width = max([len(name) for name in self.per_class] + [5])
+        lines += [f"  mAP {self.metrics['mAP']:.4f}", ""]
+        lines += [f"  {'class':<{width}} {'objects':>8} {'detections':>11} {'AP':>8} {'recall':>8}"]
+        for name, row in self.per_class.items():
+            counts = f"{row['objects']:>8.0f} {row['detections']:>11.0f}"
+            lines.append(f"  {name:<{width}} {counts} {row['AP']:8.4f} {row['recall']:8.4f}")
+        return "\n".join(lines)
+
+
+def evaluate_voc(
+    ground_truth: Mapping[str, Any] | GroundTruthArrays,
+    detections: Sequence[Mapping[str, Any]] | Mapping[str, Any] | DetectionArrays,
+    *,
+    iou_threshold: float = 0.5,
+    interpolation: str = "11-point",
+) -> VocResult:
+    """Evaluate detections against ground truth with the VOC devkit's rules.
+
+    In the order of the scores over the whole data set, each detection looks at the object of its image and class with
+    the highest IoU, taken or not (ties: the earlier annotation). At or above the threshold it is a hit if that object
+    is still free, ignored if the object is difficult, and a false positive if it was taken. Equal scores stand
+    in the order of the input, as MATLAB's stable sort leaves them.
+
+    Boxes are 0-based xywh with ``x = xmin − 1``, ``y = ymin − 1``, ``w = xmax − x``, ``h = ymax − y`` of the devkit's
+    1-based inclusive corners: then width and height are the devkit's (its ``+ 1``), and so is every IoU.
+
+    Args:
+        ground_truth: a dict in COCO's format with ``difficult`` (0 or 1, default 0) on the annotations; ``iscrowd`` is
+            not read.
+        detections: as for ``evaluate_coco``. There is no limit on their number.
+        interpolation: ``11-point`` (VOC2007: mean of the best precision at or beyond recall 0, .1, … 1) or
+            ``all-point`` (VOC2010 on: the area under the precision envelope).
+
+    Raises:
+        ValueError: an unknown interpolation or id; boxes or scores that are no numbers.
+
+    Sources:
+        M. Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010, section 4.2.
+        VOCdevkit VOCcode/VOCevaldet.m (2007: 11-point; 2010 and later: VOCap.m).
+
+    Differs from Python ports with ``np.arange(0, 1.1, 0.1)``: its .6 and .7 are one bit above .6 and .7, so a recall of
+    exactly 6/10 misses them; MATLAB's ``0:0.1:1``, and ours, has .6 and .7.
+
+    Example:
+        >>> truth = {"images": [{"id": 7}], "categories": [{"id": 1, "name": "dog"}],
+        ...          "annotations": [{"image_id": 7, "category_id": 1, "bbox": [10, 10, 100, 100]}]}
+        >>> found = [{"image_id": 7, "category_id": 1, "bbox": [10, 10, 100, 80], "score": 0.9}]
+        >>> evaluate_voc(truth, found, interpolation="all-point").metrics
+        {'mAP': 1.0}
+    """
+    _check_options(iou_threshold, interpolation)
+    truth = ground_truth_arrays(ground_truth)
+    found = detection_arrays(detections, truth)
+    order = np.argsort(-found.scores, kind="stable")
+    order = order[np.argsort(found.category[order], kind="stable")]
+    hit, ignored = _judge(truth, found, order, iou_threshold)
+    counted = order[~ignored]
+    starts = np.searchsorted(found.category[counted], np.arange(len(truth.category_ids) + 1))
+    objects = np.bincount(truth.category[~truth.difficult], minlength=len(truth.category_ids))
+    hit = hit[~ignored]
+    per_class, curves = {}, {}
+    for k, name in enumerate(truth.class_names):
+        part = slice(starts[k], starts[k + 1])
+        row, curves[name] = _class_result(hit[part], int(objects[k]), interpolation)
+        curves[name]["score"] = found.scores[counted[part]]
+        per_class[name] = row
+    defined = [row["AP"] for row in per_class.values() if row["objects"] > 0]
+    mean = float(np.mean(defined)) if defined else -1.0
+    return VocResult({"mAP": mean}, per_class, curves, iou_threshold, interpolation)
+
+
+class VocMetric:
+    """VOC's metric as an object for loops: ``update`` with every batch, ``compute`` once, ``reset``.
+
+    Takes the same detections and targets as ``CocoMetric`` and gathers them over processes in the same way; reads
+    ``difficult`` of the targets, where it is given. Boxes are xyxy, ``x1 = xmin − 1`` and ``x2 = xmax`` of VOC's XML.
+
+    Args:
+        class_names, iou_threshold, interpolation: as in ``CocoMetric`` and ``evaluate_voc``.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str] | Mapping[int, str] | None = None,
+        *,
+        iou_threshold: float = 0.5,
+        interpolation: str = "11-point",
+    ) -> None:
+        _check_options(iou_threshold, interpolation)
+        self.iou_threshold = iou_threshold
+        self.interpolation = interpolation
+        self.names = Names(class_names)
+        self._collected = Collected(self.names, "VocMetric")
+
+    def update(self, detections: Sequence[ImageBoxes], targets: Sequence[ImageBoxes]) -> None:
+        """Add the detections and the ground truth of a batch of images; errors as in ``CocoMetric.update``."""
+        self._collected.add(detections, targets)
+
+    def result(self) -> VocResult:
+        """The full result of all images so far, with curves and ``table()``."""
+        truth, found = self._collected.arrays()
+        return evaluate_voc(truth, found, iou_threshold=self.iou_threshold, interpolation=self.interpolation)
+
+    def compute(self) -> dict[str, float]:
+        """``mAP``, then ``AP/name`` of every class."""
+        result = self.result()
+        return {**result.metrics, **{f"AP/{name}": row["AP"] for name, row in result.per_class.items()}}
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self._collected = Collected(self.names, "VocMetric")
+
+
+def _check_options(iou_threshold: float, interpolation: str) -> None:
+    if interpolation not in INTERPOLATIONS:
+        near = difflib.get_close_matches(str(interpolation), INTERPOLATIONS, 1)
+        guess = f" Did you mean {near[0]!r}?" if near else ""
+        choices = ", ".join(INTERPOLATIONS)
+        raise ValueError(f"interpolation: unknown interpolation {interpolation!r}; choose one of: {choices}.{guess}")
+    if not 0 < iou_threshold <= 1:
+        raise ValueError(f"iou_threshold: got {iou_threshold!r}, allowed: a number above 0, up to 1")
+
+
+def _judge(
+    truth: GroundTruthArrays, found: DetectionArrays, order: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which detections, in ``order``, are hits and which are ignored; the others are false positives."""
+    best_iou = np.zeros(len(order))
+    best_object = np.full(len(order), -1)
+    no_crowd = np.zeros(1, bool)
+    for place, thing in expand_pairs(truth, found, order, at_once=_PAIRS_AT_ONCE):
+        iou = box_iou_pairs(found.boxes[order[place]], truth.boxes[thing], no_crowd)
+        # pairs stand by detection and annotation: within a detection, the first of the highest IoU
+        first = np.flatnonzero(np.r_[True, place[1:] != place[:-1]])
+        best = np.maximum.reduceat(iou, first)
+        is_best = np.flatnonzero(iou == np.repeat(best, np.diff(np.r_[first, len(place)])))
+        detection, chosen = np.unique(place[is_best], return_index=True)
+        best_iou[detection], best_object[detection] = best, thing[is_best[chosen]]
+    overlaps = (best_object >= 0) & (best_iou >= threshold)
+    difficult = np.append(truth.difficult, False)[best_object]
+    hit = np.zeros(len(order), bool)
+    candidates = np.flatnonzero(overlaps & ~difficult)
+    _, first_taker = np.unique(best_object[candidates], return_index=True)
+    hit[candidates[first_taker]] = True
+    return hit, overlaps & difficult
+
+
+def _class_result(hit: np.ndarray, objects: int, interpolation: str) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    true = np.cumsum(hit)
+    precision = true / np.arange(1, len(hit) + 1)
+    recall = true / objects if objects else np.zeros(len(hit))
+    row = {
+        "AP": _average_precision(recall, precision, interpolation) if objects else -1.0,
+        "recall": (float(recall[-1]) if len(recall) else 0.0) if objects else -1.0,
+        "objects": objects,
+        "detections": len(hit),
+    }
+    return row, {"recall": recall, "precision": precision}
+
+
+def _average_precision(recall: np.ndarray, precision: np.ndarray, interpolation: str) -> float:
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    if interpolation == "11-point":
+        first = np.searchsorted(recall, _RECALLS_11, "left")
+        ap = 0.0
+        for best in np.append(envelope, 0.0)[first].tolist():
+            ap += best / 11
+        return ap
+    steps = np.diff(recall, prepend=0.0)
+    rises = steps != 0
+    return float(np.sum(steps[rises] * envelope[rises]))

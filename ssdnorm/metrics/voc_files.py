@@ -1,0 +1,116 @@
+"""This file is about the VOC devkit's result files, ``comp4_det_test_<class>.txt``: one line a detection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
+
+PREFIX = "comp4_det_test_"
+
+
+def write_voc_detections(
+    folder: str | Path,
+    ground_truth: Mapping[str, Any],
+    detections: Sequence[Mapping[str, Any]] | Mapping[str, Any] | DetectionArrays,
+    *,
+    prefix: str = PREFIX,
+) -> list[Path]:
+    """Write one file a class, ``<image> <score> <xmin> <ymin> <xmax> <ymax>``, for the devkit or another tool.
+
+    Images are named by the stem of their ``file_name`` (by their id where there is none). Pixels are the devkit's,
+    1-based and inclusive: ``xmin = x + 1``, ``xmax = x + w``. Scores and pixels are written so that they read back as
+    the same float64: rounded to three digits, as several published scripts do, scores would tie.
+
+    Raises:
+        ValueError: two images share a stem, a stem has a blank in it, a class name cannot be a file name.
+    """
+    truth = ground_truth_arrays(ground_truth)
+    found = detection_arrays(detections, truth)
+    stems = {place: stem for stem, place in _stems(ground_truth, truth).items()}
+    for name in truth.class_names:
+        if PurePath(name).name != name:
+            raise ValueError(f"class {name!r}: got a name with a path in it, allowed: a file name")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for k, name in enumerate(truth.class_names):
+        mine = found.select(found.category == k)
+        x, y, w, h = mine.boxes.T
+        rows = zip(mine.image.tolist(), mine.scores.tolist(), *_columns(x + 1, y + 1, x + w, y + h), strict=True)
+        paths.append(folder / f"{prefix}{name}.txt")
+        lines = [f"{stems[image]} " + " ".join(map(repr, numbers)) + "\n" for image, *numbers in rows]
+        paths[-1].write_text("".join(lines), encoding="utf-8")
+    return paths
+
+
+def read_voc_detections(
+    folder: str | Path, ground_truth: Mapping[str, Any], *, prefix: str = PREFIX
+) -> list[dict[str, Any]]:
+    """Read a folder of ``<prefix><class>.txt`` as detections in COCO's result format, 0-based xywh.
+
+    A class without a file has no detections; the order of the lines is kept, since it decides equal scores.
+
+    Raises:
+        ValueError: no such file in the folder, a file of an unknown class, an unknown image, a line that is not a name
+            and five numbers, an inverted box. Each with file and line.
+    """
+    truth = ground_truth_arrays(ground_truth)
+    folder = Path(folder)
+    files = {path.stem.removeprefix(prefix): path for path in sorted(folder.glob(f"{prefix}*.txt"))}
+    if not files:
+        raise ValueError(f"{folder}: no file {prefix}<class>.txt in this folder")
+    unknown = sorted(set(files) - set(truth.class_names))
+    if unknown:
+        allowed = ", ".join(truth.class_names[:30])
+        raise ValueError(f"{files[unknown[0]]}: unknown class {unknown[0]!r}; the ground truth has: {allowed}")
+    stems = _stems(ground_truth, truth)
+    rows: list[dict[str, Any]] = []
+    for name, category_id in zip(truth.class_names, truth.category_ids, strict=True):
+        if name not in files:
+            continue
+        for number, line in enumerate(files[name].read_text(encoding="utf-8").splitlines(), 1):
+            if line.strip():
+                where = f"{files[name]}, line {number}"
+                place, score, box = _parse(line, stems, where)
+                rows.append(
+                    {"image_id": truth.image_ids[place], "category_id": category_id, "bbox": box, "score": score}
+                )
+    return rows
+
+
+def _parse(line: str, stems: dict[str, int], where: str) -> tuple[int, float, list[float]]:
+    stem, *words = line.split()
+    try:
+        score, xmin, ymin, xmax, ymax = map(float, words)
+    except ValueError:
+        raise ValueError(f"{where}: got {line.strip()!r}, allowed: image score xmin ymin xmax ymax") from None
+    if stem not in stems:
+        raise ValueError(f"{where}: image {stem!r} is not in the ground truth, which has {len(stems)} images")
+    if not np.isfinite([score, xmin, ymin, xmax, ymax]).all():
+        raise ValueError(f"{where}: got {line.strip()!r}, allowed: finite numbers")
+    box = [xmin - 1, ymin - 1, xmax - (xmin - 1), ymax - (ymin - 1)]
+    if box[2] < 0 or box[3] < 0:
+        raise ValueError(f"{where}: got {line.strip()!r}, allowed: xmin <= xmax and ymin <= ymax")
+    return stems[stem], score, box
+
+
+def _stems(ground_truth: Mapping[str, Any], truth: GroundTruthArrays) -> dict[str, int]:
+    """Stem of the file name → place of the image."""
+    place_of = {image_id: place for place, image_id in enumerate(truth.image_ids)}
+    stems: dict[str, int] = {}
+    for image in ground_truth["images"]:
+        stem = PurePath(str(image.get("file_name", image["id"]))).stem if "file_name" in image else str(image["id"])
+        if stem in stems or len(stem.split()) != 1:
+            wrong = "is the stem of two images" if stem in stems else "has a blank in it"
+            raise ValueError(f"images: {stem!r} {wrong}; the devkit's files need one name an image")
+        stems[stem] = place_of[image["id"]]
+    return stems
+
+
+def _columns(*arrays: np.ndarray) -> list[list[float]]:
+    return [array.tolist() for array in arrays]
