@@ -1,0 +1,273 @@
+"""This file is about Pascal VOC folders: XML annotations, images and split lists."""
+
+from __future__ import annotations
+
+import os
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ssdnorm.data.bad_annotations import BOX_KINDS, BOX_REASONS, Problems, find_bad_boxes, unknown_name
+from ssdnorm.data.dataset import AnnotationTable, DetectionDataset, PackedStrings
+from ssdnorm.data.images import IMAGE_SUFFIXES, check_image_file
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class VocDataset(DetectionDataset):
+    """One or more VOC years with their split lists, e.g. VOC2007 trainval and VOC2012 trainval.
+
+    A year is a folder with ``Annotations/*.xml``, ``JPEGImages/`` and ``ImageSets/Main/<split>.txt``. An image is found
+    by the name in the list, with any usual suffix in either case; ``<filename>`` in the XML is not read.
+
+    **Pixels.** VOC's corners are 1-based and inclusive. Here they become 0-based edges as in detectron2: xmin − 1 and
+    ymin − 1, xmax and ymax kept, so a box from 1 to 500 in an image 500 wide is [0, 500] and the devkit's width
+    xmax − xmin + 1 is xmax − xmin. Coordinates may be fractions. A 0 from a 0-based tool is taken for a 1. A box whose
+    corners coincide in the file has no area, though the devkit would count one pixel: it is what a stray click leaves.
+
+    Args:
+        root: the folder of a year, or several.
+        split: name of a list in ``ImageSets/Main`` (``trainval``), or one for each root.
+        class_names: without background, in the order of their labels; otherwise all names found in ``Annotations`` of
+            the roots, sorted, so that all splits of a folder agree.
+        train_on_difficult: whether ``training_boxes`` holds difficult objects; evaluation is told of them either way.
+        on_bad_annotation: ``drop`` leaves out bad objects, and images that are missing, truncated or have no readable
+            annotations, with a message each; ``error`` refuses them.
+        check_images: read every image's header and end while loading (some 50 µs each). Without it a truncated image
+            is an error when its turn comes, and the sizes in the XML are believed.
+
+    Image ids are 1-based places in the lists as read; ids of annotations likewise. Messages count the objects of a
+    file from 0.
+
+    Raises:
+        FileNotFoundError: no such folder or list. ValueError: anything else that cannot be used.
+
+    Sources:
+        M. Everingham et al., The Pascal Visual Object Classes Challenge, devkit documentation.
+        detectron2, data/datasets/pascal_voc.py: the pixel convention.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        split: str | Sequence[str],
+        *,
+        class_names: Sequence[str] | None = None,
+        train_on_difficult: bool = True,
+        on_bad_annotation: str = "drop",
+        check_images: bool = True,
+    ) -> None:
+        years = [
+            _Year(path, name, check_images)
+            for path, name in zip(*_equally_many(_listed(root), _listed(split)), strict=True)
+        ]
+        problems = Problems(on_bad_annotation, where=" + ".join(f"{year.root.name} {year.split}" for year in years))
+        images = [image for year in years for image in year.read_images(problems)]
+        if class_names is None:
+            names = sorted(set().union(*(year.all_class_names() for year in years)))
+        else:
+            names = _checked_class_names(class_names, images)
+        table = _table(images, names, problems)
+        if not len(table.image_ids):
+            raise ValueError(
+                f"{problems.where}: no usable image. First problem: {next(iter(problems.messages), 'empty list')}"
+            )
+        problems.report()
+        category_ids = range(1, len(names) + 1)
+        super().__init__(table, names, category_ids, train_on_difficult=train_on_difficult, problems=problems)
+
+
+@dataclass
+class _Image:
+    """One annotated image as its XML has it; objects are (number, class, corners, difficult)."""
+
+    path: Path
+    where: str
+    size: tuple[int, int]
+    objects: list[tuple[int, str, tuple[float, ...], bool]] = field(default_factory=list)
+
+
+class _Year:
+    """One VOC folder and one of its lists."""
+
+    def __init__(self, root: str | os.PathLike[str], split: str, check_images: bool) -> None:
+        self.root = Path(root)
+        self.split = split
+        self.check_images = check_images
+        if not self.root.is_dir():
+            raise FileNotFoundError(
+                f"{self.root}: no such folder; expected a VOC year with Annotations, JPEGImages, ImageSets"
+            )
+        for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
+            if not (self.root / part).is_dir():
+                raise FileNotFoundError(
+                    f"{self.root}: has no folder {part}; expected a VOC year, e.g. VOCdevkit/VOC2007"
+                )
+        self.list_file = self.root / "ImageSets" / "Main" / f"{split}.txt"
+        if not self.list_file.is_file():
+            splits = sorted(path.stem for path in self.list_file.parent.glob("*.txt"))
+            raise FileNotFoundError(f"{self.list_file.parent}: {unknown_name('split', split, splits)}")
+
+    def read_images(self, problems: Problems) -> list[_Image]:
+        """The images of the list that can be used; the others are told to ``problems``."""
+        files = {
+            entry.name.rsplit(".", 1)[0]: Path(entry.path)
+            for entry in os.scandir(self.root / "JPEGImages")
+            if entry.name.lower().endswith(IMAGE_SUFFIXES)
+        }
+        lines = self.list_file.read_text(encoding="utf-8-sig").splitlines()
+        images, seen = [], set()
+        for name in filter(None, map(str.strip, lines)):
+            if name in seen:
+                problems.drop("repeated", f"{self.list_file.name}: {name} is listed twice")
+            elif name not in files:
+                problems.drop("missing", f"{self.list_file.name}: {name} has no image in {self.root / 'JPEGImages'}")
+            elif (image := self._read_image(name, files[name], problems)) is not None:
+                images.append(image)
+            seen.add(name)
+        return images
+
+    def all_class_names(self) -> set[str]:
+        """The classes of all annotations of the year, whatever the list."""
+        names: set[str] = set()
+        for path in (self.root / "Annotations").glob("*.xml"):
+            try:
+                root = _parse(path)
+            except ValueError:
+                continue  # told when the image's turn comes
+            names.update(
+                name.strip() for item in root.iterfind("object") if (name := item.findtext("name")) and name.strip()
+            )
+        return names
+
+    def _read_image(self, name: str, path: Path, problems: Problems) -> _Image | None:
+        where = f"Annotations/{name}.xml"
+        try:
+            root = _parse(self.root / where)
+        except (OSError, ValueError) as error:
+            problems.drop("annotations", f"{where}: {error}")
+            return None
+        annotated = (_integer(root.findtext("size/height")), _integer(root.findtext("size/width")))
+        size = annotated
+        if self.check_images or min(annotated) <= 0:
+            try:
+                size, orientation = check_image_file(path)
+            except (OSError, ValueError) as error:
+                problems.drop("image", str(error))
+                return None
+            if size != annotated and min(annotated) > 0:
+                hint = f"; its EXIF orientation {orientation} is not applied" if orientation != 1 else ""
+                problems.note(
+                    "size",
+                    f"{where}: says {annotated[1]} × {annotated[0]}, {path.name} has {size[1]} × {size[0]}{hint}",
+                )
+        image = _Image(path, where, size)
+        for number, item in enumerate(root.iterfind("object")):
+            try:
+                image.objects.append((number, *_read_object(item)))
+            except ValueError as error:
+                problems.drop("object", f"{where}: object {number}: {error}")
+        return image
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    data = path.read_bytes() if path.is_file() else None
+    if data is None:
+        raise ValueError("no such file")
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        raise ValueError("document types and entities are refused")
+    try:
+        return ElementTree.fromstring(data)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise ValueError(f"malformed XML ({error})") from None
+
+
+def _read_object(item: ElementTree.Element) -> tuple[str, tuple[float, ...], bool]:
+    name = (item.findtext("name") or "").strip()
+    if not name:
+        raise ValueError("has no <name>")
+    texts = [item.findtext(f"bndbox/{corner}") for corner in _CORNERS]
+    if None in texts:
+        raise ValueError(f"({name}) has no <{_CORNERS[texts.index(None)]}>")
+    try:
+        corners = tuple(float(text or "") for text in texts)
+    except ValueError as error:
+        raise ValueError(f"({name}) {error}") from None
+    return name, corners, (item.findtext("difficult") or "0").strip() == "1"
+
+
+def _table(images: list[_Image], class_names: list[str], problems: Problems) -> AnnotationTable:
+    labels = {name: label for label, name in enumerate(class_names, start=1)}
+    owners = [i for i, image in enumerate(images) for _ in image.objects]
+    objects = [item for image in images for item in image.objects]
+    corners = np.array([item[2] for item in objects], np.float64).reshape(-1, 4)
+    sizes = np.array([image.size for image in images], np.int64).reshape(-1, 2)
+    boxes = corners - [1, 1, 0, 0]
+    boxes[corners == 0] = 0
+    kinds = find_bad_boxes(corners, sizes[owners])
+    keep = np.zeros(len(objects), bool)
+    for row, (number, name, box, _) in enumerate(objects):
+        image, kind = images[owners[row]], BOX_KINDS[kinds[row]]
+        where = f"{image.where}: object {number}"
+        if name not in labels:
+            problems.drop("class", f"{where}: {unknown_name('class', name, class_names)}")
+        elif kind in BOX_REASONS:
+            reason = BOX_REASONS[kind].format(height=image.size[0], width=image.size[1])
+            problems.drop(kind, f"{where} ({name}): box ({', '.join(f'{value:g}' for value in box)}) {reason}")
+        else:
+            keep[row] = True
+    problems.count("clipped", int((kinds[keep] == BOX_KINDS.index("clipped")).sum()))
+    kept = np.flatnonzero(keep)
+    widths = boxes[kept, 2:] - boxes[kept, :2]
+    counts = np.bincount(np.array(owners, np.int64)[kept], minlength=len(images))
+    return AnnotationTable(
+        image_ids=np.arange(1, len(images) + 1),
+        sizes=sizes,
+        names=PackedStrings([image.path.name for image in images]),
+        paths=PackedStrings([str(image.path) for image in images]),
+        starts=np.concatenate([[0], np.cumsum(counts)]),
+        annotation_ids=np.arange(1, len(kept) + 1),
+        boxes_xywh=np.concatenate([boxes[kept, :2], widths], axis=1),
+        labels=np.array([labels[objects[row][1]] for row in kept], np.int64),
+        area=widths.prod(axis=1),
+        difficult=np.array([objects[row][3] for row in kept], bool),
+        iscrowd=np.zeros(len(kept), bool),
+    )
+
+
+def _checked_class_names(class_names: Sequence[str], images: list[_Image]) -> list[str]:
+    names = list(class_names)
+    if isinstance(class_names, str) or not names or len(set(names)) < len(names):
+        raise ValueError(f"class_names: expected a list of different names; got {class_names!r}")
+    found = Counter(item[1] for image in images for item in image.objects)
+    unlisted = [name for name, _ in found.most_common() if name not in names]
+    for name in names:
+        # A rare class may be absent from a small split; together with a name that is not listed it is a mistake.
+        if name not in found and unlisted:
+            raise ValueError(f"class_names: {unknown_name('class', name, found)}")
+    return names
+
+
+def _listed(value: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
+    return [os.fspath(value)] if isinstance(value, (str, os.PathLike)) else [os.fspath(item) for item in value]
+
+
+def _equally_many(roots: list[str], splits: list[str]) -> tuple[list[str], list[str]]:
+    if len(splits) == 1:
+        splits = splits * len(roots)
+    if len(roots) != len(splits) or not roots:
+        raise ValueError(
+            f"VocDataset: {len(roots)} roots but {len(splits)} splits; give one split for all, or one for each root"
+        )
+    return roots, splits
+
+
+def _integer(text: str | None) -> int:
+    try:
+        return int(float(text or 0))
+    except (ValueError, OverflowError):
+        return 0
