@@ -1,0 +1,255 @@
+"""This file is about which images come when, and how samples become batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ssdnorm.data.dataset import DetectionDataset
+from ssdnorm.structures import Batch
+
+Key = tuple[int, int]  # epoch, index
+
+_ORDER, _AUGMENTATION = 0, 1  # keep the random numbers of order and augmentation apart
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image as the network takes it.
+
+    Shape:
+        image ``(3, S, S)`` uint8; boxes ``(G, 4)`` float32 xyxy in [0, 1]; labels ``(G,)`` int64;
+        size: height and width of the original in pixels; index: its place in the data set.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+    size: tuple[int, int]
+    index: int
+
+
+class Samples(Dataset[Sample]):
+    """A data set seen through a transform, by (epoch, index).
+
+    The augmentation of a sample depends on (seed, epoch, index) alone: not on workers, batch size, rank or resume.
+
+    Args:
+        dataset: where images and boxes come from.
+        transform: ``TrainTransform``, ``EvalTransform`` or anything with their call.
+        seed: of the augmentation.
+    """
+
+    def __init__(self, dataset: DetectionDataset, transform: Callable[..., Any], *, seed: int) -> None:
+        self.dataset = dataset
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Key) -> Sample:
+        epoch, index = key
+        source = self.dataset.open_image(index)
+        boxes_px, labels = self.dataset.training_boxes(index)
+        image, boxes, labels = self.transform(
+            source, boxes_px, labels, rng=_rng(self.seed, _AUGMENTATION, epoch, index)
+        )
+        size = (source.shape[0], source.shape[1]) if isinstance(source, np.ndarray) else source.size
+        return Sample(image, boxes, labels, size, index)
+
+
+class TrainBatchSampler(Sampler[list[Key]]):
+    """An endless stream of shuffled epochs, cut into full batches.
+
+    Position p of the stream is image ``permutation(seed, p // N)[p % N]`` of epoch ``p // N``; every image comes once
+    an epoch, and a batch may span two. Batch s of all ranks together is positions ``s · B · world_size`` and following;
+    each rank takes its B of them. Nothing is remembered between batches, so a stream that starts at batch s is the
+    very stream of an uninterrupted run.
+
+    Args:
+        num_images: N.
+        batch_size: B, images of one rank in one batch.
+        num_batches: where the stream ends, counted from batch 0. ``len`` is ``num_batches − start_batch``.
+        seed: of the order.
+        start_batch: the first batch to yield: the number of batches already trained on.
+        rank, world_size: which of how many processes.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        num_batches: int,
+        *,
+        seed: int,
+        start_batch: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        _check_counts(num_images=num_images, batch_size=batch_size)
+        _check_rank(rank, world_size)
+        if not 0 <= start_batch <= num_batches:
+            raise ValueError(f"start_batch: expected 0 to num_batches ({num_batches}); got {start_batch}")
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.num_batches = num_batches
+        self.seed = seed
+        self.start_batch = start_batch
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        return self.num_batches - self.start_batch
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, order = -1, np.empty(0, np.int64)
+        for batch in range(self.start_batch, self.num_batches):
+            first = (batch * self.world_size + self.rank) * self.batch_size
+            keys = []
+            for position in range(first, first + self.batch_size):
+                if position // self.num_images != epoch:
+                    epoch = position // self.num_images
+                    order = _rng(self.seed, _ORDER, epoch).permutation(self.num_images)
+                keys.append((epoch, int(order[position % self.num_images])))
+            yield keys
+
+
+class EvalBatchSampler(Sampler[list[Key]]):
+    """Every image once over all ranks, in order; the last batch may be short.
+
+    Rank r has the images r, r + world_size, …, so no rank has more than one image more than another.
+
+    Args:
+        num_images: N.
+        batch_size: images of one rank in one batch.
+        rank, world_size: which of how many processes.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
+        _check_counts(num_images=num_images, batch_size=batch_size)
+        _check_rank(rank, world_size)
+        self.indices = range(rank, num_images, world_size)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for start in range(0, len(self.indices), self.batch_size):
+            yield [(0, index) for index in self.indices[start : start + self.batch_size]]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples as a batch; ground truth padded with zero boxes of label 0 to the longest, G may be 0.
+
+    The images are channels last in memory, as they were decoded.
+    """
+    counts = [len(sample.labels) for sample in samples]
+    boxes = torch.zeros(len(samples), max(counts), 4)
+    labels = torch.zeros(len(samples), max(counts), dtype=torch.int64)
+    for row, (sample, count) in enumerate(zip(samples, counts, strict=True)):
+        boxes[row, :count] = sample.boxes
+        labels[row, :count] = sample.labels
+    return Batch(
+        images=torch.stack([sample.image.permute(1, 2, 0) for sample in samples]).permute(0, 3, 1, 2),
+        boxes=boxes,
+        labels=labels,
+        sizes=torch.tensor([sample.size for sample in samples], dtype=torch.int64),
+        indices=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
+    )
+
+
+def make_train_loader(
+    dataset: DetectionDataset,
+    transform: Callable[..., Any],
+    *,
+    batch_size: int,
+    num_batches: int,
+    seed: int,
+    start_batch: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+    prefetch_factor: int = 4,
+    pin_memory: bool | None = None,
+) -> DataLoader[Batch]:
+    """Batches to train on: ``Samples`` in the order of ``TrainBatchSampler``.
+
+    Args:
+        batch_size: images of one rank in one batch.
+        num_workers: processes that load; 0 loads in this one.
+        prefetch_factor: batches that each worker keeps ready.
+        pin_memory: page-locked batches, copied to a GPU without waiting; otherwise whether CUDA is there.
+    """
+    sampler = TrainBatchSampler(
+        len(dataset), batch_size, num_batches, seed=seed, start_batch=start_batch, rank=rank, world_size=world_size
+    )
+    return _make_loader(Samples(dataset, transform, seed=seed), sampler, num_workers, prefetch_factor, pin_memory)
+
+
+def make_eval_loader(
+    dataset: DetectionDataset,
+    transform: Callable[..., Any],
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+    prefetch_factor: int = 4,
+    pin_memory: bool | None = None,
+) -> DataLoader[Batch]:
+    """Batches to evaluate on: every image once, in order. Arguments as in ``make_train_loader``."""
+    sampler = EvalBatchSampler(len(dataset), batch_size, rank=rank, world_size=world_size)
+    return _make_loader(Samples(dataset, transform, seed=0), sampler, num_workers, prefetch_factor, pin_memory)
+
+
+def _make_loader(
+    samples: Samples,
+    sampler: Sampler[list[Key]],
+    num_workers: int,
+    prefetch_factor: int,
+    pin_memory: bool | None,
+) -> DataLoader[Batch]:
+    if num_workers < 0:
+        raise ValueError(f"num_workers: expected 0 or more; got {num_workers}")
+    loader = DataLoader(
+        samples,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=num_workers,
+        prefetch_factor=prefetch_factor if num_workers else None,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+        worker_init_fn=_use_one_thread,
+        generator=torch.Generator(),  # leaves the global generator, that dropout draws from, alone
+    )
+    return cast(DataLoader[Batch], loader)  # what comes out of collate, not of the data set
+
+
+def _use_one_thread(_worker: int) -> None:
+    # Workers are the parallelism; thread pools that a fork left behind would hang or fight over the cores.
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def _rng(seed: int, purpose: int, *place: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence([seed, purpose, *place]))
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name}: expected 1 or more; got {value}")
+
+
+def _check_rank(rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank: expected 0 to world_size − 1 ({world_size - 1}); got {rank}")

@@ -1,0 +1,237 @@
+"""This file is about turning an image with boxes in pixels into what the network takes, in one touch of the pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ssdnorm.data.images import EncodedImage
+from ssdnorm.data.photometric import draw_distortion
+from ssdnorm.data.views import View, draw_flip, draw_iou_crop, draw_zoom_out, whole_image
+
+IMAGENET_MEAN = (124, 116, 104)  # RGB; torchvision's 0.485, 0.456, 0.406 and Caffe's 123, 117, 104 round to it
+
+
+class TrainTransform:
+    """SSD's augmentation: distort colours, zoom out, crop by IoU, flip, resize.
+
+    Zoom-out, crop, flip and resize only choose a window on the image. It is drawn from the boxes alone; then the part
+    of the image in it is resized once (antialiased bilinear), distorted at that size and laid on the fill colour. A
+    JPEG is decoded at a half, quarter or eighth when that still is twice as fine as needed.
+
+    The result is that of the steps one after the other on full-size pictures, except that colours are distorted after
+    the resize. Objects lie within a quarter of an output pixel of their boxes.
+
+    Args:
+        size: S, the side of the square the network takes, in pixels. The aspect ratio is not kept.
+        photometric, zoom_out, iou_crop, flip: switch a step off.
+        max_zoom_out: canvas side over image side.
+        zoom_out_probability, flip_probability: how often.
+        channel_swap: also permute the channels in the colour distortion; off as in Caffe.
+        fill: RGB of the zoomed-out canvas, 0 to 255; the mean that the network's weights subtract.
+
+    Sources: SSD paper (arXiv:1512.02325), sections 2.2 and 3.6; Caffe's ssd_pascal.py; torchvision's references.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        photometric: bool = True,
+        zoom_out: bool = True,
+        iou_crop: bool = True,
+        flip: bool = True,
+        max_zoom_out: float = 4.0,
+        zoom_out_probability: float = 0.5,
+        flip_probability: float = 0.5,
+        channel_swap: bool = False,
+        fill: Sequence[int] = IMAGENET_MEAN,
+    ) -> None:
+        if max_zoom_out < 1:
+            raise ValueError(f"max_zoom_out: expected a ratio of 1 or more; got {max_zoom_out}")
+        for name, value in (("zoom_out_probability", zoom_out_probability), ("flip_probability", flip_probability)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name}: expected a number from 0 to 1; got {value}")
+        self.size = _checked_size(size)
+        self.fill = _checked_fill(fill)
+        self.photometric = photometric
+        self.iou_crop = iou_crop
+        self.max_zoom_out = max_zoom_out
+        self.zoom_out_probability = zoom_out_probability if zoom_out else 0.0
+        self.flip_probability = flip_probability if flip else 0.0
+        self.channel_swap = channel_swap
+
+    def __call__(
+        self, image: EncodedImage | np.ndarray, boxes_px: np.ndarray, labels: np.ndarray, *, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Augment one image.
+
+        Args:
+            rng: all that is random comes from it.
+
+        Shape:
+            image ``(H, W, 3)`` uint8 RGB or encoded; boxes_px ``(G, 4)`` xyxy in pixels; labels ``(G,)``.
+            Result: image ``(3, S, S)`` uint8, channels last in memory; boxes ``(g, 4)`` float32 xyxy in [0, 1]; labels
+            ``(g,)`` int64. g may be less than G, and 0.
+        """
+        height, width = _size_of(image)
+        view = self.draw_view(height, width, boxes_px, rng)
+        distort = draw_distortion(rng, channel_swap=self.channel_swap) if self.photometric else None
+        pixels, scale = _decode_for(image, view, self.size)
+        canvas = show(pixels, view, self.size, fill=self.fill, scale=scale, distort=distort)
+        return _as_tensors(canvas, *view.place_boxes(boxes_px, labels))
+
+    def draw_view(self, height: int, width: int, boxes_px: np.ndarray, rng: np.random.Generator) -> View:
+        """The window to show of an image of this size: zoom-out, crop and flip drawn in this order."""
+        view = whole_image(height, width)
+        view = draw_zoom_out(view, rng, max_ratio=self.max_zoom_out, probability=self.zoom_out_probability)
+        if self.iou_crop:
+            view = draw_iou_crop(view, boxes_px, rng)
+        return draw_flip(view, rng, probability=self.flip_probability)
+
+
+class EvalTransform:
+    """Resize alone, antialiased bilinear, from the fully decoded image; the aspect ratio is not kept.
+
+    Args:
+        size: S, the side of the square the network takes, in pixels.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = _checked_size(size)
+
+    def __call__(
+        self,
+        image: EncodedImage | np.ndarray,
+        boxes_px: np.ndarray,
+        labels: np.ndarray,
+        *,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``TrainTransform``; ``rng`` is there for the same call and not used."""
+        pixels = image.decode() if isinstance(image, EncodedImage) else image
+        view = whole_image(*pixels.shape[:2])
+        return _as_tensors(show(pixels, view, self.size), *view.place_boxes(boxes_px, labels))
+
+
+def show(
+    pixels: np.ndarray,
+    view: View,
+    size: int,
+    *,
+    fill: Sequence[int] = IMAGENET_MEAN,
+    scale: tuple[float, float] = (1.0, 1.0),
+    distort: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
+    """The view as a picture: the part of the image in it resized, distorted, and laid on the fill colour.
+
+    Args:
+        scale: x and y size of a pixel given over one of the image that ``view`` speaks of, less than 1 for an image
+            that was decoded smaller.
+        distort: applied to the visible part after the resize, never to the fill.
+
+    Shape:
+        pixels ``(H, W, 3)`` uint8; result ``(size, size, 3)`` uint8.
+    """
+    x = _Span.of(view.left * scale[0], view.right * scale[0], pixels.shape[1], size)
+    y = _Span.of(view.top * scale[1], view.bottom * scale[1], pixels.shape[0], size)
+    if x.empty or y.empty:
+        return np.full((size, size, 3), fill, np.uint8)
+    part = pixels[y.start : y.stop, x.start : x.stop]
+    if x.pad_before or x.pad_after or y.pad_before or y.pad_after:
+        part = cv2.copyMakeBorder(
+            part, y.pad_before, y.pad_after, x.pad_before, x.pad_after, cv2.BORDER_CONSTANT, value=[*map(int, fill)]
+        )
+    part = _resize(part, y.to - y.at, x.to - x.at)
+    if distort is not None:
+        part = distort(part)
+    if view.flip:
+        part = cv2.flip(part, 1)
+    if part.shape[:2] == (size, size):
+        return part
+    canvas = np.empty((size, size, 3), np.uint8)
+    canvas[:] = np.array(fill, np.uint8)
+    at, to = (size - x.to, size - x.at) if view.flip else (x.at, x.to)
+    canvas[y.at : y.to, at:to] = part
+    return canvas
+
+
+class _Span:
+    """One axis of a view: the pixels ``start:stop``, padded, fill the output ``at:to``.
+
+    An edge of the image falls between output pixels in general. Up to one output pixel of padding is added, as many
+    image pixels as bring the edge nearest to an output pixel's, so nothing moves by more than half an image pixel.
+    """
+
+    def __init__(self, start: int, stop: int, pad_before: int, pad_after: int, at: int, to: int) -> None:
+        self.start, self.stop = start, stop
+        self.pad_before, self.pad_after = pad_before, pad_after
+        self.at, self.to = at, to
+
+    @property
+    def empty(self) -> bool:
+        return self.start >= self.stop or self.at >= self.to
+
+    @classmethod
+    def of(cls, low: float, high: float, length: int, size: int) -> _Span:
+        start, stop = max(round(low), 0), min(round(high), length)
+        zoom = size / (high - low)
+        pad_before = at = pad_after = 0
+        to = size
+        if low < 0:
+            pad_before, at = _pad_to_output_edge(start - low, zoom)
+        if high > length:
+            pad_after, rest = _pad_to_output_edge(high - stop, zoom)
+            to = size - rest
+        return cls(start, stop, pad_before, pad_after, at, max(to, at))
+
+
+def _pad_to_output_edge(margin: float, zoom: float) -> tuple[int, int]:
+    """Of a margin in image pixels: how many to keep as padding, and how many output pixels the rest takes."""
+    choices = range(min(int(1 / zoom) + 1, int(margin) + 1))
+    ends = [(margin - pad) * zoom for pad in choices]
+    pad = min(choices, key=lambda choice: abs(ends[choice] - round(ends[choice])))
+    return pad, round(ends[pad])
+
+
+def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+        return np.ascontiguousarray(image)
+    planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    resized = functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)
+    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+
+
+def _decode_for(image: EncodedImage | np.ndarray, view: View, size: int) -> tuple[np.ndarray, tuple[float, float]]:
+    """Pixels at least twice as fine as the output needs, and their scale."""
+    if not isinstance(image, EncodedImage):
+        return image, (1.0, 1.0)
+    fine = min(view.width, view.height) / (2 * size)
+    reduction = max(factor for factor in image.reductions if factor <= max(fine, 1))
+    return image.decode(reduction), (1 / reduction, 1 / reduction)
+
+
+def _size_of(image: EncodedImage | np.ndarray) -> tuple[int, int]:
+    return image.size if isinstance(image, EncodedImage) else (image.shape[0], image.shape[1])
+
+
+def _as_tensors(canvas: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.from_numpy(canvas).permute(2, 0, 1), torch.from_numpy(boxes), torch.from_numpy(labels)
+
+
+def _checked_size(size: int) -> int:
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"size: expected a whole number of pixels, 1 or more; got {size!r}")
+    return size
+
+
+def _checked_fill(fill: Sequence[int]) -> tuple[int, int, int]:
+    if len(fill) != 3 or not all(0 <= value <= 255 for value in fill):
+        raise ValueError(f"fill: expected three values from 0 to 255 (RGB); got {list(fill)}")
+    red, green, blue = (int(value) for value in fill)
+    return red, green, blue
