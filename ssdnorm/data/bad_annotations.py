@@ -26,6 +26,7 @@ KINDS = {
     "annotations": ("unreadable annotation file", "unreadable annotation files"),
     "repeated": ("repeated image", "repeated images"),
     "no image": ("annotation of an unknown image", "annotations of unknown images"),
+    "left out": ("annotation of a class not asked for", "annotations of classes not asked for"),
     "clipped": ("box reaching out of the image", "boxes reaching out of the image"),
     "size": ("image whose size is not the annotated one", "images whose size is not the annotated one"),
 }
