@@ -1,0 +1,181 @@
+"""This file is about how sure a COCO number is: intervals over images, from matches that are computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ssdnorm.metrics.coco import CocoResult
+from ssdnorm.metrics.matching import Matches
+from ssdnorm.metrics.precision_recall import Ranking, precision_at_recalls, rank_hits
+
+METRICS = ("AP", "AP50", "AP75")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number, and where it falls in the middle ``level`` of the resampled data sets."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+    num_resamples: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+@dataclass(frozen=True)
+class Difference(Interval):
+    """An interval of ours minus theirs on the same resamples, and the share of resamples in which ours is higher."""
+
+    share_higher: float
+
+
+def bootstrap_coco(
+    result: CocoResult,
+    *,
+    num_resamples: int = 1000,
+    metrics: Sequence[str] = ("AP", "AP50"),
+    level: float = 0.95,
+    seed: int = 0,
+    progress: Callable[[int], Any] | None = None,
+) -> dict[str, Interval]:
+    """Percentile intervals of AP, AP50, AP75 over images: "if the test images had been others of the same kind".
+
+    Each resample draws as many images as there are, with replacement, and is evaluated from the matches of
+    ``result``, every detection weighted by how often its image was drawn; no box is looked at again. That is exactly
+    the AP of the resampled data set (copies of an image side by side). A class without objects in a resample does
+    not enter that resample's mean.
+
+    It says nothing of other seeds in training: for that, train several.
+
+    Args:
+        result: from ``evaluate_coco`` with backend ``ssdnorm``.
+        metrics: AP50 alone costs about a fifth of AP, which looks at every threshold of the result.
+        level: share of the resamples inside the interval.
+        progress: called with the number of resamples done, for a progress bar.
+
+    Raises:
+        ValueError: the result has no matches or no images, a metric is unknown or its threshold was not evaluated.
+
+    Sources:
+        B. Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3 (percentile intervals).
+    """
+    draws = _resample([result], num_resamples, metrics, level, seed, progress)
+    return {
+        name: Interval(result.metrics[name], *_middle(values[0], level), level, num_resamples)
+        for name, values in draws.items()
+    }
+
+
+def bootstrap_difference(
+    result: CocoResult,
+    other: CocoResult,
+    *,
+    num_resamples: int = 1000,
+    metrics: Sequence[str] = ("AP", "AP50"),
+    level: float = 0.95,
+    seed: int = 0,
+    progress: Callable[[int], Any] | None = None,
+) -> dict[str, Difference]:
+    """Paired intervals of ``result`` minus ``other``: both are evaluated on the same resampled images.
+
+    Images that are hard for both cancel, so the interval is narrower than those of the two numbers suggest.
+
+    Raises:
+        ValueError: as ``bootstrap_coco``; or the two results are not of the same images and classes.
+    """
+    _check(result, metrics, num_resamples, level)
+    _check(other, metrics, num_resamples, level)
+    ours, theirs = _matches(result).ground_truth, _matches(other).ground_truth
+    if ours.image_ids != theirs.image_ids or ours.category_ids != theirs.category_ids:
+        raise ValueError("bootstrap_difference: the two results must be of the same images and classes")
+    draws = _resample([result, other], num_resamples, metrics, level, seed, progress)
+    differences = {}
+    for name, (first, second) in draws.items():
+        gap = np.where((first < 0) | (second < 0), 0.0, first - second)
+        value = result.metrics[name] - other.metrics[name]
+        share = float(np.mean(gap > 0))
+        differences[name] = Difference(value, *_middle(gap, level), level, num_resamples, share)
+    return differences
+
+
+def intervals_json(intervals: dict[str, Interval]) -> dict[str, dict[str, float]]:
+    """Intervals as plain dicts, for ``result.json``."""
+    return {name: asdict(interval) for name, interval in intervals.items()}
+
+
+def _resample(
+    results: Sequence[CocoResult],
+    num_resamples: int,
+    metrics: Sequence[str],
+    level: float,
+    seed: int,
+    progress: Callable[[int], Any] | None,
+) -> dict[str, np.ndarray]:
+    """Metric name → ``(results, num_resamples)``, with the same images drawn for every result."""
+    rankings: list[Ranking] = []
+    for result in results:
+        _check(result, metrics, num_resamples, level)
+        rankings.append(rank_hits(_only(_matches(result), _thresholds(result, metrics))))
+    kept = results[0].iou_thresholds[_thresholds(results[0], metrics)]
+    rows = {name: slice(None) if name == "AP" else kept == _threshold(name) for name in metrics}
+    num_images = len(_matches(results[0]).ground_truth.image_ids)
+    rng = np.random.default_rng(seed)
+    values = {name: np.empty((len(results), num_resamples)) for name in metrics}
+    for n in range(num_resamples):
+        weights = np.bincount(rng.integers(0, num_images, num_images), minlength=num_images)
+        for place, ranking in enumerate(rankings):
+            precision, _ = precision_at_recalls(ranking, weights)
+            for name, which in rows.items():
+                chosen = precision[which]
+                chosen = chosen[chosen > -1]
+                values[name][place, n] = chosen.mean() if chosen.size else -1.0
+        if progress is not None:
+            progress(n + 1)
+    return values
+
+
+def _check(result: CocoResult, metrics: Sequence[str], num_resamples: int, level: float) -> None:
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown or not metrics:
+        raise ValueError(f"bootstrap: metrics: got {list(metrics)!r}, allowed: {', '.join(METRICS)}")
+    if num_resamples < 1 or not 0 < level < 1:
+        got = f"num_resamples {num_resamples}, level {level}"
+        raise ValueError(f"bootstrap: got {got}, allowed: at least 1 resample, a level between 0 and 1")
+    for name in metrics:
+        if name != "AP" and _threshold(name) not in result.iou_thresholds:
+            raise ValueError(f"bootstrap: {name} needs IoU {_threshold(name)}; got {result.iou_thresholds.tolist()}")
+    if not _matches(result).ground_truth.image_ids:
+        raise ValueError("bootstrap: there are no images to draw from")
+
+
+def _matches(result: CocoResult) -> Matches:
+    if result.matches is None:
+        raise ValueError(f"this needs per-image matches: evaluate with backend 'ssdnorm', got {result.backend!r}")
+    return result.matches
+
+
+def _threshold(name: str) -> float:
+    return {"AP50": 0.5, "AP75": 0.75}[name]
+
+
+def _thresholds(result: CocoResult, metrics: Sequence[str]) -> np.ndarray:
+    """Places of the thresholds that the metrics need."""
+    if "AP" in metrics:
+        return np.arange(len(result.iou_thresholds))
+    return np.flatnonzero(np.isin(result.iou_thresholds, [_threshold(name) for name in metrics]))
+
+
+def _only(matches: Matches, places: np.ndarray) -> Matches:
+    return replace(matches, iou_thresholds=matches.iou_thresholds[places], found=matches.found[places])
+
+
+def _middle(values: np.ndarray, level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
