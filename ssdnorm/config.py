@@ -1,0 +1,414 @@
+"""This file is about the config: what one training is, as dataclasses, a YAML file and a command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+
+@dataclass
+class NormConfig:
+    """Which norm goes where; a norm spec is a name, or a mapping such as ``{kind: group_norm, groups: 16}``.
+
+    Args:
+        backbone: after every convolution of the backbone.
+        extras: after every convolution of the extra layers.
+        taps: by tap, between the tap and the head.
+    """
+
+    backbone: str | dict[str, Any] = "none"
+    extras: str | dict[str, Any] = "none"
+    taps: dict[str, str | dict[str, Any]] = field(default_factory=lambda: {"conv4_3": "l2_norm"})
+
+
+@dataclass
+class ModelConfig:
+    """The network.
+
+    Args:
+        name: which SSD.
+        width: factor on every channel count.
+        dropout: probability of a zero after fc6 and fc7, or one each by name; the paper has 0.
+        default_boxes: sizes of the default boxes; null takes the VOC sizes of the network.
+        weights: ImageNet weights of the backbone, a torchvision name or a file; null draws them.
+        compile: run the network through torch.compile.
+    """
+
+    name: Literal["ssd300_vgg16", "ssd512_vgg16"] = "ssd300_vgg16"
+    width: float = 1.0
+    dropout: float | dict[str, float] = 0.5
+    default_boxes: str | None = None
+    weights: str | None = None
+    compile: bool = False
+
+
+@dataclass
+class SourceConfig:
+    """Where images and boxes come from. The keys that are read depend on the format; others are refused.
+
+    Args:
+        format: voc (root, split), coco (annotations, images) or shapes (num_images, seed).
+        root: folder of a VOC year, or several.
+        split: name of the image list, one for each root.
+        annotations: COCO instances file.
+        images: folder of the images that it names.
+        num_images: shapes are drawn on the fly, so many pictures.
+        seed: of the drawn pictures.
+        only: image ids (coco) or file names without suffix (voc) to take; null takes all.
+    """
+
+    format: Literal["voc", "coco", "shapes"] = "voc"
+    root: str | list[str] | None = None
+    split: str | list[str] | None = None
+    annotations: str | None = None
+    images: str | None = None
+    num_images: int | None = None
+    seed: int | None = None
+    only: list[int] | list[str] | None = None
+
+
+@dataclass
+class DataConfig:
+    """What is trained and evaluated on.
+
+    Args:
+        class_names: without background, in the order of the labels; null takes those found in the data.
+        train: images to train on.
+        test: images to evaluate on, during training and at its end.
+        train_on_difficult: whether VOC's difficult objects are trained on (evaluation ignores them in any case).
+        on_bad_annotation: drop says what is wrong and goes on; error stops.
+    """
+
+    class_names: list[str] | None = None
+    train: SourceConfig = field(default_factory=SourceConfig)
+    test: SourceConfig = field(default_factory=SourceConfig)
+    train_on_difficult: bool = True
+    on_bad_annotation: Literal["drop", "error"] = "drop"
+
+
+@dataclass
+class AugmentConfig:
+    """The steps of SSD's augmentation; each can be switched off."""
+
+    photometric: bool = True
+    zoom_out: bool = True
+    iou_crop: bool = True
+    flip: bool = True
+    channel_swap: bool = False
+
+
+@dataclass
+class LossConfig:
+    """Matching and mining.
+
+    Args:
+        iou_threshold: smallest IoU at which a default box is matched.
+        negative_ratio: mined background boxes per matched box.
+    """
+
+    iou_threshold: float = 0.5
+    negative_ratio: float = 3.0
+
+
+@dataclass
+class PostProcessConfig:
+    """From raw output to detections; see ``PostProcess``."""
+
+    score_threshold: float = 0.01
+    nms_threshold: float = 0.45
+    top_k: int = 400
+    max_detections: int = 200
+
+
+@dataclass
+class GroupConfig:
+    """How a group of parameters departs from the rest.
+
+    Args:
+        lr_factor: on the learning rate.
+        weight_decay: instead of the general one.
+    """
+
+    lr_factor: float = 1.0
+    weight_decay: float = 0.0
+
+
+@dataclass
+class OptimizerConfig:
+    """SGD and its schedule, in steps.
+
+    Args:
+        lr: learning rate after the warm-up.
+        momentum: of SGD.
+        weight_decay: of all parameters that are neither norms nor biases.
+        norms: parameters of norms, L2Norm's scales included.
+        biases: biases of convolutions.
+        warmup_steps: steps over which the rate rises linearly from warmup_factor · lr.
+        warmup_factor: where the rise starts.
+        lr_drops: steps at which the rate is multiplied by lr_drop_factor.
+        lr_drop_factor: see lr_drops.
+    """
+
+    lr: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    norms: GroupConfig = field(default_factory=lambda: GroupConfig(1.0, 5e-4))
+    biases: GroupConfig = field(default_factory=lambda: GroupConfig(2.0, 0.0))
+    warmup_steps: int = 500
+    warmup_factor: float = 0.1
+    lr_drops: list[int] = field(default_factory=list)
+    lr_drop_factor: float = 0.1
+
+
+@dataclass
+class TrainingConfig:
+    """The loop.
+
+    Args:
+        max_steps: optimizer steps.
+        batch_size: images of one device in one step.
+        seed: of initial weights, order, augmentation and dropout.
+        precision: 32-true, bf16-mixed or 16-mixed.
+        ema_decay: decay of the averaged weights, which are then evaluated and saved; null for none.
+        clip_grad_norm: largest L2 length of the gradient; null for none.
+        eval_every: steps between evaluations; null evaluates at the end alone.
+        checkpoint_every: steps between checkpoints, from which --resume goes on.
+    """
+
+    max_steps: int = 120_000
+    batch_size: int = 32
+    seed: int = 0
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    ema_decay: float | None = None
+    clip_grad_norm: float | None = None
+    eval_every: int | None = None
+    checkpoint_every: int = 1000
+
+
+@dataclass
+class RuntimeConfig:
+    """How it is run; changes no result beyond rounding, so --resume may change it.
+
+    Args:
+        devices: how many of the accelerator, or auto.
+        accelerator: auto, cpu, gpu, …
+        num_nodes: machines.
+        num_workers: processes that load images; 0 loads in the main one.
+        log_every: steps between entries of the logs.
+    """
+
+    devices: int | Literal["auto"] = "auto"
+    accelerator: str = "auto"
+    num_nodes: int = 1
+    num_workers: int = 0
+    log_every: int = 20
+
+
+@dataclass
+class Config:
+    """One training, complete."""
+
+    norm: NormConfig = field(default_factory=NormConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    post_process: PostProcessConfig = field(default_factory=PostProcessConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+
+_SOURCE_KEYS = {"voc": ("root", "split"), "coco": ("annotations", "images"), "shapes": ("num_images", "seed")}
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """A config file, with ``--key value`` overrides on top, checked.
+
+    Args:
+        path: YAML; every key that it leaves out keeps its default.
+        overrides: words of a command line, such as ``["--norm.backbone", "batch_norm"]``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for an unknown key (with the nearest guess), a value of the wrong type, or one that is not allowed;
+            the message starts with the file and the key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such config file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    _check_keys(content, Config, str(path))
+    changes = parse_overrides(overrides)
+    return config_from_mapping(_merge(content, changes), where=f"{path} and the command line" if changes else str(path))
+
+
+def config_from_mapping(content: Mapping[str, Any], *, where: str) -> Config:
+    """A config out of nested mappings, checked; see :func:`read_config`."""
+    _check_keys(content, Config, where)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Config, as_group=False)
+    try:
+        parsed = parser.parse_object(dict(content))
+        config = Config(**vars(parser.instantiate_classes(parsed)))
+    except Exception as error:  # jsonargparse raises its own, argparse's and Python's
+        raise ValueError(f"{where}: {_one_line(error)}") from error
+    config.norm.taps = _plain(config.norm.taps)
+    _check_values(config, where)
+    return config
+
+
+def config_to_mapping(config: Config) -> dict[str, Any]:
+    """Nested plain mappings, complete; the inverse of :func:`config_from_mapping`."""
+    return dataclasses.asdict(config)
+
+
+def config_to_yaml(config: Config) -> str:
+    """The complete config as a YAML file."""
+    return yaml.safe_dump(config_to_mapping(config), sort_keys=False, default_flow_style=None, width=120)
+
+
+def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """``--a.b value`` or ``--a.b=value`` words as nested mappings; values are read as YAML.
+
+    Raises:
+        ValueError: for a word that is no option, a missing value, or an unknown key.
+    """
+    changes: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or len(word) == 2:
+            raise ValueError(f"command line: expected --key value; got {word!r}")
+        key, has_value, value = word[2:].partition("=")
+        if not has_value:
+            if not rest:
+                raise ValueError(f"command line: --{key}: a value is missing")
+            value = rest.pop(0)
+        change: Any = _number(yaml.safe_load(value) if value else None)
+        for part in reversed(key.split(".")):
+            change = {part: change}
+        _check_keys(change, Config, "command line")
+        changes = _merge(changes, change)
+    return changes
+
+
+def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys at which two nested mappings differ."""
+    keys = []
+    for key in dict.fromkeys((*a, *b)):
+        left, right = a.get(key), b.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            keys += differing_keys(left, right, f"{prefix}{key}.")
+        elif left != right:
+            keys.append(f"{prefix}{key}")
+    return keys
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str):  # YAML reads 1e-3 as a string
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        # a norm spec is replaced whole: the options of one norm mean nothing to another
+        replaced = isinstance(value, Mapping) and "kind" in value
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) and not replaced else value
+    return merged
+
+
+def _check_keys(content: Any, kind: type, where: str, prefix: str = "") -> None:
+    """Refuse keys that the dataclass lacks, at any depth."""
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{where}: {prefix.rstrip('.') or 'the file'}: expected keys and values; got {content!r}")
+    known = typing.get_type_hints(kind)
+    for key, value in content.items():
+        if key not in known:
+            guess = get_close_matches(str(key), known, n=1)
+            hint = f" Did you mean {prefix + guess[0]!r}?" if guess else ""
+            raise ValueError(f"{where}: {prefix}{key}: unknown key; choose one of: {', '.join(sorted(known))}.{hint}")
+        if dataclasses.is_dataclass(known[key]):
+            _check_keys(value, typing.cast(type, known[key]), where, f"{prefix}{key}.")
+
+
+def _check_values(config: Config, where: str) -> None:
+    """Refuse what the types allow but no training can mean."""
+    for name, source in (("train", config.data.train), ("test", config.data.test)):
+        wanted = _SOURCE_KEYS[source.format]
+        for key in ("root", "split", "annotations", "images", "num_images", "seed"):
+            given = getattr(source, key) is not None
+            if given and key not in wanted:
+                raise ValueError(f"{where}: data.{name}.{key}: not a key of format {source.format}, which has {wanted}")
+            if not given and key in wanted:
+                raise ValueError(f"{where}: data.{name}.{key}: needed by format {source.format}")
+        if source.format == "shapes" and source.only is not None:
+            raise ValueError(f"{where}: data.{name}.only: not a key of format shapes; give num_images")
+    optimizer, training, runtime = config.optimizer, config.training, config.runtime
+    positive = {
+        "model.width": config.model.width,
+        "optimizer.lr": optimizer.lr,
+        "optimizer.lr_drop_factor": optimizer.lr_drop_factor,
+        "training.max_steps": training.max_steps,
+        "training.batch_size": training.batch_size,
+        "training.checkpoint_every": training.checkpoint_every,
+        "training.eval_every": training.eval_every,
+        "training.clip_grad_norm": training.clip_grad_norm,
+        "runtime.log_every": runtime.log_every,
+        "runtime.num_nodes": runtime.num_nodes,
+    }
+    for key, number in positive.items():
+        if number is not None and not number > 0:
+            raise ValueError(f"{where}: {key}: must be above 0; got {number}")
+    at_least_zero = {
+        "optimizer.weight_decay": optimizer.weight_decay,
+        "optimizer.norms.weight_decay": optimizer.norms.weight_decay,
+        "optimizer.norms.lr_factor": optimizer.norms.lr_factor,
+        "optimizer.biases.weight_decay": optimizer.biases.weight_decay,
+        "optimizer.biases.lr_factor": optimizer.biases.lr_factor,
+        "optimizer.warmup_steps": optimizer.warmup_steps,
+        "runtime.num_workers": runtime.num_workers,
+    }
+    for key, number in at_least_zero.items():
+        if number < 0:
+            raise ValueError(f"{where}: {key}: must be 0 or more; got {number}")
+    fractions = {"optimizer.momentum": optimizer.momentum, "training.ema_decay": training.ema_decay}
+    for key, number in fractions.items():
+        if number is not None and not 0 <= number < 1:
+            raise ValueError(f"{where}: {key}: must lie in [0, 1); got {number}")
+    if not 0 < optimizer.warmup_factor <= 1:
+        raise ValueError(f"{where}: optimizer.warmup_factor: must lie in (0, 1]; got {optimizer.warmup_factor}")
+    if sorted(set(optimizer.lr_drops)) != optimizer.lr_drops or any(step <= 0 for step in optimizer.lr_drops):
+        raise ValueError(f"{where}: optimizer.lr_drops: must be rising steps above 0; got {optimizer.lr_drops}")
+    if any(step >= training.max_steps for step in optimizer.lr_drops):
+        raise ValueError(
+            f"{where}: optimizer.lr_drops: {optimizer.lr_drops} reaches past training.max_steps {training.max_steps}"
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Namespace | types.SimpleNamespace):
+        value = vars(value)
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
