@@ -4,40 +4,94 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-
-
-def _check(layer: nn.Module, num_features: int, x: Tensor) -> None:
-    if x.dim() < 2 or x.shape[1] != num_features:
-        name = type(layer).__name__
-        raise ValueError(f"{name}({num_features}) expects (B, {num_features}, …); got {tuple(x.shape)}")
+from torch.nn import functional as F
 
 
 class ChannelLayerNorm(nn.Module):
-    """Layer norm over channels."""
+    r"""Give the channels of every position mean 0 and variance 1, then scale and shift each channel.
 
-    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+    .. math:: y_c = w_c \, (x_c - \bar x) \, / \, \sqrt{\textstyle\frac1C\sum_k (x_k - \bar x)^2 + \epsilon} + b_c
+
+    Sources:
+        J. L. Ba et al., Layer Normalization (arXiv:1607.06450); over channels alone as in Z. Liu et al., A ConvNet
+        for the 2020s (arXiv:2201.03545).
+
+    Differs from ``nn.LayerNorm``, which takes the last axes, and from ``nn.GroupNorm(1, C)``, which
+    takes the whole image.
+
+    Args:
+        num_features: C, the channels of the input.
+        eps: added to the variance.
+        affine: whether there are a weight and a bias per channel.
+
+    Shape:
+        input ``(B, C, …)``; output the same shape and memory format.
+
+    Example:
+        >>> ChannelLayerNorm(2)(torch.tensor([[1.0, 3.0]])).round(decimals=3)
+        tensor([[-1.,  1.]], grad_fn=<RoundBackward1>)
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, *, affine: bool = True) -> None:
         super().__init__()
         self.num_features = num_features
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(num_features))
-        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.weight = nn.Parameter(torch.ones(num_features)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(num_features)) if affine else None
 
     def forward(self, x: Tensor) -> Tensor:
-        _check(self, self.num_features, x)
-        y = nn.functional.layer_norm(x.movedim(1, -1), (self.num_features,), self.weight, self.bias, self.eps)
-        return y.movedim(-1, 1)
+        _check_channels(self, x, self.num_features)
+        y = F.layer_norm(x.movedim(1, -1), (self.num_features,), self.weight, self.bias, self.eps)
+        return _channels_back(y, x)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps:g}, affine={self.weight is not None}"
 
 
 class ChannelRMSNorm(nn.Module):
-    """RMS norm over channels."""
+    r"""Give the channels of every position a mean square of 1, then scale each channel.
 
-    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+    .. math:: y_c = w_c \, x_c \, / \, \sqrt{\textstyle\frac1C\sum_k x_k^2 + \epsilon}
+
+    It is ``L2Norm`` with scale √C and eps · C: the same layer, started at another length.
+
+    Sources:
+        B. Zhang and R. Sennrich, Root Mean Square Layer Normalization (arXiv:1910.07467).
+
+    Args:
+        num_features: C, the channels of the input.
+        eps: added to the mean square.
+        affine: whether there is a weight per channel.
+
+    Shape:
+        input ``(B, C, …)``; output the same shape and memory format.
+
+    Example:
+        >>> ChannelRMSNorm(2)(torch.tensor([[3.0, 3.0]])).round(decimals=3)
+        tensor([[1., 1.]], grad_fn=<RoundBackward1>)
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, *, affine: bool = True) -> None:
         super().__init__()
         self.num_features = num_features
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(num_features))
+        self.weight = nn.Parameter(torch.ones(num_features)) if affine else None
 
     def forward(self, x: Tensor) -> Tensor:
-        _check(self, self.num_features, x)
-        y = nn.functional.rms_norm(x.movedim(1, -1), (self.num_features,), self.weight, self.eps)
-        return y.movedim(-1, 1)
+        _check_channels(self, x, self.num_features)
+        y = F.rms_norm(x.movedim(1, -1), (self.num_features,), self.weight, self.eps)
+        return _channels_back(y, x)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps:g}, affine={self.weight is not None}"
+
+
+def _check_channels(layer: nn.Module, x: Tensor, channels: int) -> None:
+    if x.dim() < 2 or x.shape[1] != channels:
+        raise ValueError(f"{type(layer).__name__}({channels}) expects (B, {channels}, …); got {tuple(x.shape)}")
+
+
+def _channels_back(y: Tensor, x: Tensor) -> Tensor:
+    """``(B, …, C)`` -> ``(B, C, …)`` in the memory format of x."""
+    y = y.movedim(-1, 1)
+    return y.contiguous() if x.is_contiguous() else y

@@ -37,6 +37,7 @@ class ConvBlock(nn.Module):
         input ``(B, in_channels, H, W)``; output ``(B, out_channels, H', W')``.
 
     Example:
+        >>> import torch
         >>> from ssdnorm.layers.norms import norm_layer
         >>> block = ConvBlock(3, 8, 3, norm=norm_layer("batch_norm"), padding=1)
         >>> block(torch.zeros(2, 3, 5, 7)).shape
@@ -61,7 +62,9 @@ class ConvBlock(nn.Module):
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"ConvBlock: dropout is the probability of a zero, in [0, 1); got {dropout}")
         if isinstance(norm, str):
-            raise ValueError(f"ConvBlock: norm is a factory, channels -> Module; got {norm!r}. Use norm_layer({norm!r})")
+            raise ValueError(
+                f"ConvBlock: norm is a factory, channels -> Module; got {norm!r}. Use norm_layer({norm!r})"
+            )
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation)
         self.norm = nn.Identity() if norm is None else mark_norm(norm(out_channels))
         self.relu = nn.ReLU()

@@ -38,7 +38,5 @@ def is_norm(module: nn.Module) -> bool:
 
 def norm_parameters(model: nn.Module) -> set[str]:
     """The names of the parameters that belong to norms, as in ``model.named_parameters()``."""
-    shared = {
-        id(parameter) for module in model.modules() if is_norm(module) for parameter in module.parameters()
-    }
+    shared = {id(parameter) for module in model.modules() if is_norm(module) for parameter in module.parameters()}
     return {name for name, parameter in model.named_parameters() if id(parameter) in shared}

@@ -15,8 +15,10 @@ from torch import nn
 
 from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm
 from ssdnorm.layers.frozen_batch_norm import FrozenBatchNorm
+from ssdnorm.layers.instance_norm import InstanceNorm
 from ssdnorm.layers.l2_norm import L2Norm
 from ssdnorm.layers.norm_parameters import mark_norm
+from ssdnorm.layers.sync_batch_norm import SyncBatchNorm
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,10 @@ _POSITIVE = Option("a number > 0", lambda v: _is_number(v) and v > 0)
 _NUMBER = Option("a number", _is_number)
 _COUNT = Option("a whole number ≥ 1", lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 1)
 _SWITCH = Option("true or false", lambda v: isinstance(v, bool))
-_MOMENTUM = Option("a number in (0, 1], or null for a plain average", lambda v: v is None or (_is_number(v) and 0 < v <= 1))
+_MOMENTUM = Option(
+    "a number in (0, 1], the share of the new batch, or null for a plain average",
+    lambda v: v is None or (_is_number(v) and 0 < v <= 1),
+)
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,14 @@ def _no_norm(channels: int) -> nn.Module:
 def _group_norm(channels: int, *, groups: int = 32, eps: float = 1e-5, affine: bool = True) -> nn.Module:
     if channels % groups:
         divisors = [str(n) for n in range(1, channels + 1) if channels % n == 0]
-        raise ValueError(f"{groups} groups do not divide {channels} channels; choose groups from: {', '.join(divisors)}")
+        raise ValueError(
+            f"{groups} groups do not divide {channels} channels; choose groups from: {', '.join(divisors)}"
+        )
     return nn.GroupNorm(groups, channels, eps=eps, affine=affine)
 
 
 def _instance_norm(channels: int, *, eps: float = 1e-5, affine: bool = True) -> nn.Module:
-    return nn.InstanceNorm2d(channels, eps=eps, affine=affine)
+    return InstanceNorm(channels, eps=eps, affine=affine)
 
 
 _BATCH_OPTIONS = {"eps": _POSITIVE, "momentum": _MOMENTUM, "affine": _SWITCH}
@@ -68,11 +75,11 @@ NORMS: Mapping[str, Norm] = MappingProxyType(
         "none": Norm(_no_norm),
         "l2_norm": Norm(L2Norm, {"scale": _NUMBER, "eps": _POSITIVE, "learnable": _SWITCH}),
         "batch_norm": Norm(nn.BatchNorm2d, _BATCH_OPTIONS),
-        "sync_batch_norm": Norm(nn.SyncBatchNorm, _BATCH_OPTIONS),
+        "sync_batch_norm": Norm(SyncBatchNorm, _BATCH_OPTIONS),
         "frozen_batch_norm": Norm(FrozenBatchNorm, {"eps": _POSITIVE}),
         "group_norm": Norm(_group_norm, {"groups": _COUNT, "eps": _POSITIVE, "affine": _SWITCH}),
-        "layer_norm": Norm(ChannelLayerNorm, {"eps": _POSITIVE}),
-        "rms_norm": Norm(ChannelRMSNorm, {"eps": _POSITIVE}),
+        "layer_norm": Norm(ChannelLayerNorm, {"eps": _POSITIVE, "affine": _SWITCH}),
+        "rms_norm": Norm(ChannelRMSNorm, {"eps": _POSITIVE, "affine": _SWITCH}),
         "instance_norm": Norm(_instance_norm, {"eps": _POSITIVE, "affine": _SWITCH}),
     }
 )
@@ -80,7 +87,13 @@ NORMS: Mapping[str, Norm] = MappingProxyType(
 
 @dataclass(frozen=True)
 class NormFactory:
-    """Builds one norm per call: ``factory(channels) -> Module``. Made by ``norm_layer``; can be pickled."""
+    """Builds one norm a call: ``factory(channels) -> Module``. Made by ``norm_layer``; can be pickled.
+
+    Attributes:
+        kind: a name of ``NORMS``, or ``"package.module:Class"``.
+        options: what is passed to the norm beside the channel count.
+        where: the place of the spec in the config, for messages.
+    """
 
     kind: str
     options: Mapping[str, Any]
@@ -90,8 +103,8 @@ class NormFactory:
         build = NORMS[self.kind].build if self.kind in NORMS else _load(self.kind, self.where)
         try:
             module = build(channels, **self.options)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{self.where}: {self.kind}: {error}") from error
+        except (TypeError, ValueError, AssertionError) as error:
+            raise ValueError(f"{self.where}: {self.kind} for {channels} channels: {error}") from error
         if not isinstance(module, nn.Module):
             raise ValueError(f"{self.where}: {self.kind}: expected a Module from ({channels}); got {module!r}")
         return mark_norm(module)
@@ -102,49 +115,75 @@ def norm_layer(spec: str | Mapping[str, Any], *, where: str = "norm") -> NormFac
 
     Args:
         spec: a name of ``NORMS``; a mapping with the name under ``kind`` and options beside it; or
-            ``"package.module:Class"``, called with the channel count.
+            ``"package.module:Class"``, called with the channel count (options must be arguments that it names).
         where: the place of the spec in the config, for messages.
+
+    Returns:
+        ``channels -> Module``; ``nn.Identity`` for ``none``. It raises a ValueError where the norm cannot have that
+        many channels.
 
     Raises:
         ValueError: an unknown name or option, a value out of range, a class that cannot be imported.
 
     Example:
-        >>> norm_layer({"kind": "group_norm", "groups": 4})(8)
-        GroupNorm(4, 8, eps=1e-05, affine=True)
-        >>> norm_layer("batchnorm", where="norm.backbone")
+        >>> norm_layer({"kind": "group_norm", "groups": 4})(8).num_groups
+        4
+        >>> norm_layer({"kind": "group_norm", "group": 4}, where="norm.extras")
         Traceback (most recent call last):
-        ValueError: norm.backbone: unknown norm 'batchnorm'; choose one of: batch_norm, ...
+        ValueError: norm.extras: group_norm: unknown option 'group'; choose one of: affine, eps, groups. Did you mean ...
     """
     kind, options = _split(spec, where)
     if ":" in kind:
-        allowed = {name: None for name in list(inspect.signature(_load(kind, where)).parameters)[1:]}
-        known: Iterable[str] = allowed
+        known: Iterable[str] = _named_options(_load(kind, where))
     elif kind in NORMS:
         known = NORMS[kind].options
     else:
-        raise ValueError(f"{where}: unknown norm {kind!r}; {_choices(kind, NORMS)} (or 'package.module:Class')")
+        choices = _choices(kind, NORMS, also="'package.module:Class'")
+        raise ValueError(f"{where}: unknown norm {kind!r}; {choices}")
     for name, value in options.items():
         if name not in known:
             raise ValueError(f"{where}: {kind}: unknown option {name!r}; {_choices(name, known)}")
         if kind in NORMS and not NORMS[kind].options[name].accepts(value):
-            raise ValueError(f"{where}.{name}: {kind}: expected {NORMS[kind].options[name].allowed}; got {value!r}")
-    return NormFactory(kind, MappingProxyType(dict(options)), where)
+            hint = (
+                " (YAML reads 1e-5 as text: write 1.0e-5)" if isinstance(value, str) and _reads_as_number(value) else ""
+            )
+            allowed = NORMS[kind].options[name].allowed
+            raise ValueError(f"{where}.{name}: {kind}: expected {allowed}; got {value!r}{hint}")
+    return NormFactory(kind, options, where)
 
 
-def _split(spec: str | Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+def _split(spec: object, where: str) -> tuple[str, dict[str, Any]]:
     if isinstance(spec, str):
         return spec, {}
-    if not isinstance(spec, Mapping) or not isinstance(spec.get("kind"), str):
-        raise ValueError(f"{where}: expected a norm name or a mapping with 'kind'; got {spec!r}")
-    return spec["kind"], {str(name): value for name, value in spec.items() if name != "kind"}
+    if isinstance(spec, Mapping) and isinstance(spec.get("kind"), str):
+        return spec["kind"], {str(name): value for name, value in spec.items() if name != "kind"}
+    names = ", ".join(sorted(NORMS))
+    near = " Did you mean 'none'?" if spec is None else ""
+    raise ValueError(
+        f"{where}: expected a norm name or a mapping with 'kind'; got {spec!r}; choose one of: {names}.{near}"
+    )
 
 
-def _choices(got: str, known: Iterable[str]) -> str:
+def _choices(got: str, known: Iterable[str], *, also: str = "") -> str:
     names = sorted(known)
     if not names:
         return "it has no options"
-    near = difflib.get_close_matches(got, names, n=1)
-    return f"choose one of: {', '.join(names)}" + (f". Did you mean {near[0]!r}?" if near else "")
+    near = difflib.get_close_matches(got.lower(), names, n=1, cutoff=0.5)
+    listed = ", ".join(names) + (f", {also}" if also else "")
+    return f"choose one of: {listed}." + (f" Did you mean {near[0]!r}?" if near else "")
+
+
+def _named_options(build: Callable[..., nn.Module]) -> list[str]:
+    """The arguments after the first that a class names; ``*args`` and ``**kwargs`` name none."""
+    parameters = list(inspect.signature(build).parameters.values())[1:]
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _load(path: str, where: str) -> Callable[..., nn.Module]:
@@ -155,4 +194,5 @@ def _load(path: str, where: str) -> Callable[..., nn.Module]:
         raise ValueError(f"{where}: cannot import {path!r} (package.module:Class): {error}") from error
     if not callable(loaded):
         raise ValueError(f"{where}: {path!r} is not a class; got {loaded!r}")
-    return loaded
+    build: Callable[..., nn.Module] = loaded
+    return build

@@ -1,0 +1,156 @@
+"""This file is about swap_norms: another norm in any model, with the weights that still mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torchvision.ops import FrozenBatchNorm2d
+
+from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm
+from ssdnorm.layers.frozen_batch_norm import FrozenBatchNorm
+from ssdnorm.layers.l2_norm import L2Norm
+from ssdnorm.layers.norm_parameters import is_norm
+from ssdnorm.layers.norms import NORMS, norm_layer
+
+_FROZEN = (FrozenBatchNorm, FrozenBatchNorm2d)
+_TYPES: dict[str, tuple[type[nn.Module], ...]] = {
+    "l2_norm": (L2Norm,),
+    "batch_norm": (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+    "sync_batch_norm": (nn.SyncBatchNorm,),
+    "frozen_batch_norm": _FROZEN,
+    "group_norm": (nn.GroupNorm,),
+    "layer_norm": (ChannelLayerNorm,),
+    "rms_norm": (ChannelRMSNorm,),
+    "instance_norm": (_InstanceNorm,),
+}
+NormSpec = str | Mapping[str, Any] | Callable[[int], nn.Module]
+
+
+@dataclass(frozen=True)
+class SwappedNorm:
+    """One norm that ``swap_norms`` replaced.
+
+    Attributes:
+        name: its place in the model.
+        old, new: the class names.
+        channels: C.
+        kept: what the new norm took over (weights, statistics, eps).
+        dropped: weights and statistics of the old norm that have no place or another meaning in the new one.
+    """
+
+    name: str
+    old: str
+    new: str
+    channels: int
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+def swap_norms(
+    model: nn.Module, *, old: str | type[nn.Module] | tuple[type[nn.Module], ...], new: NormSpec
+) -> list[SwappedNorm]:
+    """Replace every norm of one kind in any model, in place, and report what changed.
+
+    Between affine norms the weight and bias are kept; between batch norms, frozen or not, also statistics and eps, so that
+    the output in eval mode stays the same. L2Norm's weight is a length, not a factor around 1: it starts anew. Device,
+    dtype and train or eval mode are those of the old norm.
+
+    Args:
+        model: any module that holds norms. Build the optimizer afterwards.
+        old: a name of ``NORMS``, or the class (or classes) to replace.
+        new: a norm spec as for ``norm_layer``, or a factory ``channels -> Module``.
+
+    Returns:
+        One row a replaced norm, in the order of the model.
+
+    Raises:
+        ValueError: nothing matched (the norms that are there are listed), a bad spec, or a class that does more than
+            normalise (timm's BatchNormAct2d), which would lose what it adds unless it is named itself.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+        >>> swap_norms(model, old="batch_norm", new={"kind": "group_norm", "groups": 4})
+        [SwappedNorm(name='1', old='BatchNorm2d', new='GroupNorm', channels=8, kept=('weight', 'bias'), dropped=('running_mean', 'running_var', 'num_batches_tracked'))]
+    """  # noqa: E501
+    types = _types_of(old)
+    factory: Callable[[int], nn.Module] = new if callable(new) else norm_layer(new, where="swap_norms: new")
+    keep_eps = not (isinstance(new, Mapping) and "eps" in new)
+    found = [(name, m) for name, m in model.named_modules(remove_duplicate=False) if isinstance(m, types)]
+    if not found:
+        there = sorted({type(m).__name__ for m in model.modules() if is_norm(m)})
+        listed = ", ".join(there) or "no norm at all"
+        raise ValueError(f"swap_norms: old={old!r} matches nothing in {type(model).__name__}; it has: {listed}")
+    for name, module in found:
+        _refuse_more_than_a_norm(name, module, types)
+    made: dict[int, tuple[nn.Module, SwappedNorm]] = {}
+    for name, module in found:  # everything is built before anything is changed
+        if id(module) not in made:
+            made[id(module)] = _build(name, module, factory, keep_eps)
+    for name, module in found:
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, made[id(module)][0])
+    return [row for _, row in made.values()]
+
+
+def _types_of(old: str | type[nn.Module] | tuple[type[nn.Module], ...]) -> tuple[type[nn.Module], ...]:
+    if isinstance(old, str):
+        if old not in _TYPES:
+            names = ", ".join(sorted(_TYPES))
+            reason = "leaves nothing to replace" if old in NORMS else "is unknown"
+            raise ValueError(f"swap_norms: old={old!r} {reason}; choose one of: {names}, or a class")
+        return _TYPES[old]
+    return old if isinstance(old, tuple) else (old,)
+
+
+def _refuse_more_than_a_norm(name: str, module: nn.Module, types: tuple[type[nn.Module], ...]) -> None:
+    if not name:
+        raise ValueError("swap_norms: the model is itself a norm; there is nothing around it to change")
+    inherited = type(module).forward in {getattr(base, "forward", None) for base in (*types, _BatchNorm)}
+    ours = type(module).__module__.startswith(("ssdnorm.", "torch.", "torchvision."))
+    if type(module) not in types and not inherited and not ours:
+        kind = type(module).__name__
+        raise ValueError(f"swap_norms: {name} is a {kind}, which may do more than normalise; name it: old={kind}")
+
+
+def _build(
+    name: str, old: nn.Module, factory: Callable[[int], nn.Module], keep_eps: bool
+) -> tuple[nn.Module, SwappedNorm]:
+    state = {key: value for key, value in old.state_dict().items() if value is not None}
+    channels = _channels(name, old, state)
+    new = factory(channels).train(old.training)
+    like = state.get("weight", state.get("running_mean"))
+    if like is not None and like.is_floating_point():
+        new = new.to(like.device, like.dtype)
+    both_batch = isinstance(old, (_BatchNorm, *_FROZEN)) and isinstance(new, (_BatchNorm, *_FROZEN))
+    kept = []
+    target = new.state_dict()
+    with torch.no_grad():
+        for key, value in state.items():
+            means_the_same = both_batch or key in ("weight", "bias")
+            if isinstance(old, L2Norm) != isinstance(new, L2Norm):
+                means_the_same = False
+            if means_the_same and key in target and target[key].shape == value.shape:
+                target[key].copy_(value)
+                kept.append(key)
+    if both_batch and keep_eps:
+        new.eps = old.eps
+        kept.append("eps")
+    dropped = tuple(key for key in state if key not in kept)
+    return new, SwappedNorm(name, type(old).__name__, type(new).__name__, channels, tuple(kept), dropped)
+
+
+def _channels(name: str, norm: nn.Module, state: Mapping[str, torch.Tensor]) -> int:
+    for attribute in ("num_features", "num_channels"):
+        if isinstance(value := getattr(norm, attribute, None), int):
+            return value
+    if isinstance(shape := getattr(norm, "normalized_shape", None), tuple | list):
+        return int(shape[-1])
+    if "weight" in state:
+        return state["weight"].shape[0]
+    raise ValueError(f"swap_norms: cannot tell the channels of {name} ({type(norm).__name__})")
