@@ -154,7 +154,7 @@ def unknown_name(what: str, got: str, choices: Iterable[str]) -> str:
     shown = ", ".join(names[:30]) + (", …" if len(names) > 30 else "")
     sentence = f"unknown {what} {got!r}; choose one of: {shown}"
     by_lower = {name.lower(): name for name in reversed(names)}
-    guess = difflib.get_close_matches(str(got).lower(), by_lower, n=1, cutoff=0.7)
+    guess = difflib.get_close_matches(str(got).lower(), by_lower, n=1)
     return sentence + (f". Did you mean {by_lower[guess[0]]!r}?" if guess else "")
 
 

@@ -1,0 +1,73 @@
+"""Pictures and small data sets on disk, for the data tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def smooth_photo(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A picture without detail finer than a few pixels, different everywhere: RGB (H, W, 3) uint8."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    path.write_bytes(cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
+
+
+def voc_object(name: str, xmin: object, ymin: object, xmax: object, ymax: object, difficult: int = 0) -> str:
+    box = f"<bndbox><xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox>"
+    return f"<object><name>{name}</name><difficult>{difficult}</difficult>{box}</object>"
+
+
+def voc_xml(*objects: str, width: int = 40, height: int = 30) -> str:
+    size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+    return f"<annotation>{size}{''.join(objects)}</annotation>"
+
+
+class VocFolder:
+    """A VOC year under construction; images are 40 × 30."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
+            (root / part).mkdir(parents=True)
+
+    def add(self, name: str, *objects: str, suffix: str = ".jpg", split: str = "train", **size: int) -> Path:
+        (self.root / "Annotations" / f"{name}.xml").write_text(voc_xml(*objects, **size), encoding="utf-8")
+        image = self.root / "JPEGImages" / f"{name}{suffix}"
+        write_image(image, smooth_photo(30, 40))
+        with open(self.root / "ImageSets" / "Main" / f"{split}.txt", "a", encoding="utf-8") as file:
+            file.write(f"{name}\n")
+        return image
+
+
+class CocoFolder:
+    """A COCO data set under construction; images are 40 × 30, categories cat (3) and dog (7)."""
+
+    def __init__(self, root: Path) -> None:
+        self.images = root / "images"
+        self.file = root / "instances.json"
+        self.images.mkdir(parents=True)
+        self.content: dict = {
+            "images": [],
+            "annotations": [],
+            "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
+        }
+
+    def add_image(self, image_id: int, file_name: str, *, on_disk: bool = True) -> None:
+        self.content["images"].append({"id": image_id, "file_name": file_name, "width": 40, "height": 30})
+        if on_disk:
+            write_image(self.images / file_name, smooth_photo(30, 40, image_id))
+
+    def annotate(self, image_id: int, category_id: int, bbox: object, **more: object) -> None:
+        item = {"id": len(self.content["annotations"]) + 100, "image_id": image_id, "category_id": category_id}
+        self.content["annotations"].append({**item, "bbox": bbox, "iscrowd": 0, "area": 5.0, **more})
+
+    def save(self) -> tuple[Path, Path]:
+        self.file.write_text(json.dumps(self.content))
+        return self.file, self.images

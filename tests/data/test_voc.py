@@ -1,0 +1,233 @@
+import logging
+
+import numpy as np
+import pytest
+
+from ssdnorm.data import VocDataset
+from .small_sets import VocFolder, voc_object
+
+
+def test_corners_become_zero_based_edges(voc):
+    voc.add("a", voc_object("dog", 1, 3, 40, 20), voc_object("cat", 5.5, 6, 7.25, 9))
+    data = VocDataset(voc.root, "train")
+    np.testing.assert_array_equal(data.target(0)["boxes"], [[0, 2, 40, 20], [4.5, 5, 7.25, 9]])
+    assert [item["bbox"] for item in data.ground_truth()["annotations"]] == [[0, 2, 40, 18], [4.5, 5, 2.75, 4]]
+    assert data.target(0)["area"].tolist() == [720, 11]
+
+
+def test_a_zero_from_a_zero_based_tool_is_no_problem(voc):
+    voc.add("a", voc_object("dog", 0, 0, 10, 10))
+    data = VocDataset(voc.root, "train", on_bad_annotation="error")
+    assert data.target(0)["boxes"].tolist() == [[0, 0, 10, 10]]
+
+
+def test_classes_are_those_of_all_annotations_whatever_the_split(voc):
+    voc.add("a", voc_object("dog", 1, 1, 9, 9))
+    voc.add("b", voc_object("cat", 1, 1, 9, 9), split="test")
+    for split in ("train", "test"):
+        assert VocDataset(voc.root, split).class_names == ("cat", "dog")
+    assert VocDataset(voc.root, "train").target(0)["labels"].tolist() == [2]
+
+
+def test_a_part_of_an_object_is_no_class(voc):
+    part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
+    voc.add("a", voc_object("person", 1, 1, 9, 9).replace("</object>", part + "</object>"))
+    data = VocDataset(voc.root, "train", on_bad_annotation="error")
+    assert data.class_names == ("person",)
+    assert len(data.target(0)["boxes"]) == 1
+
+
+def test_difficult_objects_are_always_evaluated_and_trained_on_only_if_asked(voc):
+    voc.add("a", voc_object("dog", 1, 1, 9, 9, difficult=1), voc_object("dog", 11, 1, 19, 9))
+    for train_on_difficult, boxes in ((True, [[0, 0, 9, 9], [10, 0, 19, 9]]), (False, [[10, 0, 19, 9]])):
+        data = VocDataset(voc.root, "train", train_on_difficult=train_on_difficult)
+        assert data.training_boxes(0)[0].tolist() == boxes
+        assert data.target(0)["difficult"].tolist() == [True, False]
+        assert [item["difficult"] for item in data.ground_truth()["annotations"]] == [1, 0]
+
+
+def test_several_years_follow_each_other(tmp_path):
+    first, second = VocFolder(tmp_path / "VOC2007"), VocFolder(tmp_path / "VOC2012")
+    first.add("same", voc_object("dog", 1, 1, 9, 9))
+    second.add("same", voc_object("cat", 1, 1, 9, 9), split="val")
+    data = VocDataset([first.root, second.root], ["train", "val"])
+    assert [data.image_id(i) for i in range(len(data))] == [1, 2]
+    assert data.class_names == ("cat", "dog")
+    assert [data.target(i)["labels"].tolist() for i in range(2)] == [[2], [1]]
+    with pytest.raises(ValueError, match="1 roots but 2 splits"):
+        VocDataset(first.root, ["train", "val"])
+
+
+@pytest.mark.parametrize("name", ["photo 1", "grün_ß", "a.b"])
+@pytest.mark.parametrize("suffix", [".JPG", ".png", ".jpeg"])
+def test_any_file_name_is_found(voc, name, suffix):
+    voc.add(name, voc_object("dog", 1, 1, 9, 9), suffix=suffix)
+    data = VocDataset(voc.root, "train", on_bad_annotation="error")
+    assert data.image_name(0) == name + suffix
+    assert data.load_image(0).shape == (30, 40, 3)
+
+
+BAD_BOXES = {
+    "has no area": (5, 5, 5, 9),
+    "is inverted": (9, 5, 5, 9),
+    "lies outside the image of 40 × 30 pixels": (41, 5, 50, 9),
+    "is not four finite numbers": ("nan", 5, 9, 9),
+}
+
+
+@pytest.mark.parametrize("reason", BAD_BOXES)
+def test_a_bad_box_is_dropped_with_file_object_and_class(voc, reason, caplog):
+    voc.add("a", voc_object("dog", 1, 1, 9, 9), voc_object("cat", *BAD_BOXES[reason]))
+    data = VocDataset(voc.root, "train")
+    corners = ", ".join(map(str, BAD_BOXES[reason]))
+    assert data.problems == [f"Annotations/a.xml: object 1 (cat): box ({corners}) {reason}; dropped"]
+    assert data.problems[0] in caplog.messages
+    assert caplog.messages[-1] == data.summary
+    assert data.summary.startswith("VOC train: 1 ")
+    assert data.target(0)["labels"].tolist() == [2]
+    with pytest.raises(ValueError, match=r"Annotations/a\.xml: object 1 \(cat\)"):
+        VocDataset(voc.root, "train", on_bad_annotation="error")
+
+
+def test_a_box_reaching_out_is_cut_for_training_and_kept_for_evaluation(voc):
+    voc.add("a", voc_object("dog", 31, 11, 60, 20))
+    data = VocDataset(voc.root, "train", on_bad_annotation="error")
+    assert data.training_boxes(0)[0].tolist() == [[30, 10, 40, 20]]
+    assert data.target(0)["boxes"].tolist() == [[30, 10, 60, 20]]
+    assert data.summary == "VOC train: 1 box reaching out of the image clipped"
+
+
+BROKEN_XML = {
+    "malformed XML": "<annotation><object>",
+    "document types and entities are refused": '<!DOCTYPE x [<!ENTITY e "e">]><annotation>&e;</annotation>',
+}
+
+
+@pytest.mark.parametrize("reason", BROKEN_XML)
+def test_an_image_with_unreadable_annotations_is_dropped(voc, reason):
+    voc.add("good", voc_object("dog", 1, 1, 9, 9))
+    voc.add("bad")
+    (voc.root / "Annotations" / "bad.xml").write_text(BROKEN_XML[reason])
+    data = VocDataset(voc.root, "train")
+    assert len(data) == 1
+    assert data.problems[0].startswith(f"Annotations/bad.xml: {reason}")
+    with pytest.raises(ValueError, match=reason):
+        VocDataset(voc.root, "train", on_bad_annotation="error")
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (voc_object("dog", 1, 1, 9, 9).replace("<ymax>9</ymax>", ""), r"object 0: \(dog\) has no <ymax>"),
+        (voc_object("dog", 1, 1, 9, 9).replace("<name>dog</name>", ""), "object 0: has no <name>"),
+        (voc_object("dog", 1, "one", 9, 9), r"object 0: \(dog\) could not convert string to float: 'one'"),
+    ],
+)
+def test_an_incomplete_object_is_dropped_alone(voc, broken, message):
+    voc.add("a", broken, voc_object("dog", 1, 1, 9, 9))
+    assert VocDataset(voc.root, "train").target(0)["boxes"].tolist() == [[0, 0, 9, 9]]
+    with pytest.raises(ValueError, match=message):
+        VocDataset(voc.root, "train", on_bad_annotation="error")
+
+
+def test_missing_truncated_and_repeated_images_are_dropped(voc):
+    voc.add("good", voc_object("dog", 1, 1, 9, 9))
+    voc.add("missing").unlink()
+    cut = voc.add("cut")
+    cut.write_bytes(cut.read_bytes()[:-40])
+    voc.add("empty").write_bytes(b"")
+    voc.add("good", voc_object("dog", 1, 1, 9, 9))
+    (voc.root / "ImageSets" / "Main" / "train.txt").open("a").write("\nno_xml\n")
+    voc.add("no_xml", split="other")
+    (voc.root / "Annotations" / "no_xml.xml").unlink()
+    data = VocDataset(voc.root, "train")
+    assert [data.image_name(i) for i in range(len(data))] == ["good.jpg"]
+    assert data.summary == (
+        "VOC train: 1 missing image dropped, 2 unreadable images dropped, 1 repeated image dropped, "
+        "1 unreadable annotation file dropped"
+    )
+    assert f"{cut}: truncated JPEG; dropped" in data.problems
+
+
+def test_an_image_without_objects_stays(voc):
+    voc.add("a", voc_object("dog", 1, 1, 9, 9))
+    voc.add("b")
+    boxes, labels = VocDataset(voc.root, "train").training_boxes(1)
+    assert boxes.shape == (0, 4)
+    assert labels.shape == (0,)
+
+
+def test_a_wrong_size_in_the_xml_is_told_and_the_real_one_used(voc):
+    voc.add("a", voc_object("dog", 1, 1, 30, 30), width=30, height=40)
+    data = VocDataset(voc.root, "train", on_bad_annotation="error")
+    assert data.image_size(0) == (30, 40)
+    assert data.problems == ["Annotations/a.xml: says 30 × 40, a.jpg has 40 × 30"]
+    assert VocDataset(voc.root, "train", check_images=False).image_size(0) == (40, 30)
+
+
+def test_the_real_size_is_read_where_the_xml_has_none(voc):
+    voc.add("a", voc_object("dog", 1, 1, 9, 9), width=0, height=0)
+    assert VocDataset(voc.root, "train", check_images=False).image_size(0) == (30, 40)
+
+
+def test_a_class_list_that_does_not_fit_is_refused_with_a_guess(voc):
+    voc.add("a", voc_object("RBC", 1, 1, 9, 9), voc_object("WBC", 1, 1, 9, 9))
+    with pytest.raises(ValueError, match=r"class_names: unknown class 'rbc'.*Did you mean 'RBC'"):
+        VocDataset(voc.root, "train", class_names=["rbc", "WBC"])
+    with pytest.raises(ValueError, match="class_names: expected a list of different names"):
+        VocDataset(voc.root, "train", class_names=["RBC", "RBC"])
+
+
+def test_labels_follow_the_class_list_and_other_classes_are_dropped(voc):
+    voc.add("a", voc_object("RBC", 1, 1, 9, 9), voc_object("WBC", 2, 1, 9, 9), voc_object("Platelets", 3, 1, 9, 9))
+    data = VocDataset(voc.root, "train", class_names=["WBC", "RBC"])
+    assert data.target(0)["labels"].tolist() == [2, 1]
+    assert data.summary == "VOC train: 1 object of an unknown class dropped"
+    assert len(VocDataset(voc.root, "train", class_names=["WBC", "RBC", "Platelets", "rare"]).class_names) == 4
+
+
+def test_wrong_folders_and_splits_are_refused_with_a_guess(voc, tmp_path):
+    voc.add("a", split="trainval")
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        VocDataset(tmp_path / "nowhere", "train")
+    with pytest.raises(FileNotFoundError, match="has no folder Annotations"):
+        VocDataset(tmp_path, "train")
+    with pytest.raises(FileNotFoundError, match=r"unknown split 'trainva'; .* Did you mean 'trainval'"):
+        VocDataset(voc.root, "trainva")
+    with pytest.raises(ValueError, match=r"on_bad_annotation: unknown action 'dorp'.*Did you mean 'drop'"):
+        VocDataset(voc.root, "trainval", on_bad_annotation="dorp")
+
+
+def test_a_split_without_a_usable_image_is_refused(voc):
+    voc.add("a").unlink()
+    with pytest.raises(ValueError, match=r"VOC train: no usable image\. First problem: train\.txt: a has no image"):
+        VocDataset(voc.root, "train")
+
+
+def test_only_twenty_problems_are_logged_and_all_are_kept(voc, caplog):
+    voc.add("a", voc_object("dog", 1, 1, 9, 9), *(voc_object("dog", 5, 5, 5, 5) for _ in range(30)))
+    with caplog.at_level(logging.WARNING, "ssdnorm.data"):
+        data = VocDataset(voc.root, "train")
+    assert len(data.problems) == 30
+    assert sum("has no area" in message for message in caplog.messages) == 20
+    assert caplog.messages[-1] == "VOC train: 30 boxes without area dropped"
+
+
+def test_bccd_survives_its_two_boxes_without_area(real_data):
+    data = VocDataset(real_data("BCCD"), "trainval")
+    assert data.problems == [
+        "Annotations/BloodImage_00338.xml: object 12 (RBC): box (504, 337, 504, 337) has no area; dropped",
+        "Annotations/BloodImage_00343.xml: object 3 (RBC): box (181, 329, 181, 329) has no area; dropped",
+    ]
+    assert data.summary == "BCCD trainval: 2 boxes without area dropped"
+    assert len(data) == 292
+    test = VocDataset(real_data("BCCD"), "test", on_bad_annotation="error")
+    assert len(data.ground_truth()["annotations"]) + len(test.ground_truth()["annotations"]) == 4888 - 2
+    assert data.class_names == test.class_names == ("Platelets", "RBC", "WBC")
+
+
+@pytest.mark.parametrize(("name", "boxes"), [("playing_cards", 670), ("microcontrollers", 177)])
+def test_clean_real_folders_load_without_a_word(real_data, name, boxes):
+    parts = [VocDataset(real_data(name), split, on_bad_annotation="error") for split in ("trainval", "test")]
+    assert sum(len(part.ground_truth()["annotations"]) for part in parts) == boxes
+    assert all(part.summary == "" for part in parts)
