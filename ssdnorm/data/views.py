@@ -79,12 +79,13 @@ def draw_iou_crop(view: View, boxes_px: np.ndarray, rng: np.random.Generator, *,
     """Crop the view so that at least one object is well seen.
 
     An option of ``CROP_OPTIONS`` is drawn; then up to ``tries`` windows with sides 0.3 to 1 of the view's and an aspect
-    ratio of 0.5 to 2 of its own, until one holds the centre of an object and has at least the option's IoU with one of
+    ratio of 0.5 to 2 in pixels, until one holds the centre of an object and has at least the option's IoU with one of
     these objects. When none does, another option is drawn. Without boxes the view stays.
 
     Sources: SSD paper, section 2.2; torchvision's ``RandomIoUCrop``, whose distribution this is.
-    Differs from Caffe: it draws area and aspect ratio where this draws width and height, and asks for the IoU with any
-    object, its centre inside or not. amdegroot's SSD leaves out 0.5, and its IoU test never fails.
+    Differs from Caffe: it draws area and aspect ratio, relative to the image's own, where this draws width and height,
+    and asks for the IoU with any object, its centre inside or not. amdegroot's SSD leaves out 0.5, and its IoU test
+    never fails.
 
     Shape:
         boxes_px ``(G, 4)`` xyxy in pixels of the image.
@@ -115,8 +116,7 @@ def _draw_windows(view: View, draws: np.ndarray) -> np.ndarray:
     width, height = (view.width * share_w).astype(np.int64), (view.height * share_h).astype(np.int64)
     left = view.left + ((view.width - width) * draws[:, 2]).astype(np.int64)
     top = view.top + ((view.height - height) * draws[:, 3]).astype(np.int64)
-    aspect = share_w / share_h
-    usable = (aspect >= 0.5) & (aspect <= 2.0) & (width > 0) & (height > 0)
+    usable = (width > 0) & (height > 0) & (width <= 2 * height) & (height <= 2 * width)
     return np.where(usable[:, None], np.stack([left, top, left + width, top + height], axis=1), 0)
 
 

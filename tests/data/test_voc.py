@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ssdnorm.data import VocDataset
+
 from .small_sets import VocFolder, voc_object
 
 

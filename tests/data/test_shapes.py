@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from ssdnorm.data import ShapesDataset
+from ssdnorm.data.shapes import SHAPES, _draw_shape, _outline, _Shape
+
+
+def test_an_image_depends_on_seed_and_place_alone():
+    short, long = ShapesDataset(3, seed=4, image_size=(60, 80)), ShapesDataset(9, seed=4, image_size=(60, 80))
+    for place in range(3):
+        np.testing.assert_array_equal(short.load_image(place), long.load_image(place))
+        np.testing.assert_array_equal(short.target(place)["boxes"], long.target(place)["boxes"])
+    np.testing.assert_array_equal(short.load_image(1), short.load_image(1))
+    assert not np.array_equal(short.load_image(1), ShapesDataset(3, seed=5, image_size=(60, 80)).load_image(1))
+
+
+@pytest.mark.parametrize("kind", range(len(SHAPES)))
+@pytest.mark.parametrize("turn", [0.0, 0.4, 2.5])
+def test_a_box_is_the_extent_of_what_is_drawn(kind, turn):
+    canvas = np.zeros((200, 220, 3), np.uint8)
+    outline = _outline(kind, turn) * 61.3 + [101.7, 95.2]
+    box = np.concatenate([outline.min(axis=0), outline.max(axis=0)])
+    _draw_shape(canvas, _Shape(kind + 1, outline, box), np.random.default_rng(0))
+    rows, columns = np.nonzero(canvas.max(axis=2) > 60)
+    drawn = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    np.testing.assert_allclose(drawn, box, atol=1.6)  # a star's tip is thinner than a pixel
+
+
+def test_boxes_lie_inside_and_all_classes_are_about_as_frequent():
+    data = ShapesDataset(400, seed=0, image_size=(100, 120), max_image_size=(140, 160))
+    counts = np.zeros(6, int)
+    for place in range(len(data)):
+        height, width = data.image_size(place)
+        assert 100 <= height <= 140
+        assert 120 <= width <= 160
+        boxes, labels = data.training_boxes(place)
+        assert 1 <= len(boxes) <= 6
+        assert (boxes >= 0).all()
+        assert (boxes <= [width, height, width, height]).all()
+        counts += np.bincount(labels, minlength=6)
+    assert counts[0] == 0
+    assert counts[1:].min() > 0.7 * counts[1:].mean()
+    assert data.load_image(3).shape == (*data.image_size(3), 3)
+
+
+def test_sizes_spread_over_the_range_asked_for():
+    data = ShapesDataset(300, seed=0, min_side=0.1, max_side=0.5)
+    sides = np.concatenate([data.training_boxes(i)[0][:, 2] - data.training_boxes(i)[0][:, 0] for i in range(300)])
+    assert np.quantile(sides, 0.1) < 40
+    assert np.quantile(sides, 0.9) > 90
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_images": 0}, "expected 1 or more images"),
+        ({"image_size": (8, 300)}, "image_size: expected sides of 16 pixels or more"),
+        ({"min_side": 0.6}, "0 < min_side <= max_side"),
+        ({"max_image_size": (200, 400)}, "max_image_size .* is less than image_size"),
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ShapesDataset(**{"num_images": 2, "seed": 0, **options})
