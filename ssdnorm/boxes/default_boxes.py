@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from math import sqrt
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,14 +90,23 @@ DEFAULT_BOXES: Mapping[str, DefaultBoxSpec] = MappingProxyType(
 )
 
 
-def default_box_spec(spec: str | DefaultBoxSpec, *, where: str = "default_boxes") -> DefaultBoxSpec:
-    """Look a spec up by its name; a spec is returned as it is.
+def default_box_spec(
+    spec: str | DefaultBoxSpec | Mapping[str, Any], *, where: str = "default_boxes"
+) -> DefaultBoxSpec:
+    """Look a spec up by its name, or make it from its fields; a spec is returned as it is.
 
     Raises:
         ValueError: if there is no such name; says where, what was got, and the choices.
     """
     if isinstance(spec, DefaultBoxSpec):
         return spec
+    if isinstance(spec, Mapping):
+        return DefaultBoxSpec(
+            **{
+                key: tuple(tuple(v) if isinstance(v, list | tuple) else v for v in value) if isinstance(value, list) else value
+                for key, value in spec.items()
+            }
+        )
     if spec not in DEFAULT_BOXES:
         guess = get_close_matches(str(spec), DEFAULT_BOXES, n=1)
         hint = f" Did you mean {guess[0]!r}?" if guess else ""

@@ -21,6 +21,7 @@ class Detector(nn.Module):
         loss: raw output, boxes, labels → parts of the loss; None for a detector that only predicts.
         post_process: raw output, sizes → detections.
         class_names: of the labels 1, 2, …; carried along for those who draw the detections.
+        antialias: resize with antialiasing, as this library's data pipeline does; torchvision and most SSDs do not.
 
     Example:
         >>> from ssdnorm import MultiboxLoss, PostProcess, ssd300_vgg16
@@ -38,6 +39,7 @@ class Detector(nn.Module):
         post_process: PostProcess,
         *,
         class_names: Sequence[str] | None = None,
+        antialias: bool = False,
     ) -> None:
         super().__init__()
         if class_names is not None and len(class_names) != model.num_classes - 1:
@@ -47,6 +49,7 @@ class Detector(nn.Module):
         self.model = model
         self.loss = loss
         self.post_process = post_process
+        self.antialias = antialias
         self.class_names = tuple(class_names or (f"class {i}" for i in range(1, model.num_classes)))
 
     def forward(
@@ -80,7 +83,7 @@ class Detector(nn.Module):
         if image.dtype == torch.uint8:
             image = image.to(self.model.image_mean.dtype) / 255
         size = (self.model.image_size, self.model.image_size)
-        return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
+        return F.interpolate(image[None], size=size, mode="bilinear", antialias=self.antialias)[0]
 
     def _pad(self, images: Sequence[Tensor], targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
         """Boxes in [0, 1], ``(B, G, 4)``, and labels ``(B, G)`` with 0 for padding."""

@@ -57,6 +57,7 @@ class SSD(nn.Module):
         image_std: tuple[float, float, float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
+        self.arguments: dict[str, Any] | None = None  # of the function that built it, for checkpoints
         self.spec = default_box_spec(default_boxes, where="model.default_boxes")
         self.image_size = self.spec.image_size
         self.num_classes = num_classes
@@ -145,7 +146,7 @@ def ssd300_vgg16(
         26285486
     """
     return _ssd_vgg16(
-        EXTRA_LAYERS_300, num_classes, backbone_norm, extras_norm, tap_norms, dropout, default_boxes, width, weights, seed
+        "ssd300_vgg16", EXTRA_LAYERS_300, num_classes, backbone_norm, extras_norm, tap_norms, dropout, default_boxes, width, weights, seed
     )
 
 
@@ -163,11 +164,12 @@ def ssd512_vgg16(
 ) -> SSD:
     """SSD512 on VGG16: seven taps, 24,564 default boxes. Arguments as :func:`ssd300_vgg16`."""
     return _ssd_vgg16(
-        EXTRA_LAYERS_512, num_classes, backbone_norm, extras_norm, tap_norms, dropout, default_boxes, width, weights, seed
+        "ssd512_vgg16", EXTRA_LAYERS_512, num_classes, backbone_norm, extras_norm, tap_norms, dropout, default_boxes, width, weights, seed
     )
 
 
 def _ssd_vgg16(
+    name: str,
     extra_layers: tuple[ExtraLayer, ...],
     num_classes: int,
     backbone_norm: NormSpec,
@@ -184,6 +186,16 @@ def _ssd_vgg16(
     extras = ExtraLayers(backbone.out_channels, extra_layers, norm=extras_factory, width=width)
     tap_factories = {name: norm_layer(spec, where=f"norm.taps.{name}") for name, spec in tap_norms.items()}
     model = SSD(SSDFeatures(backbone, extras, tap_norms=tap_factories), default_boxes, num_classes)
+    model.arguments = {
+        "name": name,
+        "num_classes": num_classes,
+        "backbone_norm": backbone_norm,
+        "extras_norm": extras_norm,
+        "tap_norms": dict(tap_norms),
+        "dropout": dropout,
+        "default_boxes": default_boxes,
+        "width": width,
+    }
     draw_initial_weights(model, seed)
     if weights is not None:
         from ssdnorm.models.weights import load_backbone_weights

@@ -1,0 +1,226 @@
+"""This file is about building: a config in, the objects of a training out; the one file that knows both."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from ssdnorm.boxes.default_boxes import default_box_spec
+from ssdnorm.config import Config, SourceConfig
+from ssdnorm.data.batches import make_eval_loader, make_train_loader
+from ssdnorm.data.coco import CocoDataset
+from ssdnorm.data.dataset import DetectionDataset, subset
+from ssdnorm.data.shapes import ShapesDataset
+from ssdnorm.data.transforms import EvalTransform, TrainTransform
+from ssdnorm.data.voc import VocDataset
+from ssdnorm.engine.evaluation import Evaluator
+from ssdnorm.engine.module import TrainingModule
+from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_sgd
+from ssdnorm.engine.run import LoopSettings
+from ssdnorm.layers.norm_parameters import norm_parameters
+from ssdnorm.losses.multibox_loss import MultiboxLoss
+from ssdnorm.models.checkpoint import read_checkpoint
+from ssdnorm.models.detector import Detector
+from ssdnorm.models.post_process import PostProcess
+from ssdnorm.models.ssd import SSD, ssd300_vgg16, ssd512_vgg16
+
+MODELS = {"ssd300_vgg16": ssd300_vgg16, "ssd512_vgg16": ssd512_vgg16}
+
+
+def build_model(config: Config, num_classes: int) -> SSD:
+    """The network, with drawn or pretrained initial weights.
+
+    Raises:
+        ValueError: for a norm, tap, option, group count, default boxes or weights that cannot be honoured.
+    """
+    model, norm = config.model, config.norm
+    boxes = {} if model.default_boxes is None else {"default_boxes": model.default_boxes}
+    return MODELS[model.name](
+        num_classes,
+        backbone_norm=norm.backbone,
+        extras_norm=norm.extras,
+        tap_norms=norm.taps,
+        dropout=model.dropout,
+        width=model.width,
+        weights=model.weights,
+        seed=config.training.seed,
+        **boxes,  # type: ignore[arg-type]
+    )
+
+
+def check_model(config: Config) -> None:
+    """Refuse a model that cannot be built, in a moment: without memory, weights or data."""
+    with torch.device("meta"):
+        build_model(_without_weights(config), 2)
+
+
+def _without_weights(config: Config) -> Config:
+    from dataclasses import replace
+
+    return replace(config, model=replace(config.model, weights=None))
+
+
+def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | None = None) -> DetectionDataset:
+    """The data set ``train`` or ``test`` of the config.
+
+    Args:
+        class_names: those of the training set, for the test set.
+
+    Raises:
+        FileNotFoundError: for a missing folder, list or file.
+        ValueError: for annotations that are refused, or names that do not fit.
+    """
+    source: SourceConfig = getattr(config.data, which)
+    names = config.data.class_names or class_names
+    if source.format == "shapes":
+        assert source.num_images is not None
+        assert source.seed is not None
+        shapes = ShapesDataset(source.num_images, seed=source.seed)
+        if names is not None and tuple(names) != shapes.class_names:
+            raise ValueError(f"data.class_names: shapes have the classes {shapes.class_names}; got {tuple(names)}")
+        return shapes
+    if source.format == "coco":
+        assert source.annotations is not None
+        assert source.images is not None
+        coco = CocoDataset(
+            source.annotations, source.images, class_names=names, on_bad_annotation=config.data.on_bad_annotation
+        )
+        return _only(coco, source, [coco.image_id(i) for i in range(len(coco))], f"data.{which}.only")
+    assert source.root is not None
+    assert source.split is not None
+    voc = VocDataset(
+        source.root,  # type: ignore[arg-type]
+        source.split,
+        class_names=names,
+        train_on_difficult=config.data.train_on_difficult,
+        on_bad_annotation=config.data.on_bad_annotation,
+    )
+    return _only(voc, source, [Path(voc.image_name(i)).stem for i in range(len(voc))], f"data.{which}.only")
+
+
+def _only(dataset: DetectionDataset, source: SourceConfig, names: list, where: str) -> DetectionDataset:
+    if source.only is None:
+        return dataset
+    places = {name: i for i, name in enumerate(names)}
+    if missing := [name for name in source.only if name not in places]:
+        raise ValueError(f"{where}: no image {missing[0]!r} in the data set of {len(dataset)} images")
+    return subset(dataset, [places[name] for name in source.only])
+
+
+def build_evaluator(dataset: DetectionDataset) -> Evaluator:
+    """Detections of the data set → numbers."""
+    return Evaluator(
+        dataset.ground_truth(), [dataset.image_id(i) for i in range(len(dataset))], dataset.category_ids
+    )
+
+
+def build_loss(config: Config, model: SSD) -> MultiboxLoss:
+    """The loss on the model's default boxes."""
+    return MultiboxLoss(
+        model.default_boxes, iou_threshold=config.loss.iou_threshold, negative_ratio=config.loss.negative_ratio
+    )
+
+
+def build_post_process(config: Config, model: SSD) -> PostProcess:
+    """The post-processing on the model's default boxes."""
+    return PostProcess(model.default_boxes, **vars(config.post_process))
+
+
+def build_optimizer(config: Config, model: nn.Module) -> Optimizer:
+    """SGD with the config's three groups."""
+    o = config.optimizer
+    return make_sgd(
+        model,
+        lr=o.lr,
+        momentum=o.momentum,
+        weight_decay=o.weight_decay,
+        norm_names=norm_parameters(model),
+        norms=GroupRule(o.norms.lr_factor, o.norms.weight_decay),
+        biases=GroupRule(o.biases.lr_factor, o.biases.weight_decay),
+    )
+
+
+def build_training(
+    config: Config, model: SSD, *, train_set: DetectionDataset | None, test_set: DetectionDataset
+) -> TrainingModule:
+    """Everything that one training needs, as a Lightning module; without a training set it can only evaluate."""
+    training, runtime, o = config.training, config.runtime, config.optimizer
+    make_train: partial[DataLoader] | None = None
+    if train_set is not None:
+        fill = [round(255 * v) for v in model.image_mean.tolist()]
+        transform = TrainTransform(model.image_size, fill=fill, **vars(config.augment))
+        make_train = partial(
+            make_train_loader,
+            train_set,
+            transform,
+            batch_size=training.batch_size,
+            num_batches=training.max_steps,
+            seed=training.seed,
+            num_workers=runtime.num_workers,
+        )
+    make_test = partial(
+        make_eval_loader,
+        test_set,
+        EvalTransform(model.image_size),
+        batch_size=training.batch_size,
+        num_workers=runtime.num_workers,
+    )
+    return TrainingModule(
+        model,
+        build_loss(config, model),
+        build_post_process(config, model),
+        make_optimizer=partial(build_optimizer, config),
+        lr_factor=lr_schedule(
+            warmup_steps=o.warmup_steps,
+            warmup_factor=o.warmup_factor,
+            lr_drops=o.lr_drops,
+            lr_drop_factor=o.lr_drop_factor,
+        ),
+        evaluator=build_evaluator(test_set),
+        image_names=(train_set or test_set).image_name,
+        make_train_loader=make_train,
+        make_test_loader=make_test,
+        seed=training.seed,
+        log_every=runtime.log_every,
+        compile_model=config.model.compile,
+    )
+
+
+def loop_settings(config: Config, images_per_epoch: int) -> LoopSettings:
+    """The config's training and runtime parts, as the engine takes them."""
+    fields = inspect.signature(LoopSettings).parameters
+    values = {**vars(config.training), **vars(config.runtime), "images_per_epoch": images_per_epoch}
+    return LoopSettings(**{name: value for name, value in values.items() if name in fields})
+
+
+def load_detector(path: str | Path) -> Detector:
+    """A detector from a checkpoint of this library, in evaluation mode, with loss and post-processing.
+
+    Args:
+        path: ``checkpoints/model.safetensors`` of a run, or a converted file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no checkpoint of this library, or damaged.
+    """
+    checkpoint = read_checkpoint(Path(path))
+    arguments = dict(checkpoint.model)
+    name = arguments.pop("name")
+    if isinstance(arguments.get("default_boxes"), dict):
+        arguments["default_boxes"] = default_box_spec(arguments["default_boxes"])
+    model = MODELS[name](**arguments)
+    checkpoint.load_into(model)
+    return Detector(
+        model,
+        MultiboxLoss(model.default_boxes),
+        PostProcess(model.default_boxes, **checkpoint.post_process),
+        class_names=checkpoint.class_names,
+        antialias=checkpoint.antialias,
+    ).eval()

@@ -1,0 +1,47 @@
+"""The command line: `ssdnorm train|evaluate|predict`, the same commands as scripts/."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from ssdnorm import __version__
+from ssdnorm.cli import evaluate, predict, train
+from ssdnorm.engine.module import NonFiniteLossError
+
+_COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a command; bad input ends in one line on standard error and exit code 2.
+
+    Args:
+        words: the command line without the program's name; None reads ``sys.argv``.
+    """
+    parser = argparse.ArgumentParser(prog="ssdnorm", description="SSD detectors, with every norm choice honoured.")
+    parser.add_argument("--version", action="version", version=f"ssdnorm {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(_COMMANDS))
+    for name, module in _COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_arguments(command)
+    arguments, rest = parser.parse_known_args(words)
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    logging.getLogger("PIL").setLevel(logging.WARNING)
+    try:
+        _COMMANDS[arguments.command].run(arguments, rest)
+    except (ValueError, OSError, NonFiniteLossError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+

@@ -1,0 +1,126 @@
+"""Train a detector: python scripts/train.py --config configs/quickstart.yaml --output runs/quickstart
+
+Every key of the config can be set on the command line, e.g. --norm.backbone batch_norm --optimizer.lr 3e-4;
+a norm with options is a mapping: --norm.extras '{kind: group_norm, groups: 16}'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import textwrap
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from docstring_parser import parse as parse_docstring
+
+from ssdnorm.build import build_dataset, build_model, build_training, check_model, loop_settings
+from ssdnorm.config import Config, config_to_mapping, config_to_yaml, differing_keys, read_config
+from ssdnorm.engine.optimizer import describe_groups, groups_table
+from ssdnorm.engine.run import train, write_text
+from ssdnorm.models.checkpoint import save_checkpoint
+
+HELP = "train a detector into a run folder"
+
+log = logging.getLogger("ssdnorm.train")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options; config keys come on top."""
+    parser.add_argument("--config", required=True, type=Path, help="YAML file; see configs/")
+    parser.add_argument("--output", required=True, type=Path, help="the run folder; new, or with --resume an old one")
+    parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
+    parser.epilog = f"config keys:\n{_describe(Config)}"
+
+
+def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Check everything that can be checked at once, then train."""
+    config = read_config(arguments.config, rest)
+    output: Path = arguments.output
+    check_model_at(arguments.config, config)
+    if _finished_or_checked(output, config, resume=arguments.resume):
+        log.info("%s: this run is finished; its numbers are in %s", output, output / "result.json")
+        return
+
+    train_set = build_dataset(config, "train")
+    test_set = build_dataset(config, "test", class_names=train_set.class_names)
+    model = build_model(config, 1 + len(train_set.class_names))
+    module = build_training(config, model, train_set=train_set, test_set=test_set)
+    groups = describe_groups(module.make_optimizer(model))  # type: ignore[arg-type]
+
+    write_text(output / "config.yaml", config_to_yaml(config))
+    log.info(
+        "%d images to train on, %d to test on, %d classes: %s",
+        *(len(train_set), len(test_set), len(train_set.class_names), ", ".join(train_set.class_names)),
+    )
+    log.info("%s", groups_table(groups))
+    result = train(
+        module,
+        loop_settings(config, len(train_set)),
+        output,
+        resume=arguments.resume,
+        save_weights=lambda path: save_checkpoint(
+            path, model, class_names=train_set.class_names, post_process=vars(config.post_process)
+        ),
+        record={
+            "seed": config.training.seed,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "parameter_groups": groups,
+            "class_names": list(train_set.class_names),
+        },
+    )
+    print(result.table)
+    print(f"\nrun folder: {output}")
+
+
+def check_model_at(path: Path, config: Config) -> None:
+    """Refuse a model that cannot be built; the message starts with the config file."""
+    try:
+        check_model(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _finished_or_checked(output: Path, config: Config, *, resume: bool) -> bool:
+    """Whether the run has ended already.
+
+    Raises:
+        ValueError: if the folder holds a run and ``resume`` was not asked for, or one with another config.
+    """
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"--output: {output} is a file; a run folder is needed")
+    old = output / "config.yaml"
+    if not old.exists():
+        if resume and not output.exists():
+            raise ValueError(f"--resume: {output}: no such run folder")
+        return False
+    if not resume:
+        raise ValueError(f"--output: {output} holds a run already; take another folder, or go on with --resume")
+    before, now = yaml.safe_load(old.read_text(encoding="utf-8")), config_to_mapping(config)
+    differences = [key for key in differing_keys(before, now) if not key.startswith("runtime.")]
+    if differences:
+        raise ValueError(f"--resume: {old}: the run was started with another config; these keys differ: {', '.join(differences)}")
+    return (output / "result.json").exists()
+
+
+def _describe(kind: type, prefix: str = "--") -> str:
+    """All keys below a dataclass with types, defaults and meanings."""
+    lines = []
+    meanings = {p.arg_name: p.description or "" for p in parse_docstring(kind.__doc__ or "").params}
+    hints = typing.get_type_hints(kind)
+    default = kind()
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[field.name]):
+            inner = typing.cast(type, hints[field.name])
+            if field.name in meanings:
+                lines.append(f"  {prefix}{field.name}: {' '.join(meanings[field.name].split())}")
+            lines.append(_describe(inner, f"{prefix}{field.name}."))
+            continue
+        value = getattr(default, field.name)
+        name = str(field.type).replace("Literal", "").strip()
+        text = f"{prefix}{field.name} {name} (default {'null' if value is None else value}) {meanings.get(field.name, '')}"
+        lines.append(textwrap.fill(" ".join(text.split()), 110, initial_indent="  ", subsequent_indent="      "))
+    return "\n".join(lines)

@@ -1,0 +1,99 @@
+"""This file is about callbacks: the metrics file, the progress bar, and the checkpoints of a run."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+
+from ssdnorm.engine.module import TrainingModule
+
+_COLUMNS = (
+    "step epoch lr loss bbox_regression classification images_per_second "
+    "AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl VOC07 VOC"
+).split()
+
+
+class MetricsFile(pl.Callback):
+    """Writes ``metrics.csv``: a row for each reading of the losses and for each evaluation.
+
+    ``step`` counts optimizer steps done, ``epoch`` passes over the training set. A resumed run keeps the rows up to its
+    checkpoint.
+
+    Args:
+        path: of the file.
+        images_per_epoch: images of the training set.
+        images_per_step: of all devices together.
+    """
+
+    def __init__(self, path: Path, *, images_per_epoch: int, images_per_step: int) -> None:
+        self.path = path
+        self.epochs_per_step = images_per_step / images_per_epoch
+        self._last_written = -1
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the file, or cut it back to the step of the checkpoint."""
+        if not trainer.is_global_zero:
+            return
+        rows = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
+        with self.path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, _COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """A row when the losses were read anew."""
+        assert isinstance(pl_module, TrainingModule)
+        step = trainer.global_step
+        if step % pl_module.log_every == 0 and step != self._last_written and pl_module.readings:
+            self._last_written = step
+            lr = trainer.optimizers[0].param_groups[0]["lr"]
+            self._write(trainer, {"lr": lr, **pl_module.readings})
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A row with the evaluation's numbers."""
+        assert isinstance(pl_module, TrainingModule)
+        if not trainer.sanity_checking and pl_module.last_evaluation is not None and self.path.exists():
+            self._write(trainer, pl_module.last_evaluation[1].metrics)
+
+    def _write(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
+        if trainer.is_global_zero:
+            row = {"step": trainer.global_step, "epoch": trainer.global_step * self.epochs_per_step, **values}
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, _COLUMNS).writerow(
+                    {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
+                )
+
+
+class SparseProgressBar(TQDMProgressBar):
+    """Lightning's progress bar; where the output is no terminal it prints twenty lines instead of thousands."""
+
+    def __init__(self, total_steps: int) -> None:
+        super().__init__(refresh_rate=1 if sys.stderr.isatty() else max(1, total_steps // 20))
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """Loss and img/s, without the version number."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
+def make_checkpoints(folder: Path, *, every: int) -> ModelCheckpoint:
+    """Keeps the newest checkpoint of a run as ``last.ckpt``, with all that ``--resume`` needs."""
+    return ModelCheckpoint(
+        dirpath=folder,
+        filename="last",
+        every_n_train_steps=every,
+        save_top_k=1,
+        enable_version_counter=False,
+        save_on_exception=False,
+    )

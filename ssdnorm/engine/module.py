@@ -1,0 +1,178 @@
+"""This file is about the training module: one step, its checks, and the evaluation loop, for Lightning."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from ssdnorm.engine.evaluation import EvaluationResult, Evaluator
+from ssdnorm.structures import Batch, Detections
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss is no number any more; the message tells the step, the parts and the images."""
+
+
+class TrainingModule(pl.LightningModule):
+    """Trains anything with the trio's shape: model → raw output; loss(output, boxes, labels); post_process(output, sizes).
+
+    Dropout is seeded by (seed, rank, step), so that a resumed run goes on as the uninterrupted one would. Losses stay on
+    the device and are read every ``log_every`` steps (each step on a CPU, where reading costs nothing); a loss that is
+    not finite is found then at the latest, before the next checkpoint is written.
+
+    Args:
+        model: images ``(B, 3, S, S)`` → raw output.
+        loss: raw output, boxes, labels → parts of the loss.
+        post_process: raw output, sizes → detections.
+        make_optimizer: parameters' owner → optimizer.
+        lr_factor: step → factor on the learning rate.
+        evaluator: detections by place in the data set → numbers.
+        image_names: of the training set, by place, for messages.
+        make_train_loader: ``rank, world_size, start_batch`` → batches of :class:`Batch`; None for evaluation alone.
+        make_test_loader: ``rank, world_size`` → batches, every image once.
+        seed: of dropout.
+        log_every: steps between readings of the losses.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: nn.Module,
+        post_process: nn.Module,
+        *,
+        make_optimizer: Callable[[nn.Module], Optimizer],
+        lr_factor: Callable[[int], float],
+        evaluator: Evaluator,
+        image_names: Callable[[int], str],
+        make_train_loader: Callable[..., Iterable[Batch]] | None,
+        make_test_loader: Callable[..., Iterable[Batch]],
+        seed: int,
+        log_every: int = 20,
+        compile_model: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.post_process = post_process
+        self.make_optimizer = make_optimizer
+        self.lr_factor = lr_factor
+        self.evaluator = evaluator
+        self.image_names = image_names
+        self.make_train_loader = make_train_loader
+        self.make_test_loader = make_test_loader
+        self.seed = seed
+        self.log_every = log_every
+        self.compile_model = compile_model
+        self.last_evaluation: tuple[int, EvaluationResult] | None = None
+        self.readings: dict[str, float] = {}
+        self._found: dict[int, Detections] = {}
+        self._unread: list[tuple[int, dict[str, Tensor], Tensor]] = []
+        self._since = time.perf_counter()
+        self._images = 0
+
+    def forward(self, images: Tensor) -> Any:
+        """Raw output of a batch."""
+        return self.model(images.contiguous(memory_format=torch.channels_last))
+
+    def setup(self, stage: str) -> None:
+        """Bring the weights into the faster memory format, and compile if asked to."""
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.compile_model and stage == "fit":
+            self.model.compile()
+
+    def on_train_start(self) -> None:
+        """Time only what is trained from here on."""
+        self._since, self._images = time.perf_counter(), 0
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Sum of the loss's parts."""
+        step = self.global_step
+        torch.manual_seed((self.seed * 1_000_003 + step) * 4099 + self.global_rank)
+        parts = self.loss(self(batch.images), batch.boxes, batch.labels)
+        self._unread.append((step, {name: part.detach() for name, part in parts.items()}, batch.indices))
+        self._images += len(batch) * self.trainer.world_size
+        if batch.images.device.type == "cpu" or len(self._unread) >= self.log_every:
+            self._read_losses()
+        return torch.stack(list(parts.values())).sum()
+
+    def _read_losses(self) -> None:
+        """Bring unread losses to the host and check them; update ``readings`` every ``log_every`` steps."""
+        names = list(self._unread[0][1])
+        values = torch.stack([torch.stack(list(parts.values())) for _, parts, _ in self._unread]).tolist()
+        for (step, _, indices), row in zip(self._unread, values, strict=True):
+            if not all(abs(value) < float("inf") for value in row):
+                parts = ", ".join(f"{name} {value}" for name, value in zip(names, row, strict=True))
+                images = ", ".join(self.image_names(i) for i in indices.tolist())
+                raise NonFiniteLossError(
+                    f"step {step}: the loss is not finite: {parts}; images: {images}. A lower optimizer.lr, a longer "
+                    "optimizer.warmup_steps or training.clip_grad_norm may help"
+                )
+        last_step = self._unread[-1][0]
+        if (last_step + 1) % self.log_every == 0 or len(self._unread) >= self.log_every:
+            now = time.perf_counter()
+            mean = [sum(column) / len(values) for column in zip(*values, strict=True)]
+            self.readings = {
+                "loss": sum(mean),
+                **dict(zip(names, mean, strict=True)),
+                "images_per_second": self._images / max(now - self._since, 1e-9),
+            }
+            self._since, self._images = now, 0
+            self.log_dict({f"train/{name}": value for name, value in self.readings.items()})
+            self.log("loss", self.readings["loss"], prog_bar=True, logger=False)
+            self.log("img/s", self.readings["images_per_second"], prog_bar=True, logger=False)
+        self._unread.clear()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Detections of a batch, kept by their place in the data set."""
+        detections = self.post_process(self(batch.images), batch.sizes)
+        for index, found in zip(batch.indices.tolist(), detections, strict=True):
+            self._found[index] = Detections(
+                boxes=found["boxes"].cpu(), scores=found["scores"].cpu(), labels=found["labels"].cpu()
+            )
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget earlier detections."""
+        self._found = {}
+
+    def on_validation_epoch_end(self) -> None:
+        """Gather the detections of all processes and evaluate them, each image once."""
+        if self.trainer.sanity_checking:
+            return
+        parts: list[dict[int, Detections] | None] = [None] * self.trainer.world_size
+        if self.trainer.world_size > 1:
+            torch.distributed.all_gather_object(parts, self._found)
+        else:
+            parts = [self._found]
+        found = {index: detections for part in parts if part for index, detections in part.items()}
+        result = self.evaluator(found)
+        self.last_evaluation = (self.global_step, result)
+        self.log_dict({f"test/{name}": value for name, value in result.metrics.items()}, rank_zero_only=True)
+        self._since, self._images = time.perf_counter(), 0
+
+    def train_dataloader(self) -> Any:
+        """Batches from the step on that the run has come to."""
+        assert self.make_train_loader is not None, "made for evaluation alone"
+        return self.make_train_loader(
+            rank=self.global_rank, world_size=self.trainer.world_size, start_batch=self.global_step
+        )
+
+    def val_dataloader(self) -> Any:
+        """Batches of this process."""
+        return self.make_test_loader(rank=self.global_rank, world_size=self.trainer.world_size)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer with its rate set at every step."""
+        optimizer = self.make_optimizer(self.model)
+        schedule = LambdaLR(optimizer, self.lr_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Copy without waiting."""
+        return batch.to(device, non_blocking=True)

@@ -1,0 +1,204 @@
+"""This file is about a run: a folder in which one training leaves everything that was asked of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torchvision
+from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from ssdnorm.engine.callbacks import MetricsFile, SparseProgressBar, make_checkpoints
+from ssdnorm.engine.evaluation import EvaluationResult
+from ssdnorm.engine.module import TrainingModule
+
+log = logging.getLogger("ssdnorm.engine")
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """What Lightning's Trainer is told; names as in the config's ``training`` and ``runtime``."""
+
+    max_steps: int
+    batch_size: int
+    precision: str
+    ema_decay: float | None
+    clip_grad_norm: float | None
+    eval_every: int | None
+    checkpoint_every: int
+    devices: int | str
+    accelerator: str
+    num_nodes: int
+    images_per_epoch: int
+
+
+def train(
+    module: TrainingModule,
+    settings: LoopSettings,
+    output: Path,
+    *,
+    resume: bool,
+    save_weights: Callable[[Path], None],
+    record: Mapping[str, Any],
+) -> EvaluationResult:
+    """Train to ``max_steps``, evaluate, and leave weights, detections and ``result.json`` in the run folder.
+
+    Args:
+        output: the run folder, with its ``config.yaml`` already in it.
+        resume: go on from ``checkpoints/last.ckpt``, or start where there is none yet.
+        save_weights: writes the trained model to a path.
+        record: goes into ``result.json`` as it is.
+
+    Raises:
+        NonFiniteLossError: if the loss stops being a number.
+    """
+    started = time.perf_counter()
+    checkpoint = output / "checkpoints" / "last.ckpt"
+    trainer = make_trainer(settings, output, resumed=resume and checkpoint.exists())
+    world_size = trainer.world_size
+    trainer.callbacks.insert(  # type: ignore[attr-defined]
+        0,
+        MetricsFile(
+            output / "metrics.csv",
+            images_per_epoch=settings.images_per_epoch,
+            images_per_step=settings.batch_size * world_size,
+        ),
+    )
+    with _quiet():
+        trainer.fit(module, ckpt_path=str(checkpoint) if resume and checkpoint.exists() else None, weights_only=True)
+        if trainer.interrupted or trainer.global_step < settings.max_steps:
+            raise KeyboardInterrupt
+        if module.last_evaluation is None or module.last_evaluation[0] != settings.max_steps:
+            trainer.validate(module, verbose=False)
+    assert module.last_evaluation is not None
+    result = module.last_evaluation[1]
+    if trainer.is_global_zero:
+        save_weights(output / "checkpoints" / "model.safetensors")
+        write_json(output / "detections.json", result.detections)
+        write_json(
+            output / "result.json",
+            {
+                "metrics": result.metrics,
+                "per_class": result.per_class,
+                **record,
+                "steps": settings.max_steps,
+                "world_size": world_size,
+                "device": str(module.device) if module.device.type == "cpu" else torch.cuda.get_device_name(),
+                "seconds": round(time.perf_counter() - started, 1),
+                **provenance(),
+            },
+        )
+    return result
+
+
+def evaluate(module: TrainingModule, settings: LoopSettings, output: Path) -> EvaluationResult:
+    """Run the evaluation loop alone, on as many devices as the settings say."""
+    with _quiet():
+        make_trainer(settings, output, resumed=False, logs=False).validate(module, verbose=False)
+    assert module.last_evaluation is not None
+    return module.last_evaluation[1]
+
+
+def make_trainer(settings: LoopSettings, output: Path, *, resumed: bool, logs: bool = True) -> pl.Trainer:
+    """Lightning's Trainer for the settings; the loop is one endless epoch that ``max_steps`` ends."""
+    if settings.precision == "bf16-mixed" and settings.accelerator in ("auto", "cpu") and not torch.cuda.is_available():
+        log.warning("training.precision: bf16-mixed on a CPU is about three times slower than 32-true without bf16 units")
+    callbacks: list[pl.Callback] = [SparseProgressBar(settings.max_steps)]
+    if logs:
+        callbacks.append(make_checkpoints(output / "checkpoints", every=settings.checkpoint_every))
+    if settings.ema_decay is not None and logs:
+        callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
+    evaluates = settings.eval_every is not None and settings.eval_every <= settings.max_steps
+    with _quiet():
+        return pl.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,  # type: ignore[arg-type]
+            num_nodes=settings.num_nodes,
+            precision=settings.precision,  # type: ignore[arg-type]
+            max_steps=settings.max_steps,
+            max_epochs=-1,
+            val_check_interval=settings.eval_every if evaluates else None,
+            check_val_every_n_epoch=None if evaluates else 1,
+            num_sanity_val_steps=0,
+            gradient_clip_val=settings.clip_grad_norm,
+            use_distributed_sampler=False,
+            log_every_n_steps=1,
+            logger=TensorBoardLogger(output, name="", version="tensorboard") if logs else False,
+            callbacks=callbacks,
+            enable_checkpointing=logs,
+            enable_model_summary=False,
+            default_root_dir=output,
+            benchmark=torch.cuda.is_available(),
+        )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(content, indent=None if isinstance(content, list) else 2))
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a text file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    unfinished.write_text(content, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, and the commit of the checkout that the package is in (None where it is installed)."""
+    from ssdnorm import __version__
+
+    git = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return {
+        "versions": {
+            "ssdnorm": __version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "pytorch_lightning": pl.__version__,
+        },
+        "commit": git.stdout.strip() or None,
+        "threads": torch.get_num_threads(),
+    }
+
+
+class _quiet:
+    """Hides Lightning's advertisements and its warnings about things that are as they should be here."""
+
+    def __enter__(self) -> None:
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        for pattern in (
+            ".*does not have many workers.*",
+            ".*Checkpoint directory .* exists and is not empty.*",
+            ".*isn't accessible.*",
+            ".*The number of training batches.*",
+            ".*You're resuming from a checkpoint that ended before the epoch ended.*",
+            ".*IterableDataset.*",
+            ".*You defined a `validation_step` but have no `val_dataloader`.*",
+        ):
+            warnings.filterwarnings("ignore", pattern)
+        self._levels = {name: logging.getLogger(name).level for name in _LIGHTNING_LOGGERS}
+        for name in _LIGHTNING_LOGGERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+    def __exit__(self, *error: Any) -> None:
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)
+        self._warnings.__exit__(*error)
+
+
+_LIGHTNING_LOGGERS = ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning.pytorch")
