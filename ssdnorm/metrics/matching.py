@@ -10,7 +10,6 @@ import numpy as np
 from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays
 
 AREA_RANGES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
-_PAIRS_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def match_detections(
     """
     thresholds = np.asarray(iou_thresholds, np.float64)
     order, rank, group = _evaluation_order(ground_truth, detections, max(max_detections))
-    pair_detection, pair_object, pair_iou = _overlapping_pairs(ground_truth, detections, order, thresholds.min())
+    pair_detection, pair_object, pair_iou = _overlapping_pairs(ground_truth, detections, order, group, thresholds.min())
     relevant, first_pair = np.unique(pair_detection, return_index=True)
     ranges = np.array(list(AREA_RANGES.values()))
     area = detections.boxes[order, 2] * detections.boxes[order, 3]
@@ -99,25 +98,36 @@ def box_iou_pairs(first: np.ndarray, second: np.ndarray, crowd: np.ndarray) -> n
 
 
 def expand_pairs(
-    ground_truth: GroundTruthArrays, detections: DetectionArrays, order: np.ndarray, *, at_once: int
+    detection_group: np.ndarray, object_group: np.ndarray, *, at_once: int = 2_000_000
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Every pair of a detection and an object of its image and class, in portions of about ``at_once``.
+    """Every pair of a detection and an object of the same group, in portions of about ``at_once`` pairs.
 
-    Yields places in ``order`` and objects, sorted by both.
+    Yields places in the two arrays, sorted by detection, then object; a detection's pairs are in one portion.
     """
-    num_images = max(1, len(ground_truth.image_ids))
-    object_group = ground_truth.category * num_images + ground_truth.image
     by_group = np.argsort(object_group, kind="stable")
     sorted_group = object_group[by_group]
-    group = detections.category[order] * num_images + detections.image[order]
-    first = np.searchsorted(sorted_group, group, "left")
-    count = np.searchsorted(sorted_group, group, "right") - first
+    first = np.searchsorted(sorted_group, detection_group, "left")
+    count = np.searchsorted(sorted_group, detection_group, "right") - first
     candidates = np.flatnonzero(count)
     portions = np.cumsum(count[candidates]) // at_once
     for part in np.split(candidates, np.flatnonzero(np.diff(portions)) + 1):
         detection = np.repeat(part, count[part])
         if len(detection):
             yield detection, by_group[np.repeat(first[part], count[part]) + _place_in_run(detection)]
+
+
+def best_of_each(detection: np.ndarray, iou: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For pairs sorted by detection: the detections, and the place of the best pair of each (ties: the first)."""
+    starts = np.flatnonzero(np.r_[True, detection[1:] != detection[:-1]])
+    highest = np.maximum.reduceat(iou, starts)
+    is_best = np.flatnonzero(iou == np.repeat(highest, np.diff(np.r_[starts, len(iou)])))
+    detections, first = np.unique(detection[is_best], return_index=True)
+    return detections, is_best[first]
+
+
+def class_and_image(boxes: GroundTruthArrays | DetectionArrays, num_images: int) -> np.ndarray:
+    """One number for the class and image of every box, in the order of the classes."""
+    return boxes.category * max(1, num_images) + boxes.image
 
 
 def _outside(area: np.ndarray, ranges: np.ndarray) -> np.ndarray:
@@ -134,7 +144,7 @@ def _evaluation_order(
     order = order[
         np.argsort(category.astype(np.uint16) if len(category) and category.max() < 65536 else category, kind="stable")
     ]
-    group = detections.category[order] * max(1, len(ground_truth.image_ids)) + detections.image[order]
+    group = class_and_image(detections, len(ground_truth.image_ids))[order]
     by_group = np.argsort(group, kind="stable")
     rank = np.empty(len(order), np.int64)
     rank[by_group] = _place_in_run(group[by_group])
@@ -150,14 +160,15 @@ def _place_in_run(values: np.ndarray) -> np.ndarray:
 
 
 def _overlapping_pairs(
-    ground_truth: GroundTruthArrays, detections: DetectionArrays, order: np.ndarray, lowest: float
+    ground_truth: GroundTruthArrays, detections: DetectionArrays, order: np.ndarray, group: np.ndarray, lowest: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of one image and class with IoU at or above the lowest threshold, by detection, best IoU first.
 
     Equal IoUs stand with the later annotation first, since that is the one the reference ends up with.
     """
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for detection, thing in expand_pairs(ground_truth, detections, order, at_once=_PAIRS_AT_ONCE):
+    object_group = class_and_image(ground_truth, len(ground_truth.image_ids))
+    for detection, thing in expand_pairs(group, object_group):
         iou = box_iou_pairs(detections.boxes[order[detection]], ground_truth.boxes[thing], ground_truth.crowd[thing])
         enough = iou >= min(lowest, 1 - 1e-10)
         found.append((detection[enough], thing[enough], iou[enough]))

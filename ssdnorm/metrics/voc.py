@@ -11,7 +11,7 @@ import numpy as np
 
 from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
 from ssdnorm.metrics.collect import Collected, ImageBoxes, Names
-from ssdnorm.metrics.matching import box_iou_pairs, expand_pairs
+from ssdnorm.metrics.matching import best_of_each, box_iou_pairs, class_and_image, expand_pairs
 from ssdnorm.metrics.voc_files import read_voc_detections, write_voc_detections
 
 __all__ = ["VocMetric", "VocResult", "evaluate_voc", "read_voc_detections", "write_voc_detections"]
@@ -19,7 +19,6 @@ __all__ = ["VocMetric", "VocResult", "evaluate_voc", "read_voc_detections", "wri
 INTERPOLATIONS = ("11-point", "all-point")
 # MATLAB builds 0:0.1:1 from both ends, so only the fourth value is not the nearest float to its name.
 _RECALLS_11 = np.array([k * 0.1 for k in range(6)] + [1 - (10 - k) * 0.1 for k in range(6, 11)])
-_PAIRS_AT_ONCE = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -170,15 +169,11 @@ def _judge(
     """Which detections, in ``order``, are hits and which are ignored; the others are false positives."""
     best_iou = np.zeros(len(order))
     best_object = np.full(len(order), -1)
-    no_crowd = np.zeros(1, bool)
-    for place, thing in expand_pairs(truth, found, order, at_once=_PAIRS_AT_ONCE):
+    num_images, no_crowd = len(truth.image_ids), np.zeros(1, bool)
+    for place, thing in expand_pairs(class_and_image(found, num_images)[order], class_and_image(truth, num_images)):
         iou = box_iou_pairs(found.boxes[order[place]], truth.boxes[thing], no_crowd)
-        # pairs stand by detection and annotation: within a detection, the first of the highest IoU
-        first = np.flatnonzero(np.r_[True, place[1:] != place[:-1]])
-        best = np.maximum.reduceat(iou, first)
-        is_best = np.flatnonzero(iou == np.repeat(best, np.diff(np.r_[first, len(place)])))
-        detection, chosen = np.unique(place[is_best], return_index=True)
-        best_iou[detection], best_object[detection] = best, thing[is_best[chosen]]
+        detection, pair = best_of_each(place, iou)
+        best_iou[detection], best_object[detection] = iou[pair], thing[pair]
     overlaps = (best_object >= 0) & (best_iou >= threshold)
     difficult = np.append(truth.difficult, False)[best_object]
     hit = np.zeros(len(order), bool)

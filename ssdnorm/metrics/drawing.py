@@ -1,0 +1,111 @@
+"""This file is about looking at one image: what is there on the left, what was found on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ssdnorm.metrics.errors import KINDS, ErrorBreakdown
+
+GREEN, GREY = "#1a9850", "#8c8c8c"
+# one colour a kind, told apart with red-green blindness too (Okabe and Ito's palette)
+KIND_COLOURS = dict(zip(KINDS, ("#e69f00", "#0072b2", "#cc79a7", "#56b4e9", "#d55e00", "#7a1fa2"), strict=True))
+
+
+@dataclass(frozen=True)
+class DrawnBox:
+    """A box xyxy in pixels with its caption and colour."""
+
+    box_px: tuple[float, float, float, float]
+    caption: str
+    colour: str
+
+
+def boxes_of_image(breakdown: ErrorBreakdown, place: int) -> tuple[list[DrawnBox], list[DrawnBox]]:
+    """Ground truth and detections of the image at a place among the sorted ids, coloured by what they are.
+
+    Ground truth: green found, the colour of "missed" otherwise, grey for crowd regions. Detections, lowest score
+    first so that the best is drawn on top: green a hit, grey ignored, else the colour of the error.
+    """
+    matches = breakdown.matches
+    truth, names = matches.ground_truth, matches.ground_truth.class_names
+    here = []
+    for g in np.flatnonzero(truth.image == place).tolist():
+        state = "crowd" if truth.crowd[g] else "missed" if breakdown.missed[g] else ""
+        colour = GREY if truth.crowd[g] else KIND_COLOURS["missed"] if breakdown.missed[g] else GREEN
+        here.append(
+            DrawnBox(_corners(truth.boxes[g]), " ".join(filter(None, (names[truth.category[g]], state))), colour)
+        )
+    hits = set(matches.relevant[_is_hit(matches.found[0, 0], matches.object_ignored[0])].tolist())
+    found = matches.detections.select(matches.order)
+    places = np.flatnonzero(found.image == place)
+    seen = []
+    for d in places[np.argsort(found.scores[places], kind="stable")].tolist():
+        kind = KINDS[breakdown.kind[d]] if breakdown.kind[d] >= 0 else "" if d in hits else "ignored"
+        colour = KIND_COLOURS.get(kind, GREEN if d in hits else GREY)
+        caption = f"{names[found.category[d]]} {found.scores[d]:.2f} {kind}".strip()
+        seen.append(DrawnBox(_corners(found.boxes[d]), caption, colour))
+    return here, seen
+
+
+def draw_apart(
+    image: np.ndarray, ground_truth: Sequence[DrawnBox], detections: Sequence[DrawnBox], *, title: str = ""
+) -> Image.Image:
+    """Two copies of an image side by side, ground truth drawn on the left one, detections on the right one.
+
+    Shape:
+        image ``(H, W, 3)`` or ``(H, W)`` uint8.
+
+    Raises:
+        ValueError: another shape or type.
+    """
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        got = f"{image.dtype} {image.shape}"
+        raise ValueError(f"draw_apart: image: got {got}, allowed: uint8 (H, W, 3) or (H, W)")
+    picture = Image.fromarray(image).convert("RGB")
+    scale = max(1, round(480 / picture.height)) if picture.height < 480 else 1
+    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC)
+    size = max(11, min(picture.size) // 36)
+    font = ImageFont.load_default(size)
+    bar, gap = 2 * size, max(4, size // 2)
+    sheet = Image.new("RGB", (2 * picture.width + gap, picture.height + bar), "white")
+    for left, words, boxes in (
+        (0, f"ground truth ({len(ground_truth)})  {title}", ground_truth),
+        (picture.width + gap, f"detections ({len(detections)})", detections),
+    ):
+        panel = picture.copy()
+        pen = ImageDraw.Draw(panel)
+        for box in boxes:
+            _draw_box(pen, box, scale, font, size, panel.width)
+        sheet.paste(panel, (left, bar))
+        ImageDraw.Draw(sheet).text((left + gap, bar // 2), words, fill="black", font=font, anchor="lm")
+    return sheet
+
+
+def _draw_box(
+    pen: ImageDraw.ImageDraw,
+    box: DrawnBox,
+    scale: int,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    size: int,
+    width: int,
+) -> None:
+    x1, y1, x2, y2 = (value * scale for value in box.box_px)
+    pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=box.colour, width=max(2, size // 6))
+    length = pen.textlength(box.caption, font=font) + 4
+    left = max(0.0, min(x1, width - length))
+    top = y1 - size - 3 if y1 >= size + 3 else y1
+    pen.rectangle((left, top, left + length, top + size + 3), fill=box.colour)
+    pen.text((left + 2, top + 1), box.caption, fill="white", font=font)
+
+
+def _is_hit(chosen: np.ndarray, ignored: np.ndarray) -> np.ndarray:
+    return (chosen >= 0) & ~np.append(ignored, False)[chosen]
+
+
+def _corners(box: np.ndarray) -> tuple[float, float, float, float]:
+    x, y, w, h = box.tolist()
+    return x, y, x + w, y + h
