@@ -44,7 +44,7 @@ def test_tables_follow_the_formula_to_the_rounding_of_eight_bits(name):
     difference = np.abs(distortion(PICTURE) - by_hand(PICTURE, distortion))
     in_rgb_alone = distortion.saturation == 1 and distortion.hue == 0
     assert difference.max() <= (0.51 if in_rgb_alone else 8)
-    assert difference.mean() < (0.3 if in_rgb_alone else 1.5)
+    assert difference.mean() < (0.45 if in_rgb_alone else 1.5)
 
 
 def test_no_distortion_changes_nothing_and_the_picture_given_is_left_alone():
