@@ -28,7 +28,8 @@ class L2Norm(nn.Module):
 
     Differs from the Caffe layer: the sum of squares is taken in float32 even for half-precision input, because 256
     squared already overflows float16; and each position and channel has its own length and weight, which Caffe's
-    defaults (``across_spatial``, ``channel_shared``) do not give.
+    defaults (``across_spatial``, ``channel_shared``) do not give. A gradient beyond float16's largest number is held
+    there, so that an all-zero position does not cost a mixed-precision step.
 
     Differs from ``F.normalize(x) * w``, torchvision's form: eps is inside the root, not a floor of the length.
 
@@ -97,8 +98,11 @@ def _l2_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if x.dim() < 2 or x.shape[1] != weight.shape[0]:
         channels = weight.shape[0]
         raise ValueError(f"L2Norm({channels}) expects (B, {channels}, …); got {tuple(x.shape)}")
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+    if torch.compiler.is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
         return _plain_l2_norm(x, weight, eps)
+    if torch.compiler.is_compiling():
+        wide = _Widen.apply(x) if x.dtype == torch.float16 else x
+        return _plain_l2_norm(wide, weight, eps).to(x.dtype)
     y: Tensor = _L2NormFunction.apply(x, weight, eps)[0]
     return y
 
@@ -119,7 +123,7 @@ def _plain_backward(x: Tensor, weight: Tensor, eps: float, grad: Tensor) -> tupl
     product = grad * wide
     along = (product * per_channel).sum(1, keepdim=True) * inverse.square()
     grad_x = (grad * per_channel - wide * along) * inverse
-    return grad_x.to(x.dtype), _sum_over_positions(product * inverse).to(weight.dtype)
+    return _narrow(grad_x, x.dtype), _sum_over_positions(product * inverse).to(weight.dtype)
 
 
 class _L2NormFunction(torch.autograd.Function):
@@ -174,14 +178,37 @@ class _L2NormFunction(torch.autograd.Function):
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
             along = (product * per_channel).sum(1, keepdim=True).mul_(inverse).mul_(inverse)
-            grad_x = (grad * per_channel).addcmul_(wide, along, value=-1).mul_(inverse).to(x.dtype)
+            grad_x = _narrow((grad * per_channel).addcmul_(wide, along, value=-1).mul_(inverse), x.dtype)
         if ctx.needs_input_grad[1]:
             grad_weight = _sum_over_positions(product.mul_(inverse)).to(weight.dtype)
         return grad_x, grad_weight, None
 
 
+class _Widen(torch.autograd.Function):
+    """float16 -> float32, with a gradient that stays finite on the way back."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.float()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _narrow(grad, torch.float16)
+
+
 def _wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
+
+
+def _narrow(grad: Tensor, dtype: torch.dtype) -> Tensor:
+    """Cast a gradient; at an all-zero position it is w / √eps, 2e6, which float16 would make infinite."""
+    if dtype == torch.float16:
+        grad = grad.clamp(torch.finfo(dtype).min, torch.finfo(dtype).max)
+    return grad.to(dtype)
 
 
 def _per_channel(weight: Tensor, x: Tensor) -> Tensor:

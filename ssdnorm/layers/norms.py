@@ -130,7 +130,7 @@ def norm_layer(spec: str | Mapping[str, Any], *, where: str = "norm") -> NormFac
         4
         >>> norm_layer({"kind": "group_norm", "group": 4}, where="norm.extras")
         Traceback (most recent call last):
-        ValueError: norm.extras: group_norm: unknown option 'group'; choose one of: affine, eps, groups. Did you mean ...
+        ValueError: norm.extras: group_norm: unknown option 'group'; choose one of: affine, eps, groups. Did you ...
     """
     kind, options = _split(spec, where)
     if ":" in kind:

@@ -54,8 +54,8 @@ def recompute_population_stats(
     r"""Replace the running statistics of every batch norm by true averages over ``num_images`` images.
 
     The running ones are an exponential average over the last few batches, taken while the weights moved. Here
-    the weights stand still, each layer normalises with its batch (as in training), and mean and variance are pooled over
-    all values:
+    the weights stand still, each layer normalises with its batch (as in training), and mean and variance are pooled
+    over all values:
 
     .. math:: \mu = \tfrac1n \sum_i x_i \qquad \sigma^2 = \tfrac1{n-1} \sum_i (x_i - \mu)^2
 

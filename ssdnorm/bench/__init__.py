@@ -1,0 +1,1 @@
+"""Measurements that the documentation quotes, each a function that returns rows."""

@@ -1,0 +1,277 @@
+"""L2Norm against its formula, position by position, and through every tool that will meet it."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ssdnorm.layers import L2Norm
+
+
+def l2_norm_by_hand(x, weight, eps):
+    """One position at a time, in Python floats."""
+    flat = x.double().flatten(2).clone()
+    for image in flat:
+        for p in range(image.shape[1]):
+            length = (sum(v * v for v in image[:, p].tolist()) + eps) ** 0.5
+            scaled = [w * v / length for w, v in zip(weight, image[:, p].tolist(), strict=True)]
+            image[:, p] = torch.tensor(scaled, dtype=torch.float64)
+    return flat.reshape(x.shape)
+
+
+def layer_with_distinct_weights(channels, **options):
+    layer = L2Norm(channels, **options)
+    with torch.no_grad():
+        layer.weight.copy_(torch.linspace(10, 30, channels))
+    return layer
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("magnitude", [1e-3, 1.0, 1e3])
+def test_matches_the_formula_position_by_position(magnitude, memory_format):
+    x = (magnitude * torch.randn(2, 8, 3, 5)).to(memory_format=memory_format)
+    layer = layer_with_distinct_weights(8)
+    expected = l2_norm_by_hand(x, layer.weight.tolist(), layer.eps)
+    torch.testing.assert_close(layer(x), expected.float(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("eps", [1e-10, 1e-2, 3.0])
+def test_eps_is_inside_the_root(eps):
+    x = torch.randn(2, 4, 3, 3)
+    layer = layer_with_distinct_weights(4, eps=eps)
+    torch.testing.assert_close(layer(x), l2_norm_by_hand(x, layer.weight.tolist(), eps).float(), rtol=1e-5, atol=1e-6)
+
+
+def test_equals_an_rms_norm_with_scale_over_root_c():
+    x = torch.randn(2, 16, 3, 3)
+    expected = F.rms_norm(x.movedim(1, -1), (16,), torch.full((16,), 20 / 4.0), eps=1e-2 / 16).movedim(-1, 1)
+    torch.testing.assert_close(L2Norm(16, eps=1e-2)(x), expected)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 5), (3, 4, 2, 5), (3, 4, 2, 3, 5), (0, 4, 2, 2)])
+def test_takes_any_number_of_axes_after_the_channels(shape):
+    x = torch.randn(shape)
+    y = L2Norm(4, scale=7.0)(x)
+    assert y.shape == x.shape
+    torch.testing.assert_close(y.norm(dim=1), torch.full_like(y[:, 0], 7.0))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_gradients_are_right_to_the_second_order_and_forwards(memory_format):
+    x = torch.randn(2, 5, 3, 2, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
+    layer = layer_with_distinct_weights(5).double()
+    weight = layer.weight.detach().clone().requires_grad_()
+
+    def run(x, weight):
+        return torch.func.functional_call(layer, {"weight": weight}, (x,))
+
+    assert torch.autograd.gradcheck(run, (x, weight), check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(run, (x, weight))
+
+
+def test_gradients_equal_those_autograd_finds_for_the_formula():
+    x, grad = torch.randn(2, 6, 4, 3), torch.randn(2, 6, 4, 3)
+    layer = layer_with_distinct_weights(6)
+    ours, plain = x.clone().requires_grad_(), x.clone().requires_grad_()
+    weight = layer.weight.detach().clone().requires_grad_()
+    layer(ours).backward(grad)
+    (weight.view(1, -1, 1, 1) * plain / (plain.square().sum(1, keepdim=True) + layer.eps).sqrt()).backward(grad)
+    torch.testing.assert_close(ours.grad, plain.grad)
+    torch.testing.assert_close(layer.weight.grad, weight.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_value_and_gradient_are_finite_at_an_all_zero_position(dtype):
+    x = torch.randn(2, 4, 3, 3, dtype=dtype)
+    x[1, :, 2, 0] = 0
+    x.requires_grad_()
+    y = L2Norm(4)(x)
+    y.sum().backward()
+    assert y.dtype == dtype
+    assert (y[1, :, 2, 0] == 0).all()
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_gradient_beyond_float16_is_held_at_its_largest_number(compiled):
+    x = torch.zeros(1, 4, 1, 1, dtype=torch.float16, requires_grad=True)
+    layer = L2Norm(4)
+    run = torch.compile(layer, fullgraph=True, backend="aot_eager") if compiled else layer
+    run(x).sum().backward()  # 20 / √1e-10 = 2e6
+    assert x.grad.flatten().tolist() == [65504.0] * 4
+
+
+def test_an_overflow_elsewhere_still_shows_in_the_gradient_of_the_weight():
+    x = torch.randn(1, 4, 1, 1, dtype=torch.float16, requires_grad=True)
+    layer = L2Norm(4)
+    layer(x).backward(torch.full_like(x, float("inf")))
+    assert not layer.weight.grad.isfinite().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_does_not_overflow_at_60000(dtype):
+    x = torch.full((1, 512, 2, 2), 60_000.0, dtype=dtype, requires_grad=True)
+    y = L2Norm(512)(x)
+    y.float().square().sum().backward()
+    torch.testing.assert_close(y.float(), torch.full(y.shape, 20 / 512**0.5), rtol=1e-2, atol=0)
+    assert x.grad.isfinite().all()
+
+
+def test_float64_is_not_rounded_through_float32():
+    x = torch.randn(2, 4, 3, 3, dtype=torch.float64)
+    layer = layer_with_distinct_weights(4).double()
+    expected = l2_norm_by_hand(x, layer.weight.tolist(), layer.eps)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-14, atol=0)
+
+
+def test_float32_weights_serve_bfloat16_maps_and_autocast():
+    x = torch.randn(2, 8, 3, 3, requires_grad=True)
+    layer = layer_with_distinct_weights(8)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = layer(x.bfloat16())
+        half.float().sum().backward()
+    assert half.dtype == torch.bfloat16
+    assert layer.weight.grad.dtype == torch.float32
+    torch.testing.assert_close(half.float(), layer(x), rtol=2e-2, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "memory_format"),
+    [
+        ((2, 8, 3, 5), torch.channels_last),
+        ((2, 8, 3, 5), torch.contiguous_format),
+        ((2, 8, 3, 5, 2), torch.channels_last_3d),
+    ],
+)
+def test_output_and_gradient_keep_the_memory_format(shape, memory_format):
+    x = torch.randn(shape).contiguous(memory_format=memory_format).requires_grad_()
+    y = L2Norm(8)(x)
+    y.square().sum().backward()
+    assert y.is_contiguous(memory_format=memory_format)
+    assert x.grad.is_contiguous(memory_format=memory_format)
+
+
+def test_nothing_is_kept_for_backward_but_the_input_and_one_number_a_position():
+    x = torch.randn(2, 64, 5, 7, requires_grad=True)
+    layer = L2Norm(64)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        layer(x)
+    assert sorted(t.numel() for t in kept) == sorted([x.numel(), 64, 2 * 5 * 7])
+    assert any(t.data_ptr() == x.data_ptr() for t in kept)
+
+
+def test_only_what_needs_a_gradient_gets_one():
+    x = torch.randn(2, 4, 3, 3)
+    layer = L2Norm(4)
+    layer(x).sum().backward()
+    assert layer.weight.grad is not None
+    fixed = L2Norm(4, learnable=False)
+    x.requires_grad_()
+    fixed(x).sum().backward()
+    assert x.grad is not None
+
+
+def test_fixed_scale_is_a_buffer_of_the_same_name():
+    fixed, learnable = L2Norm(4, scale=3.0, learnable=False), L2Norm(4)
+    assert list(fixed.parameters()) == []
+    learnable.load_state_dict(fixed.state_dict())
+    assert learnable.weight.tolist() == [3.0] * 4
+    assert "learnable=False" in repr(fixed)
+    assert "learnable=True" in repr(learnable)
+
+
+def test_reset_parameters_brings_the_scale_back():
+    layer = layer_with_distinct_weights(4, scale=5.0)
+    layer.reset_parameters()
+    assert layer.weight.tolist() == [5.0] * 4
+
+
+def test_survives_deepcopy_pickle_and_a_state_dict():
+    layer = layer_with_distinct_weights(4, eps=1e-3)
+    x = torch.randn(2, 4, 3, 3)
+    loaded = L2Norm(4, eps=1e-3)
+    loaded.load_state_dict(layer.state_dict())
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), loaded):
+        torch.testing.assert_close(twin(x), layer(x), rtol=0, atol=0)
+
+
+def test_builds_and_runs_on_the_meta_device():
+    layer = L2Norm(4, device="meta", dtype=torch.float16)
+    assert layer.weight.dtype == torch.float16
+    assert layer(torch.empty(2, 4, 3, 3, device="meta")).shape == (2, 4, 3, 3)
+    layer = layer.to_empty(device="cpu")
+    layer.reset_parameters()
+    assert layer.weight.tolist() == [20.0] * 4
+
+
+@pytest.mark.parametrize("shape", [(1, 256, 4, 4), (512,), (4, 4, 512)])
+def test_another_number_of_channels_is_refused(shape):
+    with pytest.raises(ValueError, match=r"L2Norm\(512\) expects \(B, 512, …\); got \("):
+        L2Norm(512)(torch.zeros(shape))
+
+
+def test_senseless_arguments_are_refused():
+    with pytest.raises(ValueError, match="num_features is 1 or more; got 0"):
+        L2Norm(0)
+    with pytest.raises(ValueError, match=r"eps is above 0.*got 0"):
+        L2Norm(4, eps=0)
+
+
+def test_works_under_vmap_and_functional_gradients():
+    layer = layer_with_distinct_weights(4)
+    x = torch.randn(3, 2, 4, 3, 3)
+    torch.testing.assert_close(torch.func.vmap(layer)(x), torch.stack([layer(part) for part in x]))
+    per_image = torch.func.vmap(torch.func.grad(lambda x: layer(x[None]).pow(3).sum()))(x[0])
+    whole = x[0].clone().requires_grad_()
+    layer(whole).pow(3).sum().backward()
+    torch.testing.assert_close(per_image, whole.grad, rtol=1e-4, atol=1e-3)
+
+
+def test_is_one_node_for_torch_fx_and_can_be_scripted():
+    layer = layer_with_distinct_weights(4)
+    x = torch.randn(2, 4, 3, 3)
+    traced = torch.fx.symbolic_trace(nn.Sequential(layer))
+    torch.testing.assert_close(traced(x), layer(x))
+    torch.testing.assert_close(torch.jit.script(layer)(x), layer(x))
+
+
+def test_compiles_without_a_graph_break():
+    layer = layer_with_distinct_weights(8)
+    x = torch.randn(2, 8, 3, 3)
+    ours, compiled = x.clone().requires_grad_(), x.clone().requires_grad_()
+    torch.compile(layer, fullgraph=True, backend="aot_eager")(compiled).pow(3).sum().backward()
+    layer(ours).pow(3).sum().backward()
+    torch.testing.assert_close(compiled.grad, ours.grad, rtol=1e-4, atol=1e-3)
+
+
+def test_exports_with_a_free_batch_size():
+    layer = layer_with_distinct_weights(8)
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(layer, (torch.randn(2, 8, 3, 3),), dynamic_shapes=({0: batch},))
+    x = torch.randn(5, 8, 3, 3)
+    torch.testing.assert_close(program.module()(x), layer(x))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dynamo", [True, False], ids=["torch.export", "tracing"])
+def test_the_onnx_file_gives_the_same_and_keeps_eps(dynamo):
+    pytest.importorskip("onnxscript" if dynamo else "onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    layer = layer_with_distinct_weights(8)
+    x = torch.randn(2, 8, 3, 3)
+    x[1, :, 2, 0] = 0  # 0 / 0 if an optimizer drops eps
+    buffer = io.BytesIO()
+    torch.onnx.export(layer, (x,), buffer, dynamo=dynamo, **({"verbose": False} if dynamo else {}))
+    session = runtime.InferenceSession(buffer.getvalue())
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), layer(x).detach(), rtol=1e-5, atol=1e-5)
