@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from ssdnorm.data.bad_annotations import BOX_KINDS, BOX_REASONS, Problems, find_bad_boxes, unknown_name
 from ssdnorm.data.dataset import AnnotationTable, DetectionDataset, PackedStrings
@@ -70,10 +71,14 @@ class CocoDataset(DetectionDataset):
 def _read_json(path: Path) -> Json:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such annotation file")
+    data = path.read_bytes()
     try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
+        content = orjson.loads(data)  # a quarter of json's time on the 450 MB of COCO's train2017
+    except ValueError:
+        try:
+            content = json.loads(data)  # takes NaN, which is then reported with its annotation
+        except ValueError as error:
+            raise ValueError(f"{path}: not JSON ({error})") from None
     for key, columns in {"images": ("id", "file_name"), "annotations": (), "categories": ("id", "name")}.items():
         rows = content.get(key) if isinstance(content, dict) else None
         if not isinstance(rows, list):

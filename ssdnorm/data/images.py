@@ -15,8 +15,8 @@ from PIL import Image
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 _TAIL_BYTES = 65536
-_BGR_FLAGS = {
-    1: cv2.IMREAD_COLOR,
+_FLAGS = {
+    1: cv2.IMREAD_COLOR_RGB,
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
@@ -65,14 +65,14 @@ class EncodedImage:
         """
         if self.data.startswith(b"\xff\xd8") and not _is_complete_jpeg(self.data):
             raise ValueError(f"{self.name}: truncated JPEG")
-        flags = _BGR_FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
+        flags = _FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
         try:
             pixels = cv2.imdecode(np.frombuffer(self.data, np.uint8), flags)
         except cv2.error as error:
             raise ValueError(f"{self.name}: cannot be decoded ({error.err})") from None
         if pixels is None:
             raise ValueError(f"{self.name}: cannot be decoded; not an image or damaged")
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+        return pixels if reduction == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
 
 
 def check_image_file(path: str | os.PathLike[str]) -> tuple[tuple[int, int], int]:

@@ -39,7 +39,7 @@ class Distortion:
         first = _VALUES + self.brightness
         if not self.contrast_last:
             first = np.clip(first, 0, 255) * self.contrast
-        image = cv2.LUT(image, _to_uint8(first))
+        image = cv2.LUT(image, _to_uint8(first))  # a copy even when nothing changes
         if self.saturation != 1 or self.hue != 0:
             image = self._shift_hsv(image)
         if self.contrast_last and self.contrast != 1:
@@ -49,12 +49,10 @@ class Distortion:
         return image
 
     def _shift_hsv(self, image: np.ndarray) -> np.ndarray:
-        tables = np.empty((1, 256, 3), np.uint8)
-        tables[0, :, 0] = np.round(_VALUES + self.hue * 256 / 360).astype(np.int64) % 256
-        tables[0, :, 1] = _to_uint8(_VALUES * self.saturation)
-        tables[0, :, 2] = _VALUES
-        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
-        return cv2.cvtColor(cv2.LUT(hsv, tables, dst=hsv), cv2.COLOR_HSV2RGB_FULL, dst=hsv)
+        hue, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL))
+        hue = cv2.LUT(hue, np.rint(_VALUES + self.hue * 256 / 360).astype(np.int64).astype(np.uint8))  # wraps at 256
+        saturation = cv2.LUT(saturation, _to_uint8(_VALUES * self.saturation))
+        return cv2.cvtColor(cv2.merge([hue, saturation, value]), cv2.COLOR_HSV2RGB_FULL)
 
 
 def draw_distortion(rng: np.random.Generator, *, channel_swap: bool = False) -> Distortion:
