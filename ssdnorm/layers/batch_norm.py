@@ -16,7 +16,8 @@ def check_batch_statistics(model: nn.Module, input_shape: Sequence[int], *, worl
     """Refuse a model in which a norm would take train-mode statistics over a single value per channel.
 
     The variance of one value is 0: PyTorch stops at the first step, and SSD's last map is 1×1, so a batch of one image
-    is enough. Layers in eval mode are left out. The model runs once on shapes alone (the meta device); its weights,
+    is enough. Batch and instance norms in eval mode are left out; a group norm with one value a group is refused in any
+    mode, since it gives 0 whatever the image. The model runs once on shapes alone (the meta device); its weights,
     statistics and modes stay as they are.
 
     Args:
@@ -38,13 +39,16 @@ def check_batch_statistics(model: nn.Module, input_shape: Sequence[int], *, worl
 
     def record(name: str, module: nn.Module, x: Tensor) -> None:
         count = math.prod(x.shape[2:])
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, nn.GroupNorm):
+            count *= x.shape[1] // module.num_groups
+        elif isinstance(module, _BatchNorm):
             count *= x.shape[0] * (world_size if isinstance(module, nn.SyncBatchNorm) else 1)
         if name not in counts or count < counts[name][0]:
             counts[name] = count, tuple(x.shape)
 
     for name, module in model.named_modules():
-        if isinstance(module, _BatchNorm | _InstanceNorm) and module.training:
+        per_batch = isinstance(module, _BatchNorm | _InstanceNorm) and module.training
+        if per_batch or isinstance(module, nn.GroupNorm):
             hook = lambda module, args, name=name: record(name, module, args[0])  # noqa: E731
             handles.append(module.register_forward_pre_hook(hook))
     try:
@@ -54,6 +58,9 @@ def check_batch_statistics(model: nn.Module, input_shape: Sequence[int], *, worl
         }
         with torch.no_grad():
             functional_call(model, on_meta, (torch.empty(*input_shape, device="meta"),))
+    except ValueError:  # a norm refuses such a map in eval mode too; the message below says more
+        if all(count > 1 for count, _ in counts.values()):
+            raise
     finally:
         for handle in handles:
             handle.remove()
@@ -62,15 +69,16 @@ def check_batch_statistics(model: nn.Module, input_shape: Sequence[int], *, worl
     lonely = [_describe(model, name, shape) for name, (count, shape) in counts.items() if count < 2]
     if lonely:
         raise ValueError(
-            "; ".join(lonely) + ". Ways out: a bigger batch on each process (instance norm: a bigger map), "
-            "sync_batch_norm on several processes, frozen_batch_norm, group_norm, or none there"
+            "; ".join(lonely) + ". Ways out: batch norm: a bigger batch on each process, sync_batch_norm on several, "
+            "frozen_batch_norm, group_norm, or none there; group norm: fewer groups; instance norm: none there"
         )
 
 
 def _describe(model: nn.Module, name: str, shape: Sequence[int]) -> str:
     kind = type(model.get_submodule(name)).__name__
     size = "×".join(str(n) for n in shape[2:]) or "none"
-    return f"{name or kind}: {kind} would take statistics over 1 value per channel (batch {shape[0]}, map {size})"
+    over = "1 value per group" if isinstance(model.get_submodule(name), nn.GroupNorm) else "1 value per channel"
+    return f"{name or kind}: {kind} would take statistics over {over} (batch {shape[0]}, map {size})"
 
 
 def momentum_from_caffe(moving_average_fraction: float) -> float:

@@ -41,7 +41,7 @@ class ChannelLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _check_channels(self, x, self.num_features)
-        y = F.layer_norm(x.movedim(1, -1), (self.num_features,), self.weight, self.bias, self.eps)
+        y = F.layer_norm(x.movedim(1, -1), (self.num_features,), _like(self.weight, x), _like(self.bias, x), self.eps)
         return _channels_back(y, x)
 
     def extra_repr(self) -> str:
@@ -79,7 +79,7 @@ class ChannelRMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _check_channels(self, x, self.num_features)
-        y = F.rms_norm(x.movedim(1, -1), (self.num_features,), self.weight, self.eps)
+        y = F.rms_norm(x.movedim(1, -1), (self.num_features,), _like(self.weight, x), self.eps)
         return _channels_back(y, x)
 
     def extra_repr(self) -> str:
@@ -89,6 +89,11 @@ class ChannelRMSNorm(nn.Module):
 def _check_channels(layer: nn.Module, x: Tensor, channels: int) -> None:
     if x.dim() < 2 or x.shape[1] != channels:
         raise ValueError(f"{type(layer).__name__}({channels}) expects (B, {channels}, …); got {tuple(x.shape)}")
+
+
+def _like(parameter: Tensor | None, x: Tensor) -> Tensor | None:
+    """In the dtype of x: the fused kernels take one dtype; the statistics are float32 inside them."""
+    return None if parameter is None else parameter.to(x.dtype)
 
 
 def _channels_back(y: Tensor, x: Tensor) -> Tensor:

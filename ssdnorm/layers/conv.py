@@ -62,12 +62,10 @@ class ConvBlock(nn.Module):
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"ConvBlock: dropout is the probability of a zero, in [0, 1); got {dropout}")
         if isinstance(norm, str):
-            raise ValueError(
-                f"ConvBlock: norm is a factory, channels -> Module; got {norm!r}. Use norm_layer({norm!r})"
-            )
+            raise ValueError(f"ConvBlock: norm is a factory, channels -> Module; got {norm!r}; use norm_layer")
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation)
         self.norm = nn.Identity() if norm is None else mark_norm(norm(out_channels))
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
 
     def before_dropout(self, x: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class InstanceNorm(nn.InstanceNorm2d):
@@ -24,4 +24,4 @@ class InstanceNorm(nn.InstanceNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if self.training and input.shape[2:].numel() == 1:
             raise ValueError(f"instance norm over one value per channel in train mode; got {tuple(input.shape)}")
-        return F.group_norm(input, self.num_features, self.weight, self.bias, self.eps)
+        return torch.group_norm(input, self.num_features, self.weight, self.bias, self.eps)

@@ -1,0 +1,315 @@
+"""Every name of NORMS through everything a norm meets, and every mistake in a spec with its message."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ssdnorm.layers import NORMS, ConvBlock, FrozenBatchNorm, InstanceNorm, L2Norm, SyncBatchNorm, norm_layer
+from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm
+from ssdnorm.layers.norm_parameters import norm_parameters
+
+CLASSES = {
+    "none": nn.Identity,
+    "l2_norm": L2Norm,
+    "batch_norm": nn.BatchNorm2d,
+    "sync_batch_norm": SyncBatchNorm,
+    "frozen_batch_norm": FrozenBatchNorm,
+    "group_norm": nn.GroupNorm,
+    "layer_norm": ChannelLayerNorm,
+    "rms_norm": ChannelRMSNorm,
+    "instance_norm": InstanceNorm,
+}
+C = 8
+SPECS = {"group_norm": {"kind": "group_norm", "groups": 4}}  # 32 do not divide 8
+every_norm = pytest.mark.parametrize("name", NORMS)
+
+
+def make_norm(name, channels=C):
+    """The norm with parameters and statistics that differ from channel to channel."""
+    norm = norm_layer(SPECS.get(name, name))(channels)
+    with torch.no_grad():
+        for i, tensor in enumerate([*norm.parameters(), *norm.buffers()]):
+            if tensor.is_floating_point():
+                tensor.copy_(torch.linspace(0.5, 2.0, channels).roll(i))
+    return norm
+
+
+def make_block(name):
+    block = ConvBlock(3, C, 3, norm=lambda channels: make_norm(name, channels), padding=1)
+    return block
+
+
+def by_hand(name, norm, x, training):
+    """The norm's definition with explicit axes, in float64."""
+    x = x.double()
+    channels = (1, -1, 1, 1)
+
+    def standardise(values, axes, eps):
+        var, mean = torch.var_mean(values, axes, correction=0, keepdim=True)
+        return (values - mean) / (var + eps).sqrt()
+
+    weight = getattr(norm, "weight", torch.ones(C)).double().reshape(channels)
+    bias = norm.bias.double().reshape(channels) if getattr(norm, "bias", None) is not None else 0.0
+    if name == "none":
+        return x
+    if name == "l2_norm":
+        return weight * x / (x.square().sum(1, keepdim=True) + 1e-10).sqrt()
+    if name == "rms_norm":
+        return weight * x / (x.square().mean(1, keepdim=True) + 1e-5).sqrt()
+    if name == "layer_norm":
+        return weight * standardise(x, 1, 1e-5) + bias
+    if name == "instance_norm":
+        return weight * standardise(x, (2, 3), 1e-5) + bias
+    if name == "group_norm":
+        grouped = x.reshape(x.shape[0], 4, -1, *x.shape[2:])
+        return weight * standardise(grouped, (2, 3, 4), 1e-5).reshape(x.shape) + bias
+    if training and name != "frozen_batch_norm":
+        return weight * standardise(x, (0, 2, 3), 1e-5) + bias
+    mean, var = (b.double().reshape(channels) for b in (norm.running_mean, norm.running_var))
+    return weight * (x - mean) / (var + 1e-5).sqrt() + bias
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def test_the_walk_covers_every_name():
+    assert set(CLASSES) == set(NORMS)
+
+
+@every_norm
+def test_the_name_gives_the_class_and_changes_the_module_tree(name):
+    block = make_block(name)
+    assert type(block.norm) is CLASSES[name]
+    assert list(dict(block.named_children())) == ["conv", "norm", "relu", "dropout"]
+
+
+@every_norm
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_computes_its_definition_and_keeps_the_memory_format(name, training, memory_format):
+    norm = make_norm(name).train(training)
+    x = (3 * torch.randn(2, C, 4, 5) + torch.linspace(-2, 2, C).reshape(1, -1, 1, 1)).to(memory_format=memory_format)
+    expected = by_hand(name, copy.deepcopy(norm), x, training)
+    y = norm(x)
+    torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-5)
+    assert y.is_contiguous(memory_format=memory_format)
+
+
+@every_norm
+def test_one_step_changes_every_parameter(name):
+    block = make_block(name)
+    before = {key: value.detach().clone() for key, value in block.named_parameters()}
+    # a loss that tells positions apart: after L2Norm or layer norm a plain sum of squares would be constant
+    y = block(torch.randn(2, 3, 6, 5))
+    (y * torch.randn_like(y)).sum().backward()
+    torch.optim.SGD(block.parameters(), lr=0.1).step()
+    for key, value in block.named_parameters():
+        assert value.grad is not None, key
+        assert value.grad.isfinite().all(), key
+        cancelled = key == "conv.bias" and name in ("batch_norm", "sync_batch_norm", "instance_norm")
+        assert cancelled or not torch.equal(value, before[key]), key
+
+
+@every_norm
+def test_its_parameters_are_known_as_norm_parameters(name):
+    block = make_block(name)
+    expected = {key for key, _ in block.named_parameters() if key.startswith("norm.")}
+    assert norm_parameters(block) == expected
+    assert bool(expected) == (name not in ("none", "frozen_batch_norm"))
+
+
+@every_norm
+def test_evaluation_of_an_image_does_not_depend_on_the_batch(name):
+    block = make_block(name).eval()
+    images = torch.randn(8, 3, 6, 5)
+    alone = torch.cat([block(image[None]) for image in images])
+    torch.testing.assert_close(alone, block(images), rtol=1e-5, atol=1e-5)
+
+
+@every_norm
+def test_trains_under_bfloat16_autocast(name):
+    block = make_block(name)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = block(torch.randn(2, 3, 6, 5))
+    y.float().square().sum().backward()
+    assert y.isfinite().all()
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in block.parameters())
+
+
+@every_norm
+def test_state_dict_deepcopy_and_pickle_keep_the_numbers(name):
+    block = make_block(name).eval()
+    loaded = ConvBlock(
+        3, C, 3, norm=norm_layer({"kind": name, "groups": 4} if name == "group_norm" else name), padding=1
+    )
+    loaded.load_state_dict(block.state_dict())
+    norm = pickle.loads(pickle.dumps(block.norm))
+    x = torch.randn(2, 3, 6, 5)
+    y = block(x)
+    torch.testing.assert_close(loaded.eval()(x), y, rtol=0, atol=0)
+    torch.testing.assert_close(copy.deepcopy(block)(x), y, rtol=0, atol=0)
+    torch.testing.assert_close(norm(block.conv(x)).relu(), y, rtol=0, atol=0)
+
+
+@every_norm
+def test_compiles_whole_forwards_and_backwards(name):
+    block = make_block(name)
+    if name == "sync_batch_norm":
+        block.eval()
+    torch.compiler.reset()  # one ConvBlock.forward may be compiled eight times
+    x = torch.randn(2, 3, 6, 5)
+    expected = copy.deepcopy(block)(x)
+    y = torch.compile(block, fullgraph=True, backend="aot_eager")(x)
+    y.sum().backward()
+    torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@every_norm
+def test_compiles_with_inductor(name):
+    block = make_block(name).eval()
+    torch.compiler.reset()
+    x = torch.randn(2, 3, 6, 5)
+    torch.testing.assert_close(torch.compile(block, fullgraph=True)(x), block(x), rtol=1e-4, atol=1e-5)
+
+
+@every_norm
+@pytest.mark.filterwarnings("ignore")
+def test_the_onnx_file_gives_the_same(name):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    block = make_block(name).eval()
+    x = torch.randn(2, 3, 6, 5)
+    buffer = io.BytesIO()
+    torch.onnx.export(block, (x,), buffer, dynamo=True, verbose=False)
+    session = runtime.InferenceSession(buffer.getvalue())
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), block(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spec", "attributes"),
+    [
+        ({"kind": "l2_norm", "scale": 10, "eps": 1e-6}, {"scale": 10.0, "eps": 1e-6}),
+        ({"kind": "batch_norm", "momentum": 0.03, "eps": 1e-3, "affine": False}, {"momentum": 0.03, "affine": False}),
+        ({"kind": "batch_norm", "momentum": None}, {"momentum": None}),
+        ({"kind": "sync_batch_norm", "momentum": 0.01}, {"momentum": 0.01}),
+        ({"kind": "frozen_batch_norm", "eps": 1e-3}, {"eps": 1e-3}),
+        ({"kind": "group_norm", "groups": 16}, {"num_groups": 16}),
+        ({"kind": "layer_norm", "affine": False, "eps": 1e-6}, {"weight": None, "bias": None, "eps": 1e-6}),
+        ({"kind": "rms_norm", "affine": False}, {"weight": None}),
+        ({"kind": "instance_norm", "affine": False}, {"affine": False}),
+        ({"kind": "torch.nn:BatchNorm2d", "momentum": 0.5}, {"momentum": 0.5}),
+    ],
+)
+def test_every_option_reaches_the_norm(spec, attributes):
+    norm = norm_layer(spec)(64)
+    assert {name: getattr(norm, name) for name in attributes} == attributes
+
+
+def test_l2_norm_with_a_fixed_scale_has_no_parameter():
+    assert list(norm_layer({"kind": "l2_norm", "learnable": False})(4).parameters()) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("batchnorm", r"norm\.extras: unknown norm 'batchnorm'; choose one of: batch_norm, frozen_batch_norm, "
+         r"group_norm, instance_norm, l2_norm, layer_norm, none, rms_norm, sync_batch_norm, 'package\.module:Class'\. "
+         r"Did you mean 'batch_norm'\?"),
+        ("BN", r"unknown norm 'BN'; choose one of: "),
+        (None, r"expected a norm name or a mapping with 'kind'; got None; .*Did you mean 'none'\?"),
+        ({"groups": 4}, r"expected a norm name or a mapping with 'kind'; got \{'groups': 4\}"),
+        ({"kind": "group_norm", "group": 4}, r"group_norm: unknown option 'group'; choose one of: affine, eps, "
+         r"groups\. Did you mean 'groups'\?"),
+        ({"kind": "none", "eps": 1.0}, r"none: unknown option 'eps'; it has no options"),
+        ({"kind": "group_norm", "groups": 0}, r"norm\.extras\.groups: group_norm: expected a whole number ≥ 1; got 0"),
+        ({"kind": "group_norm", "groups": True}, r"expected a whole number ≥ 1; got True"),
+        ({"kind": "l2_norm", "eps": 0}, r"norm\.extras\.eps: l2_norm: expected a number > 0; got 0"),
+        ({"kind": "l2_norm", "scale": float("nan")}, r"expected a number; got nan"),
+        ({"kind": "l2_norm", "learnable": "no"}, r"expected true or false; got 'no'"),
+        ({"kind": "batch_norm", "eps": "1e-5"}, r"expected a number > 0; got '1e-5' \(YAML reads 1e-5 as text"),
+        ({"kind": "batch_norm", "momentum": 99.9}, r"expected a number in \(0, 1\], .*; got 99\.9"),
+        ("torch.nn:BatchNorm", r"cannot import 'torch\.nn:BatchNorm' \(package\.module:Class\)"),
+        ("no_such_package:Norm", r"cannot import 'no_such_package:Norm'"),
+        ("torch:pi", r"'torch:pi' is not a class"),
+        ({"kind": "torch.nn:BatchNorm2d", "epsilon": 1.0}, r"unknown option 'epsilon'; .* Did you mean 'eps'\?"),
+    ],
+)  # fmt: skip
+def test_a_bad_spec_is_refused_with_its_place_and_the_choices(spec, message):
+    with pytest.raises(ValueError, match=message):
+        norm_layer(spec, where="norm.extras")
+
+
+def test_groups_that_do_not_divide_the_channels_are_refused_by_name():
+    message = (
+        r"norm\.extras: group_norm for 84 channels: 32 groups do not divide 84 channels; choose groups from: 1, 2, 3, 4"
+    )
+    with pytest.raises(ValueError, match=message):
+        norm_layer("group_norm", where="norm.extras")(84)
+
+
+def test_a_class_that_gives_no_module_is_refused():
+    with pytest.raises(ValueError, match=r"norm: builtins:list"):
+        norm_layer("builtins:list")(4)
+
+
+def test_a_factory_can_be_pickled_and_keeps_its_options():
+    factory = pickle.loads(pickle.dumps(norm_layer({"kind": "group_norm", "groups": 2})))
+    assert factory(4).num_groups == 2
+
+
+def test_a_spec_is_not_changed_and_later_changes_to_it_do_not_reach_the_factory():
+    spec = {"kind": "group_norm", "groups": 2}
+    factory = norm_layer(spec)
+    spec["groups"] = 3
+    assert factory(4).num_groups == 2
+
+
+def test_layers_of_timm_work_by_path():
+    pytest.importorskip("timm")
+    block = ConvBlock(3, C, 1, norm=norm_layer({"kind": "timm.layers:LayerNorm2d", "eps": 1e-6}))
+    assert type(block.norm).__name__ == "LayerNorm2d"
+    assert block.norm.eps == 1e-6
+    rms = ConvBlock(3, C, 1, norm=norm_layer("timm.layers:RmsNorm2d"))  # no subclass of a torch norm
+    assert norm_parameters(rms) == {"norm.weight"}
+
+
+def test_rms_norm_is_l2_norm_at_another_length():
+    x = torch.randn(2, 16, 3, 3)
+    torch.testing.assert_close(ChannelRMSNorm(16, eps=1e-3)(x), L2Norm(16, scale=4.0, eps=16e-3)(x))
+
+
+def test_a_model_of_torchvision_knows_its_norm_parameters():
+    from torchvision.models import resnet18
+
+    model = resnet18(num_classes=3)
+    expected = {key for key, p in model.named_parameters() if "bn" in key or "downsample.1" in key}
+    assert norm_parameters(model) == expected
+
+
+@pytest.mark.parametrize("layer", [ChannelLayerNorm(8), ChannelRMSNorm(8), FrozenBatchNorm(8)])
+def test_another_number_of_channels_is_refused(layer):
+    with pytest.raises(ValueError, match=r"\(8\) expects \(B, 8, …\); got \(1, 4, 2, 2\)"):
+        layer(torch.zeros(1, 4, 2, 2))
+
+
+def test_instance_norm_on_one_value_is_refused_in_training():
+    with pytest.raises(ValueError, match=r"one value per channel in train mode; got \(2, 4, 1, 1\)"):
+        norm_layer("instance_norm")(4)(torch.randn(2, 4, 1, 1))
+
+
+def test_sync_batch_norm_in_one_process_is_batch_norm():
+    x = torch.randn(4, C, 3, 3)
+    sync, plain = make_norm("sync_batch_norm"), make_norm("batch_norm")
+    torch.testing.assert_close(sync(x), plain(x))
+    torch.testing.assert_close(sync.running_var, plain.running_var)
+    y = F.batch_norm(x, sync.running_mean, sync.running_var, sync.weight, sync.bias)
+    torch.testing.assert_close(sync.eval()(x), y)
