@@ -173,19 +173,19 @@ def _optional(
     default: Callable[[], np.ndarray] | None = None,
 ) -> np.ndarray:
     values = [row.get(key) for row in rows]
-    missing = [place for place, value in enumerate(values) if value is None]
-    if not missing:
-        return _numbers(values, where, key).astype(dtype)
-    fill = np.zeros(len(values), dtype) if default is None else default()
-    return np.array([fill[i] if value is None else value for i, value in enumerate(values)], dtype)
+    if None in values:
+        fill = np.zeros(len(values), dtype) if default is None else default()
+        values = [usual if value is None else value for value, usual in zip(values, fill.tolist(), strict=True)]
+    if dtype is np.bool_:
+        values = [int(value) if isinstance(value, bool) else value for value in values]
+    return _numbers(values, where, key).astype(dtype)
 
 
 def _numbers(values: Any, where: str, key: str) -> np.ndarray:
-    try:
-        return np.asarray(values, np.float64).reshape(len(values))
-    except (TypeError, ValueError):
-        pass
-    place, value = next((i, v) for i, v in enumerate(values) if not _is_number(v))
+    array = _float_array(values)
+    if array is not None and array.ndim == 1:
+        return array
+    place, value = next(((i, v) for i, v in enumerate(values) if not _is_number(v)), (0, values))
     raise ValueError(f"{where}[{place}]: {key}: got {value!r}, allowed: a number")
 
 
@@ -199,7 +199,7 @@ def _finite(values: np.ndarray, where: str, key: str) -> np.ndarray:
 def _box_array(boxes: Any, where: str) -> np.ndarray:
     array = _rows_of_four(boxes)
     if array is None:
-        place, box = next((i, b) for i, b in enumerate(boxes) if not _is_box(b))
+        place, box = next(((i, b) for i, b in enumerate(boxes) if not _is_box(b)), (0, boxes))
         raise ValueError(f"{where}[{place}]: bbox: got {box!r}, allowed: four numbers x, y, width, height")
     good = np.isfinite(array).all(1) & (array[:, 2] >= 0) & (array[:, 3] >= 0)
     if not good.all():
@@ -210,21 +210,33 @@ def _box_array(boxes: Any, where: str) -> np.ndarray:
 
 
 def _rows_of_four(boxes: Any) -> np.ndarray | None:
+    if not isinstance(boxes, list):
+        array = _float_array(boxes)
+        return array.reshape(0, 4) if array is not None and not array.size else _with_four_columns(array)
     try:
-        if isinstance(boxes, list):
-            if set(map(len, boxes)) - {4}:
-                return None
-            return np.fromiter(chain.from_iterable(boxes), np.float64, 4 * len(boxes)).reshape(-1, 4)
-        return np.asarray(boxes, np.float64).reshape(len(boxes), 4)
-    except (TypeError, ValueError):
+        if set(map(len, boxes)) - {4}:
+            return None
+        array = _float_array(list(chain.from_iterable(boxes)))  # four times faster than from nested lists
+    except TypeError:
         return None
+    return None if array is None or array.ndim != 1 else array.reshape(-1, 4)
+
+
+def _with_four_columns(array: np.ndarray | None) -> np.ndarray | None:
+    return array if array is not None and array.ndim == 2 and array.shape[1] == 4 else None
+
+
+def _float_array(values: Any) -> np.ndarray | None:
+    """Numbers as float64; None where some are not numbers (text, bool, None), which NumPy would convert."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        return None
+    return array.astype(np.float64) if array.dtype.kind in "fiu" or not array.size else None
 
 
 def _is_number(value: Any) -> bool:
-    try:
-        return np.ndim(value) == 0 and bool(np.isreal(float(value)))
-    except (TypeError, ValueError):
-        return False
+    return _float_array([value]) is not None and np.ndim(value) == 0
 
 
 def _is_box(box: Any) -> bool:

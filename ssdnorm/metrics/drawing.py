@@ -27,15 +27,16 @@ class DrawnBox:
 def boxes_of_image(breakdown: ErrorBreakdown, place: int) -> tuple[list[DrawnBox], list[DrawnBox]]:
     """Ground truth and detections of the image at a place among the sorted ids, coloured by what they are.
 
-    Ground truth: green found, the colour of "missed" otherwise, grey for crowd regions. Detections, lowest score
-    first so that the best is drawn on top: green a hit, grey ignored, else the colour of the error.
+    Ground truth: green found, grey for crowd regions, else the colour of "missed" or of the error that points at it.
+    Detections, lowest score first so that the best is on top: green a hit, grey ignored, else the error's colour.
     """
     matches = breakdown.matches
     truth, names = matches.ground_truth, matches.ground_truth.class_names
     here = []
     for g in np.flatnonzero(truth.image == place).tolist():
-        state = "crowd" if truth.crowd[g] else "missed" if breakdown.missed[g] else ""
-        colour = GREY if truth.crowd[g] else KIND_COLOURS["missed"] if breakdown.missed[g] else GREEN
+        unfound = breakdown.object_kind[g] >= 0
+        state = "crowd" if truth.crowd[g] else KINDS[breakdown.object_kind[g]] if unfound else ""
+        colour = GREY if truth.crowd[g] else KIND_COLOURS.get(state, GREEN)
         here.append(
             DrawnBox(_corners(truth.boxes[g]), " ".join(filter(None, (names[truth.category[g]], state))), colour)
         )

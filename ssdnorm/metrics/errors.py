@@ -25,7 +25,8 @@ class ErrorBreakdown:
         counts, delta_ap: by kind, in the order of ``KINDS``. The gains do not add up to ``1 − ap``.
         delta_ap_false_positives, delta_ap_false_negatives: the gain if all false positives, all unfound objects went.
         kind: ``(D,)`` place in ``KINDS`` of each detection in evaluation order, −1 for a hit or an ignored one.
-        missed: ``(G,)`` bool, the objects that no hit, classification or localisation error accounts for.
+        object_kind: ``(G,)`` place in ``KINDS`` of each object that was not found: missed, or the classification or
+            localisation error that points at it; −1 for an object that was found and for a crowd region.
     """
 
     ap: float
@@ -36,8 +37,13 @@ class ErrorBreakdown:
     delta_ap_false_positives: float
     delta_ap_false_negatives: float
     kind: np.ndarray
-    missed: np.ndarray
+    object_kind: np.ndarray
     matches: Matches
+
+    @property
+    def missed(self) -> np.ndarray:
+        """``(G,)`` bool: the objects that no hit, classification or localisation error accounts for."""
+        return self.object_kind == KINDS.index("missed")
 
     def to_json(self) -> dict[str, Any]:
         """The numbers as a plain dict."""
@@ -112,8 +118,10 @@ def break_down_errors(
     points_at = np.where(kind == KINDS.index("classification"), other_object, points_at)
     unfound = ~truth.crowd
     unfound[hit_object[hit_object >= 0]] = False
-    missed = unfound.copy()
-    missed[points_at[points_at >= 0]] = False
+    object_kind = np.where(unfound, KINDS.index("missed"), _NO_ERROR)
+    pointing = np.flatnonzero((points_at >= 0) & np.append(unfound, False)[points_at])
+    object_kind[points_at[pointing]] = kind[pointing]
+    missed = object_kind == KINDS.index("missed")
 
     counts = {name: int((kind == place).sum()) for place, name in enumerate(KINDS)} | {"missed": int(missed.sum())}
     counted, everything = ~ignored, np.ones(len(truth), bool)
@@ -134,7 +142,7 @@ def break_down_errors(
         delta_ap_false_positives=_ap(truth, kept, hit_object, hit_object >= 0, everything) - ap,
         delta_ap_false_negatives=_ap(truth, kept, hit_object, counted, ~unfound) - ap,
         kind=kind,
-        missed=missed,
+        object_kind=object_kind,
         matches=matches,
     )
 

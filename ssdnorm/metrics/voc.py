@@ -17,8 +17,7 @@ from ssdnorm.metrics.voc_files import read_voc_detections, write_voc_detections
 __all__ = ["VocMetric", "VocResult", "evaluate_voc", "read_voc_detections", "write_voc_detections"]
 
 INTERPOLATIONS = ("11-point", "all-point")
-# MATLAB builds 0:0.1:1 from both ends, so only the fourth value is not the nearest float to its name.
-_RECALLS_11 = np.array([k * 0.1 for k in range(6)] + [1 - (10 - k) * 0.1 for k in range(6, 11)])
+_RECALLS_11 = np.arange(11) * 0.1  # the fourth, seventh and eighth are one bit above .3, .6, .7
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,9 @@ def evaluate_voc(
         M. Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010, section 4.2.
         VOCdevkit VOCcode/VOCevaldet.m (2007: 11-point; 2010 and later: VOCap.m).
 
-    Differs from Python ports with ``np.arange(0, 1.1, 0.1)``: its .6 and .7 are one bit above .6 and .7, so a recall of
-    exactly 6/10 misses them; MATLAB's ``0:0.1:1``, and ours, has .6 and .7.
+    Differs from the devkit in MATLAB and Caffe's evaluation, as every port to Python does: the recalls 0, .1, … 1 are
+    ``np.arange(11) * 0.1``, whose .6 and .7 are one bit above .6 and .7, so a class whose recall ends at exactly
+    6/10 misses that step (AP lower by up to 1/11). Published Python figures have it so.
 
     Example:
         >>> truth = {"images": [{"id": 7}], "categories": [{"id": 1, "name": "dog"}],
@@ -204,6 +204,6 @@ def _average_precision(recall: np.ndarray, precision: np.ndarray, interpolation:
         for best in np.append(envelope, 0.0)[first].tolist():
             ap += best / 11
         return ap
-    steps = np.diff(recall, prepend=0.0)
+    steps = np.diff(np.r_[0.0, recall, 1.0])  # the last step, to recall 1, has no height
     rises = steps != 0
-    return float(np.sum(steps[rises] * envelope[rises]))
+    return float(np.sum(steps[rises] * np.append(envelope, 0.0)[rises]))

@@ -1,0 +1,315 @@
+import doctest
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import ssdnorm.metrics.coco
+from ssdnorm.metrics import CocoMetric, evaluate_coco, load_detections, load_ground_truth
+from ssdnorm.metrics.coco import BACKENDS, CocoResult
+from ssdnorm.metrics.matching import box_iou_pairs
+
+from .random_sets import Found, Truth, draw_set, perfect_detections, scaled
+
+PUBLISHED = {  # cocoapi, results/val2014_fake_eval_res.txt, bbox
+    "AP": 0.505, "AP50": 0.697, "AP75": 0.573, "APs": 0.586, "APm": 0.519, "APl": 0.501,
+    "AR1": 0.387, "AR10": 0.594, "AR100": 0.595, "ARs": 0.640, "ARm": 0.566, "ARl": 0.564,
+}  # fmt: skip
+ONE_DOG = {
+    "images": [{"id": 7}],
+    "categories": [{"id": 3, "name": "dog"}],
+    "annotations": [{"image_id": 7, "category_id": 3, "bbox": [10, 10, 100, 100]}],
+}
+BRITTLE = settings(max_examples=25, deadline=None, derandomize=True)
+SEEDS = st.integers(0, 10_000)
+
+
+def assert_same(ours: CocoResult, reference: CocoResult) -> None:
+    for name in ("precision", "recall", "scores"):
+        np.testing.assert_array_equal(getattr(ours.curves, name), getattr(reference.curves, name), err_msg=name)
+    assert ours.metrics == reference.metrics
+    assert ours.per_class == reference.per_class
+
+
+def dog(*boxes_and_scores: tuple[list[float], float]) -> Found:
+    return [{"image_id": 7, "category_id": 3, "bbox": box, "score": score} for box, score in boxes_and_scores]
+
+
+@pytest.fixture(scope="module")
+def reference(real_data: Callable[[str], Path]) -> tuple[Truth, Found]:
+    folder = real_data("eval_references") / "cocoapi_val2014_100"
+    truth = load_ground_truth(folder / "instances_val2014_100.json")
+    return truth, load_detections(folder / "instances_val2014_fakebbox100_results.json", truth)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_official_example_gives_the_twelve_published_figures(reference, backend):
+    metrics = evaluate_coco(*reference, backend=backend).metrics
+    assert list(metrics) == list(PUBLISHED)
+    assert {key: round(value, 3) for key, value in metrics.items()} == PUBLISHED
+
+
+def test_every_array_of_the_official_example_equals_pycocotools(reference):
+    assert_same(evaluate_coco(*reference), evaluate_coco(*reference, backend="pycocotools"))
+
+
+@pytest.mark.parametrize("options", [{}, {"tied": True}, {"crowd": 0.3}, {"tied": True, "crowd": 0.3, "span": 30}])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_array_of_a_random_set_equals_pycocotools(options, seed):
+    truth, found = draw_set(seed, **options)
+    assert_same(evaluate_coco(truth, found), evaluate_coco(truth, found, backend="pycocotools"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_more_than_a_hundred_detections_an_image_are_cut_as_pycocotools_does(seed):
+    truth, found = draw_set(seed, num_images=1, num_classes=2, num_detections=500, tied=True, crowd=0.1)
+    assert_same(evaluate_coco(truth, found), evaluate_coco(truth, found, backend="pycocotools"))
+
+
+@pytest.mark.parametrize("thresholds", [[0.5], [1.0, 0.05, 0.5], np.linspace(0.05, 0.95, 19), [0.3] * 33])
+@pytest.mark.parametrize("limits", [(1, 10, 100), (3,), (2, 150)])
+def test_other_thresholds_and_limits_equal_pycocotools(thresholds, limits):
+    truth, found = draw_set(11, tied=True, crowd=0.2, num_images=2)
+    options = {"iou_thresholds": thresholds, "max_detections": limits}
+    assert_same(evaluate_coco(truth, found, **options), evaluate_coco(truth, found, backend="pycocotools", **options))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_faster_coco_eval_agrees_to_twelve_digits(seed):
+    truth, found = draw_set(seed, crowd=0.2, tied=True)
+    ours, other = evaluate_coco(truth, found), evaluate_coco(truth, found, backend="faster-coco-eval")
+    assert other.metrics == pytest.approx(ours.metrics, abs=1e-12)
+
+
+@BRITTLE
+@given(SEEDS, st.booleans(), st.floats(0, 0.5), st.integers(0, 25), st.integers(0, 60), st.integers(6, 400))
+def test_any_set_equals_pycocotools(seed, tied, crowd, num_objects, num_detections, span):
+    truth, found = draw_set(
+        seed, tied=tied, crowd=crowd, num_objects=num_objects, num_detections=num_detections, span=span, num_images=3
+    )
+    assert_same(evaluate_coco(truth, found), evaluate_coco(truth, found, backend="pycocotools"))
+
+
+@BRITTLE
+@given(SEEDS, st.randoms(use_true_random=False))
+def test_the_order_of_images_objects_and_detections_changes_nothing_when_no_scores_tie(seed, random):
+    truth, found = draw_set(seed, crowd=0.1)
+    before = evaluate_coco(truth, found)
+    random.shuffle(truth["images"])
+    random.shuffle(truth["categories"])
+    random.shuffle(found)
+    assert_same(evaluate_coco(truth, found), before)
+
+
+@BRITTLE
+@given(SEEDS)
+def test_tied_scores_stand_by_image_id_and_then_in_the_order_of_the_input(seed):
+    truth, found = draw_set(seed, tied=True)
+    by_image = sorted(found, key=lambda row: row["image_id"])  # stable: keeps the order within an image
+    assert_same(evaluate_coco(truth, by_image), evaluate_coco(truth, found))
+
+
+@BRITTLE
+@given(SEEDS, st.integers(0, 29))
+def test_a_duplicated_detection_never_raises_ap(seed, which):
+    truth, found = draw_set(seed, num_detections=30, num_objects=12)
+    before = evaluate_coco(truth, found)
+    after = evaluate_coco(truth, [*found, {**found[which], "score": found[which]["score"] - 1e-9}])
+    same_class = [k for k in before.per_class if k == f"class {found[which]['category_id']}"]
+    for name in before.per_class:
+        gain = after.per_class[name]["AP50"] - before.per_class[name]["AP50"]
+        if name not in same_class:
+            assert gain == 0
+        elif _is_alone(truth, found[which]):
+            assert gain <= 1e-12
+
+
+def _is_alone(truth: Truth, row: dict) -> bool:
+    """Whether no second object is there that a copy of the detection could find."""
+    objects = [a["bbox"] for a in truth["annotations"] if a["image_id"] == row["image_id"]
+               and a["category_id"] == row["category_id"]]  # fmt: skip
+    boxes = np.array(objects, float).reshape(-1, 4)
+    iou = box_iou_pairs(np.tile(row["bbox"], (len(boxes), 1)), boxes, np.zeros(1, bool))
+    return int((iou >= 0.5).sum()) <= 1
+
+
+@BRITTLE
+@given(SEEDS, st.floats(0, 0.4))
+def test_a_perfect_detector_gets_one(seed, crowd):
+    truth, _ = draw_set(seed, crowd=crowd, num_objects=15)
+    for annotation in truth["annotations"]:  # no two objects on the same box, or a tie could swap them
+        annotation["bbox"][0] += 1000 * annotation["id"]
+    result = evaluate_coco(truth, perfect_detections(truth))
+    for key, value in result.metrics.items():
+        if key not in ("AR1", "AR10"):
+            assert value == pytest.approx(1.0, abs=1e-12) or value == -1.0, key
+
+
+@BRITTLE
+@given(SEEDS, st.sampled_from([0.25, 2.0, 8.0]))
+def test_scaling_all_boxes_changes_the_size_classes_only(seed, factor):
+    truth, found = draw_set(seed, crowd=0.1)
+    before, after = evaluate_coco(truth, found), evaluate_coco(*scaled(truth, found, factor))
+    for key in ("AP", "AP50", "AP75", "AR1", "AR10", "AR100"):
+        assert after.metrics[key] == before.metrics[key]
+    assert after.per_class == before.per_class
+
+
+@BRITTLE
+@given(SEEDS, st.sampled_from([0, 5, 1000]))
+def test_an_image_without_objects_and_detections_changes_nothing(seed, image_id):
+    truth, found = draw_set(seed, crowd=0.1)
+    before = evaluate_coco(truth, found)
+    truth["images"].insert(2, {"id": image_id})
+    assert_same(evaluate_coco(truth, found), before)
+
+
+def test_detections_on_an_image_without_objects_lower_ap():
+    truth = {**ONE_DOG, "images": [{"id": 7}, {"id": 8}]}
+    hit = dog(([10, 10, 100, 100], 0.5))
+    clutter = [{"image_id": 8, "category_id": 3, "bbox": [0, 0, 9, 9], "score": 0.9}]
+    assert evaluate_coco(truth, hit + clutter).metrics["AP50"] == pytest.approx(0.5)
+
+
+def test_no_detections_give_zero_and_no_objects_give_minus_one():
+    nothing_found = evaluate_coco(ONE_DOG, [])
+    assert nothing_found.metrics["AP"] == 0.0
+    assert nothing_found.metrics["APl"] == 0.0
+    assert nothing_found.metrics["APs"] == -1.0
+    empty = {**ONE_DOG, "annotations": []}
+    for found in ([], dog(([0, 0, 5, 5], 0.5))):
+        assert set(evaluate_coco(empty, found).metrics.values()) == {-1.0}
+        assert_same(evaluate_coco(empty, found), evaluate_coco(empty, found, backend="pycocotools"))
+    assert_same(nothing_found, evaluate_coco(ONE_DOG, [], backend="pycocotools"))
+
+
+def test_a_data_set_without_images_or_classes_has_no_numbers():
+    nothing = {"images": [], "categories": [], "annotations": []}
+    assert set(evaluate_coco(nothing, []).metrics.values()) == {-1.0}
+    assert evaluate_coco(nothing, []).per_class == {}
+
+
+def test_a_box_without_area_is_a_false_positive():
+    result = evaluate_coco(ONE_DOG, dog(([10, 10, 0, 0], 0.9), ([10, 10, 100, 100], 0.5)))
+    assert result.metrics["AP50"] == pytest.approx(0.5)
+
+
+def test_an_annotation_id_of_zero_is_an_id_like_any_other():
+    truth = {**ONE_DOG, "annotations": [{**ONE_DOG["annotations"][0], "id": 0}]}
+    for backend in BACKENDS:
+        assert evaluate_coco(truth, dog(([10, 10, 100, 100], 0.5)), backend=backend).metrics["AP"] == pytest.approx(1)
+
+
+def test_columns_give_the_same_numbers_as_dicts():
+    truth, found = draw_set(3)
+    columns = {key: np.array([row[key] for row in found]) for key in ("image_id", "category_id", "bbox", "score")}
+    assert_same(evaluate_coco(truth, columns), evaluate_coco(truth, found))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"image_id": 9}, r"detections: image_id 9: not an image of the ground truth, which has \[7\]"),
+        ({"category_id": 4}, r"detections: category_id 4: not a category of the ground truth, which has \[3\]"),
+        ({"score": float("nan")}, r"detections\[1\]: score: got nan, allowed: finite numbers"),
+        ({"score": None}, r"detections\[1\]: score: got None, allowed: a number"),
+        ({"bbox": [1, 2, -3, 4]}, r"detections\[1\]: bbox: got \[1.0, 2.0, -3.0, 4.0\], allowed: .*at least 0"),
+        ({"bbox": [1, 2, float("inf"), 4]}, r"detections\[1\]: bbox: got .*inf"),
+        ({"score": "0.5"}, r"detections\[1\]: score: got '0.5', allowed: a number"),
+        ({"bbox": [1, 2, 3]}, r"detections\[1\]: bbox: got \[1, 2, 3\], allowed: four numbers"),
+        ({"bbox": "1234"}, r"detections\[1\]: bbox: got '1234', allowed: four numbers"),
+    ],
+)
+def test_a_bad_detection_is_refused_with_its_place(row, message):
+    found = dog(([10, 10, 100, 100], 0.5), ([10, 10, 100, 100], 0.5))
+    found[1] |= row
+    with pytest.raises(ValueError, match=message):
+        evaluate_coco(ONE_DOG, found)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "pycocotool"}, "unknown backend 'pycocotool'; choose one of: .* Did you mean 'pycocotools'"),
+        ({"iou_thresholds": [0.5, 1.5]}, "iou_thresholds: got .*1.5.*, allowed: numbers above 0, up to 1"),
+        ({"iou_thresholds": []}, "iou_thresholds: got"),
+        ({"max_detections": (10, 1)}, r"max_detections: got \(10, 1\), allowed: ascending whole numbers"),
+        ({"max_detections": ()}, "max_detections: got"),
+    ],
+)
+def test_a_wrong_option_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_coco(ONE_DOG, [], **options)
+    with pytest.raises(ValueError, match=message):
+        CocoMetric(**options)
+
+
+def test_the_table_has_the_twelve_numbers_and_a_line_a_class(reference):
+    table = evaluate_coco(*reference).table()
+    assert "AP       0.505   IoU 0.50:0.95" in table
+    assert "ARl      0.564   large objects" in table
+    assert table.count("\n") == 12 + 2 + 80
+    assert "person" in table
+
+
+def as_tensors(truth: Truth, found: Found, image_id: int) -> tuple[dict, dict]:
+    """One image as torchvision's detectors write it, labels 1, 2, … in the order of the category ids."""
+    label = {c: n for n, c in enumerate(sorted(c["id"] for c in truth["categories"]), 1)}
+
+    def columns(rows: list[dict]) -> dict[str, torch.Tensor]:
+        boxes = torch.tensor([r["bbox"] for r in rows], dtype=torch.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        return {"boxes": boxes, "labels": torch.tensor([label[r["category_id"]] for r in rows], dtype=torch.int64)}
+
+    objects = [a for a in truth["annotations"] if a["image_id"] == image_id]
+    mine = [d for d in found if d["image_id"] == image_id]
+    target = {
+        **columns(objects),
+        "area": torch.tensor([a["area"] for a in objects]),
+        "iscrowd": torch.tensor([a["iscrowd"] for a in objects]),
+        "image_id": image_id,
+    }
+    return {**columns(mine), "scores": torch.tensor([d["score"] for d in mine], dtype=torch.float64)}, target
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_metric_object_gives_the_numbers_of_the_file(batch):
+    truth, found = draw_set(5, crowd=0.2)
+    for row in (*truth["annotations"], *found):  # quarter pixels: xyxy and back is exact
+        row["bbox"] = [round(4 * v) / 4 for v in row["bbox"]]
+    for row in truth["annotations"]:
+        row["area"] = float(np.float32(row["area"]))
+    metric = CocoMetric([f"class {c}" for c in sorted(c["id"] for c in truth["categories"])])
+    pairs = [as_tensors(truth, found, image["id"]) for image in truth["images"]]
+    for start in range(0, len(pairs), batch):
+        metric.update(*zip(*pairs[start : start + batch], strict=True))
+    expected = evaluate_coco(truth, found)
+    computed = metric.compute()
+    assert {key: computed[key] for key in expected.metrics} == expected.metrics
+    assert computed["AP50/class 7"] == expected.per_class["class 7"]["AP50"]
+    metric.reset()
+    assert set(metric.compute().values()) == {-1.0}
+
+
+def test_the_metric_object_takes_the_area_of_the_box_where_none_is_given():
+    metric = CocoMetric()
+    box, label = np.array([[0.0, 0.0, 10.0, 10.0]]), np.array([1])
+    metric.update([{"boxes": box, "labels": label, "scores": np.array([0.5])}], [{"boxes": box, "labels": label}])
+    numbers = metric.compute()
+    assert numbers["APs"] == pytest.approx(1.0)
+    assert numbers["APl"] == -1.0
+
+
+def test_results_of_every_backend_say_which_it_was_and_survive_json(reference):
+    result = evaluate_coco(*reference)
+    assert result.backend == "ssdnorm"
+    assert json.loads(json.dumps(result.metrics)) == result.metrics
+
+
+def test_the_examples_in_the_docstrings_run():
+    assert doctest.testmod(ssdnorm.metrics.coco).failed == 0
