@@ -88,7 +88,7 @@ class DetectionDataset:
     never crowd regions, and difficult objects only if ``train_on_difficult`` (``training_boxes``). Bad annotations are
     in none of them; ``problems`` and ``summary`` tell which they were.
 
-    The annotations live in a dozen numpy arrays, not in lists of objects: a set of 860,000 boxes takes 80 MB once,
+    The annotations live in a dozen numpy arrays, not in lists of objects: a set of 860,000 boxes takes 60 MB once,
     and forked loader workers read the same pages instead of copying them.
 
     Args:

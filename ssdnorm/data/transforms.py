@@ -25,7 +25,7 @@ class TrainTransform:
     JPEG is decoded at a half, quarter or eighth when that still is twice as fine as needed.
 
     The result is that of the steps one after the other on full-size pictures, except that colours are distorted after
-    the resize. Objects lie within a quarter of an output pixel of their boxes.
+    the resize. Objects lie within half an output pixel of their boxes.
 
     Args:
         size: S, the side of the square the network takes, in pixels. The aspect ratio is not kept.
