@@ -50,8 +50,11 @@ def test_the_interval_is_that_of_a_loop_over_repeated_data_sets():
         values.append(evaluate_coco(*repeated(truth, found, weights)).metrics)
     intervals = bootstrap_coco(result, num_resamples=40, metrics=("AP", "AP50", "AP75"), seed=7, level=0.8)
     for name, interval in intervals.items():
-        low, high = np.quantile([v[name] for v in values], [0.1, 0.9])
-        assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-12)
+        drawn = np.array([v[name] for v in values])
+        low, high = np.quantile(drawn, [0.1, 0.9])
+        expected = (interval.value + drawn.mean() - high, interval.value + drawn.mean() - low)
+        assert (interval.low, interval.high) == pytest.approx(expected, abs=1e-12)
+        assert low < high
         assert interval.value == result.metrics[name]
 
 
