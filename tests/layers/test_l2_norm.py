@@ -68,7 +68,7 @@ def test_takes_any_number_of_axes_after_the_channels(shape):
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_gradients_are_right_to_the_second_order_and_forwards(memory_format):
     x = torch.randn(2, 5, 3, 2, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
-    layer = layer_with_distinct_weights(5).double()
+    layer = layer_with_distinct_weights(5, eps=0.5).double()
     weight = layer.weight.detach().clone().requires_grad_()
 
     def run(x, weight):
@@ -76,6 +76,17 @@ def test_gradients_are_right_to_the_second_order_and_forwards(memory_format):
 
     assert torch.autograd.gradcheck(run, (x, weight), check_forward_ad=True, check_batched_grad=True)
     assert torch.autograd.gradgradcheck(run, (x, weight))
+
+
+@pytest.mark.parametrize("eps", [1e-10, 0.5])
+def test_gradients_meant_for_differentiation_are_the_same_numbers(eps):
+    x = torch.randn(2, 5, 3, 2, requires_grad=True)
+    layer = layer_with_distinct_weights(5, eps=eps)
+    inputs = (x, layer.weight)
+    once = torch.autograd.grad(layer(x).pow(3).sum(), inputs)
+    twice = torch.autograd.grad(layer(x).pow(3).sum(), inputs, create_graph=True)
+    torch.testing.assert_close(twice, once, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(torch.func.vmap(layer)(x[None])[0], layer(x))
 
 
 def test_gradients_equal_those_autograd_finds_for_the_formula():

@@ -282,6 +282,12 @@ def test_layers_of_timm_work_by_path():
     assert norm_parameters(rms) == {"norm.weight"}
 
 
+def test_a_norm_outside_a_block_is_known_by_the_mark_of_its_factory():
+    pytest.importorskip("timm")
+    taps = nn.ModuleDict({"conv4_3": norm_layer("timm.layers:RmsNorm2d")(C), "head": nn.Conv2d(C, 4, 1)})
+    assert norm_parameters(copy.deepcopy(taps)) == {"conv4_3.weight"}
+
+
 def test_rms_norm_is_l2_norm_at_another_length():
     x = torch.randn(2, 16, 3, 3)
     torch.testing.assert_close(ChannelRMSNorm(16, eps=1e-3)(x), L2Norm(16, scale=4.0, eps=16e-3)(x))
