@@ -194,6 +194,23 @@ def test_a_data_set_without_images_or_classes_has_no_numbers():
     assert evaluate_coco(nothing, []).per_class == {}
 
 
+@pytest.mark.parametrize(("second", "ap50"), [(0, 1.0), (20, 51 / 101)])
+def test_of_two_objects_that_overlap_alike_the_later_one_is_taken(second, ap50):
+    objects = [{"image_id": 7, "category_id": 3, "bbox": [x, 0, 40, 40]} for x in (0, 20)]
+    found = dog(([10, 0, 40, 40], 0.9), ([second, 0, 40, 40], 0.8))  # IoU 0.6 with both; then one that fits one only
+    for backend in BACKENDS:
+        result = evaluate_coco({**ONE_DOG, "annotations": objects}, found, backend=backend)
+        assert result.metrics["AP50"] == pytest.approx(ap50), backend
+
+
+def test_matches_hold_no_detection_beyond_the_limit():
+    truth, found = draw_set(1, num_images=1, num_classes=2)
+    matches = evaluate_coco(truth, found, max_detections=(1, 20)).matches
+    assert matches is not None
+    assert np.bincount(matches.detections.category[matches.order]).tolist() == [20, 20]
+    assert matches.rank.max() == 19
+
+
 def test_a_box_without_area_is_a_false_positive():
     result = evaluate_coco(ONE_DOG, dog(([10, 10, 0, 0], 0.9), ([10, 10, 100, 100], 0.5)))
     assert result.metrics["AP50"] == pytest.approx(0.5)
