@@ -177,7 +177,7 @@ def _optional(
         fill = np.zeros(len(values), dtype) if default is None else default()
         values = [usual if value is None else value for value, usual in zip(values, fill.tolist(), strict=True)]
     if dtype is np.bool_:
-        values = [int(value) if isinstance(value, bool) else value for value in values]
+        values = [int(value) if isinstance(value, bool | np.bool_) else value for value in values]
     return _numbers(values, where, key).astype(dtype)
 
 
