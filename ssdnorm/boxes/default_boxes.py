@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from math import sqrt
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ class DefaultBoxSpec:
         min_sizes: side of the small square box, pixels.
         max_sizes: the second square box has the side ``sqrt(min_size * max_size)``, pixels.
         aspect_ratios: width / height of the further boxes; each brings its reciprocal along.
-        clip: limit centre, width and height to [0, 1], as torchvision and amdegroot do; Caffe does not.
+        clip: what is limited to [0, 1]: ``none`` (Caffe), ``size``, width and height (torchvision), or ``all``, the centre
+            too (amdegroot, lufficc).
 
     Raises:
         ValueError: if the entries are not of one length.
@@ -36,9 +37,11 @@ class DefaultBoxSpec:
     min_sizes: tuple[float, ...]
     max_sizes: tuple[float, ...]
     aspect_ratios: tuple[tuple[float, ...], ...]
-    clip: bool = False
+    clip: Literal["none", "size", "all"] = "none"
 
     def __post_init__(self) -> None:
+        if self.clip not in ("none", "size", "all"):
+            raise ValueError(f"DefaultBoxSpec: clip must be none, size or all; got {self.clip!r}")
         lengths = {
             name: len(getattr(self, name)) for name in ("grid_sizes", "steps", "min_sizes", "max_sizes", "aspect_ratios")
         }
@@ -148,4 +151,6 @@ def make_default_boxes(spec: str | DefaultBoxSpec) -> Tensor:
         size = torch.tensor(shapes, dtype=torch.float64).expand(grid, grid, len(shapes), 2)
         taps.append(torch.cat((centre, size), dim=-1).reshape(-1, 4))
     boxes = (torch.cat(taps) / spec.image_size).float()
-    return boxes.clamp(0.0, 1.0) if spec.clip else boxes
+    if spec.clip == "size":
+        return torch.cat((boxes[:, :2], boxes[:, 2:].clamp(0.0, 1.0)), dim=1)
+    return boxes.clamp(0.0, 1.0) if spec.clip == "all" else boxes

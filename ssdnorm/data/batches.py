@@ -77,7 +77,8 @@ class TrainBatchSampler(Sampler[list[Key]]):
     Args:
         num_images: N.
         batch_size: B, images of one rank in one batch.
-        num_batches: where the stream ends, counted from batch 0. ``len`` is ``num_batches − start_batch``.
+        num_batches: where the stream ends, counted from batch 0. ``len`` counts from batch 0 too, also
+            where the stream starts later: so a progress bar of a resumed run shows the whole run.
         seed: of the order.
         start_batch: the first batch to yield: the number of batches already trained on.
         rank, world_size: which of how many processes.
@@ -107,7 +108,7 @@ class TrainBatchSampler(Sampler[list[Key]]):
         self.world_size = world_size
 
     def __len__(self) -> int:
-        return self.num_batches - self.start_batch
+        return self.num_batches
 
     def __iter__(self) -> Iterator[list[Key]]:
         epoch, order = -1, np.empty(0, np.int64)

@@ -41,7 +41,7 @@ def test_a_resumed_stream_is_the_rest_of_the_uninterrupted_one(start):
     whole = list(TrainBatchSampler(7, 3, 9, seed=1))
     rest = TrainBatchSampler(7, 3, 9, seed=1, start_batch=start)
     assert list(rest) == whole[start:]
-    assert len(rest) == 9 - start
+    assert len(rest) == 9  # of the whole stream, for the progress of a resumed run
     assert list(rest) == whole[start:]  # and again
 
 

@@ -1,0 +1,109 @@
+"""Default boxes against the numbers of Caffe's scripts, by hand, and against torchvision."""
+
+from math import sqrt
+
+import pytest
+import torch
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.image_list import ImageList
+
+from ssdnorm import DEFAULT_BOXES, DefaultBoxSpec, make_default_boxes
+
+# (number of boxes before the tap, side of the small square, side of the large one), pixels of the input
+EXPECTED = {
+    "ssd300_voc": (300, [(0, 30, 60), (5776, 60, 111), (7942, 111, 162), (8542, 162, 213), (8692, 213, 264), (8728, 264, 315)]),
+    "ssd300_coco": (300, [(0, 21, 45), (5776, 45, 99), (7942, 99, 153), (8542, 153, 207), (8692, 207, 261), (8728, 261, 315)]),
+    "ssd512_voc": (
+        512,
+        [
+            (0, 35.84, 76.8),
+            (16384, 76.8, 153.6),
+            (22528, 153.6, 230.4),
+            (24064, 230.4, 307.2),
+            (24448, 307.2, 384),
+            (24544, 384, 460.8),
+            (24560, 460.8, 537.6),
+        ],
+    ),
+    "ssd512_coco": (
+        512,
+        [
+            (0, 20.48, 51.2),
+            (16384, 51.2, 133.12),
+            (22528, 133.12, 215.04),
+            (24064, 215.04, 296.96),
+            (24448, 296.96, 378.88),
+            (24544, 378.88, 460.8),
+            (24560, 460.8, 542.72),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "count"), [("ssd300_voc", 8732), ("ssd300_coco", 8732), ("ssd512_voc", 24564), ("ssd512_coco", 24564)])
+def test_the_number_of_boxes_is_the_published_one(name, count):
+    assert make_default_boxes(name).shape == (count, 4)
+    assert DEFAULT_BOXES[name].num_boxes == count
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_each_tap_starts_with_its_two_squares_in_the_first_cell(name):
+    size, taps = EXPECTED[name]
+    boxes = make_default_boxes(name) * size
+    for (start, small, large), step in zip(taps, DEFAULT_BOXES[name].steps, strict=True):
+        side = sqrt(small * large)
+        expected = torch.tensor([[step / 2, step / 2, small, small], [step / 2, step / 2, side, side]])
+        torch.testing.assert_close(boxes[start : start + 2], expected, rtol=1e-5, atol=1e-4)
+
+
+def test_a_cell_lists_squares_then_each_aspect_ratio_and_its_reciprocal():
+    cell = make_default_boxes("ssd300_voc")[5776:5782] * 300  # the first cell of fc7: six boxes
+    ratios = (cell[:, 2] / cell[:, 3]).tolist()
+    assert ratios == pytest.approx([1, 1, 2, 1 / 2, 3, 1 / 3], rel=1e-5)
+    areas = (cell[:, 2] * cell[:, 3]).tolist()
+    assert areas == pytest.approx([3600, 60 * 111, 3600, 3600, 3600, 3600], rel=1e-5)
+
+
+def test_cells_run_from_left_to_right_and_then_down():
+    boxes = make_default_boxes("ssd300_voc") * 300
+    assert boxes[4, :2].tolist() == pytest.approx([12, 4], rel=1e-5)  # second cell: one step to the right
+    assert boxes[4 * 38, :2].tolist() == pytest.approx([4, 12], rel=1e-5)  # 39th cell: one step down
+
+
+def test_boxes_equal_torchvisions_where_both_clip():
+    spec = DEFAULT_BOXES["ssd300_coco"]
+    clipped = DefaultBoxSpec(**{**vars(spec), "clip": "size"})
+    generator = DefaultBoxGenerator(
+        [[2], [2, 3], [2, 3], [2, 3], [2], [2]],
+        scales=[0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05],
+        steps=[8, 16, 32, 64, 100, 300],
+    )
+    images = ImageList(torch.zeros(1, 3, 300, 300), [(300, 300)])
+    theirs = generator(images, [torch.zeros(1, 1, g, g) for g in spec.grid_sizes])[0] / 300
+    centre, half = make_default_boxes(clipped)[:, :2], make_default_boxes(clipped)[:, 2:] / 2
+    torch.testing.assert_close(torch.cat((centre - half, centre + half), dim=1), theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_clipping_changes_only_what_leaves_the_unit_square():
+    spec = DEFAULT_BOXES["ssd300_voc"]
+    free = make_default_boxes(spec)
+    size, everything = (make_default_boxes(DefaultBoxSpec(**{**vars(spec), "clip": clip})) for clip in ("size", "all"))
+    assert free[:, :2].max() > 1  # conv8_2's last centres: 304 pixels
+    torch.testing.assert_close(everything, free.clamp(0, 1), rtol=0, atol=0)
+    assert torch.equal(size[:, :2], free[:, :2])
+    assert torch.equal(size[:, 2:], everything[:, 2:])
+
+
+def test_an_unknown_way_of_clipping_is_refused():
+    with pytest.raises(ValueError, match="clip must be none, size or all; got True"):
+        DefaultBoxSpec(**{**vars(DEFAULT_BOXES["ssd300_voc"]), "clip": True})
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_guess():
+    with pytest.raises(ValueError, match=r"unknown default boxes 'ssd300-voc'.*Did you mean 'ssd300_voc'"):
+        make_default_boxes("ssd300-voc")
+
+
+def test_entries_of_unequal_length_are_refused():
+    with pytest.raises(ValueError, match=r"one entry per tap is needed everywhere; got .*'steps': 1"):
+        DefaultBoxSpec(300, (38, 19), (8,), (30, 60), (60, 111), ((2,), (2, 3)))

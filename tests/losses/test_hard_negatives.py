@@ -1,0 +1,46 @@
+"""Hard negative mining against sorting each image by hand."""
+
+import torch
+
+from ssdnorm.losses.hard_negatives import hard_negative_mask
+
+
+def test_the_largest_losses_of_each_image_are_chosen_three_for_each_match():
+    torch.manual_seed(0)
+    loss, matched = torch.rand(4, 50), torch.rand(4, 50) < torch.tensor([[0.02], [0.1], [0.2], [0.0]])
+    matched[3] = False
+    mask = hard_negative_mask(loss, matched, ratio=3)
+    for image in range(4):
+        background = [k for k in range(50) if not matched[image, k]]
+        wanted = min(3 * int(matched[image].sum()), len(background))
+        best = sorted(background, key=lambda k: -loss[image, k].item())[:wanted]
+        assert mask[image].nonzero().flatten().tolist() == sorted(best)
+
+
+def test_among_equal_losses_the_earlier_boxes_are_chosen():
+    matched = torch.tensor([[False, True, False, False, False, False]])
+    assert hard_negative_mask(torch.ones(1, 6), matched, ratio=2).tolist() == [[True, False, True, False, False, False]]
+
+
+def test_an_image_without_matches_gets_no_negatives():
+    assert not hard_negative_mask(torch.rand(2, 9), torch.zeros(2, 9, dtype=torch.bool)).any()
+
+
+def test_where_background_is_short_all_of_it_is_chosen():
+    matched = torch.tensor([[True, True, False]])
+    assert hard_negative_mask(torch.rand(1, 3), matched, ratio=3).tolist() == [[False, False, True]]
+
+
+def test_a_fractional_ratio_is_rounded_down():
+    matched = torch.zeros(1, 10, dtype=torch.bool)
+    matched[0, :3] = True
+    assert hard_negative_mask(torch.rand(1, 10), matched, ratio=0.5).sum() == 1
+
+
+def test_sorting_on_another_device_chooses_the_same(monkeypatch):
+    torch.manual_seed(1)
+    loss, matched = torch.randint(0, 9, (3, 40)).float(), torch.rand(3, 40) < 0.1
+    expected = hard_negative_mask(loss, matched)
+    largest = loss.masked_fill(matched, -torch.inf).sort(dim=1, descending=True).values
+    monkeypatch.setattr(torch.Tensor, "topk", lambda self, k, dim: type("", (), {"values": largest})())
+    assert torch.equal(hard_negative_mask(loss, matched), expected)
