@@ -1,0 +1,136 @@
+"""Post-processing against torchvision's SSD and against rules one by one."""
+
+import pytest
+import torch
+from torchvision.models.detection import ssd300_vgg16 as torchvision_ssd300
+
+from ssdnorm import BoxCoder, PostProcess, SSDOutput, make_default_boxes
+from ssdnorm.boxes.matcher import cxcywh_to_xyxy, pairwise_iou
+
+DEFAULT_BOXES = make_default_boxes("ssd300_coco")
+SIZES = torch.tensor([[300, 300]])
+
+
+def realistic_output(num_classes: int, num_objects: int, seed: int) -> SSDOutput:
+    """What a trained network gives: background nearly everywhere, several overlapping boxes on each object."""
+    torch.manual_seed(seed)
+    locs, logits = torch.randn(1, 8732, 4) * 0.5, torch.randn(1, 8732, num_classes) * 0.5
+    logits[..., 0] += 10
+    centre, half = torch.rand(num_objects, 2) * 0.8 + 0.1, torch.rand(num_objects, 2) * 0.15 + 0.04
+    objects = torch.cat((centre - half, centre + half), dim=1)
+    iou, owner = pairwise_iou(objects[None], cxcywh_to_xyxy(DEFAULT_BOXES))[0].max(dim=0)
+    near = iou > 0.4
+    labels = torch.randint(1, num_classes, (num_objects,))
+    logits[0, near, 0] -= 8
+    logits[0, near, labels[owner[near]]] += 6 * iou[near]
+    locs[0] = BoxCoder().encode(objects[owner], DEFAULT_BOXES) + 0.3 * torch.randn(8732, 4)
+    return SSDOutput(locs, logits)
+
+
+def by_torchvision(output: SSDOutput, num_classes: int) -> list[dict]:
+    model = torchvision_ssd300(weights=None, weights_backbone=None, num_classes=num_classes)
+    num_images = output.locs.shape[0]
+    heads = {"bbox_regression": output.locs, "cls_logits": output.logits}
+    return model.postprocess_detections(heads, [cxcywh_to_xyxy(DEFAULT_BOXES) * 300] * num_images, [(300, 300)] * num_images)
+
+
+@pytest.mark.parametrize(("num_classes", "num_objects"), [(21, 20), (91, 20), (21, 200), (2, 3)])
+def test_detections_equal_torchvisions_in_the_same_order(num_classes, num_objects):
+    output = realistic_output(num_classes, num_objects, seed=num_objects)
+    got, expected = PostProcess(DEFAULT_BOXES)(output, SIZES)[0], by_torchvision(output, num_classes)[0]
+    assert torch.equal(got["labels"], expected["labels"])
+    torch.testing.assert_close(got["boxes"], expected["boxes"], rtol=0, atol=0.01)
+    torch.testing.assert_close(got["scores"], expected["scores"], rtol=1e-5, atol=1e-6)
+
+
+def test_detections_of_an_untrained_network_equal_torchvisions():
+    torch.manual_seed(0)
+    output = SSDOutput(torch.randn(2, 8732, 4), torch.randn(2, 8732, 6).double().float())
+    for got, expected in zip(PostProcess(DEFAULT_BOXES)(output, SIZES.repeat(2, 1)), by_torchvision(output, 6), strict=True):
+        torch.testing.assert_close(got["scores"], expected["scores"], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(got["boxes"], expected["boxes"], rtol=0, atol=0.01)
+
+
+def test_an_image_gets_the_same_detections_alone_and_in_a_batch():
+    outputs = [realistic_output(11, n, seed=n) for n in (5, 60, 1)]
+    outputs.append(SSDOutput(torch.zeros(1, 8732, 4), torch.zeros(1, 8732, 11).index_fill(2, torch.tensor(0), 99.0)))
+    batch = SSDOutput(*(torch.cat(parts) for parts in zip(*outputs, strict=True)))
+    together = PostProcess(DEFAULT_BOXES)(batch, SIZES.repeat(4, 1))
+    for output, detections in zip(outputs, together, strict=True):
+        alone = PostProcess(DEFAULT_BOXES)(output, SIZES)[0]
+        for key in ("boxes", "scores", "labels"):
+            assert torch.equal(alone[key], detections[key]), key
+    assert together[3]["boxes"].shape == (0, 4)
+
+
+def test_looking_at_few_candidates_first_changes_nothing(monkeypatch):
+    output = realistic_output(21, 100, seed=1)
+    expected = PostProcess(DEFAULT_BOXES)(output, SIZES)[0]
+    for first in (1, 30, 10**6):
+        monkeypatch.setattr("ssdnorm.models.post_process._FIRST_CANDIDATES", first)
+        got = PostProcess(DEFAULT_BOXES)(output, SIZES)[0]
+        for key in ("boxes", "scores", "labels"):
+            assert torch.equal(got[key], expected[key]), key
+
+
+def two_boxes(iou_is_high: bool, classes: tuple[int, int]) -> SSDOutput:
+    """Boxes 0 and 1 of four default boxes score .9 and .8; the rest is background."""
+    default = torch.tensor([[0.3, 0.3, 0.2, 0.2], [0.3, 0.31, 0.2, 0.2], [0.7, 0.7, 0.2, 0.2], [0.7, 0.3, 0.2, 0.2]])
+    second = 1 if iou_is_high else 2
+    logits = torch.zeros(1, 4, 3)
+    logits[..., 0] = 20
+    for place, label, score in ((0, classes[0], 0.9), (second, classes[1], 0.8)):
+        logits[0, place] = torch.tensor([0.0, -20.0, -20.0])
+        logits[0, place, label] = torch.tensor(score / (1 - score)).log()
+    return default, SSDOutput(torch.zeros(1, 4, 4), logits)
+
+
+@pytest.mark.parametrize(
+    ("iou_is_high", "classes", "expected"),
+    [(True, (1, 1), [0.9]), (True, (1, 2), [0.9, 0.8]), (False, (1, 1), [0.9, 0.8])],
+)
+def test_only_overlapping_boxes_of_one_class_suppress_each_other(iou_is_high, classes, expected):
+    default, output = two_boxes(iou_is_high, classes)
+    detections = PostProcess(default)(output, SIZES)[0]
+    assert detections["scores"].tolist() == pytest.approx(expected, abs=1e-5)
+    assert detections["labels"].tolist() == list(classes)[: len(expected)]
+
+
+def test_boxes_are_in_pixels_of_the_original_image_and_inside_it():
+    default = torch.tensor([[0.95, 0.5, 0.2, 0.5]])
+    output = SSDOutput(torch.zeros(1, 1, 4), torch.tensor([[[0.0, 5.0]]]))
+    boxes = PostProcess(default)(output, torch.tensor([[200, 400]]))[0]["boxes"]
+    torch.testing.assert_close(boxes, torch.tensor([[0.85 * 400, 50.0, 400.0, 150.0]]))
+
+
+def test_top_k_limits_each_class_and_max_detections_each_image():
+    grid = torch.tensor([[0.1 * x, 0.1 * y, 0.05, 0.05] for x in range(1, 10) for y in range(1, 10)])
+    logits = torch.stack((torch.zeros(81), torch.linspace(2, 3, 81), torch.linspace(1, 2, 81)), dim=1)[None]
+    output = SSDOutput(torch.zeros(1, 81, 4), logits)
+    labels = PostProcess(grid, top_k=7)(output, SIZES)[0]["labels"]
+    assert labels.bincount().tolist() == [0, 7, 7]
+    scores = PostProcess(grid, max_detections=5)(output, SIZES)[0]["scores"]
+    assert len(scores) == 5
+    assert scores.tolist() == sorted(scores.tolist(), reverse=True)
+
+
+def test_a_score_must_exceed_the_threshold():
+    default = torch.tensor([[0.5, 0.5, 0.2, 0.2]])
+    output = SSDOutput(torch.zeros(1, 1, 4), torch.zeros(1, 1, 2))  # score one half
+    assert len(PostProcess(default, score_threshold=0.5)(output, SIZES)[0]["scores"]) == 0
+    assert len(PostProcess(default, score_threshold=0.49)(output, SIZES)[0]["scores"]) == 1
+    assert len(PostProcess(default, score_threshold=0.0)(output, SIZES)[0]["scores"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"score_threshold": 1.0}, r"post_process.score_threshold: must lie in \[0, 1\); got 1.0"),
+        ({"nms_threshold": -0.1}, r"post_process.nms_threshold: must lie in \[0, 1\]; got -0.1"),
+        ({"top_k": 0}, r"post_process.top_k: must be 1 or more; got 0"),
+        ({"max_detections": 0}, r"post_process.max_detections: must be 1 or more; got 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(option, message):
+    with pytest.raises(ValueError, match=message):
+        PostProcess(DEFAULT_BOXES, **option)

@@ -1,0 +1,167 @@
+"""The networks: published counts, shapes, taps, and what is refused."""
+
+import pytest
+import torch
+from torch import nn
+
+from ssdnorm import SSD, ssd300_vgg16, ssd512_vgg16
+from ssdnorm.models.head import MultiboxHead
+
+TAPS = ["conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2"]
+
+
+def tiny(**changes) -> SSD:
+    return ssd300_vgg16(4, **{"width": 0.02, "dropout": 0, **changes})
+
+
+@pytest.mark.parametrize(("num_classes", "count"), [(21, 26_285_486), (81, 34_305_206), (91, 35_641_826)])
+def test_the_number_of_parameters_is_torchvisions(num_classes, count):
+    with torch.device("meta"):
+        assert sum(p.numel() for p in ssd300_vgg16(num_classes).parameters()) == count
+
+
+def test_taps_have_the_papers_names_channels_and_sizes():
+    model = tiny(tap_norms={})
+    taps = model.features(torch.zeros(1, 3, 300, 300))
+    assert list(taps) == TAPS
+    assert [tuple(x.shape[-2:]) for x in taps.values()] == [(g, g) for g in (38, 19, 10, 5, 3, 1)]
+    with torch.device("meta"):
+        assert ssd300_vgg16(21).features.out_channels == [512, 1024, 512, 256, 256, 256]
+
+
+def test_ssd512_has_seven_taps_and_24564_boxes():
+    output = ssd512_vgg16(3, width=0.02)(torch.zeros(2, 3, 512, 512, dtype=torch.uint8))
+    assert output.locs.shape == (2, 24564, 4)
+    assert output.logits.shape == (2, 24564, 3)
+
+
+def test_bytes_and_floats_give_the_same_output():
+    model = tiny().eval()
+    images = torch.randint(0, 256, (2, 3, 300, 300), dtype=torch.uint8)
+    torch.testing.assert_close(model(images).logits, model(images / 255).logits)
+
+
+def test_input_statistics_are_applied_per_channel_and_saved():
+    model = tiny()
+    model.set_input_statistics((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    pixel = model.normalize(torch.tensor([0.4, 0.5, 0.9]).view(1, 3, 1, 1)).flatten().tolist()
+    assert pixel == pytest.approx([0.3 / 0.5, 0.3 / 0.6, 0.6 / 0.7])
+    assert {"image_mean", "image_std"} <= set(model.state_dict())
+    assert "default_boxes" not in model.state_dict()
+
+
+def test_memory_format_does_not_change_the_output():
+    model = tiny().eval()
+    images = torch.rand(2, 3, 300, 300)
+    expected = model(images)
+    got = model.to(memory_format=torch.channels_last)(images.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(got.locs, expected.locs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(got.logits, expected.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_the_head_orders_rows_cells_boxes_and_then_classes():
+    head = MultiboxHead({"a": 1}, [2], num_classes=3)
+    with torch.no_grad():
+        for convs, width in ((head.locs, 4), (head.logits, 3)):
+            convs["a"].weight.zero_()
+            convs["a"].weight[:, 0, 1, 1] = 1.0  # copies the cell's value ...
+            convs["a"].bias.copy_(1000.0 * torch.arange(2 * width))  # ... and marks box and class
+    x = torch.arange(6.0).view(1, 1, 2, 3)
+    output = head({"a": x})
+    for values, width in ((output.locs, 4), (output.logits, 3)):
+        expected = torch.tensor([[[cell + 1000.0 * (box * width + i) for i in range(width)]] for cell in range(6) for box in range(2)])
+        assert torch.equal(values, expected.view(1, 12, width))
+
+
+def test_the_fc7_tap_is_taken_before_the_dropout_and_the_extras_after_it():
+    torch.manual_seed(0)
+    model = tiny(dropout={"fc6": 0, "fc7": 0.9}, tap_norms={}).train()
+    seen = {}
+    model.features.extras.register_forward_pre_hook(lambda _, args: seen.update(x=args[0]))
+    tap = model.features(torch.rand(1, 3, 300, 300))["fc7"]
+    dropped = seen["x"] == 0
+    assert 0.8 < dropped.float().mean() < 1
+    assert (tap[dropped] != 0).any()
+    torch.testing.assert_close(seen["x"][~dropped], tap[~dropped] / 0.1)
+
+
+def test_dropout_zero_leaves_no_dropout_behind_and_one_half_leaves_two():
+    for dropout, count in ((0, 0), (0.5, 2), ({"fc6": 0.3}, 1)):
+        model = tiny(dropout=dropout)
+        assert sum(isinstance(m, nn.Dropout) for m in model.modules()) == count
+
+
+@pytest.mark.parametrize("norm", ["none", "batch_norm", "frozen_batch_norm", "l2_norm"])
+def test_a_weight_has_one_name_and_one_initial_value_under_every_norm(norm):
+    plain, other = tiny(), tiny(backbone_norm=norm, extras_norm=norm, tap_norms={"fc7": norm})
+    shared = [name for name, _ in plain.named_parameters() if "conv.weight" in name or "head." in name]
+    assert len(shared) == 23 + 24
+    state = other.state_dict()
+    for name in shared:
+        assert torch.equal(plain.state_dict()[name], state[name]), name
+
+
+def test_initial_weights_depend_on_the_seed_and_differ_between_layers():
+    weights = [tiny(seed=seed).state_dict()["features.backbone.conv5_1.conv.weight"] for seed in (0, 0, 1)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert not torch.equal(weights[0], tiny().state_dict()["features.backbone.conv5_2.conv.weight"])
+
+
+def test_initial_weights_have_the_spread_of_he_and_of_glorot():
+    state = ssd300_vgg16(4, width=0.25).state_dict()
+    fc6 = state["features.backbone.fc6.conv.weight"]
+    assert fc6.std().item() == pytest.approx((2 / (fc6.shape[1] * 9)) ** 0.5, rel=0.02)
+    extra = state["features.extras.conv8_2.conv.weight"]
+    assert extra.abs().max().item() == pytest.approx((6 / (9 * (extra.shape[0] + extra.shape[1]))) ** 0.5, rel=0.02)
+    assert state["features.backbone.fc6.conv.bias"].abs().max() == 0
+
+
+def test_a_tap_that_does_not_exist_is_refused_with_the_nearest_guess():
+    with pytest.raises(ValueError, match=r"norm.taps: unknown tap 'conv4_4'; choose one of: .* Did you mean 'conv4_3'"):
+        tiny(tap_norms={"conv4_4": "l2_norm"})
+
+
+def test_default_boxes_of_another_grid_are_refused_at_build_time():
+    with pytest.raises(ValueError, match=r"default boxes for 7 taps do not fit the 6 taps"):
+        tiny(default_boxes="ssd512_voc")
+
+
+def test_features_that_round_the_pool_down_are_refused_at_build_time():
+    class Features(nn.Module):
+        tap_channels = dict.fromkeys(TAPS, 1)
+
+        def forward(self, images):
+            return {name: images[:, :1, :g, :g] for name, g in zip(TAPS, (37, 18, 9, 5, 3, 1), strict=True)}
+
+    with pytest.raises(ValueError, match=r"grids \[\(38, 38\).* do not fit the features' maps \{'conv4_3': \(37, 37\)"):
+        SSD(Features(), "ssd300_voc", 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dropout": 1.0}, r"model.dropout: fc6: must lie in \[0, 1\); got 1.0"),
+        ({"dropout": {"fc8": 0.5}}, r"model.dropout: unknown layer 'fc8'; choose one of: fc6, fc7"),
+        ({"width": 0}, r"model.width: must be above 0; got 0"),
+        ({"backbone_norm": "batchnorm"}, r"norm.backbone: unknown norm 'batchnorm'.*Did you mean 'batch_norm'"),
+        ({"default_boxes": "ssd300"}, r"model.default_boxes: unknown default boxes 'ssd300'"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**changes)
+
+
+def test_images_of_another_size_or_type_are_refused():
+    with pytest.raises(ValueError, match=r"SSD expects images \(B, 3, 300, 300\); got \(1, 3, 512, 512\)"):
+        tiny()(torch.zeros(1, 3, 512, 512))
+    with pytest.raises(ValueError, match=r"uint8 images, or floats in \[0, 1\]; got torch.int64"):
+        tiny()(torch.zeros(1, 3, 300, 300, dtype=torch.int64))
+
+
+def test_pool5_keeps_the_size_and_fc6_looks_six_cells_away():
+    backbone = tiny().features.backbone
+    assert backbone.fc6.conv.dilation == (6, 6)
+    assert backbone.fc6.conv.padding == (6, 6)
+    assert backbone.fc7.conv.kernel_size == (1, 1)
