@@ -262,7 +262,7 @@ def config_from_mapping(content: Mapping[str, Any], *, where: str) -> Config:
     parser.add_class_arguments(Config, as_group=False)
     try:
         parsed = parser.parse_object(dict(content))
-        config = Config(**vars(parser.instantiate_classes(parsed)))
+        config = Config(**vars(parser.instantiate(parsed)))
     except Exception as error:  # jsonargparse raises its own, argparse's and Python's
         raise ValueError(f"{where}: {_one_line(error)}") from error
     config.norm.taps = _plain(config.norm.taps)
