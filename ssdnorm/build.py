@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -58,13 +59,7 @@ def build_model(config: Config, num_classes: int) -> SSD:
 def check_model(config: Config) -> None:
     """Refuse a model that cannot be built, in a moment: without memory, weights or data."""
     with torch.device("meta"):
-        build_model(_without_weights(config), 2)
-
-
-def _without_weights(config: Config) -> Config:
-    from dataclasses import replace
-
-    return replace(config, model=replace(config.model, weights=None))
+        build_model(replace(config, model=replace(config.model, weights=None)), 2)
 
 
 def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | None = None) -> DetectionDataset:

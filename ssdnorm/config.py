@@ -250,13 +250,20 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
-    _check_keys(content, Config, str(path))
     changes = parse_overrides(overrides)
-    return config_from_mapping(_merge(content, changes), where=f"{path} and the command line" if changes else str(path))
+    config = config_from_mapping(content, where=str(path), complete=not changes)
+    if changes:
+        config = config_from_mapping(_merge(config_to_mapping(config), changes), where=f"{path} and the command line")
+    return config
 
 
-def config_from_mapping(content: Mapping[str, Any], *, where: str) -> Config:
-    """A config out of nested mappings, checked; see :func:`read_config`."""
+def config_from_mapping(content: Mapping[str, Any], *, where: str, complete: bool = True) -> Config:
+    """A config out of nested mappings, checked; see :func:`read_config`.
+
+    Args:
+        where: what messages start with.
+        complete: check what keys mean together, too; not while some are still to be overridden.
+    """
     _check_keys(content, Config, where)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Config, as_group=False)
@@ -266,7 +273,8 @@ def config_from_mapping(content: Mapping[str, Any], *, where: str) -> Config:
     except Exception as error:  # jsonargparse raises its own, argparse's and Python's
         raise ValueError(f"{where}: {_one_line(error)}") from error
     config.norm.taps = _plain(config.norm.taps)
-    _check_values(config, where)
+    if complete:
+        _check_values(config, where)
     return config
 
 

@@ -39,3 +39,15 @@ def draw_boxes(image: np.ndarray, boxes_px: Any, captions: Sequence[str], labels
         canvas.rectangle((x, y, x + width, y + height), fill=color)
         canvas.text((x + 2 - left, y + 2 - top), caption, fill="black", font=font)
     return picture
+
+
+def contact_sheet(pictures: Sequence[Image.Image], *, columns: int = 4, side: int = 320) -> Image.Image:
+    """Small copies of pictures side by side, in rows."""
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * side, rows * side), "white")
+    for i, picture in enumerate(pictures):
+        small = picture.copy()
+        small.thumbnail((side - 8, side - 8))
+        left, top = i % columns * side, i // columns * side
+        sheet.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))
+    return sheet

@@ -1,5 +1,6 @@
 """The config: every file of configs/, every kind of mistake."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,7 @@ def test_every_config_is_complete_and_builds(path):
     config = read_config(path)
     check_model(config)
     with torch.device("meta"):
-        config.model.weights = None
-        assert build_model(config, 4).spec.num_boxes in (8732, 24564)
+        assert build_model(replace(config, model=replace(config.model, weights=None)), 4).spec.num_boxes in (8732, 24564)
     written = yaml.safe_load(path.read_text())
     complete = config_to_mapping(config)
     missing = [key for key in differing_keys(written, complete) if not key.startswith("data.") or key == "data"]
@@ -59,7 +59,7 @@ def test_numbers_in_yaml_may_be_written_with_an_exponent(file):
 
 def test_an_override_of_one_tap_keeps_the_others(file):
     config = read_config(file, ["--norm.taps.fc7", "batch_norm"])
-    assert config.norm.taps == {"fc7": "batch_norm"} | {"conv4_3": "l2_norm"} or config.norm.taps == {"fc7": "batch_norm"}
+    assert config.norm.taps == {"conv4_3": "l2_norm", "fc7": "batch_norm"}
 
 
 def test_a_norm_with_options_replaces_the_other_norms_options(file):

@@ -13,12 +13,15 @@ import textwrap
 import typing
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from docstring_parser import parse as parse_docstring
 
 from ssdnorm.build import build_dataset, build_model, build_training, check_model, loop_settings
 from ssdnorm.config import Config, config_to_mapping, config_to_yaml, differing_keys, read_config
+from ssdnorm.data.dataset import DetectionDataset
+from ssdnorm.drawing import contact_sheet, draw_boxes
 from ssdnorm.engine.optimizer import describe_groups, groups_table
 from ssdnorm.engine.run import train, write_text
 from ssdnorm.models.checkpoint import save_checkpoint
@@ -26,6 +29,9 @@ from ssdnorm.models.checkpoint import save_checkpoint
 HELP = "train a detector into a run folder"
 
 log = logging.getLogger("ssdnorm.train")
+
+_PICTURES = 12
+_DRAWN_SCORE = 0.4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,8 +78,26 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
             "class_names": list(train_set.class_names),
         },
     )
+    pictures = _draw_some(test_set, result.detections, output / "pictures")
     print(result.table)
-    print(f"\nrun folder: {output}")
+    print(f"\nrun folder: {output}\npictures: {pictures}")
+
+
+def _draw_some(dataset: DetectionDataset, detections: list[dict[str, Any]], folder: Path) -> Path:
+    """Pictures of the first test images with what was found on them; the path of one sheet with all of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    label_of = {category: label for label, category in enumerate(dataset.category_ids, 1)}
+    pictures = []
+    for i in range(min(_PICTURES, len(dataset))):
+        found = [d for d in detections if d["image_id"] == dataset.image_id(i) and d["score"] > _DRAWN_SCORE]
+        labels = [label_of[d["category_id"]] for d in found]
+        boxes = [(x, y, x + w, y + h) for x, y, w, h in (d["bbox"] for d in found)]
+        captions = [f"{dataset.class_names[c - 1]} {d['score']:.2f}" for c, d in zip(labels, found, strict=True)]
+        picture = draw_boxes(dataset.load_image(i), boxes, captions, labels)
+        picture.save(folder / f"{i:03d}_{Path(dataset.image_name(i)).stem}.png")
+        pictures.append(picture)
+    contact_sheet(pictures).save(folder / "sheet.png")
+    return folder / "sheet.png"
 
 
 def check_model_at(path: Path, config: Config) -> None:

@@ -1,0 +1,35 @@
+# `make demo` and `make test` do all the set-up: each makes .venv when it is missing or older than pyproject.toml.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: demo test slow check format clean
+
+demo: $(READY)
+	@test ! -e runs/demo || { echo "runs/demo is there already; 'make clean' removes it"; exit 2; }
+	$(RUN) scripts/train.py --config configs/quickstart.yaml --output runs/demo
+
+test: $(READY)
+	$(RUN) -m pytest
+
+slow: $(READY)
+	$(RUN) -m pytest -m slow
+
+check: $(READY)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+format: $(READY)
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean:
+	rm -rf $(VENV) runs/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
