@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 from docstring_parser import parse as parse_docstring
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from ssdnorm.build import build_dataset, build_model, build_training, check_model, loop_settings
 from ssdnorm.config import Config, config_to_mapping, config_to_yaml, differing_keys, read_config
@@ -47,7 +48,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     config = read_config(arguments.config, rest)
     output: Path = arguments.output
     check_model_at(arguments.config, config)
-    if _finished_or_checked(output, config, resume=arguments.resume):
+    first = rank_zero_only.rank in (0, None)  # the other processes of a run find what this one leaves
+    if first and _finished_or_checked(output, config, resume=arguments.resume):
         log.info("%s: this run is finished; its numbers are in %s", output, output / "result.json")
         return
 
@@ -57,12 +59,11 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     module = build_training(config, model, train_set=train_set, test_set=test_set)
     groups = describe_groups(module.make_optimizer(model))  # type: ignore[arg-type]
 
-    write_text(output / "config.yaml", config_to_yaml(config))
-    log.info(
-        "%d images to train on, %d to test on, %d classes: %s",
-        *(len(train_set), len(test_set), len(train_set.class_names), ", ".join(train_set.class_names)),
-    )
-    log.info("%s", groups_table(groups))
+    if first:
+        write_text(output / "config.yaml", config_to_yaml(config))
+        names = ", ".join(train_set.class_names)
+        log.info("%d images to train on, %d to test on; classes: %s", len(train_set), len(test_set), names)
+        log.info("%s", groups_table(groups))
     result = train(
         module,
         loop_settings(config, len(train_set)),
@@ -78,6 +79,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
             "class_names": list(train_set.class_names),
         },
     )
+    if not first:
+        return
     pictures = _draw_some(test_set, result.detections, output / "pictures")
     print(result.table)
     print(f"\nrun folder: {output}\npictures: {pictures}")

@@ -35,7 +35,7 @@ class MetricsFile(pl.Callback):
         self.epochs_per_step = images_per_step / images_per_epoch
         self._last_written = -1
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the file, or cut it back to the step of the checkpoint."""
         if not trainer.is_global_zero:
             return

@@ -76,9 +76,10 @@ def train(
         ),
     )
     with _quiet():
-        trainer.fit(module, ckpt_path=str(checkpoint) if resume and checkpoint.exists() else None, weights_only=True)
-        if trainer.interrupted or trainer.global_step < settings.max_steps:
-            raise KeyboardInterrupt
+        try:
+            trainer.fit(module, ckpt_path=str(checkpoint) if resume and checkpoint.exists() else None, weights_only=True)
+        except SystemExit as error:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from error
         if module.last_evaluation is None or module.last_evaluation[0] != settings.max_steps:
             trainer.validate(module, verbose=False)
     assert module.last_evaluation is not None
