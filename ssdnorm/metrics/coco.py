@@ -108,7 +108,7 @@ def evaluate_coco(
         >>> [round(result.metrics[key], 2) for key in ("AP", "AP50", "APs")]
         [0.7, 1.0, -1.0]
     """
-    thresholds, limits = _checked_options(backend, iou_thresholds, max_detections)
+    thresholds, limits = check_options(backend, iou_thresholds, max_detections)
     truth = ground_truth_arrays(ground_truth)
     found = detection_arrays(detections, truth)
     matches = None
@@ -164,7 +164,7 @@ class CocoMetric:
         iou_thresholds: Sequence[float] | None = None,
         max_detections: Sequence[int] = (1, 10, 100),
     ) -> None:
-        _checked_options(backend, iou_thresholds, max_detections)
+        check_options(backend, iou_thresholds, max_detections)
         self.backend = backend
         self.iou_thresholds = iou_thresholds
         self.max_detections = tuple(max_detections)
@@ -198,9 +198,14 @@ class CocoMetric:
         self._collected = Collected(self.names, "CocoMetric")
 
 
-def _checked_options(
+def check_options(
     backend: str, iou_thresholds: Sequence[float] | None, max_detections: Sequence[int]
 ) -> tuple[np.ndarray, tuple[int, ...]]:
+    """The options of ``evaluate_coco`` as it uses them, so that bad ones can be refused before long work.
+
+    Raises:
+        ValueError: an unknown backend; thresholds or limits that are not allowed.
+    """
     if backend not in BACKENDS:
         near = difflib.get_close_matches(str(backend), BACKENDS, 1)
         guess = f" Did you mean {near[0]!r}?" if near else ""

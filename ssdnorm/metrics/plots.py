@@ -15,6 +15,7 @@ from ssdnorm.metrics.coco import CocoResult
 from ssdnorm.metrics.drawing import KIND_COLOURS
 from ssdnorm.metrics.errors import KINDS, ErrorBreakdown
 from ssdnorm.metrics.precision_recall import RECALLS
+from ssdnorm.metrics.whole_files import replaced_file
 
 _BLUE, _LIGHT_BLUE, _GREY = "#0072b2", "#9ecae1", "#666666"
 _MOST_CLASSES = 40
@@ -105,9 +106,11 @@ def write_report(
     for name, figure in figures.items():
         for suffix in formats:
             paths.append(folder / f"{name}.{suffix}")
-            figure.savefig(paths[-1], dpi=150)
+            with replaced_file(paths[-1]) as unfinished:
+                figure.savefig(unfinished, dpi=150)
     paths.append(folder / "evaluation.json")
-    paths[-1].write_text(json.dumps(_numbers(result, breakdown, intervals), indent=2) + "\n", encoding="utf-8")
+    with replaced_file(paths[-1]) as unfinished:
+        unfinished.write_text(json.dumps(_numbers(result, breakdown, intervals), indent=2) + "\n", encoding="utf-8")
     return paths
 
 

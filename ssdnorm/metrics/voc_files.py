@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
+from ssdnorm.metrics.whole_files import replaced_file
 
 PREFIX = "comp4_det_test_"
 
@@ -44,7 +45,8 @@ def write_voc_detections(
         rows = zip(mine.image.tolist(), mine.scores.tolist(), *_columns(x + 1, y + 1, x + w, y + h), strict=True)
         paths.append(folder / f"{prefix}{name}.txt")
         lines = [f"{stems[image]} " + " ".join(map(repr, numbers)) + "\n" for image, *numbers in rows]
-        paths[-1].write_text("".join(lines), encoding="utf-8")
+        with replaced_file(paths[-1]) as unfinished:
+            unfinished.write_text("".join(lines), encoding="utf-8")
     return paths
 
 
