@@ -1,57 +1,244 @@
-"""Evaluate a run with COCO's and VOC's metrics: python scripts/evaluate.py --run runs/quickstart"""
+"""Evaluate detections with COCO's and VOC's metrics: from a run, from weights, or from a file of detections.
+
+  evaluate.py --run runs/x
+  evaluate.py --checkpoint model.safetensors --config configs/x.yaml --output out
+  evaluate.py --checkpoint model.safetensors --annotations VOC2007 --split test --output out
+  evaluate.py --detections dets.json --annotations instances.json
+  evaluate.py --detections results/ --annotations VOC2007 --split test --metric voc07
+
+A data set in either format can be evaluated with either metric. With --run, --checkpoint and --detections with
+--config, every key of the config can be set, e.g. --data.test.split val or --runtime.devices 1.
+"""
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from ssdnorm.build import build_dataset, build_training, load_detector, loop_settings
-from ssdnorm.config import read_config
-from ssdnorm.engine.run import evaluate, provenance, write_json
+from ssdnorm.cli.evaluate_report import ReportOptions, write_evaluation
+from ssdnorm.cli.evaluate_sources import evaluate_files, evaluate_weights
+from ssdnorm.engine.evaluation import METRICS, EvaluationOptions
+from ssdnorm.metrics.coco import BACKENDS
 
-HELP = "evaluate a run or a checkpoint"
+HELP = "evaluate a run, a checkpoint or a file of detections"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", type=Path, help="a run folder: its config, its weights, its test set")
-    source.add_argument("--checkpoint", type=Path, help="weights, with --config for the data")
-    parser.add_argument("--config", type=Path, help="whose data.test is evaluated on; with --checkpoint")
-    parser.add_argument("--output", type=Path, help="folder for result.json and detections.json; default: RUN/evaluation")
+    source = parser.add_argument_group("what is evaluated (one of)")
+    source.add_argument("--run", type=Path, help="a run folder: its weights on its test set")
+    source.add_argument("--checkpoint", type=Path, help="weights; with --config or --annotations for the data")
+    source.add_argument(
+        "--detections",
+        type=Path,
+        metavar="PATH",
+        help="a COCO result file (.json), or a folder with the VOC devkit's comp4_det_test_<class>.txt",
+    )
+    truth = parser.add_argument_group("ground truth")
+    truth.add_argument("--config", type=Path, help="whose data.test is evaluated on")
+    truth.add_argument(
+        "--annotations",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="instead: a COCO instances file (.json), or a VOC folder (Annotations, JPEGImages, ImageSets), or several",
+    )
+    truth.add_argument("--split", nargs="+", help="list of a VOC folder, e.g. test; one for all folders or one each")
+    truth.add_argument("--images", type=Path, metavar="FOLDER", help="with the images of a COCO instances file")
+    metric = parser.add_argument_group("metrics")
+    metric.add_argument(
+        "--metric",
+        nargs="+",
+        metavar="NAME",
+        help="coco, voc07 (11-point mAP), voc (all-point mAP); several allowed; default: all",
+    )
+    metric.add_argument("--backend", help=f"of COCO's metric: {', '.join(BACKENDS)}; default: {BACKENDS[0]}")
+    metric.add_argument(
+        "--iou-thresholds", type=float, nargs="+", metavar="IOU", help="of COCO's metric; default: .50 .55 … .95"
+    )
+    metric.add_argument(
+        "--max-detections",
+        type=int,
+        nargs="+",
+        metavar="NUM",
+        help="COCO's limits an image and class, rising; AP uses the last; default: 1 10 100",
+    )
+    metric.add_argument("--voc-iou", type=float, metavar="IOU", help="of VOC's metrics; default: 0.5")
+    more = parser.add_argument_group("how sure, and where it fails (COCO's metric, backend ssdnorm)")
+    more.add_argument(
+        "--bootstrap", type=int, metavar="N", help="95 %% intervals of AP and AP50 from N resamples, e.g. 1000"
+    )
+    more.add_argument(
+        "--against",
+        type=Path,
+        metavar="PATH",
+        help="other detections of the same images: the difference with its interval (1000 resamples, or --bootstrap)",
+    )
+    more.add_argument(
+        "--plots", action="store_true", help="OUTPUT/plots: precision-recall, classes, errors (PNG, SVG, JSON)"
+    )
+    more.add_argument(
+        "--show-worst",
+        type=int,
+        metavar="N",
+        help="OUTPUT/worst: the N images with the most errors, ground truth beside detections; needs the images",
+    )
+    more.add_argument(
+        "--show-above", type=float, metavar="SCORE", help="--show-worst looks at scores from here on; default: 0.3"
+    )
+    output = parser.add_argument_group("what is written")
+    output.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="for result.json and detections.json (the latter not if it was the input); default: RUN/evaluation; "
+        "with --detections nothing is written without it",
+    )
+    output.add_argument(
+        "--voc-dets", type=Path, metavar="FOLDER", help="write the devkit's comp4_det_test_<class>.txt there"
+    )
 
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
-    """Load, evaluate, write."""
+    """Check all options at once, evaluate, report."""
+    started = time.perf_counter()
+    check_sources(arguments)
+    options = evaluation_options(arguments)
+    report = report_options(arguments, options)
+    evaluate = evaluate_weights if arguments.detections is None else evaluate_files
+    evaluated = evaluate(arguments, rest, options)
+    if evaluated.main_process:
+        write_evaluation(evaluated, options, report, started=started)
+
+
+def check_sources(arguments: argparse.Namespace) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        ValueError: naming the option and what it needs.
+    """
+    given = [name for name in ("run", "checkpoint", "detections") if getattr(arguments, name) is not None]
+    if len(given) != 1:
+        got = " and ".join(f"--{name}" for name in given) or "none"
+        raise ValueError(f"give one of --run, --checkpoint, --detections; got {got}")
     if arguments.run is not None and arguments.config is not None:
         raise ValueError("--config: a run has its own config; give --checkpoint with --config instead")
-    if arguments.checkpoint is not None and (arguments.config is None or arguments.output is None):
-        raise ValueError("--checkpoint: needs --config, whose data.test is evaluated on, and --output")
-    folder = arguments.run
-    config_path = arguments.config if folder is None else folder / "config.yaml"
-    checkpoint = arguments.checkpoint if folder is None else folder / "checkpoints" / "model.safetensors"
-    output = arguments.output or folder / "evaluation"
-    config = read_config(config_path, rest)
-    detector = load_detector(checkpoint)
-    test_set = build_dataset(config, "test", class_names=detector.class_names)
-    if tuple(test_set.class_names) != detector.class_names:
-        raise ValueError(
-            f"{config_path}: data.class_names: the checkpoint's classes are {', '.join(detector.class_names)}; "
-            f"those of the data are {', '.join(test_set.class_names)}"
-        )
-    module = build_training(config, detector.model, train_set=None, test_set=test_set)
-    result = evaluate(module, loop_settings(config, len(test_set)), output)
-    write_json(output / "detections.json", result.detections)
-    write_json(
-        output / "result.json",
-        {
-            "metrics": result.metrics,
-            "per_class": result.per_class,
-            "checkpoint": str(checkpoint),
-            "images": len(test_set),
-            **provenance(),
-        },
+    if arguments.run is None and arguments.config is None and arguments.annotations is None:
+        raise ValueError(f"--{given[0]}: needs ground truth: --annotations (with --split for VOC), or --config")
+    if arguments.detections is not None and arguments.config is not None and arguments.annotations is not None:
+        raise ValueError("--config: with --detections, give --annotations or --config, not both")
+    if arguments.checkpoint is not None and arguments.output is None:
+        raise ValueError("--checkpoint: needs --output, a folder for result.json and detections.json")
+    _check_annotations(arguments)
+    output = output_folder(arguments)
+    for option, folder in (("--output", output), ("--voc-dets", arguments.voc_dets)):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise ValueError(f"{option}: {folder} is a file; a folder is needed")
+    if output is not None and (output / "config.yaml").exists():
+        raise ValueError(f"--output: {output} is a run folder, whose result.json would be lost; take another one")
+
+
+def _check_annotations(arguments: argparse.Namespace) -> None:
+    paths = arguments.annotations
+    if paths is None:
+        for option in ("split", "images"):
+            if getattr(arguments, option) is not None:
+                raise ValueError(f"--{option}: belongs to --annotations, which is not given")
+        return
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"--annotations: {path}: no such file or folder")
+    folders = [path.is_dir() for path in paths]
+    if all(folders):
+        if arguments.split is None:
+            lists = sorted(path.stem for path in (paths[0] / "ImageSets" / "Main").glob("*.txt"))
+            have = f"; it has: {', '.join(lists[:10])}" if lists else ""
+            raise ValueError(f"--annotations: {paths[0]} is a VOC folder, which needs --split{have}")
+        if arguments.images is not None:
+            raise ValueError("--images: a VOC folder has its own images; only a COCO instances file needs them")
+        return
+    if len(paths) > 1:
+        raise ValueError(f"--annotations: one COCO instances file, or VOC folders; got {', '.join(map(str, paths))}")
+    if arguments.split is not None:
+        raise ValueError(f"--split: belongs to VOC folders; {paths[0]} is a file")
+    if arguments.detections is None and arguments.images is None:
+        raise ValueError(f"--annotations: {paths[0]} needs --images, the folder of its images")
+    if arguments.detections is not None and arguments.images is not None and arguments.show_worst is None:
+        raise ValueError("--images: with --detections they are for --show-worst, which is not given")
+
+
+def output_folder(arguments: argparse.Namespace) -> Path | None:
+    """Where results go; None for nowhere."""
+    if arguments.output is None and arguments.run is not None:
+        return arguments.run / "evaluation"
+    return arguments.output
+
+
+def evaluation_options(arguments: argparse.Namespace) -> EvaluationOptions:
+    """Which numbers are asked for.
+
+    Raises:
+        ValueError: an option that is not allowed, or belongs to a metric that is not asked for.
+    """
+    metrics = tuple(dict.fromkeys(arguments.metric or METRICS))
+    belongs = {"backend": "coco", "iou_thresholds": "coco", "max_detections": "coco", "voc_iou": "voc"}
+    values: dict[str, Any] = {}
+    for name, metric in belongs.items():
+        value = getattr(arguments, name)
+        if value is None:
+            continue
+        if not any(asked.startswith(metric) for asked in metrics):
+            raise ValueError(f"--{name.replace('_', '-')}: belongs to --metric {metric}, which is not asked for")
+        values[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        options = EvaluationOptions(metrics, **values)
+    except ValueError as error:
+        name, colon, message = str(error).partition(":")
+        raise ValueError(f"--{name.replace('_', '-')}{colon}{message}") from error
+    if options.backend == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
+        raise ValueError("--backend: faster-coco-eval is not installed: pip install 'ssdnorm[fast-eval]'")
+    return options
+
+
+def report_options(arguments: argparse.Namespace, options: EvaluationOptions) -> ReportOptions:
+    """What is asked for beyond the numbers.
+
+    Raises:
+        ValueError: an option without what it stands on.
+    """
+    for option in ("bootstrap", "against", "plots", "show_worst"):
+        if getattr(arguments, option) in (None, False):
+            continue
+        name = f"--{option.replace('_', '-')}"
+        if "coco" not in options.metrics:
+            raise ValueError(f"{name}: stands on COCO's matching; add coco to --metric")
+        if options.backend != "ssdnorm":
+            raise ValueError(f"{name}: needs the matches of --backend ssdnorm; got {options.backend}")
+        if option in ("plots", "show_worst") and output_folder(arguments) is None:
+            raise ValueError(f"{name}: needs --output, the folder that the pictures go to")
+    for option in ("bootstrap", "show_worst"):
+        number = getattr(arguments, option)
+        if number is not None and number < 1:
+            raise ValueError(f"--{option.replace('_', '-')}: got {number}, allowed: whole numbers from 1")
+    if arguments.show_above is not None and arguments.show_worst is None:
+        raise ValueError("--show-above: belongs to --show-worst, which is not given")
+    if arguments.show_above is not None and not 0 <= arguments.show_above <= 1:
+        raise ValueError(f"--show-above: got {arguments.show_above}, allowed: a score from 0 to 1")
+    is_file = arguments.annotations is not None and arguments.annotations[0].is_file()
+    if arguments.show_worst is not None and is_file and arguments.images is None:
+        raise ValueError("--show-worst: needs --images, the folder with the images of the annotations")
+    if arguments.against is not None and not arguments.against.exists():
+        raise FileNotFoundError(f"--against: {arguments.against}: no such file or folder")
+    return ReportOptions(
+        output=output_folder(arguments),
+        voc_dets=arguments.voc_dets,
+        bootstrap=arguments.bootstrap,
+        against=arguments.against,
+        plots=arguments.plots,
+        show_worst=arguments.show_worst,
+        show_above=0.3 if arguments.show_above is None else arguments.show_above,
     )
-    print(result.table)
-    print(f"\nwritten: {output / 'result.json'}, {output / 'detections.json'}")

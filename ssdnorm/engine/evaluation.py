@@ -141,7 +141,9 @@ class Evaluator:
             ValueError: if images are missing.
         """
         if len(found) != len(self.image_ids):
-            raise ValueError(f"evaluation: detections for {len(found)} of the {len(self.image_ids)} images of the data set")
+            raise ValueError(
+                f"evaluation: detections for {len(found)} of the {len(self.image_ids)} images of the data set"
+            )
         places = sorted(found)
         rows = coco_results([found[i] for i in places], [self.image_ids[i] for i in places], self.category_ids)
         return evaluate_arrays(self.truth, detection_arrays(rows, self.truth), self.options, detections=rows)
