@@ -57,6 +57,11 @@ def draw_apart(
 ) -> Image.Image:
     """Two copies of an image side by side, ground truth drawn on the left one, detections on the right one.
 
+    Captions lie above all boxes, the last box's on top, and inside the picture.
+
+    Args:
+        title: a line above both.
+
     Shape:
         image ``(H, W, 3)`` or ``(H, W)`` uint8.
 
@@ -71,22 +76,28 @@ def draw_apart(
     picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC)
     size = max(11, min(picture.size) // 36)
     font = ImageFont.load_default(size)
-    bar, gap = 2 * size, max(4, size // 2)
+    line, gap = 2 * size, max(4, size // 2)
+    bar = line * (2 if title else 1)
     sheet = Image.new("RGB", (2 * picture.width + gap, picture.height + bar), "white")
+    words_pen = ImageDraw.Draw(sheet)
+    words_pen.text((gap, line // 2), title, fill="black", font=font, anchor="lm")
     for left, words, boxes in (
-        (0, f"ground truth ({len(ground_truth)})  {title}", ground_truth),
+        (0, f"ground truth ({len(ground_truth)})", ground_truth),
         (picture.width + gap, f"detections ({len(detections)})", detections),
     ):
         panel = picture.copy()
         pen = ImageDraw.Draw(panel)
         for box in boxes:
-            _draw_box(pen, box, scale, font, size, panel.width)
+            x1, y1, x2, y2 = (value * scale for value in box.box_px)
+            pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=box.colour, width=max(2, size // 6))
+        for box in boxes:
+            _write_caption(pen, box, scale, font, size, panel.width)
         sheet.paste(panel, (left, bar))
-        ImageDraw.Draw(sheet).text((left + gap, bar // 2), words, fill="black", font=font, anchor="lm")
+        words_pen.text((left + gap, bar - line // 2), words, fill="black", font=font, anchor="lm")
     return sheet
 
 
-def _draw_box(
+def _write_caption(
     pen: ImageDraw.ImageDraw,
     box: DrawnBox,
     scale: int,
@@ -94,11 +105,10 @@ def _draw_box(
     size: int,
     width: int,
 ) -> None:
-    x1, y1, x2, y2 = (value * scale for value in box.box_px)
-    pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=box.colour, width=max(2, size // 6))
+    x1, y1 = box.box_px[0] * scale, box.box_px[1] * scale
     length = pen.textlength(box.caption, font=font) + 4
     left = max(0.0, min(x1, width - length))
-    top = y1 - size - 3 if y1 >= size + 3 else y1
+    top = y1 - size - 3 if y1 >= size + 3 else max(0.0, y1)
     pen.rectangle((left, top, left + length, top + size + 3), fill=box.colour)
     pen.text((left + 2, top + 1), box.caption, fill="white", font=font)
 

@@ -56,6 +56,8 @@ def plot_classes(result: CocoResult) -> Figure:
     axes.set(xlim=(0, 1.08), ylim=(len(rows) - 0.4, -0.6), xlabel="average precision")
     note = f" ({left_out} classes in between left out)" if left_out > 0 else ""
     axes.set_title(f"Classes, best first{note}", loc="left")
+    if left_out > 0:
+        axes.axhline(_MOST_CLASSES / 2 - 0.5, color=_GREY, linewidth=1, linestyle="--")
     axes.legend(frameon=False, loc="lower right", fontsize=8)
     _plain(axes)
     axes.grid(False, axis="y")
