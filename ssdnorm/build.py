@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,23 +28,35 @@ from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_sgd
 from ssdnorm.engine.run import LoopSettings
 from ssdnorm.layers.norm_parameters import norm_parameters
 from ssdnorm.losses.multibox_loss import MultiboxLoss
-from ssdnorm.models.checkpoint import read_checkpoint
+from ssdnorm.models.checkpoint import Checkpoint
 from ssdnorm.models.detector import Detector
+from ssdnorm.models.foreign import read_any_checkpoint
 from ssdnorm.models.post_process import PostProcess
 from ssdnorm.models.ssd import SSD, ssd300_vgg16, ssd512_vgg16
+from ssdnorm.models.transfer import transfer_weights
+
+log = logging.getLogger("ssdnorm.build")
 
 MODELS = {"ssd300_vgg16": ssd300_vgg16, "ssd512_vgg16": ssd512_vgg16}
 
 
-def build_model(config: Config, num_classes: int) -> SSD:
+def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] | None = None) -> SSD:
     """The network, with drawn or pretrained initial weights.
 
+    Args:
+        class_names: of the data, against which those of ``model.checkpoint`` are checked where its head is kept.
+
     Raises:
+        FileNotFoundError: if ``model.checkpoint`` does not exist.
         ValueError: for a norm, tap, option, group count, default boxes or weights that cannot be honoured.
     """
     model, norm = config.model, config.norm
-    boxes = {} if model.default_boxes is None else {"default_boxes": model.default_boxes}
-    return MODELS[model.name](
+    boxes: dict[str, object] = {} if model.default_boxes is None else {"default_boxes": model.default_boxes}
+    checkpoint = None
+    if model.checkpoint is not None:
+        checkpoint = read_any_checkpoint(Path(model.checkpoint))
+        boxes = boxes or {"default_boxes": default_box_spec(checkpoint.model["default_boxes"])}
+    built = MODELS[model.name](
         num_classes,
         backbone_norm=norm.backbone,
         extras_norm=norm.extras,
@@ -54,12 +67,17 @@ def build_model(config: Config, num_classes: int) -> SSD:
         seed=config.training.seed,
         **boxes,  # type: ignore[arg-type]
     )
+    if checkpoint is not None:
+        where = f"model.checkpoint: {model.checkpoint}"
+        for note in transfer_weights(checkpoint, built, head=model.head, class_names=class_names, where=where):
+            log.info("%s", note)
+    return built
 
 
 def check_model(config: Config) -> None:
     """Refuse a model that cannot be built, in a moment: without memory, weights or data."""
     with torch.device("meta"):
-        build_model(replace(config, model=replace(config.model, weights=None)), 2)
+        build_model(replace(config, model=replace(config.model, weights=None, checkpoint=None)), 2)
 
 
 def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | None = None) -> DetectionDataset:
@@ -196,22 +214,26 @@ def loop_settings(config: Config, images_per_epoch: int) -> LoopSettings:
 
 
 def load_detector(path: str | Path) -> Detector:
-    """A detector from a checkpoint of this library, in evaluation mode, with loss and post-processing.
+    """A detector from a checkpoint, in evaluation mode, with loss and post-processing.
 
     Args:
-        path: ``checkpoints/model.safetensors`` of a run, or a converted file.
+        path: ``checkpoints/model.safetensors`` of a run, a converted file, or a file of another system, which is
+            recognised by its keys: torchvision, amdegroot, lufficc, mmdetection 3, balancap, chainercv.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no checkpoint of this library, or damaged.
+        ValueError: if it is no checkpoint of a known system, damaged, or a pickle that wants to run code.
     """
-    checkpoint = read_checkpoint(Path(path))
+    return make_detector(read_any_checkpoint(Path(path)), where=str(path))
+
+
+def make_detector(checkpoint: Checkpoint, *, where: str = "checkpoint") -> Detector:
+    """The detector that a checkpoint holds, in evaluation mode."""
     arguments = dict(checkpoint.model)
     name = arguments.pop("name")
-    if isinstance(arguments.get("default_boxes"), dict):
-        arguments["default_boxes"] = default_box_spec(arguments["default_boxes"])
+    arguments["default_boxes"] = default_box_spec(arguments["default_boxes"])
     model = MODELS[name](**arguments)
-    checkpoint.load_into(model)
+    checkpoint.load_into(model, where=where)
     return Detector(
         model,
         MultiboxLoss(model.default_boxes),

@@ -40,6 +40,9 @@ class ModelConfig:
         dropout: probability of a zero after fc6 and fc7, or one each by name; the paper has 0.
         default_boxes: sizes of the default boxes; null takes the VOC sizes of the network.
         weights: ImageNet weights of the backbone, a torchvision name or a file; null draws them.
+        checkpoint: a whole SSD to fine-tune, of this library or another system; null starts without one. Norms that
+            it lacks keep their initial values; default_boxes: null takes its boxes.
+        head: keep loads the checkpoint's class outputs, which needs its classes; fresh draws them anew.
         compile: run the network through torch.compile.
     """
 
@@ -48,6 +51,8 @@ class ModelConfig:
     dropout: float | dict[str, float] = 0.5
     default_boxes: str | None = None
     weights: str | None = None
+    checkpoint: str | None = None
+    head: Literal["keep", "fresh"] = "keep"
     compile: bool = False
 
 
@@ -340,7 +345,9 @@ def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]
         old = merged.get(key)
         # a norm spec is replaced whole: the options of one norm mean nothing to another
         replaced = isinstance(value, Mapping) and "kind" in value
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) and not replaced else value
+        merged[key] = (
+            _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) and not replaced else value
+        )
     return merged
 
 
@@ -370,6 +377,10 @@ def _check_values(config: Config, where: str) -> None:
                 raise ValueError(f"{where}: data.{name}.{key}: needed by format {source.format}")
         if source.format == "shapes" and source.only is not None:
             raise ValueError(f"{where}: data.{name}.only: not a key of format shapes; give num_images")
+    if config.model.checkpoint is not None and config.model.weights is not None:
+        raise ValueError(f"{where}: model.weights: a checkpoint brings its backbone along; set one of the two to null")
+    if config.model.checkpoint is None and config.model.head == "fresh":
+        raise ValueError(f"{where}: model.head: fresh is about the head of model.checkpoint, which is null")
     optimizer, training, runtime = config.optimizer, config.training, config.runtime
     positive = {
         "model.width": config.model.width,

@@ -17,14 +17,13 @@ from typing import Any
 
 import yaml
 from docstring_parser import parse as parse_docstring
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from ssdnorm.build import build_dataset, build_model, build_training, check_model, loop_settings
 from ssdnorm.config import Config, config_to_mapping, config_to_yaml, differing_keys, read_config
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.drawing import contact_sheet, draw_boxes
 from ssdnorm.engine.optimizer import describe_groups, groups_table
-from ssdnorm.engine.run import train, write_text
+from ssdnorm.engine.run import is_first_process, train, write_text
 from ssdnorm.models.checkpoint import save_checkpoint
 
 HELP = "train a detector into a run folder"
@@ -48,14 +47,14 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     config = read_config(arguments.config, rest)
     output: Path = arguments.output
     check_model_at(arguments.config, config)
-    first = rank_zero_only.rank in (0, None)  # the other processes of a run find what this one leaves
+    first = is_first_process()  # the others of a run find what it leaves
     if first and _finished_or_checked(output, config, resume=arguments.resume):
         log.info("%s: this run is finished; its numbers are in %s", output, output / "result.json")
         return
 
     train_set = build_dataset(config, "train")
     test_set = build_dataset(config, "test", class_names=train_set.class_names)
-    model = build_model(config, 1 + len(train_set.class_names))
+    model = build_model(config, 1 + len(train_set.class_names), class_names=train_set.class_names)
     module = build_training(config, model, train_set=train_set, test_set=test_set)
     groups = describe_groups(module.make_optimizer(model))  # type: ignore[arg-type]
 
@@ -129,7 +128,9 @@ def _finished_or_checked(output: Path, config: Config, *, resume: bool) -> bool:
     before, now = yaml.safe_load(old.read_text(encoding="utf-8")), config_to_mapping(config)
     differences = [key for key in differing_keys(before, now) if not key.startswith("runtime.")]
     if differences:
-        raise ValueError(f"--resume: {old}: the run was started with another config; these keys differ: {', '.join(differences)}")
+        raise ValueError(
+            f"--resume: {old}: the run was started with another config; these keys differ: {', '.join(differences)}"
+        )
     return (output / "result.json").exists()
 
 
@@ -148,6 +149,8 @@ def _describe(kind: type, prefix: str = "--") -> str:
             continue
         value = getattr(default, field.name)
         name = str(field.type).replace("Literal", "").strip()
-        text = f"{prefix}{field.name} {name} (default {'null' if value is None else value}) {meanings.get(field.name, '')}"
+        text = (
+            f"{prefix}{field.name} {name} (default {'null' if value is None else value}) {meanings.get(field.name, '')}"
+        )
         lines.append(textwrap.fill(" ".join(text.split()), 110, initial_indent="  ", subsequent_indent="      "))
     return "\n".join(lines)

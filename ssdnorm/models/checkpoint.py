@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ssdnorm.models.key_report import report_mismatch
 from ssdnorm.models.ssd import SSD
 
 _FORMAT = "ssdnorm 1"
@@ -36,16 +37,17 @@ class Checkpoint:
     post_process: dict[str, Any] = field(default_factory=dict)
     antialias: bool = True
 
-    def load_into(self, model: SSD) -> None:
+    def load_into(self, model: SSD, *, where: str = "checkpoint") -> None:
         """Load the state, strictly.
 
         Raises:
-            ValueError: for missing, unexpected or wrongly shaped tensors.
+            ValueError: listing missing, unexpected and wrongly shaped tensors, with the likely reason.
         """
-        try:
-            model.load_state_dict(dict(self.state))
-        except RuntimeError as error:
-            raise ValueError(" ".join(str(error).split())) from error
+        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        got = {name: tuple(tensor.shape) for name, tensor in self.state.items()}
+        if problem := report_mismatch(expected, got, where=where):
+            raise ValueError(problem)
+        model.load_state_dict(dict(self.state))
 
 
 def save_checkpoint(
@@ -58,13 +60,20 @@ def save_checkpoint(
     """
     if model.arguments is None:
         raise ValueError("save_checkpoint: only a model made by ssd300_vgg16 or ssd512_vgg16 can be built again")
+    write_checkpoint(
+        path, Checkpoint(model.arguments, model.state_dict(), class_names, dict(post_process), antialias=antialias)
+    )
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all."""
     about = {
-        "model": model.arguments,
-        "class_names": list(class_names),
-        "post_process": dict(post_process),
-        "antialias": antialias,
+        "model": checkpoint.model,
+        "class_names": list(checkpoint.class_names),
+        "post_process": checkpoint.post_process,
+        "antialias": checkpoint.antialias,
     }
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state.items()}
     metadata = {"format": _FORMAT, "about": json.dumps(about, default=asdict)}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")

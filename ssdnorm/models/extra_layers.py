@@ -64,9 +64,7 @@ class ExtraLayers(nn.Module):
         self.tap_channels: dict[str, int] = {}
         for layer in layers:
             mid, out = scale_channels(layer.mid, width), scale_channels(layer.out, width)
-            second = ConvBlock(
-                mid, out, layer.kernel_size, norm=norm, stride=layer.stride, padding=layer.padding
-            )
+            second = ConvBlock(mid, out, layer.kernel_size, norm=norm, stride=layer.stride, padding=layer.padding)
             self.add_module(f"conv{layer.number}_1", ConvBlock(in_channels, mid, 1, norm=norm))
             self.add_module(f"conv{layer.number}_2", second)
             self.tap_channels[f"conv{layer.number}_2"] = in_channels = out

@@ -33,8 +33,8 @@ class MultiboxHead(nn.Module):
         super().__init__()
         if len(tap_channels) != len(boxes_per_cell):
             raise ValueError(
-                f"default boxes for {len(boxes_per_cell)} taps do not fit the {len(tap_channels)} taps of the features: "
-                f"{', '.join(tap_channels)}"
+                f"default boxes for {len(boxes_per_cell)} taps do not fit the {len(tap_channels)} taps of the "
+                f"features: {', '.join(tap_channels)}"
             )
         if num_classes < 2:
             raise ValueError(f"num_classes counts the background: it must be 2 or more; got {num_classes}")

@@ -108,9 +108,9 @@ class PostProcess(nn.Module):
         scores, candidates = scores.topk(num_candidates, dim=1)
         labels = candidates % num_classes + 1
         rows = rows.gather(1, candidates // num_classes)
-        boxes = self.coder.decode(
-            locs.gather(1, rows[..., None].expand(-1, -1, 4)), self.default_boxes[rows]
-        ).clamp(0.0, 1.0)
+        boxes = self.coder.decode(locs.gather(1, rows[..., None].expand(-1, -1, 4)), self.default_boxes[rows]).clamp(
+            0.0, 1.0
+        )
         possible = scores > 0
         if num_candidates > self.top_k:
             possible &= _rank_within_class(labels) < self.top_k

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ssdnorm.models.ssd import IMAGENET_MEAN, IMAGENET_STD, SSD
+from ssdnorm.models.tensor_files import read_tensors
 
 _CONVS = (
     "conv1_1 conv1_2 conv2_1 conv2_2 conv3_1 conv3_2 conv3_3 conv4_1 conv4_2 conv4_3 conv5_1 conv5_2 conv5_3"
@@ -23,7 +19,10 @@ _CONVS = (
 _TORCHVISION = dict(zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), _CONVS, strict=True))
 _TORCHVISION_BN = dict(zip((0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40), _CONVS, strict=True))
 _CAFFE_MEAN = tuple(v / 255 for v in (123.68, 116.779, 103.939))  # RGB; the Oxford VGG release gives them as BGR
+_REDUCED_MEAN = tuple(v / 255 for v in (123.0, 117.0, 104.0))  # RGB; what amdegroot and lufficc train on the file with
 _BYTE_STD = (1 / 255, 1 / 255, 1 / 255)  # inputs of 0 … 255 minus the mean
+# amdegroot's vgg16_reducedfc.pth: an nn.ModuleList of convolutions, ReLUs and pools, fc6 and fc7 already reduced
+_REDUCED = dict(zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33), [*_CONVS, "fc6", "fc7"], strict=True))
 
 
 def load_backbone_weights(model: SSD, weights: str | Path) -> None:
@@ -37,7 +36,8 @@ def load_backbone_weights(model: SSD, weights: str | Path) -> None:
         model: an SSD on VGG16 of width 1.
         weights: a torchvision name such as ``"VGG16_Weights.IMAGENET1K_FEATURES"`` (downloaded and checked by
             torchvision), or a file: torchvision's ``vgg16`` or ``vgg16_bn`` as ``.pth`` or ``.safetensors``, or the Oxford
-            release as ``.npz`` (``conv1_1.weight`` …, OIHW, **BGR**, 0 … 255 minus mean).
+            release as ``.npz`` (``conv1_1.weight`` …, ``fc6.weight``, ``fc7.weight``, OIHW, **BGR**, 0 … 255 minus mean),
+            or ``vgg16_reducedfc.pth`` of amdegroot/ssd.pytorch (RGB, 0 … 255 minus mean).
 
     Raises:
         ValueError: for an unknown name or family, a missing key, or a shape that does not fit.
@@ -50,41 +50,16 @@ def load_backbone_weights(model: SSD, weights: str | Path) -> None:
         state, mean, std = _from_torchvision(weights)
     else:
         path = Path(weights)
-        state = read_tensors(path)
-        mean, std = (_CAFFE_MEAN, _BYTE_STD) if "conv1_1.weight" in state else (IMAGENET_MEAN, IMAGENET_STD)
+        state = {name: tensor.float() for name, tensor in read_tensors(path).items()}
+        mean, std = _input_statistics(state)
     _load_backbone(model.features.get_submodule("backbone"), _by_layer(state, str(weights)), str(weights))
     model.set_input_statistics(mean, std)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors by name out of a ``.safetensors``, ``.npz`` or torch file; never runs code from it.
-
-    A torch file may hold the tensors at its top or under ``state_dict`` or ``model``.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: in one line, if it is none of these, damaged, or holds objects other than tensors.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such weights file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name: torch.from_numpy(arrays[name]).float() for name in arrays.files}
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path}: refused: it holds more than tensors, and reading it would run code") from error
-    except (SafetensorError, ValueError, EOFError, RuntimeError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable weights file, or cut off ({type(error).__name__})") from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
-    if not tensors:
-        raise ValueError(f"{path}: holds no tensors by name")
-    return tensors
+def _input_statistics(state: Mapping[str, Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if "conv1_1.weight" in state:
+        return _CAFFE_MEAN, _BYTE_STD
+    return (_REDUCED_MEAN, _BYTE_STD) if "33.weight" in state else (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _from_torchvision(name: str) -> tuple[dict[str, Tensor], tuple[float, ...], tuple[float, ...]]:
@@ -103,15 +78,16 @@ def _from_torchvision(name: str) -> tuple[dict[str, Tensor], tuple[float, ...], 
 def _by_layer(state: Mapping[str, Tensor], where: str) -> dict[str, dict[str, Tensor]]:
     """Tensors by layer and then by name: weight, bias and, for a batch norm, bn.weight, bn.running_mean, …"""
     if "conv1_1.weight" in state:
-        layers = {name: {"weight": _get(state, f"{name}.weight", where), "bias": _get(state, f"{name}.bias", where)}
-                  for name in _CONVS}
+        layers = {name: _conv(state, name, where) for name in _CONVS}
         layers["conv1_1"]["weight"] = layers["conv1_1"]["weight"].flip(1)  # BGR -> RGB
-        return layers
+        return layers | (_reduced(state, "fc6", "fc7", where) if "fc6.weight" in state else {})
+    if "33.weight" in state:
+        return {name: _conv(state, str(place), where) for place, name in _REDUCED.items()}
     if "features.0.weight" not in state:
         some = ", ".join(list(state)[:4])
         raise ValueError(
-            f"{where}: no VGG16 backbone found; expected torchvision's keys (features.0.weight, …) or the npz's "
-            f"(conv1_1.weight, …); got {some}, …"
+            f"{where}: no VGG16 backbone found; expected torchvision's keys (features.0.weight, …), the npz's "
+            f"(conv1_1.weight, …) or vgg16_reducedfc's (0.weight … 33.weight); got {some}, …"
         )
     with_bn = "features.1.running_mean" in state
     layers = {}
@@ -122,15 +98,25 @@ def _by_layer(state: Mapping[str, Tensor], where: str) -> dict[str, dict[str, Te
                 layers[name][f"bn.{key}"] = _get(state, f"features.{place + 1}.{key}", where)
     fc6 = state.get("classifier.0.weight")
     if fc6 is not None and bool(fc6.isfinite().all()):  # the feature-only release fills the classifier with NaN
-        layers["fc6"] = {
-            "weight": fc6.view(4096, 512, 7, 7)[::4, :, ::3, ::3],
-            "bias": _get(state, "classifier.0.bias", where)[::4],
-        }
-        layers["fc7"] = {
-            "weight": _get(state, "classifier.3.weight", where)[::4, ::4, None, None],
-            "bias": _get(state, "classifier.3.bias", where)[::4],
-        }
+        layers |= _reduced(state, "classifier.0", "classifier.3", where)
     return layers
+
+
+def _conv(state: Mapping[str, Tensor], name: str, where: str) -> dict[str, Tensor]:
+    return {key: _get(state, f"{name}.{key}", where) for key in ("weight", "bias")}
+
+
+def _reduced(state: Mapping[str, Tensor], fc6: str, fc7: str, where: str) -> dict[str, dict[str, Tensor]]:
+    """VGG16's two fully connected layers as convolutions: 4096 neurons on 7×7 cells -> 1024 on 3×3."""
+    first, second = _conv(state, fc6, where), _conv(state, fc7, where)
+    for name, tensors, shape in ((fc6, first, (4096, 512 * 49)), (fc7, second, (4096, 4096))):
+        if tensors["weight"].flatten(1).shape != shape:
+            got = tuple(tensors["weight"].shape)
+            raise ValueError(f"{where}: {name}.weight: expected {shape[0]} neurons on {shape[1]} inputs; got {got}")
+    return {
+        "fc6": {"weight": first["weight"].reshape(4096, 512, 7, 7)[::4, :, ::3, ::3], "bias": first["bias"][::4]},
+        "fc7": {"weight": second["weight"].reshape(4096, 4096)[::4, ::4, None, None], "bias": second["bias"][::4]},
+    }
 
 
 def _get(state: Mapping[str, Tensor], key: str, where: str) -> Tensor:

@@ -1,0 +1,92 @@
+"""This file is about tensor files: tensors by name out of a file of any of four kinds, without running code from it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+_WRAPPERS = ("state_dict", "model", "model_state_dict")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors by name out of a ``.safetensors``, ``.npz``, torch or TensorFlow file; never runs code from it.
+
+    A torch file may hold the tensors at its top or under ``state_dict``, ``model`` or ``model_state_dict``; the prefix
+    ``module.`` that DataParallel puts before every name is taken off. A TensorFlow checkpoint is named by its prefix
+    (``model.ckpt-1000``) or its ``.index`` file, and needs the tensorflow package.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: in one line, if it is none of these, damaged, or a pickle that wants to run code.
+    """
+    if path.suffix == ".index" or (not path.exists() and path.with_name(f"{path.name}.index").is_file()):
+        return _read_tensorflow(path.with_suffix("") if path.suffix == ".index" else path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such weights file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name.removesuffix(":0"): torch.from_numpy(arrays[name]) for name in arrays.files}
+    except (SafetensorError, ValueError, EOFError, OSError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: not a readable {path.suffix} file, or cut off ({type(error).__name__})") from error
+    return _tensors_in(_read_torch(path), path)
+
+
+def _read_torch(path: Path) -> Any:
+    with path.open("rb") as file:
+        if not file.read(4).startswith((b"PK", b"\x80")):  # a zip archive, or a pickle since 2003
+            raise ValueError(f"{path}: not a weights file: neither torch's nor .safetensors nor .npz")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):  # the "args" that torchvision's script saves
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"(?:global: GLOBAL|class|GLOBAL) ([\w]+\.[\w.]+)", str(error))
+        what = f" ({wanted[1]})" if wanted else ""
+        raise ValueError(
+            f"{path}: refused: this pickle wants to run code{what}, and only tensors are read. If you trust it, save its "
+            "state_dict alone, in the system that wrote it, and give that file"
+        ) from error
+    except Exception as error:  # a damaged pickle or archive fails in a dozen ways that mean one thing
+        raise ValueError(f"{path}: not a readable weights file, or cut off ({type(error).__name__})") from error
+
+
+def _tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
+    for key in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    if not tensors:
+        raise ValueError(f"{path}: holds no tensors by name")
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def _read_tensorflow(prefix: Path) -> dict[str, Tensor]:
+    try:
+        train = importlib.import_module("tensorflow").train
+    except ImportError as error:
+        raise ValueError(
+            f"{prefix}: a TensorFlow checkpoint is read by the tensorflow package: pip install 'ssdnorm[tensorflow]', "
+            "or save its variables as .npz where TensorFlow is installed"
+        ) from error
+    try:
+        reader = train.load_checkpoint(str(prefix))
+        names = reader.get_variable_to_shape_map()
+        return {name: torch.from_numpy(np.array(reader.get_tensor(name))) for name in names}
+    except Exception as error:  # TensorFlow's own kinds of errors cannot be named here
+        raise ValueError(f"{prefix}: not a readable TensorFlow checkpoint, or cut off ({type(error).__name__})") from error
