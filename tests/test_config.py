@@ -11,7 +11,10 @@ from ssdnorm.build import build_model, check_model
 from ssdnorm.config import config_from_mapping, config_to_mapping, config_to_yaml, differing_keys, read_config
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
-SHAPES = {"train": {"format": "shapes", "num_images": 9, "seed": 1}, "test": {"format": "shapes", "num_images": 4, "seed": 2}}
+SHAPES = {
+    "train": {"format": "shapes", "num_images": 9, "seed": 1},
+    "test": {"format": "shapes", "num_images": 4, "seed": 2},
+}
 
 
 @pytest.fixture
@@ -26,7 +29,10 @@ def test_every_config_is_complete_and_builds(path):
     config = read_config(path)
     check_model(config)
     with torch.device("meta"):
-        assert build_model(replace(config, model=replace(config.model, weights=None)), 4).spec.num_boxes in (8732, 24564)
+        assert build_model(replace(config, model=replace(config.model, weights=None)), 4).spec.num_boxes in (
+            8732,
+            24564,
+        )
     written = yaml.safe_load(path.read_text())
     complete = config_to_mapping(config)
     missing = [key for key in differing_keys(written, complete) if not key.startswith("data.") or key == "data"]
@@ -35,7 +41,14 @@ def test_every_config_is_complete_and_builds(path):
 
 @pytest.mark.parametrize("path", [p for p in CONFIGS if not p.stem.endswith("l2norm")], ids=lambda path: path.stem)
 def test_siblings_differ_only_under_norm_or_in_the_dropout(path):
-    base = next((p for p in CONFIGS if p.stem.endswith("l2norm") and p.stem.removesuffix("l2norm") == path.stem[: len(p.stem) - 6]), None)
+    base = next(
+        (
+            p
+            for p in CONFIGS
+            if p.stem.endswith("l2norm") and p.stem.removesuffix("l2norm") == path.stem[: len(p.stem) - 6]
+        ),
+        None,
+    )
     if base is None:
         pytest.skip("has no siblings")
     keys = differing_keys(yaml.safe_load(base.read_text()), yaml.safe_load(path.read_text()))
@@ -102,9 +115,15 @@ def test_a_missing_and_a_broken_file_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--norm.backbone", "batchnorm"], r"norm.backbone: unknown norm 'batchnorm'; choose one of: .*Did you mean 'batch_norm'\?"),
+        (
+            ["--norm.backbone", "batchnorm"],
+            r"norm.backbone: unknown norm 'batchnorm'; choose one of: .*Did you mean 'batch_norm'\?",
+        ),
         (["--norm.taps", "{conv4_4: l2_norm}"], r"norm.taps: unknown tap 'conv4_4'.*Did you mean 'conv4_3'\?"),
-        (["--norm.extras", "{kind: group_norm, group: 4}"], r"norm.extras: group_norm: unknown option 'group'.*Did you mean 'groups'\?"),
+        (
+            ["--norm.extras", "{kind: group_norm, group: 4}"],
+            r"norm.extras: group_norm: unknown option 'group'.*Did you mean 'groups'\?",
+        ),
         (["--norm.backbone", "{kind: group_norm, groups: 48}"], r"norm.backbone.*48"),
         (["--model.default_boxes", "ssd300"], r"model.default_boxes: unknown default boxes 'ssd300'"),
     ],

@@ -21,7 +21,20 @@ ALLOWED = {
     "drawing": set(),
     "config": set(),
     "build": {"structures", "layers", "boxes", "models", "losses", "data", "metrics", "engine", "config"},
-    "cli": {"structures", "models", "data", "metrics", "engine", "config", "build", "drawing", "bench", "layers", "boxes", "losses"},
+    "cli": {
+        "structures",
+        "models",
+        "data",
+        "metrics",
+        "engine",
+        "config",
+        "build",
+        "drawing",
+        "bench",
+        "layers",
+        "boxes",
+        "losses",
+    },
 }
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 

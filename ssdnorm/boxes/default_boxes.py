@@ -24,8 +24,8 @@ class DefaultBoxSpec:
         min_sizes: side of the small square box, pixels.
         max_sizes: the second square box has the side ``sqrt(min_size * max_size)``, pixels.
         aspect_ratios: width / height of the further boxes; each brings its reciprocal along.
-        clip: what is limited to [0, 1]: ``none`` (Caffe), ``size``, width and height (torchvision), or ``all``, the centre
-            too (amdegroot, lufficc).
+        clip: what is limited to [0, 1]: ``none`` (Caffe), ``size``, width and height (torchvision), or ``all``, the
+            centre too (amdegroot, lufficc).
 
     Raises:
         ValueError: if the entries are not of one length.
@@ -43,7 +43,8 @@ class DefaultBoxSpec:
         if self.clip not in ("none", "size", "all"):
             raise ValueError(f"DefaultBoxSpec: clip must be none, size or all; got {self.clip!r}")
         lengths = {
-            name: len(getattr(self, name)) for name in ("grid_sizes", "steps", "min_sizes", "max_sizes", "aspect_ratios")
+            name: len(getattr(self, name))
+            for name in ("grid_sizes", "steps", "min_sizes", "max_sizes", "aspect_ratios")
         }
         if len(set(lengths.values())) != 1:
             raise ValueError(f"DefaultBoxSpec: one entry per tap is needed everywhere; got {lengths}")
@@ -93,9 +94,7 @@ DEFAULT_BOXES: Mapping[str, DefaultBoxSpec] = MappingProxyType(
 )
 
 
-def default_box_spec(
-    spec: str | DefaultBoxSpec | Mapping[str, Any], *, where: str = "default_boxes"
-) -> DefaultBoxSpec:
+def default_box_spec(spec: str | DefaultBoxSpec | Mapping[str, Any], *, where: str = "default_boxes") -> DefaultBoxSpec:
     """Look a spec up by its name, or make it from its fields; a spec is returned as it is.
 
     Raises:
@@ -104,17 +103,17 @@ def default_box_spec(
     if isinstance(spec, DefaultBoxSpec):
         return spec
     if isinstance(spec, Mapping):
-        return DefaultBoxSpec(
-            **{
-                key: tuple(tuple(v) if isinstance(v, list | tuple) else v for v in value) if isinstance(value, list) else value
-                for key, value in spec.items()
-            }
-        )
+        fields: dict[str, Any] = {key: _as_tuple(value) for key, value in spec.items()}
+        return DefaultBoxSpec(**fields)
     if spec not in DEFAULT_BOXES:
         guess = get_close_matches(str(spec), DEFAULT_BOXES, n=1)
         hint = f" Did you mean {guess[0]!r}?" if guess else ""
         raise ValueError(f"{where}: unknown default boxes {spec!r}; choose one of: {', '.join(DEFAULT_BOXES)}.{hint}")
     return DEFAULT_BOXES[spec]
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 def make_default_boxes(spec: str | DefaultBoxSpec) -> Tensor:

@@ -90,7 +90,10 @@ def _forced_default_boxes(iou: Tensor, valid: Tensor) -> Tensor:
     beaten = _beaten(value, wanted, valid)
     held = torch.zeros(iou.shape[0], num_default + 1, dtype=torch.bool, device=iou.device)
     held = held.scatter_(1, wanted.masked_fill(beaten | ~valid, num_default), True)[:, :num_default]
-    own = torch.arange(num_default, device=iou.device) % num_truths == torch.arange(num_truths, device=iou.device)[:, None]
+    own = (
+        torch.arange(num_default, device=iou.device) % num_truths
+        == torch.arange(num_truths, device=iou.device)[:, None]
+    )
     free = iou.masked_fill_(~own | held[:, None], -2.0)
     return torch.where(beaten, free.argmax(dim=2), wanted)
 

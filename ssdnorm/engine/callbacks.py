@@ -12,10 +12,29 @@ from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 
 from ssdnorm.engine.module import TrainingModule
 
-_COLUMNS = (
-    "step epoch lr loss bbox_regression classification images_per_second "
-    "AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl VOC07 VOC"
-).split()
+_COLUMNS = [
+    "step",
+    "epoch",
+    "lr",
+    "loss",
+    "bbox_regression",
+    "classification",
+    "images_per_second",
+    "AP",
+    "AP50",
+    "AP75",
+    "APs",
+    "APm",
+    "APl",
+    "AR1",
+    "AR10",
+    "AR100",
+    "ARs",
+    "ARm",
+    "ARl",
+    "VOC07",
+    "VOC",
+]
 
 
 class MetricsFile(pl.Callback):

@@ -77,7 +77,9 @@ def train(
     )
     with _quiet():
         try:
-            trainer.fit(module, ckpt_path=str(checkpoint) if resume and checkpoint.exists() else None, weights_only=True)
+            trainer.fit(
+                module, ckpt_path=str(checkpoint) if resume and checkpoint.exists() else None, weights_only=True
+            )
         except SystemExit as error:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from error
         if module.last_evaluation is None or module.last_evaluation[0] != settings.max_steps:
@@ -114,7 +116,9 @@ def evaluate(module: TrainingModule, settings: LoopSettings, output: Path) -> Ev
 def make_trainer(settings: LoopSettings, output: Path, *, resumed: bool, logs: bool = True) -> pl.Trainer:
     """Lightning's Trainer for the settings; the loop is one endless epoch that ``max_steps`` ends."""
     if settings.precision == "bf16-mixed" and settings.accelerator in ("auto", "cpu") and not torch.cuda.is_available():
-        log.warning("training.precision: bf16-mixed on a CPU is about three times slower than 32-true without bf16 units")
+        log.warning(
+            "training.precision: bf16-mixed on a CPU is about three times slower than 32-true without bf16 units"
+        )
     callbacks: list[pl.Callback] = [SparseProgressBar(settings.max_steps)]
     if logs:
         callbacks.append(make_checkpoints(output / "checkpoints", every=settings.checkpoint_every))
@@ -124,7 +128,7 @@ def make_trainer(settings: LoopSettings, output: Path, *, resumed: bool, logs: b
     with _quiet():
         return pl.Trainer(
             accelerator=settings.accelerator,
-            devices=settings.devices,  # type: ignore[arg-type]
+            devices=settings.devices,
             num_nodes=settings.num_nodes,
             precision=settings.precision,  # type: ignore[arg-type]
             max_steps=settings.max_steps,
@@ -142,6 +146,12 @@ def make_trainer(settings: LoopSettings, output: Path, *, resumed: bool, logs: b
             default_root_dir=output,
             benchmark=torch.cuda.is_available(),
         )
+
+
+def is_first_process() -> bool:
+    """Whether this process is the only one, or the first, of a run on several devices or machines."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -13,6 +13,7 @@ from ssdnorm.structures import SSDOutput
 
 _CPU_BLOCK = 8192  # rows; their temporaries stay in the cache, which more than halves the time of logsumexp
 
+
 class MultiboxLoss(nn.Module):
     r"""Smooth L1 on the offsets of matched boxes plus cross-entropy on matched boxes and hard negatives.
 
@@ -112,7 +113,9 @@ class MultiboxLoss(nn.Module):
         rows, weight = _rows(matched)
         default_boxes = self.default_boxes.expand(*matches.shape, 4).flatten(0, 1)[rows]
         own = boxes.gather(1, matches.clamp(min=0)[..., None].expand(-1, -1, 4)).flatten(0, 1)[rows]
-        if weight is not None:  # unmatched rows stand in the sum too: give them a target that encodes to a finite number
+        if (
+            weight is not None
+        ):  # unmatched rows stand in the sum too: give them a target that encodes to a finite number
             own = torch.where(weight[:, None], own, own.new_tensor((0.0, 0.0, 1.0, 1.0)))
         loss = F.smooth_l1_loss(locs.flatten(0, 1)[rows], self.coder.encode(own, default_boxes), reduction="none")
         return loss.sum() if weight is None else (loss * weight[:, None]).sum()

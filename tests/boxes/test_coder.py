@@ -31,14 +31,18 @@ def test_encode_follows_the_formula_offset_by_offset():
 def test_decode_undoes_encode():
     torch.manual_seed(0)
     default_boxes, boxes = make_default_boxes("ssd300_voc"), random_boxes(8732)
-    torch.testing.assert_close(BoxCoder().decode(BoxCoder().encode(boxes, default_boxes), default_boxes), boxes, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        BoxCoder().decode(BoxCoder().encode(boxes, default_boxes), default_boxes), boxes, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_offsets_equal_torchvisions():
     torch.manual_seed(0)
     default_boxes, boxes = make_default_boxes("ssd300_voc"), random_boxes(8732)
     centre, half = default_boxes[:, :2], default_boxes[:, 2:] / 2
-    theirs = TorchvisionBoxCoder((10.0, 10.0, 5.0, 5.0)).encode_single(boxes, torch.cat((centre - half, centre + half), dim=1))
+    theirs = TorchvisionBoxCoder((10.0, 10.0, 5.0, 5.0)).encode_single(
+        boxes, torch.cat((centre - half, centre + half), dim=1)
+    )
     torch.testing.assert_close(BoxCoder().encode(boxes, default_boxes), theirs, rtol=1e-4, atol=1e-4)
 
 

@@ -11,8 +11,14 @@ from ssdnorm import DEFAULT_BOXES, DefaultBoxSpec, make_default_boxes
 
 # (number of boxes before the tap, side of the small square, side of the large one), pixels of the input
 EXPECTED = {
-    "ssd300_voc": (300, [(0, 30, 60), (5776, 60, 111), (7942, 111, 162), (8542, 162, 213), (8692, 213, 264), (8728, 264, 315)]),
-    "ssd300_coco": (300, [(0, 21, 45), (5776, 45, 99), (7942, 99, 153), (8542, 153, 207), (8692, 207, 261), (8728, 261, 315)]),
+    "ssd300_voc": (
+        300,
+        [(0, 30, 60), (5776, 60, 111), (7942, 111, 162), (8542, 162, 213), (8692, 213, 264), (8728, 264, 315)],
+    ),
+    "ssd300_coco": (
+        300,
+        [(0, 21, 45), (5776, 45, 99), (7942, 99, 153), (8542, 153, 207), (8692, 207, 261), (8728, 261, 315)],
+    ),
     "ssd512_voc": (
         512,
         [
@@ -40,7 +46,9 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize(("name", "count"), [("ssd300_voc", 8732), ("ssd300_coco", 8732), ("ssd512_voc", 24564), ("ssd512_coco", 24564)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("ssd300_voc", 8732), ("ssd300_coco", 8732), ("ssd512_voc", 24564), ("ssd512_coco", 24564)]
+)
 def test_the_number_of_boxes_is_the_published_one(name, count):
     assert make_default_boxes(name).shape == (count, 4)
     assert DEFAULT_BOXES[name].num_boxes == count

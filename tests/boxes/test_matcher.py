@@ -15,7 +15,9 @@ DEFAULT_BOXES = make_default_boxes("ssd300_voc")
 def random_truths(num_images: int, num_truths: int, seed: int, smallest: float = 0.02) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     corner = torch.rand(num_images, num_truths, 2, generator=generator) * 0.6
-    return torch.cat((corner, corner + smallest + torch.rand(num_images, num_truths, 2, generator=generator) * 0.35), dim=2)
+    return torch.cat(
+        (corner, corner + smallest + torch.rand(num_images, num_truths, 2, generator=generator) * 0.35), dim=2
+    )
 
 
 def match_one_by_one(boxes: torch.Tensor, default_boxes: torch.Tensor, threshold: float) -> list[int]:
@@ -41,7 +43,9 @@ def test_iou_equals_torchvisions():
     boxes = random_truths(2, 5, 0)
     for image in range(2):
         theirs = box_iou(boxes[image], cxcywh_to_xyxy(DEFAULT_BOXES))
-        torch.testing.assert_close(pairwise_iou(boxes, cxcywh_to_xyxy(DEFAULT_BOXES))[image], theirs, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            pairwise_iou(boxes, cxcywh_to_xyxy(DEFAULT_BOXES))[image], theirs, rtol=1e-5, atol=1e-6
+        )
 
 
 @given(count=st.integers(1, 30), copies=st.integers(1, 8), seed=st.integers(0, 10_000))
@@ -54,7 +58,9 @@ def test_every_ground_truth_keeps_a_default_box_even_among_copies_of_itself(coun
 
 
 def test_two_ground_truths_after_one_box_share_out_the_two_best():
-    boxes = torch.tensor([[[0.1, 0.1, 0.2, 0.2], [0.1, 0.1, 0.2, 0.21]]])  # both like the square of 30 pixels at (36, 36)
+    boxes = torch.tensor(
+        [[[0.1, 0.1, 0.2, 0.2], [0.1, 0.1, 0.2, 0.21]]]
+    )  # both like the square of 30 pixels at (36, 36)
     matches = match_default_boxes(boxes, torch.tensor([[3, 4]]), DEFAULT_BOXES, iou_threshold=1.0)[0]
     first, second = ((matches == g).nonzero().flatten().tolist() for g in (0, 1))
     iou = pairwise_iou(boxes, cxcywh_to_xyxy(DEFAULT_BOXES))[0]
@@ -75,7 +81,9 @@ def test_images_of_a_batch_do_not_influence_each_other():
     labels = torch.tensor([[1, 2, 3, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]])
     together = match_default_boxes(boxes, labels, DEFAULT_BOXES)
     for image in range(3):
-        assert torch.equal(together[image], match_default_boxes(boxes[image, None], labels[image, None], DEFAULT_BOXES)[0])
+        assert torch.equal(
+            together[image], match_default_boxes(boxes[image, None], labels[image, None], DEFAULT_BOXES)[0]
+        )
     assert (together[1] == -1).all()
 
 

@@ -150,13 +150,21 @@ def test_help_lists_every_key_of_the_config(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     text = capsys.readouterr().out
-    for key in ("--norm.backbone", "--norm.taps", "--optimizer.biases.lr_factor", "--data.train.format", "--training.ema_decay"):
+    for key in (
+        "--norm.backbone",
+        "--norm.taps",
+        "--optimizer.biases.lr_factor",
+        "--data.train.format",
+        "--training.ema_decay",
+    ):
         assert key in text
 
 
 def test_the_script_is_the_command(config, tmp_path):
     words = ["--config", str(config), "--output", str(tmp_path / "run"), "--norm.backbone", "batchnorm"]
-    done = subprocess.run([sys.executable, str(ROOT / "scripts" / "train.py"), *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *words], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].endswith("Did you mean 'batch_norm'?")
     assert "Traceback" not in done.stderr
@@ -166,7 +174,11 @@ def test_the_script_is_the_command(config, tmp_path):
 def test_two_processes_train_as_one_run_and_evaluate_every_image_once(config, tmp_path):
     words = ["--config", str(config), "--output", str(tmp_path / "run"), "--runtime.devices", "2"]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "train.py"), *words], capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "run" / "result.json").read_text())

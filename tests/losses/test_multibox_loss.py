@@ -53,7 +53,11 @@ def test_values_and_gradients_equal_torchvisions(torchvision_ssd):
 
 def test_one_matched_box_is_worth_three_negatives():
     loss = MultiboxLoss(DEFAULT_BOXES, iou_threshold=1.0)
-    parts = loss(SSDOutput(torch.zeros(1, 8732, 4), torch.zeros(1, 8732, 5)), torch.tensor([[[0.2, 0.2, 0.5, 0.6]]]), torch.tensor([[4]]))
+    parts = loss(
+        SSDOutput(torch.zeros(1, 8732, 4), torch.zeros(1, 8732, 5)),
+        torch.tensor([[[0.2, 0.2, 0.5, 0.6]]]),
+        torch.tensor([[4]]),
+    )
     assert parts["classification"].item() == pytest.approx(4 * math.log(5), rel=1e-5)
 
 
@@ -111,7 +115,9 @@ def test_half_precision_output_is_summed_in_float32(dtype):
     output, boxes, labels = random_batch(2, 5, 6)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         parts = MultiboxLoss(DEFAULT_BOXES)(SSDOutput(output.locs.to(dtype), output.logits.to(dtype)), boxes, labels)
-    full = MultiboxLoss(DEFAULT_BOXES)(SSDOutput(output.locs.to(dtype).float(), output.logits.to(dtype).float()), boxes, labels)
+    full = MultiboxLoss(DEFAULT_BOXES)(
+        SSDOutput(output.locs.to(dtype).float(), output.logits.to(dtype).float()), boxes, labels
+    )
     for name, value in parts.items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, full[name])
@@ -125,9 +131,15 @@ def test_extreme_logits_keep_the_loss_finite():
 
 def test_output_for_other_default_boxes_is_refused():
     with pytest.raises(ValueError, match=r"for its 8732 default boxes; got \(1, 8096, 4\) and \(1, 8096, 21\)"):
-        MultiboxLoss(DEFAULT_BOXES)(SSDOutput(torch.zeros(1, 8096, 4), torch.zeros(1, 8096, 21)), torch.zeros(1, 1, 4), torch.zeros(1, 1))
+        MultiboxLoss(DEFAULT_BOXES)(
+            SSDOutput(torch.zeros(1, 8096, 4), torch.zeros(1, 8096, 21)), torch.zeros(1, 1, 4), torch.zeros(1, 1)
+        )
 
 
 def test_boxes_and_labels_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"expects boxes \(1, G, 4\) and labels \(1, G\); got \(1, 2, 4\) and \(1, 3\)"):
-        MultiboxLoss(DEFAULT_BOXES)(SSDOutput(torch.zeros(1, 8732, 4), torch.zeros(1, 8732, 21)), torch.zeros(1, 2, 4), torch.zeros(1, 3))
+    with pytest.raises(
+        ValueError, match=r"expects boxes \(1, G, 4\) and labels \(1, G\); got \(1, 2, 4\) and \(1, 3\)"
+    ):
+        MultiboxLoss(DEFAULT_BOXES)(
+            SSDOutput(torch.zeros(1, 8732, 4), torch.zeros(1, 8732, 21)), torch.zeros(1, 2, 4), torch.zeros(1, 3)
+        )

@@ -9,7 +9,9 @@ from ssdnorm import Detector, MultiboxLoss, PostProcess, ssd300_vgg16
 @pytest.fixture(scope="module")
 def detector():
     model = ssd300_vgg16(4, width=0.02, dropout=0)
-    return Detector(model, MultiboxLoss(model.default_boxes), PostProcess(model.default_boxes), class_names=["a", "b", "c"])
+    return Detector(
+        model, MultiboxLoss(model.default_boxes), PostProcess(model.default_boxes), class_names=["a", "b", "c"]
+    )
 
 
 IMAGES = [torch.rand(3, 60, 90), torch.randint(0, 256, (3, 300, 200), dtype=torch.uint8)]
@@ -22,7 +24,9 @@ TARGETS = [
 def test_training_gives_losses_of_boxes_in_each_images_own_pixels(detector):
     losses = detector.train()(IMAGES, TARGETS)
     batch = torch.stack([detector._resize(image, 0) for image in IMAGES])
-    expected = detector.loss(detector.model(batch), torch.tensor([[[0.1, 0.1, 0.5, 0.5]], [[0.0] * 4]]), torch.tensor([[2], [0]]))
+    expected = detector.loss(
+        detector.model(batch), torch.tensor([[[0.1, 0.1, 0.5, 0.5]], [[0.0] * 4]]), torch.tensor([[2], [0]])
+    )
     for name, value in expected.items():
         torch.testing.assert_close(losses[name], value)
 
@@ -44,7 +48,10 @@ def test_training_without_targets_is_refused(detector):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ({"boxes": torch.tensor([[5.0, 5, 5, 9]]), "labels": torch.tensor([1])}, r"image 0: box \[5.0, 5.0, 5.0, 9.0\] has no area"),
+        (
+            {"boxes": torch.tensor([[5.0, 5, 5, 9]]), "labels": torch.tensor([1])},
+            r"image 0: box \[5.0, 5.0, 5.0, 9.0\] has no area",
+        ),
         ({"boxes": torch.tensor([[1.0, 1, 9, 9]]), "labels": torch.tensor([4])}, r"image 0: label 4 is not in 1 … 3"),
     ],
 )

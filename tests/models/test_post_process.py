@@ -31,7 +31,9 @@ def by_torchvision(output: SSDOutput, num_classes: int) -> list[dict]:
     model = torchvision_ssd300(weights=None, weights_backbone=None, num_classes=num_classes)
     num_images = output.locs.shape[0]
     heads = {"bbox_regression": output.locs, "cls_logits": output.logits}
-    return model.postprocess_detections(heads, [cxcywh_to_xyxy(DEFAULT_BOXES) * 300] * num_images, [(300, 300)] * num_images)
+    return model.postprocess_detections(
+        heads, [cxcywh_to_xyxy(DEFAULT_BOXES) * 300] * num_images, [(300, 300)] * num_images
+    )
 
 
 @pytest.mark.parametrize(("num_classes", "num_objects"), [(21, 20), (91, 20), (21, 200), (2, 3)])
@@ -46,7 +48,9 @@ def test_detections_equal_torchvisions_in_the_same_order(num_classes, num_object
 def test_detections_of_an_untrained_network_equal_torchvisions():
     torch.manual_seed(0)
     output = SSDOutput(torch.randn(2, 8732, 4), torch.randn(2, 8732, 6).double().float())
-    for got, expected in zip(PostProcess(DEFAULT_BOXES)(output, SIZES.repeat(2, 1)), by_torchvision(output, 6), strict=True):
+    for got, expected in zip(
+        PostProcess(DEFAULT_BOXES)(output, SIZES.repeat(2, 1)), by_torchvision(output, 6), strict=True
+    ):
         torch.testing.assert_close(got["scores"], expected["scores"], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(got["boxes"], expected["boxes"], rtol=0, atol=0.01)
 

@@ -69,7 +69,9 @@ def test_the_head_orders_rows_cells_boxes_and_then_classes():
     x = torch.arange(6.0).view(1, 1, 2, 3)
     output = head({"a": x})
     for values, width in ((output.locs, 4), (output.logits, 3)):
-        expected = torch.tensor([[[cell + 1000.0 * (box * width + i) for i in range(width)]] for cell in range(6) for box in range(2)])
+        expected = torch.tensor(
+            [[[cell + 1000.0 * (box * width + i) for i in range(width)]] for cell in range(6) for box in range(2)]
+        )
         assert torch.equal(values, expected.view(1, 12, width))
 
 

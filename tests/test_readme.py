@@ -1,0 +1,38 @@
+"""The README's Python blocks run, and what it names is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_a_python_block_of_the_readme_runs(block):
+    exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_readme_has_blocks_to_run():
+    assert len(BLOCKS) >= 3
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"(?:configs|scripts|docs|ssdnorm)/[\w/]+\.\w+", README))))
+def test_a_file_that_the_readme_names_is_there(name):
+    assert (ROOT / name).exists()
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(re.findall(r"`((?:data|models|layers|boxes|losses|metrics)/\w+\.py)`", README)))
+)
+def test_a_source_that_the_readme_names_is_there(name):
+    assert (ROOT / "ssdnorm" / name).exists()
+
+
+@pytest.mark.parametrize(
+    "target", sorted(set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)))
+)
+def test_a_target_of_the_makefile_is_no_file(target):
+    assert not (ROOT / target).exists()
