@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from ssdnorm.build import build_model, check_model
-from ssdnorm.config import config_from_mapping, config_to_mapping, config_to_yaml, differing_keys, read_config
+from ssdnorm.config_file import config_from_mapping, config_to_mapping, config_to_yaml, differing_keys, read_config
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 SHAPES = {

@@ -20,6 +20,7 @@ ALLOWED = {
     "bench": {"structures", "layers", "boxes", "models", "losses", "data", "metrics"},
     "drawing": set(),
     "config": set(),
+    "config_file": {"config"},
     "build": {"structures", "layers", "boxes", "models", "losses", "data", "metrics", "engine", "config"},
     "cli": {
         "structures",
@@ -28,6 +29,7 @@ ALLOWED = {
         "metrics",
         "engine",
         "config",
+        "config_file",
         "build",
         "drawing",
         "bench",

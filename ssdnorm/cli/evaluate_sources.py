@@ -14,7 +14,8 @@ import numpy as np
 
 from ssdnorm.build import build_dataset, build_training, load_detector, loop_settings
 from ssdnorm.cli.refuse import no_more_words
-from ssdnorm.config import Config, config_from_mapping, parse_overrides, read_config
+from ssdnorm.config import Config
+from ssdnorm.config_file import config_from_mapping, parse_overrides, read_config
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import EncodedImage
 from ssdnorm.data.voc import VocDataset

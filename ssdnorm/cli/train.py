@@ -19,7 +19,8 @@ import yaml
 from docstring_parser import parse as parse_docstring
 
 from ssdnorm.build import build_dataset, build_model, build_training, check_model, loop_settings
-from ssdnorm.config import Config, config_to_mapping, config_to_yaml, differing_keys, read_config
+from ssdnorm.config import Config
+from ssdnorm.config_file import config_to_mapping, config_to_yaml, differing_keys, read_config
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.drawing import contact_sheet, draw_boxes
 from ssdnorm.engine.optimizer import describe_groups, groups_table

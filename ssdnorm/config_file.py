@@ -1,0 +1,155 @@
+"""This file is about config files: YAML and ``--key value`` words in, a checked config out, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from ssdnorm.config import Config, check_values
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """A config file, with ``--key value`` overrides on top, checked.
+
+    Args:
+        path: YAML; every key that it leaves out keeps its default.
+        overrides: words of a command line, such as ``["--norm.backbone", "batch_norm"]``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for an unknown key (with the nearest guess), a value of the wrong type, or one that is not allowed;
+            the message starts with the file and the key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such config file")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    changes = parse_overrides(overrides)
+    config = config_from_mapping(content, where=str(path), complete=not changes)
+    if changes:
+        config = config_from_mapping(_merge(config_to_mapping(config), changes), where=f"{path} and the command line")
+    return config
+
+
+def config_from_mapping(content: Mapping[str, Any], *, where: str, complete: bool = True) -> Config:
+    """A config out of nested mappings, checked; see :func:`read_config`.
+
+    Args:
+        where: what messages start with.
+        complete: check what keys mean together, too; not while some are still to be overridden.
+    """
+    _check_keys(content, Config, where)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Config, as_group=False)
+    try:
+        parsed = parser.parse_object(dict(content))
+        config = Config(**vars(parser.instantiate(parsed)))
+    except Exception as error:  # jsonargparse raises its own, argparse's and Python's
+        raise ValueError(f"{where}: {_one_line(error)}") from error
+    config.norm.taps = _plain(config.norm.taps)
+    if complete:
+        check_values(config, where)
+    return config
+
+
+def config_to_mapping(config: Config) -> dict[str, Any]:
+    """Nested plain mappings, complete; the inverse of :func:`config_from_mapping`."""
+    return dataclasses.asdict(config)
+
+
+def config_to_yaml(config: Config) -> str:
+    """The complete config as a YAML file."""
+    return yaml.safe_dump(config_to_mapping(config), sort_keys=False, default_flow_style=None, width=120)
+
+
+def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """``--a.b value`` or ``--a.b=value`` words as nested mappings; values are read as YAML.
+
+    Raises:
+        ValueError: for a word that is no option, a missing value, or an unknown key.
+    """
+    changes: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or len(word) == 2:
+            raise ValueError(f"command line: expected --key value; got {word!r}")
+        key, has_value, value = word[2:].partition("=")
+        if not has_value:
+            if not rest:
+                raise ValueError(f"command line: --{key}: a value is missing")
+            value = rest.pop(0)
+        change: Any = _number(yaml.safe_load(value) if value else None)
+        for part in reversed(key.split(".")):
+            change = {part: change}
+        _check_keys(change, Config, "command line")
+        changes = _merge(changes, change)
+    return changes
+
+
+def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys at which two nested mappings differ."""
+    keys = []
+    for key in dict.fromkeys((*a, *b)):
+        left, right = a.get(key), b.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            keys += differing_keys(left, right, f"{prefix}{key}.")
+        elif left != right:
+            keys.append(f"{prefix}{key}")
+    return keys
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, str):  # YAML reads 1e-3 as a string
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        # a norm spec is replaced whole: the options of one norm mean nothing to another
+        replaced = isinstance(value, Mapping) and "kind" in value
+        merged[key] = (
+            _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) and not replaced else value
+        )
+    return merged
+
+
+def _check_keys(content: Any, kind: type, where: str, prefix: str = "") -> None:
+    """Refuse keys that the dataclass lacks, at any depth."""
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{where}: {prefix.rstrip('.') or 'the file'}: expected keys and values; got {content!r}")
+    known = typing.get_type_hints(kind)
+    for key, value in content.items():
+        if key not in known:
+            guess = get_close_matches(str(key), known, n=1)
+            hint = f" Did you mean {prefix + guess[0]!r}?" if guess else ""
+            raise ValueError(f"{where}: {prefix}{key}: unknown key; choose one of: {', '.join(sorted(known))}.{hint}")
+        if dataclasses.is_dataclass(known[key]):
+            _check_keys(value, typing.cast(type, known[key]), where, f"{prefix}{key}.")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Namespace | types.SimpleNamespace):
+        value = vars(value)
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
