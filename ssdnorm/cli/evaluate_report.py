@@ -48,12 +48,15 @@ def write_evaluation(
     """
     result, coco = evaluated.result, evaluated.result.coco
     print(result.table)
+    written: list[Path] = []
+    if report.output is not None and evaluated.new_detections is not None:  # first: a model may have run for hours
+        written.append(report.output / "detections.json")
+        write_json(written[-1], evaluated.new_detections)
     intervals = _intervals(coco, report.bootstrap)
     against = _difference(coco, evaluated.truth, options, report)
     breakdown = break_down_errors(coco) if coco is not None and coco.matches is not None else None
     if breakdown is not None:
         print(f"\n{breakdown.table()}")
-    written: list[Path] = []
     if report.voc_dets is not None:
         written.append(report.voc_dets)
         write_voc_detections(report.voc_dets, evaluated.truth.content, result.found)
@@ -69,9 +72,6 @@ def write_evaluation(
         assert coco is not None
         written.append(report.output / "worst")
         worst = write_worst(written[-1], coco, evaluated.truth, report.show_worst, report.show_above)
-    if evaluated.new_detections is not None:
-        written.append(report.output / "detections.json")
-        write_json(written[-1], evaluated.new_detections)
     written.append(report.output / "result.json")
     versions = provenance()
     packages = ["numpy"] if options.backend == "ssdnorm" else ["numpy", options.backend]
@@ -88,7 +88,7 @@ def write_evaluation(
             "backend": None if coco is None else coco.backend,
             "options": asdict(options) | {"iou_thresholds": None if coco is None else coco.iou_thresholds.tolist()},
             "images": len(evaluated.truth.arrays.image_ids),
-            "objects": len(evaluated.truth.arrays),
+            "objects": int((~evaluated.truth.arrays.crowd).sum()),
             "detections": len(result.found),
             "inputs": evaluated.inputs,
             "seconds": round(time.perf_counter() - started, 2),
