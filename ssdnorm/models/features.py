@@ -3,10 +3,106 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+
+NormFactory = Callable[[int], nn.Module]
+
+
+class TapNorms(nn.ModuleDict):
+    """One norm slot per named feature map, around the maps of any backbone: SSD's, torchvision's FPN, timm's.
+
+    Args:
+        channels: of each map, by name.
+        norms: norm factory by map; maps that are not named stay as they are.
+        where: what messages start with.
+
+    Shape:
+        input maps ``(B, C, H, W)`` by name, or a list in the order of ``channels``; output the same maps after their
+        norms, by name. A map without a slot (an FPN's "pool") is handed on.
+
+    Raises:
+        ValueError: if a norm names a map that does not exist; in forward, if a map is missing.
+
+    Example:
+        >>> norms = TapNorms({"0": 4, "1": 8}, {"0": nn.BatchNorm2d})
+        >>> [tuple(x.shape) for x in norms([torch.ones(2, 4, 3, 3), torch.ones(2, 8, 1, 1)]).values()]
+        [(2, 4, 3, 3), (2, 8, 1, 1)]
+    """
+
+    def __init__(
+        self, channels: Mapping[str, int], norms: Mapping[str, NormFactory], *, where: str = "norm.taps"
+    ) -> None:
+        for name in norms:
+            if name not in channels:
+                guess = get_close_matches(name, channels, n=1)
+                hint = f" Did you mean {guess[0]!r}?" if guess else ""
+                raise ValueError(f"{where}: unknown tap {name!r}; choose one of: {', '.join(channels)}.{hint}")
+        super().__init__({name: norms[name](c) if name in norms else nn.Identity() for name, c in channels.items()})
+
+    def forward(self, maps: Mapping[str, Tensor] | Sequence[Tensor]) -> OrderedDict[str, Tensor]:
+        """Maps by name, after their norms."""
+        if not isinstance(maps, Mapping):
+            if len(maps) != len(self):
+                raise ValueError(f"TapNorms expects {len(self)} maps ({', '.join(self)}); got {len(maps)}")
+            maps = dict(zip(self, maps, strict=True))
+        for name in self:
+            if name not in maps:
+                raise ValueError(f"TapNorms expects a map {name!r}; got {', '.join(maps) or 'none'}")
+        return OrderedDict((name, self[name](x) if name in self else x) for name, x in maps.items())
+
+
+class BackboneMaps(nn.Module):
+    """The feature maps of any backbone (timm's ``features_only``, torchvision's) as a backbone for ``SSDFeatures``.
+
+    Channels are measured once at build time, on shapes alone.
+
+    Args:
+        backbone: images → list of maps, or maps by name.
+        names: of the taps, in the order of the maps; by default ``map1``, ``map2``, …, or the backbone's own names.
+        image_size: side of the images that the channels are measured with, pixels.
+
+    Shape:
+        input ``(B, 3, H, W)``; output the taps by name and the last of them, which feeds the extra layers.
+
+    Raises:
+        ValueError: if the backbone gives anything but maps ``(B, C, H, W)``, or another number than names.
+
+    Example:
+        >>> BackboneMaps(nn.Conv2d(3, 8, 3, stride=8), ["stride8"]).tap_channels
+        {'stride8': 8}
+    """
+
+    def __init__(self, backbone: nn.Module, names: Sequence[str] | None = None, *, image_size: int = 256) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.names = None if names is None else tuple(names)
+        maps = _run_on_shapes(self, image_size)[0]
+        for name, x in maps.items():
+            if x.ndim != 4:
+                raise ValueError(f"BackboneMaps: {name}: expected a map (B, C, H, W); got {tuple(x.shape)}")
+        self.names = tuple(maps)
+        self.tap_channels: dict[str, int] = {name: x.shape[1] for name, x in maps.items()}
+        self.out_channels = list(self.tap_channels.values())[-1]
+
+    def forward(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Taps by name, and the input of the extra layers."""
+        maps = self.backbone(images)
+        if isinstance(maps, Tensor):
+            maps = [maps]
+        if isinstance(maps, Mapping):
+            names = self.names or tuple(str(name).replace(".", "_") for name in maps)
+            maps = list(maps.values())
+        else:
+            names = self.names or tuple(f"map{i}" for i in range(1, len(maps) + 1))
+        if len(maps) != len(names):
+            raise ValueError(f"BackboneMaps: {len(names)} names ({', '.join(names)}) for {len(maps)} maps")
+        return dict(zip(names, maps, strict=True)), maps[-1]
 
 
 class SSDFeatures(nn.Module):
@@ -15,8 +111,9 @@ class SSDFeatures(nn.Module):
     Drops into torchvision's ``SSD`` as its ``backbone``: the output is an ``OrderedDict`` and ``out_channels`` a list.
 
     Args:
-        backbone: images → (taps by name, input of the extra layers), with ``tap_channels`` and ``out_channels``.
-        extras: that input → further taps by name, with ``tap_channels``.
+        backbone: images → (taps by name, input of the extra layers), with ``tap_channels``: ``VGG16``, or any other
+            in ``BackboneMaps``.
+        extras: that input → further taps by name, with ``tap_channels``; None for no more taps.
         tap_norms: norm factory by tap; taps that are not named stay as they are.
 
     Shape:
@@ -27,26 +124,18 @@ class SSDFeatures(nn.Module):
     """
 
     def __init__(
-        self, backbone: nn.Module, extras: nn.Module, *, tap_norms: Mapping[str, Callable[[int], nn.Module]] | None = None
+        self,
+        backbone: nn.Module,
+        extras: nn.Module | None = None,
+        *,
+        tap_norms: Mapping[str, NormFactory] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.extras = extras
-        self.tap_channels: dict[str, int] = {**backbone.tap_channels, **extras.tap_channels}  # type: ignore[dict-item]
-        tap_norms = tap_norms or {}
-        for name in tap_norms:
-            if name not in self.tap_channels:
-                guess = get_close_matches(name, self.tap_channels, n=1)
-                hint = f" Did you mean {guess[0]!r}?" if guess else ""
-                raise ValueError(
-                    f"norm.taps: unknown tap {name!r}; choose one of: {', '.join(self.tap_channels)}.{hint}"
-                )
-        self.tap_norms = nn.ModuleDict(
-            {
-                name: tap_norms[name](channels) if name in tap_norms else nn.Identity()
-                for name, channels in self.tap_channels.items()
-            }
-        )
+        further: dict[str, int] = {} if extras is None else extras.tap_channels  # type: ignore[assignment]
+        self.tap_channels: dict[str, int] = {**backbone.tap_channels, **further}  # type: ignore[dict-item]
+        self.tap_norms = TapNorms(self.tap_channels, tap_norms or {})
 
     @property
     def out_channels(self) -> list[int]:
@@ -56,5 +145,45 @@ class SSDFeatures(nn.Module):
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Taps by name, in order."""
         taps, x = self.backbone(images)
-        taps = {**taps, **self.extras(x)}
-        return OrderedDict((name, norm(taps[name])) for name, norm in self.tap_norms.items())
+        return self.tap_norms(taps if self.extras is None else {**taps, **self.extras(x)})  # type: ignore[no-any-return]
+
+    def in_data_order(self) -> dict[str, nn.Module]:
+        """The parts by name in the order in which data passes; a tap's norm follows the norm of its convolution."""
+        parts: dict[str, nn.Module] = {}
+        for room, module in (("backbone", self.backbone), ("extras", self.extras)):
+            for name, part in () if module is None else module.named_children():
+                slots = {f"{room}.{name}.{slot}": child for slot, child in part.named_children()}
+                dropout = slots.pop(f"{room}.{name}.dropout", None)
+                parts |= slots or {f"{room}.{name}": part}
+                if name in self.tap_norms:
+                    parts[f"tap_norms.{name}"] = self.tap_norms[name]
+                if dropout is not None:
+                    parts[f"{room}.{name}.dropout"] = dropout
+        return parts
+
+
+@torch.no_grad()
+def tap_grids(features: nn.Module, image_size: int) -> dict[str, tuple[int, int]]:
+    """Height and width of each tap in cells, found on shapes alone (the meta device).
+
+    Args:
+        features: images → taps by name.
+        image_size: side of the images, pixels.
+
+    Example:
+        >>> tap_grids(SSDFeatures(BackboneMaps(nn.Conv2d(3, 8, 3, stride=8))), 300)
+        {'map1': (38, 38)}
+    """
+    return {name: (x.shape[-2], x.shape[-1]) for name, x in _run_on_shapes(features, image_size).items()}
+
+
+@torch.no_grad()
+def _run_on_shapes(module: nn.Module, image_size: int) -> Any:
+    meta = {name: t.to("meta") for name, t in (*module.named_parameters(), *module.named_buffers())}
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        return functional_call(module, meta, (torch.empty(1, 3, image_size, image_size, device="meta"),))
+    finally:
+        for part, mode in modes.items():
+            part.training = mode

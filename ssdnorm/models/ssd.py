@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ssdnorm.boxes.default_boxes import DefaultBoxSpec, default_box_spec, make_default_boxes
 from ssdnorm.layers.norms import norm_layer
 from ssdnorm.models.extra_layers import EXTRA_LAYERS_300, EXTRA_LAYERS_512, ExtraLayer, ExtraLayers
-from ssdnorm.models.features import SSDFeatures
+from ssdnorm.models.features import SSDFeatures, tap_grids
 from ssdnorm.models.head import MultiboxHead
 from ssdnorm.models.initial_weights import draw_initial_weights
 from ssdnorm.models.vgg import VGG16
@@ -97,18 +96,14 @@ class SSD(nn.Module):
             raise ValueError(f"SSD expects images (B, 3, {size}, {size}); got {tuple(images.shape)}")
         return self.head(self.features(self.normalize(images)))
 
-    @torch.no_grad()
     def _check_grid(self) -> None:
-        meta = {name: t.to("meta") for name, t in (*self.features.named_parameters(), *self.features.named_buffers())}
-        was_training = self.features.training
-        self.features.eval()
-        shape = (1, 3, self.image_size, self.image_size)
-        taps = functional_call(self.features, meta, (torch.empty(shape, device="meta"),))
-        self.features.train(was_training)
-        got = {name: tuple(x.shape[-2:]) for name, x in taps.items()}
+        got = tap_grids(self.features, self.image_size)
         expected = [(g, g) for g in self.spec.grid_sizes]
         if list(got.values()) != expected:
-            raise ValueError(f"model.default_boxes: grids {expected} do not fit the features' maps {got}")
+            raise ValueError(
+                f"model.default_boxes: grids {expected} do not fit the features' maps {got} at "
+                f"{self.image_size} pixels; spread_default_boxes makes default boxes for any square grids"
+            )
 
 
 def ssd300_vgg16(
@@ -116,7 +111,7 @@ def ssd300_vgg16(
     *,
     backbone_norm: NormSpec = "none",
     extras_norm: NormSpec = "none",
-    tap_norms: Mapping[str, NormSpec] = {"conv4_3": "l2_norm"},  # noqa: B006 (read only)
+    tap_norms: Mapping[str, NormSpec] = {"conv4_3": "l2_norm"},
     dropout: float | Mapping[str, float] = 0.5,
     default_boxes: str | DefaultBoxSpec = "ssd300_voc",
     width: float = 1.0,
@@ -146,7 +141,17 @@ def ssd300_vgg16(
         26285486
     """
     return _ssd_vgg16(
-        "ssd300_vgg16", EXTRA_LAYERS_300, num_classes, backbone_norm, extras_norm, tap_norms, dropout, default_boxes, width, weights, seed
+        "ssd300_vgg16",
+        EXTRA_LAYERS_300,
+        num_classes,
+        backbone_norm,
+        extras_norm,
+        tap_norms,
+        dropout,
+        default_boxes,
+        width,
+        weights,
+        seed,
     )
 
 
@@ -155,7 +160,7 @@ def ssd512_vgg16(
     *,
     backbone_norm: NormSpec = "none",
     extras_norm: NormSpec = "none",
-    tap_norms: Mapping[str, NormSpec] = {"conv4_3": "l2_norm"},  # noqa: B006 (read only)
+    tap_norms: Mapping[str, NormSpec] = {"conv4_3": "l2_norm"},
     dropout: float | Mapping[str, float] = 0.5,
     default_boxes: str | DefaultBoxSpec = "ssd512_voc",
     width: float = 1.0,
@@ -164,7 +169,17 @@ def ssd512_vgg16(
 ) -> SSD:
     """SSD512 on VGG16: seven taps, 24,564 default boxes. Arguments as :func:`ssd300_vgg16`."""
     return _ssd_vgg16(
-        "ssd512_vgg16", EXTRA_LAYERS_512, num_classes, backbone_norm, extras_norm, tap_norms, dropout, default_boxes, width, weights, seed
+        "ssd512_vgg16",
+        EXTRA_LAYERS_512,
+        num_classes,
+        backbone_norm,
+        extras_norm,
+        tap_norms,
+        dropout,
+        default_boxes,
+        width,
+        weights,
+        seed,
     )
 
 
