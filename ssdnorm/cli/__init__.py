@@ -1,4 +1,4 @@
-"""The command line: `ssdnorm train|evaluate|predict`, the same commands as scripts/."""
+"""The command line: `ssdnorm train|evaluate|predict|convert|export`, the same commands as scripts/."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import sys
 from collections.abc import Sequence
 
 from ssdnorm import __version__
-from ssdnorm.cli import evaluate, predict, train
+from ssdnorm.cli import convert, evaluate, export, predict, train
 from ssdnorm.engine.module import NonFiniteLossError
 
-_COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict}
+_COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "convert": convert, "export": export}
 
 
 def main(words: Sequence[str] | None = None) -> int:

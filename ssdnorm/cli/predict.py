@@ -1,102 +1,168 @@
-"""Detect objects in pictures: python scripts/predict.py --checkpoint runs/x/checkpoints/model.safetensors --output out *.jpg"""
+"""Detect objects in pictures: python scripts/predict.py --checkpoint model.safetensors --output out *.jpg
+
+Takes pictures, folders, patterns, video files, and the number of a camera. Draws boxes, names and scores, and
+lists them in detections.json. The checkpoint may be another system's; --onnx runs an exported file instead.
+"""
 
 from __future__ import annotations
 
 import argparse
-import glob
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from tqdm import tqdm
 
 from ssdnorm.build import load_detector
+from ssdnorm.cli.frames import Frame, VideoFile, count_frames, find_sources, is_video, read_frames
 from ssdnorm.cli.refuse import no_more_words
-from ssdnorm.data.images import EncodedImage
 from ssdnorm.data.transforms import EvalTransform
 from ssdnorm.drawing import draw_boxes
 from ssdnorm.engine.run import write_json
-from ssdnorm.metrics.coco import coco_results
+from ssdnorm.models.onnx_detector import OnnxDetector
+from ssdnorm.structures import Detections
 
 HELP = "draw the detections of a checkpoint on pictures"
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+Detect = Callable[[np.ndarray], Detections]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("images", nargs="+", help="pictures, folders of pictures, or patterns")
-    parser.add_argument("--checkpoint", required=True, type=Path, help="model.safetensors of a run")
+    parser.add_argument(
+        "images", nargs="+", help="pictures, folders of pictures, patterns, videos, or a camera's number"
+    )
+    weights = parser.add_mutually_exclusive_group(required=True)
+    weights.add_argument("--checkpoint", type=Path, help="model.safetensors of a run, or another SSD's file")
+    weights.add_argument("--onnx", type=Path, help="a file written by export.py")
     parser.add_argument("--output", required=True, type=Path, help="folder for the pictures and detections.json")
     parser.add_argument("--score-threshold", type=float, default=0.4, help="draw and list detections above it (0.4)")
+    parser.add_argument("--max-frames", type=int, help="of each video or camera; default: all, until Ctrl-C")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 …; default: cuda where it is there")
 
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
-    """Detect image by image, draw, list."""
+    """Detect frame by frame, draw, list."""
     no_more_words(rest)
     if not 0 <= arguments.score_threshold < 1:
         raise ValueError(f"--score-threshold: must lie in [0, 1); got {arguments.score_threshold}")
-    paths = find_images(arguments.images)
-    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    detector = load_detector(arguments.checkpoint).to(device)
-    detector.post_process.score_threshold = max(detector.post_process.score_threshold, arguments.score_threshold)
-    resize = EvalTransform(detector.model.image_size)
-    found, seconds, num_objects, unreadable = [], 0.0, 0, []
-    for path in tqdm(paths, desc="predict", unit="image", disable=not sys.stderr.isatty()):
-        try:
-            pixels = EncodedImage.read(path).decode()
-        except (OSError, ValueError) as error:
-            unreadable.append(str(error))
-            continue
-        start = time.perf_counter()
-        small, _, _ = resize(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-        with torch.inference_mode():
-            output = detector.model(small[None].to(device))
-            detections = detector.post_process(output, torch.tensor([pixels.shape[:2]], device=device))[0]
-        detections = {key: value.cpu() for key, value in detections.items()}  # type: ignore[attr-defined]
-        seconds += time.perf_counter() - start
-        labels, scores = detections["labels"].tolist(), detections["scores"].tolist()
-        num_objects += len(labels)
-        captions = [f"{detector.class_names[c - 1]} {score:.2f}" for c, score in zip(labels, scores, strict=True)]
-        name = f"{len(found):05d}_{path.stem}.jpg"
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        draw_boxes(pixels, detections["boxes"], captions, labels).save(arguments.output / name, quality=92)
-        found.append({"file_name": str(path), "picture": name, "detections": _listed(detections, detector.class_names)})
+    if arguments.max_frames is not None and arguments.max_frames < 1:
+        raise ValueError(f"--max-frames: must be 1 or more; got {arguments.max_frames}")
+    sources = find_sources(arguments.images)
+    detect, class_names = _load(arguments)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    found: list[dict[str, Any]] = []
+    unreadable: list[str] = []
+    seconds = 0.0
+    total = count_frames(sources, arguments.max_frames)
+    with tqdm(total=total, desc="predict", unit="image", disable=not sys.stderr.isatty()) as bar:
+        for i, source in enumerate(sources):
+            video: VideoFile | None = None
+            try:
+                for frame in read_frames(source, limit=arguments.max_frames):
+                    start = time.perf_counter()
+                    detections = _above(detect(frame.pixels), arguments.score_threshold)
+                    seconds += time.perf_counter() - start
+                    stem = source.stem if isinstance(source, Path) else f"camera{source}"
+                    name = f"{i:05d}_{stem}.{'mp4' if is_video(source) else 'jpg'}"
+                    if is_video(source):
+                        video = video or VideoFile(arguments.output / name, frame.rate)
+                    _draw(frame, detections, class_names, arguments.output / name, video)
+                    found.append(_listed(frame, name, detections, class_names))
+                    bar.update()
+            except (OSError, ValueError) as error:
+                unreadable.append(str(error))
+            except KeyboardInterrupt:
+                if not isinstance(source, int):
+                    raise
+            finally:
+                if video is not None:
+                    video.close()
     write_json(arguments.output / "detections.json", found)
     for message in unreadable:
         print(f"not read: {message}", file=sys.stderr)
     if not found:
         raise ValueError("no picture could be read")
-    print(f"{len(found)} images, {num_objects} objects, {1000 * seconds / len(found):.0f} ms an image; {arguments.output}")
+    num_objects = sum(len(entry["detections"]) for entry in found)
+    print(
+        f"{len(found)} images, {num_objects} objects, "
+        f"mean latency {1000 * seconds / len(found):.0f} ms; {arguments.output}"
+    )
 
 
-def find_images(words: Sequence[str]) -> list[Path]:
-    """Files named by paths, folders and patterns, each once, in order.
+def _load(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
+    """Pixels → detections, from a checkpoint or an ONNX file, and the class names."""
+    if arguments.onnx is not None:
+        if arguments.device is not None:
+            raise ValueError("--device: an ONNX file runs where onnxruntime runs; leave --device out")
+        onnx = OnnxDetector(arguments.onnx)
+        return _detector(onnx, onnx.image_size, antialias=onnx.antialias, device=torch.device("cpu")), onnx.class_names
+    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    detector = load_detector(arguments.checkpoint).to(device)
 
-    Raises:
-        FileNotFoundError: for a word that names nothing.
+    def both(images: Tensor, sizes: Tensor) -> list[Detections]:
+        return detector.post_process(detector.model(images), sizes)
+
+    size = detector.model.image_size
+    return _detector(both, size, antialias=detector.antialias, device=device), detector.class_names
+
+
+def _detector(
+    network: Callable[[Tensor, Tensor], list[Detections]], size: int, *, antialias: bool, device: torch.device
+) -> Detect:
+    def detect(pixels: np.ndarray) -> Detections:
+        image = resize_image(pixels, size, antialias=antialias)
+        with torch.inference_mode():
+            (detections,) = network(image[None].to(device), torch.tensor([pixels.shape[:2]], device=device))
+        return Detections(
+            boxes=detections["boxes"].cpu(), scores=detections["scores"].cpu(), labels=detections["labels"].cpu()
+        )
+
+    return detect
+
+
+def resize_image(pixels: np.ndarray, size: int, *, antialias: bool) -> Tensor:
+    """A picture at the network's size, as its weights were trained on.
+
+    Shape:
+        pixels ``(H, W, 3)`` uint8 RGB; output ``(3, size, size)``: uint8 with antialiasing, floats in [0, 1] without.
     """
-    paths: dict[Path, None] = {}
-    for word in words:
-        place = Path(word)
-        if place.is_dir():
-            matches = sorted(p for p in place.iterdir() if p.suffix.lower() in _SUFFIXES)
-        elif place.is_file():
-            matches = [place]
-        else:
-            matches = sorted(Path(p) for p in glob.glob(word, recursive=True) if Path(p).is_file())
-        if not matches:
-            raise FileNotFoundError(f"{word}: no such picture, folder with pictures, or pattern that matches any")
-        paths |= dict.fromkeys(matches)
-    return list(paths)
+    if antialias:
+        return EvalTransform(size)(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))[0]
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    return F.interpolate(planes, size=(size, size), mode="bilinear")[0]
 
 
-def _listed(detections: dict[str, torch.Tensor], class_names: Sequence[str]) -> list[dict]:
-    results = coco_results([detections], [0], list(range(1, len(class_names) + 1)))  # type: ignore[list-item]
-    return [
-        {"class": class_names[r["category_id"] - 1], "score": r["score"], "bbox": r["bbox"]} for r in results
+def _above(detections: Detections, threshold: float) -> Detections:
+    kept = detections["scores"] > threshold
+    return Detections(
+        boxes=detections["boxes"][kept], scores=detections["scores"][kept], labels=detections["labels"][kept]
+    )
+
+
+def _draw(
+    frame: Frame, detections: Detections, class_names: Sequence[str], path: Path, video: VideoFile | None
+) -> None:
+    labels, scores = detections["labels"].tolist(), detections["scores"].tolist()
+    captions = [f"{class_names[label - 1]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
+    picture = draw_boxes(frame.pixels, detections["boxes"], captions, labels)
+    if video is None:
+        picture.save(path, quality=92)
+    else:
+        video.add(np.asarray(picture))
+
+
+def _listed(frame: Frame, name: str, detections: Detections, class_names: Sequence[str]) -> dict[str, Any]:
+    place = {} if frame.number is None else {"frame": frame.number}
+    rows = zip(detections["boxes"].tolist(), detections["scores"].tolist(), detections["labels"].tolist(), strict=True)
+    listed = [
+        {"class": class_names[c - 1], "score": score, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+        for (x1, y1, x2, y2), score, c in rows
     ]
+    return {"file_name": frame.source, **place, "picture": name, "detections": listed}

@@ -97,5 +97,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file, or cut off") from error
     if metadata.get("format") != _FORMAT:
-        raise ValueError(f"{path}: not a checkpoint of ssdnorm (format {metadata.get('format')!r}, expected {_FORMAT!r})")
+        raise ValueError(
+            f"{path}: not a checkpoint of ssdnorm (format {metadata.get('format')!r}, expected {_FORMAT!r})"
+        )
     return Checkpoint(state=state, **json.loads(metadata["about"]))

@@ -1,4 +1,4 @@
-"""This file is about key reports: what does not fit between a file's tensors and a model's, and why it probably does not."""
+"""This file is about key reports: what does not fit between a file's tensors and a model's, and why."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def _reasons(expected: Shapes, got: Shapes, absent: Sequence[str], wrong: Sequen
         )
     first = "features.backbone.conv1_1.conv.weight"
     if first in wrong:
-        reasons.append(f"{got[first][0]} channels at conv1_1 in the file, {expected[first][0]} in the model: set model.width")
+        reasons.append(
+            f"{got[first][0]} channels at conv1_1 in the file, {expected[first][0]} in the model: set model.width"
+        )
     if any("conv12_" in key for key in absent):
         file, model = ("SSD512", "SSD300") if any("conv12_" in key for key in got) else ("SSD300", "SSD512")
         reasons.append(f"an {file} in the file, an {model} in the model: set model.name")

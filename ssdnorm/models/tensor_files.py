@@ -57,8 +57,8 @@ def _read_torch(path: Path) -> Any:
         wanted = re.search(r"(?:global: GLOBAL|class|GLOBAL) ([\w]+\.[\w.]+)", str(error))
         what = f" ({wanted[1]})" if wanted else ""
         raise ValueError(
-            f"{path}: refused: this pickle wants to run code{what}, and only tensors are read. If you trust it, save its "
-            "state_dict alone, in the system that wrote it, and give that file"
+            f"{path}: refused: this pickle holds more than tensors{what}, and reading it could run code. If you "
+            "trust it, save its state_dict alone, in the system that wrote it, and give that file"
         ) from error
     except Exception as error:  # a damaged pickle or archive fails in a dozen ways that mean one thing
         raise ValueError(f"{path}: not a readable weights file, or cut off ({type(error).__name__})") from error
@@ -89,4 +89,6 @@ def _read_tensorflow(prefix: Path) -> dict[str, Tensor]:
         names = reader.get_variable_to_shape_map()
         return {name: torch.from_numpy(np.array(reader.get_tensor(name))) for name in names}
     except Exception as error:  # TensorFlow's own kinds of errors cannot be named here
-        raise ValueError(f"{prefix}: not a readable TensorFlow checkpoint, or cut off ({type(error).__name__})") from error
+        raise ValueError(
+            f"{prefix}: not a readable TensorFlow checkpoint, or cut off ({type(error).__name__})"
+        ) from error

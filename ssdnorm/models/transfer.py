@@ -88,15 +88,19 @@ def _check_boxes(checkpoint: Checkpoint, model: SSD, head: str, where: str) -> l
         return [f"{where}: default boxes clipped: {theirs.clip} in the file, {ours.clip} in the model"]
     sizes = f"{theirs.min_sizes} in the file, {ours.min_sizes} in the model"
     if head == "keep":
-        raise ValueError(f"{where}: other default boxes, sizes {sizes}; set model.default_boxes: null to take the file's")
+        raise ValueError(
+            f"{where}: other default boxes, sizes {sizes}; set model.default_boxes: null to take the file's"
+        )
     return [f"{where}: other default boxes, sizes {sizes}: the offsets have to be learnt anew"]
 
 
 def _norm_at(arguments: Mapping[str, Any], key: str) -> str:
     """Which norm a network has at the place of a norm's tensor."""
     part, name = key.split(".")[1:3]
-    spec = (arguments.get("tap_norms") or {}).get(name, "none") if part == "tap_norms" else arguments.get(
-        "backbone_norm" if part == "backbone" else "extras_norm", "none"
+    spec = (
+        (arguments.get("tap_norms") or {}).get(name, "none")
+        if part == "tap_norms"
+        else arguments.get("backbone_norm" if part == "backbone" else "extras_norm", "none")
     )
     kind = spec if isinstance(spec, str) else str(spec["kind"])
     return _ONE_KIND.get(kind, kind)

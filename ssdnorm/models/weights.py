@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from ssdnorm.models.ssd import IMAGENET_MEAN, IMAGENET_STD, SSD
 from ssdnorm.models.tensor_files import read_tensors
 
-_CONVS = (
-    "conv1_1 conv1_2 conv2_1 conv2_2 conv3_1 conv3_2 conv3_3 conv4_1 conv4_2 conv4_3 conv5_1 conv5_2 conv5_3"
-).split()
+_CONVS = [f"conv{i}_{j}" for i, n in enumerate((2, 2, 3, 3, 3), 1) for j in range(1, n + 1)]
 # Places of the convolutions in torchvision's vgg16.features and vgg16_bn.features (configuration D of its vgg.py)
 _TORCHVISION = dict(zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), _CONVS, strict=True))
 _TORCHVISION_BN = dict(zip((0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40), _CONVS, strict=True))
@@ -35,9 +33,8 @@ def load_backbone_weights(model: SSD, weights: str | Path) -> None:
     Args:
         model: an SSD on VGG16 of width 1.
         weights: a torchvision name such as ``"VGG16_Weights.IMAGENET1K_FEATURES"`` (downloaded and checked by
-            torchvision), or a file: torchvision's ``vgg16`` or ``vgg16_bn`` as ``.pth`` or ``.safetensors``, or the Oxford
-            release as ``.npz`` (``conv1_1.weight`` …, ``fc6.weight``, ``fc7.weight``, OIHW, **BGR**, 0 … 255 minus mean),
-            or ``vgg16_reducedfc.pth`` of amdegroot/ssd.pytorch (RGB, 0 … 255 minus mean).
+            torchvision), or a file: torchvision's ``vgg16`` or ``vgg16_bn`` as ``.pth`` or ``.safetensors``; the Oxford
+            release as ``.npz`` (``conv1_1.weight`` … ``fc7.weight``, OIHW, **BGR**, 0 … 255 minus mean); or ``vgg16_reducedfc.pth`` of amdegroot/ssd.pytorch (RGB, 0 … 255 minus mean).
 
     Raises:
         ValueError: for an unknown name or family, a missing key, or a shape that does not fit.
@@ -69,7 +66,9 @@ def _from_torchvision(name: str) -> tuple[dict[str, Tensor], tuple[float, ...], 
     if name not in names:
         guess = get_close_matches(name, names, n=1)
         hint = f" Did you mean {guess[0]!r}?" if guess else ""
-        raise ValueError(f"model.weights: unknown weights {name!r}; choose one of: {', '.join(names)}, or a path.{hint}")
+        raise ValueError(
+            f"model.weights: unknown weights {name!r}; choose one of: {', '.join(names)}, or a path.{hint}"
+        )
     entry = get_weight(name)
     transform = entry.transforms()
     return entry.get_state_dict(progress=True, check_hash=True), tuple(transform.mean), tuple(transform.std)

@@ -52,8 +52,8 @@ def convert_tensors(
     if family is None:
         some = ", ".join(list(tensors)[:3])
         raise ValueError(
-            f"{where}: no SSD-VGG16 of a known system; known are {', '.join(f.name for f in FAMILIES)} and this library's "
-            f"own; the file begins with {some}. A VGG16 alone goes to model.weights"
+            f"{where}: no SSD-VGG16 of a known system; known are {', '.join(f.name for f in FAMILIES)} and this "
+            f"library's own; the file begins with {some}. A VGG16 alone goes to model.weights"
         )
     return family.convert(tensors, where=where, default_boxes=default_boxes, class_names=class_names)
 

@@ -33,7 +33,9 @@ def _convert(
     tensors = {name: value for name, value in tensors.items() if not _only_for_training(name)}
     size: ImageSize = 512 if any(name.startswith("ssd_512_vgg/") for name in tensors) else 300
     scope, last = f"ssd_{size}_vgg", 11 if size == 300 else 12
-    backbone = {f"conv{i}_{j}": f"{scope}/conv{i}/conv{i}_{j}" for i in range(1, 6) for j in range(1, 3 if i < 3 else 4)}
+    backbone = {
+        f"conv{i}_{j}": f"{scope}/conv{i}/conv{i}_{j}" for i in range(1, 6) for j in range(1, 3 if i < 3 else 4)
+    }
     backbone |= {"fc6": f"{scope}/conv6", "fc7": f"{scope}/conv7"}
     kernels = {i: ("conv1x1", "conv3x3" if i < 12 else "conv4x4") for i in range(8, last + 1)}
     heads = [f"{scope}/block{i}_box" for i in (4, 7, *range(8, last + 1))]
@@ -46,7 +48,9 @@ def _convert(
     )
     gamma = f"{scope}/block4_box/L2Normalization/gamma"
     state = rename(tensors, layers, gamma, where=where, separator="/", words=("weights", "biases"))
-    state = {key: value.permute(3, 2, 0, 1) if value.ndim == 4 else value for key, value in state.items()}  # HWIO -> OIHW
+    state = {
+        key: value.permute(3, 2, 0, 1) if value.ndim == 4 else value for key, value in state.items()
+    }  # HWIO -> OIHW
     return make_checkpoint(
         state, size, _MEANING, where=where, boxes=default_boxes or f"ssd{size}_coco", class_names=class_names
     )
@@ -57,4 +61,6 @@ def _only_for_training(name: str) -> bool:
     return name in _TRAINING_ONLY or leaf not in ("weights", "biases", "gamma")
 
 
-FAMILY = Family("balancap", lambda tensors: any(n.startswith(("ssd_300_vgg/", "ssd_512_vgg/")) for n in tensors), _convert)
+FAMILY = Family(
+    "balancap", lambda tensors: any(n.startswith(("ssd_300_vgg/", "ssd_512_vgg/")) for n in tensors), _convert
+)

@@ -1,4 +1,4 @@
-"""This file is about a family: what another system's SSD checkpoints have in common, and the way from its names to ours."""
+"""This file is about a family: what other systems' SSD checkpoints share, and the way from their names to ours."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from ssdnorm.models.class_names import default_class_names
 from ssdnorm.models.key_report import num_classes_of, report_mismatch
 from ssdnorm.models.ssd import ssd300_vgg16, ssd512_vgg16
 
-BACKBONE = (
-    "conv1_1 conv1_2 conv2_1 conv2_2 conv3_1 conv3_2 conv3_3 conv4_1 conv4_2 conv4_3 conv5_1 conv5_2 conv5_3 fc6 fc7"
-).split()
+_CONVS_OF_STAGE = (2, 2, 3, 3, 3)
+BACKBONE = [f"conv{i}_{j}" for i, n in enumerate(_CONVS_OF_STAGE, 1) for j in range(1, n + 1)] + ["fc6", "fc7"]
 # Places of the 15 convolutions where VGG16's layers are counted through (torchvision, amdegroot, lufficc, mmdetection)
 VGG_PLACES = dict(zip(BACKBONE, (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33), strict=True))
 COCO_CLASSES = (81, 91, 201)  # of the published COCO models; 201 is amdegroot's
@@ -80,7 +79,12 @@ def layer_names(
 
 
 def rename(
-    tensors: Mapping[str, Tensor], layers: Mapping[str, str], scale: str, *, where: str, separator: str = ".",
+    tensors: Mapping[str, Tensor],
+    layers: Mapping[str, str],
+    scale: str,
+    *,
+    where: str,
+    separator: str = ".",
     words: tuple[str, str] = ("weight", "bias"),
 ) -> dict[str, Tensor]:
     """The tensors under our names.
@@ -93,17 +97,20 @@ def rename(
     Raises:
         ValueError: listing the keys that are missing and those that are not expected.
     """
-    names = {f"{ours}.{word}": f"{theirs}{separator}{their_word}"
-             for ours, theirs in layers.items() for word, their_word in zip(("weight", "bias"), words, strict=True)}
+    names = {
+        f"{ours}.{word}": f"{theirs}{separator}{their_word}"
+        for ours, theirs in layers.items()
+        for word, their_word in zip(("weight", "bias"), words, strict=True)
+    }
     names["features.tap_norms.conv4_3.weight"] = scale
     wanted = dict.fromkeys(names.values(), ())
-    if problem := report_mismatch(wanted, dict.fromkeys(tensors, ()), where=where):  # type: ignore[arg-type]
+    if problem := report_mismatch(wanted, dict.fromkeys(tensors, ()), where=where):
         raise ValueError(problem)
     return {ours: tensors[theirs].float() for ours, theirs in names.items()}
 
 
 def per_box(state: dict[str, Tensor], part: str, change: Callable[[Tensor], Tensor]) -> None:
-    """Apply a change to the outputs of each default box, ``(boxes per cell, outputs, …)``, of ``locs`` or ``logits``."""
+    """Apply a change to the outputs of each default box, ``(boxes per cell, outputs, …)``, of a part."""
     for key in [key for key in state if key.startswith(f"head.{part}.")]:
         tap = key.split(".")[2]
         num_boxes = state[f"head.locs.{tap}.bias"].shape[0] // 4

@@ -54,8 +54,7 @@ def _convert(
 def _whole_sizes(boxes: str) -> DefaultBoxSpec:
     """Sizes cut to whole pixels, as SSDAnchorGenerator does: 20.48 -> 20 in SSD512."""
     spec = default_box_spec(boxes)
-    whole = {name: tuple(float(int(v)) for v in getattr(spec, name)) for name in ("min_sizes", "max_sizes")}
-    return replace(spec, **whole)
+    return replace(spec, min_sizes=tuple(map(int, spec.min_sizes)), max_sizes=tuple(map(int, spec.max_sizes)))
 
 
 FAMILY = Family("mmdetection", lambda tensors: "neck.l2_norm.weight" in tensors, _convert)

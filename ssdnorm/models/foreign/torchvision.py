@@ -61,11 +61,15 @@ def to_torchvision(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], list[str]
     model = checkpoint.model
     taps = {name: spec for name, spec in model["tap_norms"].items() if _kind(spec) != "none"}
     if model["name"] != "ssd300_vgg16" or model["width"] != 1.0:
-        raise ValueError(f"torchvision has ssd300_vgg16 of width 1 alone; got {model['name']} of width {model['width']}")
+        raise ValueError(
+            f"torchvision has ssd300_vgg16 of width 1 alone; got {model['name']} of width {model['width']}"
+        )
     if _kind(model["backbone_norm"]) != "none" or _kind(model["extras_norm"]) != "none":
         raise ValueError("torchvision's ssd300_vgg16 has no norms in its backbone and extra layers; fold them first")
     if list(taps) != ["conv4_3"] or _kind(taps["conv4_3"]) != "l2_norm":
-        raise ValueError(f"torchvision's ssd300_vgg16 has l2_norm on conv4_3 and no other tap norm; got {taps or 'none'}")
+        raise ValueError(
+            f"torchvision's ssd300_vgg16 has l2_norm on conv4_3 and no other tap norm; got {taps or 'none'}"
+        )
     names = {f"{ours}.{word}": f"{theirs}.{word}" for ours, theirs in _layers().items() for word in ("weight", "bias")}
     names["features.tap_norms.conv4_3.weight"] = _SCALE
     return {theirs: checkpoint.state[ours] for ours, theirs in names.items()}, _notes(checkpoint)

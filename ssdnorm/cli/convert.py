@@ -1,0 +1,86 @@
+"""Convert a checkpoint of another SSD: python scripts/convert.py ssd300_mAP_77.43_v2.pth --output ssd300.safetensors
+
+The system is recognised by the names in the file: torchvision, amdegroot/ssd.pytorch, lufficc/SSD, mmdetection 3,
+balancap/SSD-Tensorflow (model.ckpt or .npz), chainercv (.npz), and this library's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ssdnorm.boxes.default_boxes import DEFAULT_BOXES, default_box_spec
+from ssdnorm.cli.refuse import no_more_words
+from ssdnorm.models.checkpoint import Checkpoint, write_checkpoint
+from ssdnorm.models.class_names import VOC_CLASSES, coco_classes, select_classes
+from ssdnorm.models.foreign import read_any_checkpoint
+from ssdnorm.models.foreign.torchvision import to_torchvision
+
+HELP = "convert a checkpoint from another SSD, or to torchvision"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("input", type=Path, metavar="IN", help="the file; of a TensorFlow checkpoint its prefix")
+    parser.add_argument("--output", required=True, type=Path, help="OUT.safetensors, or OUT.pth with --to torchvision")
+    parser.add_argument("--to", choices=("ssdnorm", "torchvision"), default="ssdnorm", help="whose format to write")
+    parser.add_argument(
+        "--classes", help="keep these classes only: voc, coco, or names with commas; VOC's and COCO's spelling both do"
+    )
+    parser.add_argument("--class-names", help="how the file's classes are called, with commas, without background")
+    parser.add_argument(
+        "--default-boxes", choices=list(DEFAULT_BOXES), help="if the file was not trained with its system's usual ones"
+    )
+
+
+def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Read, convert, pick classes, write, and say what the file means."""
+    no_more_words(rest)
+    suffix = ".safetensors" if arguments.to == "ssdnorm" else ".pth"
+    if arguments.output.suffix != suffix:
+        raise ValueError(f"--output: {arguments.to} files end in {suffix}; got {arguments.output}")
+    names = _words(arguments.class_names) if arguments.class_names else None
+    checkpoint = read_any_checkpoint(arguments.input, default_boxes=arguments.default_boxes, class_names=names)
+    if arguments.classes:
+        checkpoint = select_classes(checkpoint, _chosen(arguments.classes))
+    if arguments.to == "torchvision":
+        state, notes = to_torchvision(checkpoint)
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, arguments.output)
+        print(
+            f"written: {arguments.output}: ssd300_vgg16(num_classes={len(checkpoint.class_names) + 1}) of torchvision"
+        )
+        for note in notes:
+            print(f"torchvision has to be told: {note}")
+        return
+    write_checkpoint(arguments.output, checkpoint)
+    print(_summary(checkpoint))
+    print(f"written: {arguments.output}")
+
+
+def _chosen(words: str) -> list[str]:
+    known = {"voc": VOC_CLASSES, "coco": coco_classes()}
+    return list(known.get(words, ())) or _words(words)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _summary(checkpoint: Checkpoint) -> str:
+    spec = default_box_spec(checkpoint.model["default_boxes"])
+    mean = [round(255 * v, 3) for v in checkpoint.state["image_mean"].tolist()]
+    std = [round(255 * v, 3) for v in checkpoint.state["image_std"].tolist()]
+    names = list(checkpoint.class_names)
+    listed = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+    return "\n".join(
+        (
+            f"model:          {checkpoint.model['name']}, {len(names)} classes and background: {listed}",
+            f"input:          RGB 0 … 255 minus {mean}, over {std}",
+            f"default boxes:  {spec.num_boxes}, sizes {[*spec.min_sizes, spec.max_sizes[-1]]}, clipped: {spec.clip}",
+            f"post-process:   {', '.join(f'{key} {value}' for key, value in checkpoint.post_process.items())}",
+        )
+    )

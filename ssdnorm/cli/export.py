@@ -1,0 +1,54 @@
+"""Export a detector: python scripts/export.py --checkpoint model.safetensors --output model.onnx --detections
+
+The suffix of --output decides: .onnx, or .pt2 for torch.export. Any batch size; mean and std are inside.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssdnorm.build import load_detector
+from ssdnorm.cli.refuse import no_more_words
+from ssdnorm.models.export import DETECTION_NAMES, OPSET, RAW_NAMES, export_onnx, export_torch
+
+HELP = "write a detector as ONNX or torch.export file"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("--checkpoint", required=True, type=Path, help="of this library or another SSD")
+    parser.add_argument("--output", required=True, type=Path, help="FILE.onnx or FILE.pt2")
+    parser.add_argument("--detections", action="store_true", help="decoding and NMS inside; otherwise raw outputs")
+    parser.add_argument(
+        "--input", choices=("uint8", "float32"), default="uint8", help="RGB 0 … 255, or floats in [0, 1] (uint8)"
+    )
+    parser.add_argument("--opset", type=int, default=OPSET, help=f"of ONNX, {OPSET} or more ({OPSET})")
+
+
+def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Load, export, say what came out."""
+    no_more_words(rest)
+    if arguments.output.suffix not in (".onnx", ".pt2"):
+        raise ValueError(f"--output: the file ends in .onnx or .pt2; got {arguments.output}")
+    if arguments.output.suffix == ".pt2" and arguments.opset != OPSET:
+        raise ValueError("--opset: is ONNX's; a .pt2 file has none")
+    detector = load_detector(arguments.checkpoint)
+    if arguments.output.suffix == ".onnx":
+        export_onnx(
+            detector,
+            arguments.output,
+            detections=arguments.detections,
+            input_dtype=arguments.input,
+            opset=arguments.opset,
+        )
+    else:
+        export_torch(detector, arguments.output, detections=arguments.detections, input_dtype=arguments.input)
+    size = detector.model.image_size
+    outputs = ", ".join(DETECTION_NAMES if arguments.detections else RAW_NAMES)
+    megabytes = arguments.output.stat().st_size / 1e6
+    print(
+        f"written: {arguments.output} ({megabytes:.1f} MB): "
+        f"images (B, 3, {size}, {size}) {arguments.input} -> {outputs}"
+    )

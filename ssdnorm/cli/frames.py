@@ -1,0 +1,130 @@
+"""This file is about frames: pictures one after another, out of files, folders, patterns, videos and cameras."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ssdnorm.data.images import IMAGE_SUFFIXES, EncodedImage
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture to detect on.
+
+    Args:
+        source: the file, or the camera.
+        pixels: ``(H, W, 3)`` uint8 RGB.
+        number: of the frame in a video or camera, from 0; None for a picture file.
+        rate: frames a second of the video, 0 where unknown.
+    """
+
+    source: str
+    pixels: np.ndarray
+    number: int | None = None
+    rate: float = 0.0
+
+
+def find_sources(words: Sequence[str]) -> list[Path | int]:
+    """Picture and video files named by paths, folders and patterns, each once, in order; a whole number is a camera.
+
+    Raises:
+        FileNotFoundError: for a word that names nothing.
+    """
+    found: dict[Path | int, None] = {}
+    for word in words:
+        place = Path(word)
+        if place.is_dir():
+            matches: list[Path | int] = [*sorted(p for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)]
+        elif place.is_file():
+            matches = [place]
+        elif word.isdecimal():
+            matches = [int(word)]
+        else:
+            matches = [*sorted(p for p in map(Path, glob.glob(word, recursive=True)) if p.is_file())]
+        if not matches:
+            raise FileNotFoundError(
+                f"{word}: no such picture, video, folder with pictures, or pattern that matches any"
+            )
+        found |= dict.fromkeys(matches)
+    return list(found)
+
+
+def count_frames(sources: Sequence[Path | int], limit: int | None) -> int | None:
+    """How many frames there will be; None if a camera or a video does not tell."""
+    total = 0
+    for source in sources:
+        if not is_video(source):
+            total += 1
+            continue
+        if isinstance(source, int) and limit is None:
+            return None
+        capture = cv2.VideoCapture(str(source)) if isinstance(source, Path) else None
+        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture is not None else limit or 0
+        if frames <= 0:
+            return None
+        total += min(frames, limit or frames)
+    return total
+
+
+def is_video(source: Path | int) -> bool:
+    """Whether a source is a camera or a video file."""
+    return isinstance(source, int) or source.suffix.lower() in VIDEO_SUFFIXES
+
+
+def read_frames(source: Path | int, *, limit: int | None = None) -> Iterator[Frame]:
+    """The frames of one source, at most ``limit`` of a video or camera.
+
+    Raises:
+        ValueError: naming the file or camera, if it cannot be read.
+    """
+    if isinstance(source, Path) and not is_video(source):
+        yield Frame(str(source), EncodedImage.read(source).decode())
+        return
+    name = str(source) if isinstance(source, Path) else f"camera {source}"
+    capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
+    try:
+        if not capture.isOpened():
+            raise ValueError(f"{name}: OpenCV cannot open it")
+        rate, number = float(capture.get(cv2.CAP_PROP_FPS)), 0
+        while limit is None or number < limit:
+            there, pixels = capture.read()
+            if not there:
+                break
+            yield Frame(name, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), number, rate)
+            number += 1
+        if number == 0:
+            raise ValueError(f"{name}: no frame could be read")
+    finally:
+        capture.release()
+
+
+class VideoFile:
+    """A video being written, ``.mp4``; the first frame gives its size."""
+
+    def __init__(self, path: Path, rate: float) -> None:
+        self.path = path
+        self._rate = rate if rate > 0 else 25.0
+        self._writer: cv2.VideoWriter | None = None
+
+    def add(self, pixels: np.ndarray) -> None:
+        """Append a frame ``(H, W, 3)`` uint8 RGB."""
+        if self._writer is None:
+            height, width = pixels.shape[:2]
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            self._writer = cv2.VideoWriter(str(self.path), code, self._rate, (width, height))
+            if not self._writer.isOpened():
+                raise ValueError(f"{self.path}: OpenCV cannot write this video")
+        self._writer.write(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.release()

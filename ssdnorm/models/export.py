@@ -1,0 +1,252 @@
+"""This file is about export: a detector as one ONNX or torch.export file, with all that belongs to it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import nms
+
+from ssdnorm.models.detector import Detector
+from ssdnorm.models.post_process import PostProcess
+from ssdnorm.structures import SSDOutput
+
+FORMAT = "ssdnorm export 1"
+OPSET = 18
+RAW_NAMES = ("locs", "logits")
+DETECTION_NAMES = ("boxes", "scores", "labels", "num_detections")
+
+
+class FixedPostProcess(nn.Module):
+    """``PostProcess`` in steps of fixed shapes, which exporters can follow; the same detections.
+
+    Per class the ``top_k`` best scores are taken, those not above the threshold dropped, overlaps suppressed, and the
+    best ``max_detections`` over all classes kept: nothing is approximated.
+
+    Shape:
+        input locs ``(B, K, 4)``, logits ``(B, K, num_classes)``; output boxes ``(B, D, 4)`` xyxy in [0, 1] of the
+        image, scores ``(B, D)``, labels ``(B, D)`` int64, best first, and num_detections ``(B,)`` int64. Rows from
+        num_detections on are zeros.
+    """
+
+    default_boxes: Tensor
+
+    def __init__(self, post_process: PostProcess) -> None:
+        super().__init__()
+        self.register_buffer("default_boxes", post_process.default_boxes, persistent=False)
+        self.coder = post_process.coder
+        self.score_threshold = post_process.score_threshold
+        self.nms_threshold = post_process.nms_threshold
+        self.top_k = min(post_process.top_k, post_process.default_boxes.shape[0])
+        self.max_detections = post_process.max_detections
+
+    def forward(self, output: SSDOutput) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Detections of each image, padded to D rows."""
+        boxes = self.coder.decode(output.locs, self.default_boxes).clamp(0.0, 1.0)
+        num_images, num_classes = output.logits.shape[0], output.logits.shape[2] - 1
+        scores = output.logits.softmax(dim=-1)[..., 1:].transpose(1, 2)  # (B, C, K)
+        scores, places = scores.topk(self.top_k, dim=2)
+        candidates = boxes[:, None].expand(-1, num_classes, -1, -1)
+        candidates = candidates.gather(2, places[..., None].expand(-1, -1, -1, 4)).flatten(0, 1)
+        kept = torch.ops.ssdnorm.nms_mask(candidates, scores.flatten(0, 1), self.nms_threshold, self.score_threshold)
+        scores = torch.where(kept, scores.flatten(0, 1), 0.0).reshape(num_images, num_classes * self.top_k)
+        scores, best = scores.topk(min(self.max_detections, num_classes * self.top_k), dim=1)
+        found = scores > 0
+        boxes = candidates.reshape(num_images, num_classes * self.top_k, 4)
+        boxes = boxes.gather(1, best[..., None].expand(-1, -1, 4)) * found[..., None]
+        return boxes, scores, (best // self.top_k + 1) * found, found.sum(dim=1)
+
+
+class ExportedNetwork(nn.Module):
+    """Images in, raw output or detections out, as tensors; what is exported."""
+
+    def __init__(self, detector: Detector, *, detections: bool) -> None:
+        super().__init__()
+        self.model = detector.model
+        self.post_process = FixedPostProcess(detector.post_process) if detections else None
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Shape: images ``(B, 3, S, S)``."""
+        output = self.model(images)
+        return (output.locs, output.logits) if self.post_process is None else self.post_process(output)
+
+
+def export_onnx(
+    detector: Detector,
+    path: Path,
+    *,
+    detections: bool = False,
+    input_dtype: Literal["uint8", "float32"] = "uint8",
+    opset: int = OPSET,
+) -> None:
+    """Write a detector as one ONNX file with any batch size.
+
+    Its metadata hold class names, thresholds, image size, default boxes and whether images are to be resized with
+    antialiasing; mean and std are part of the graph.
+
+    Args:
+        detector: in evaluation mode.
+        detections: decode and suppress inside, as :class:`FixedPostProcess`; otherwise the output is raw.
+        input_dtype: RGB as uint8, or as floats in [0, 1].
+        opset: of ONNX, 18 or more.
+
+    Raises:
+        ValueError: if the onnx packages are missing, or for an opset below 18.
+    """
+    if opset < OPSET:
+        raise ValueError(f"opset: must be {OPSET} or more; got {opset}")
+    for package in ("onnx", "onnxscript"):
+        _import(package)
+    images = _example(detector, input_dtype)
+    network = ExportedNetwork(detector, detections=detections).eval()
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            network,
+            (images,),
+            dynamo=True,
+            verbose=False,
+            opset_version=opset,
+            input_names=["images"],
+            output_names=list(DETECTION_NAMES if detections else RAW_NAMES),
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            custom_translation_table={torch.ops.ssdnorm.nms_mask.default: _onnx_nms_mask(opset)}
+            if detections
+            else None,
+        )
+    assert program is not None
+    proto = program.model_proto
+    for key, value in _metadata(detector, detections, input_dtype).items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = key, value
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _import("onnx").save(proto, str(path))
+
+
+def export_torch(
+    detector: Detector,
+    path: Path,
+    *,
+    detections: bool = False,
+    input_dtype: Literal["uint8", "float32"] = "uint8",
+) -> None:
+    """Write a detector as a torch.export program (``.pt2``) with any batch size; arguments as :func:`export_onnx`.
+
+    The metadata lie in the extra file ``ssdnorm.json``. With ``detections`` the file needs ``import
+    ssdnorm.models.export`` before it is loaded, which brings the operator ``ssdnorm::nms_mask``.
+    """
+    images = _example(detector, input_dtype)
+    network = ExportedNetwork(detector, detections=detections).eval()
+    with torch.no_grad():
+        program = torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = json.dumps(_metadata(detector, detections, input_dtype))
+    with _quiet():
+        torch.export.save(program, path, extra_files={"ssdnorm.json": metadata})
+
+
+@torch.library.custom_op("ssdnorm::nms_mask", mutates_args=())
+def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float) -> Tensor:
+    """Which boxes survive, group by group: a score above the threshold, and no better one that overlaps more.
+
+    Shape:
+        boxes ``(N, P, 4)`` xyxy; scores ``(N, P)``; output ``(N, P)`` bool.
+    """
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    for group in range(boxes.shape[0]):
+        places = (scores[group] > score_threshold).nonzero().squeeze(1)
+        kept[group, places[nms(boxes[group, places], scores[group, places], iou_threshold)]] = True
+    return kept
+
+
+@nms_mask.register_fake
+def _(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float) -> Tensor:
+    return torch.empty_like(scores, dtype=torch.bool)
+
+
+def _onnx_nms_mask(opset: int) -> Callable[..., Any]:
+    """The operator in ONNX: NonMaxSuppression, whose list of survivors is written into a mask."""
+    op = getattr(importlib.import_module("onnxscript"), f"opset{opset}")
+
+    def translate(boxes: Any, scores: Any, iou_threshold: float, score_threshold: float) -> Any:
+        one_class = op.Unsqueeze(scores, op.Constant(value_ints=[1]))  # (N, 1, P)
+        survivors = op.NonMaxSuppression(
+            boxes,
+            one_class,
+            op.Gather(op.Shape(scores), op.Constant(value_ints=[1])),
+            op.Constant(value_floats=[iou_threshold]),
+            op.Constant(value_floats=[score_threshold]),
+        )
+        places = op.Gather(survivors, op.Constant(value_ints=[0, 2]), axis=1)  # of group, class, box
+        ones = op.Expand(op.Constant(value_float=1.0), op.Slice(op.Shape(places), [0], [1]))
+        zeros = op.Mul(scores, op.Constant(value_float=0.0))
+        return op.Cast(op.ScatterND(zeros, places, ones), to=9)  # BOOL
+
+    return translate
+
+
+def _metadata(detector: Detector, detections: bool, input_dtype: str) -> dict[str, str]:
+    post_process = detector.post_process
+    about = {
+        "format": FORMAT,
+        "class_names": list(detector.class_names),
+        "image_size": detector.model.image_size,
+        "input": {
+            "name": "images",
+            "dtype": input_dtype,
+            "colours": "RGB",
+            "range": [0, 255 if input_dtype == "uint8" else 1],
+        },
+        "antialias": detector.antialias,
+        "output": "detections" if detections else "raw",
+        "default_boxes": asdict(detector.model.spec),
+        "variances": list(post_process.coder.variances),
+        "post_process": {
+            name: getattr(post_process, name)
+            for name in ("score_threshold", "nms_threshold", "top_k", "max_detections")
+        },
+    }
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
+
+
+def _example(detector: Detector, input_dtype: str) -> Tensor:
+    if input_dtype not in ("uint8", "float32"):
+        raise ValueError(f"input_dtype: must be uint8 or float32; got {input_dtype!r}")
+    if detector.training:
+        raise ValueError("export: the detector is in training mode; call .eval() first")
+    size, device = detector.model.image_size, detector.model.image_mean.device
+    # a batch of two: with one the exporter would take the batch size for a constant
+    return torch.zeros((2, 3, size, size), dtype=getattr(torch, input_dtype), device=device)
+
+
+def _import(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ValueError(f"export: the package {package} is missing; pip install 'ssdnorm[onnx]'") from error
+
+
+class _quiet:
+    """Hides what the exporters say about themselves."""
+
+    def __enter__(self) -> None:
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.simplefilter("ignore")
+        self._levels = {
+            name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")
+        }
+        for name in self._levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+    def __exit__(self, *error: Any) -> None:
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)
+        self._warnings.__exit__(*error)
