@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -112,18 +113,21 @@ def write_worst(
     assert truth.load_image is not None
     breakdown = break_down_errors(coco, min_score=min_score)
     names = {image["id"]: str(image.get("file_name", image["id"])) for image in truth.content["images"]}
-    rows = []
+    rows, pictures = [], []
     worst = worst_images(breakdown, num_images)
     for number, image in enumerate(tqdm(worst, desc="worst images", unit="image", disable=None), 1):
         name = names[image.image_id]
         counts = {kind: count for kind, count in image.counts.items() if count}
         title = f"{name}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())
         picture = draw_apart(truth.load_image(image.image_id), *boxes_of_image(breakdown, image.place), title=title)
-        stem = re.sub(r"[^-.\w]", "_", PurePath(name).stem)
-        path = folder / f"{number:0{len(str(num_images))}d}_{stem}.jpg"
-        with replaced_file(path) as unfinished:
-            picture.save(unfinished, quality=92)
-        rows.append({"picture": path.name, "image_id": image.image_id, "file_name": name, "errors": counts})
+        encoded = io.BytesIO()
+        picture.save(encoded, "JPEG", quality=92)
+        pictures.append(encoded)
+        file = f"{number:0{len(str(num_images))}d}_{re.sub(r'[^-.A-Za-z0-9]', '_', PurePath(name).stem)}.jpg"
+        rows.append({"picture": file, "image_id": image.image_id, "file_name": name, "errors": counts})
+    for row, encoded in zip(rows, pictures, strict=True):  # all could be drawn
+        with replaced_file(folder / row["picture"]) as unfinished:
+            unfinished.write_bytes(encoded.getvalue())
     return rows
 
 

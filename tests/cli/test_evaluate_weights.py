@@ -1,0 +1,118 @@
+"""The evaluate command on a run and on weights: which data, which numbers, and that every image counts once."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ssdnorm.cli import main
+from ssdnorm.data import ShapesDataset
+from ssdnorm.metrics import evaluate_coco, evaluate_voc
+
+from .small_evaluations import SHAPES, write_json, write_photos, write_run, write_voc_folder
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "x")
+
+
+def evaluation(folder: Path) -> tuple[dict, list]:
+    return tuple(json.loads((folder / name).read_text()) for name in ("result.json", "detections.json"))
+
+
+def test_a_run_is_evaluated_on_its_test_set_into_its_evaluation_folder(run, capsys):
+    assert main(["evaluate", "--run", str(run)]) == 0
+    result, detections = evaluation(run / "evaluation")
+    truth = ShapesDataset(3, seed=2).ground_truth()
+    assert len(detections) == 3 * 20  # the limit of the run's post-processing
+    coco = evaluate_coco(truth, detections)
+    assert {key: result["metrics"][key] for key in coco.metrics} == coco.metrics
+    assert result["metrics"]["VOC07"] == evaluate_voc(truth, detections).metrics["mAP"]
+    assert set(result["per_class"]) == set(SHAPES)
+    assert set(result["inputs"]) == {"run", "checkpoint", "config"}
+    assert len(result["inputs"]["checkpoint"]["sha256"]) == 64
+    assert coco.table() in capsys.readouterr().out
+
+
+def test_the_detections_of_a_run_give_the_same_numbers_as_a_file(run, tmp_path):
+    assert main(["evaluate", "--run", str(run), "--output", str(tmp_path / "a")]) == 0
+    words = ["--config", str(run / "config.yaml"), "--output", str(tmp_path / "b")]
+    assert main(["evaluate", "--detections", str(tmp_path / "a" / "detections.json"), *words]) == 0
+    first, second = (json.loads((tmp_path / name / "result.json").read_text()) for name in "ab")
+    for key in ("metrics", "per_class", "errors", "images", "objects", "detections"):
+        assert first[key] == second[key]
+
+
+def test_a_run_takes_every_option_and_keys_of_its_config(run, tmp_path):
+    words = ["--data.test.num_images", "4", "--metric", "coco", "--backend", "ssdnorm", "--bootstrap", "5", "--plots"]
+    words += ["--show-worst", "2", "--show-above", "0.1", "--voc-dets", str(tmp_path / "voc")]
+    assert main(["evaluate", "--run", str(run), "--output", str(tmp_path / "out"), *words]) == 0
+    result, detections = evaluation(tmp_path / "out")
+    assert result["images"] == 4
+    assert result["inputs"]["overrides"] == ["--data.test.num_images", "4"]
+    assert set(result["intervals"]) == {"AP", "AP50"}
+    assert "VOC07" not in result["metrics"]
+    assert (tmp_path / "out" / "plots" / "errors.png").exists()
+    pictures = sorted((tmp_path / "out" / "worst").iterdir())
+    assert [path.name for path in pictures] == [row["picture"] for row in result["worst_images"]]
+    assert Image.open(pictures[0]).width > 600
+    lines = [line for path in (tmp_path / "voc").iterdir() for line in path.read_text().splitlines()]
+    assert len(lines) == len(detections)
+
+
+def test_weights_with_a_config_are_evaluated_on_its_test_set(run, tmp_path):
+    weights = str(run / "checkpoints" / "model.safetensors")
+    words = ["--config", str(run / "config.yaml"), "--output", str(tmp_path)]
+    assert main(["evaluate", "--checkpoint", weights, *words, "--post_process.max_detections", "7"]) == 0
+    result, detections = evaluation(tmp_path)
+    assert len(detections) == 3 * 7
+    assert result["inputs"]["config"]["path"].endswith("config.yaml")
+
+
+def test_weights_are_evaluated_on_a_voc_folder_with_their_own_post_processing(tmp_path):
+    run = write_run(tmp_path / "run", class_names=("dog", "cat"), score_threshold=0.02)
+    root = write_voc_folder(tmp_path / "VOC", {"b": [("cat", 0, (5, 5, 60, 60))], "a": [("dog", 0, (9, 9, 80, 80))]})
+    weights = str(run / "checkpoints" / "model.safetensors")
+    words = ["--annotations", str(root), "--split", "test", "--output", str(tmp_path / "out"), "--metric", "voc07"]
+    assert main(["evaluate", "--checkpoint", weights, *words]) == 0
+    result, detections = evaluation(tmp_path / "out")
+    assert list(result["per_class"]) == ["dog", "cat"]  # the checkpoint's order
+    assert len(detections) == 2 * 20
+    assert {row["image_id"] for row in detections} == {1, 2}
+
+
+@pytest.mark.parametrize("source", ["--run", "--checkpoint"])
+def test_a_coco_file_with_its_images_takes_the_place_of_the_data(tmp_path, source):
+    run = write_run(tmp_path / "run", class_names=("dog", "cat"))
+    truth = {
+        "images": [{"id": 7, "file_name": "x.jpg", "height": 90, "width": 120}],
+        "categories": [{"id": 30, "name": "cat"}, {"id": 20, "name": "dog"}],
+        "annotations": [{"id": 1, "image_id": 7, "category_id": 30, "bbox": [5, 5, 50, 50], "iscrowd": 0, "area": 9}],
+    }
+    write_photos(tmp_path / "photos", ["x.jpg"])
+    place = run if source == "--run" else run / "checkpoints" / "model.safetensors"
+    words = ["--annotations", str(write_json(tmp_path / "it's {truth}: .json", truth)), "--output", str(tmp_path / "o")]
+    assert main(["evaluate", source, str(place), *words, "--images", str(tmp_path / "photos")]) == 0
+    result, detections = evaluation(tmp_path / "o")
+    assert {row["image_id"] for row in detections} == {7}
+    assert {row["category_id"] for row in detections} <= {20, 30}
+    assert list(result["per_class"]) == ["cat", "dog"] or list(result["per_class"]) == ["dog", "cat"]
+
+
+def test_two_processes_find_what_one_finds_and_write_once(run, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    words = ["--run", str(run), "--metric", "coco", "--training.batch_size", "1"]  # the same sums, to the last bit
+    assert main(["evaluate", *words, "--output", str(one)]) == 0
+    command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), *words, "--runtime.devices", "2"]
+    done = subprocess.run([*command, "--output", str(two)], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("COCO metric") == 1
+    one, two = evaluation(one), evaluation(two)
+    assert one[1] == two[1]  # three images: the last batch is uneven
+    assert one[0]["metrics"] == two[0]["metrics"]
