@@ -6,25 +6,33 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ssdnorm.build import build_dataset, build_training, load_detector, loop_settings
+from ssdnorm.cli.predict import resize_image
 from ssdnorm.cli.refuse import no_more_words
 from ssdnorm.config import Config
 from ssdnorm.config_file import config_from_mapping, parse_overrides, read_config
+from ssdnorm.data.batches import make_eval_loader
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import EncodedImage
+from ssdnorm.data.views import whole_image
 from ssdnorm.data.voc import VocDataset
 from ssdnorm.engine.evaluation import EvaluationOptions, EvaluationResult, Evaluator, evaluate_arrays
 from ssdnorm.engine.run import evaluate
 from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
 from ssdnorm.metrics.coco_files import load_detections_as_arrays, load_ground_truth
 from ssdnorm.metrics.voc import read_voc_detections
-from ssdnorm.models.checkpoint import read_checkpoint
+from ssdnorm.models.detector import Detector
+from ssdnorm.models.post_process import PostProcess
 
 ImageLoader = Callable[[Any], np.ndarray]
 
@@ -79,7 +87,7 @@ def evaluate_weights(arguments: argparse.Namespace, rest: Sequence[str], options
         raise FileNotFoundError(f"--run: {arguments.run}: no such run folder")
     detector = load_detector(checkpoint)
     if config_path is None:
-        config, where = _config_of_checkpoint(checkpoint, rest, _source(arguments)), "command line"
+        config, where = _config_for(_source(arguments), rest), "command line"
     else:
         config, where = read_config(config_path, [*rest, *_as_overrides(arguments)]), str(config_path)
     test_set = build_dataset(config, "test", class_names=detector.class_names)
@@ -91,6 +99,13 @@ def evaluate_weights(arguments: argparse.Namespace, rest: Sequence[str], options
     truth = _of_data_set(test_set)
     module = build_training(config, detector.model, train_set=None, test_set=test_set)
     ids = [test_set.image_id(place) for place in range(len(test_set))]
+    if config_path is None:  # otherwise the config's, which may differ from those of the training
+        module.post_process = _post_process(detector, rest)
+    if not detector.antialias:
+        loader = partial(make_eval_loader, test_set, _ResizeAsForeign(detector.model.image_size))
+        module.make_test_loader = partial(
+            loader, batch_size=config.training.batch_size, num_workers=config.runtime.num_workers
+        )
     module.evaluator = Evaluator(truth.content, ids, test_set.category_ids, options)
     result = evaluate(module, loop_settings(config, len(test_set)), arguments.output or Path.cwd())
     inputs = {**_inputs(arguments), "checkpoint": _described(checkpoint)}
@@ -164,15 +179,33 @@ def _as_overrides(arguments: argparse.Namespace) -> list[str]:
     return [f"--data.test.{key}={json.dumps(value)}" for key, value in values.items()]
 
 
-def _config_of_checkpoint(checkpoint: Path, rest: Sequence[str], source: Mapping[str, Any]) -> Config:
-    """A config for evaluation alone: the checkpoint's post-processing, the data given, defaults for the rest."""
+def _config_for(source: Mapping[str, Any], rest: Sequence[str]) -> Config:
+    """A config for evaluation alone: the data given, defaults for the rest."""
     changes = parse_overrides(rest)
-    content = {
-        **changes,
-        "data": {**changes.get("data", {}), "train": dict(source), "test": dict(source)},
-        "post_process": {**read_checkpoint(checkpoint).post_process, **changes.get("post_process", {})},
-    }
-    return config_from_mapping(content, where="command line")
+    data = {**changes.get("data", {}), "train": dict(source), "test": dict(source)}
+    return config_from_mapping({**changes, "data": data}, where="command line")
+
+
+def _post_process(detector: Detector, rest: Sequence[str]) -> PostProcess:
+    """The checkpoint's own, with what the command line changes."""
+    post_process = copy(detector.post_process)
+    for name, value in parse_overrides(rest).get("post_process", {}).items():
+        setattr(post_process, name, value)
+    return post_process
+
+
+class _ResizeAsForeign:
+    """Resize without antialiasing, as other systems' weights were trained; in place of ``EvalTransform``."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(
+        self, image: EncodedImage | np.ndarray, boxes_px: np.ndarray, labels: np.ndarray, *, rng: Any = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        pixels = image.decode() if isinstance(image, EncodedImage) else image
+        boxes, labels = whole_image(*pixels.shape[:2]).place_boxes(boxes_px, labels)
+        return resize_image(pixels, self.size, antialias=False), torch.from_numpy(boxes), torch.from_numpy(labels)
 
 
 def _inputs(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -5,12 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from ssdnorm import load_detector, ssd300_vgg16
 from ssdnorm.cli import main
-from ssdnorm.data import ShapesDataset
+from ssdnorm.data import EncodedImage, ShapesDataset
 from ssdnorm.metrics import evaluate_coco, evaluate_voc
+from ssdnorm.models.checkpoint import save_checkpoint
 
 from .small_evaluations import SHAPES, write_json, write_photos, write_run, write_voc_folder
 
@@ -85,6 +89,31 @@ def test_weights_are_evaluated_on_a_voc_folder_with_their_own_post_processing(tm
     assert list(result["per_class"]) == ["dog", "cat"]  # the checkpoint's order
     assert len(detections) == 2 * 20
     assert {row["image_id"] for row in detections} == {1, 2}
+
+
+def test_weights_of_another_system_see_images_resized_as_they_were_trained_on(tmp_path):
+    root = write_voc_folder(tmp_path / "VOC", {"b": [("dog", 0, (5, 5, 60, 60))]})
+    photo = root / "JPEGImages" / "b.jpg"
+    noise = np.random.default_rng(0).integers(0, 255, (900, 800, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(photo, quality=95)
+    words = ["--annotations", str(root), "--split", "test", "--post_process.max_detections", "5"]
+    found = {}
+    for antialias in (True, False):
+        weights = tmp_path / f"{antialias}.safetensors"
+        model = ssd300_vgg16(2, width=0.02, seed=0)
+        save_checkpoint(weights, model, class_names=["dog"], post_process={}, antialias=antialias)
+        output = tmp_path / str(antialias)
+        assert main(["evaluate", "--checkpoint", str(weights), *words, "--output", str(output)]) == 0
+        rows = evaluation(output)[1]
+        pixels = torch.from_numpy(EncodedImage.read(photo).decode()).permute(2, 0, 1)
+        (expected,) = load_detector(weights)([pixels])
+        assert len(rows) == 5
+        corners = np.array([row["bbox"] for row in rows])
+        corners[:, 2:] += corners[:, :2]
+        found[antialias] = corners
+        if not antialias:  # both in floats
+            np.testing.assert_allclose(corners, expected["boxes"][:5].numpy(), atol=1e-2)
+    assert np.abs(found[True] - found[False]).max() > 0.1  # pixels
 
 
 @pytest.mark.parametrize("source", ["--run", "--checkpoint"])
