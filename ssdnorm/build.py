@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,7 +27,13 @@ from ssdnorm.engine.evaluation import Evaluator
 from ssdnorm.engine.module import TrainingModule
 from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_sgd
 from ssdnorm.engine.run import LoopSettings
-from ssdnorm.layers.norm_parameters import norm_parameters
+from ssdnorm.layers import (
+    check_batch_statistics,
+    norm_parameters,
+    recompute_population_stats,
+    running_statistics,
+    warn_dropout_before_batch_norm,
+)
 from ssdnorm.losses.multibox_loss import MultiboxLoss
 from ssdnorm.models.checkpoint import Checkpoint
 from ssdnorm.models.detector import Detector
@@ -75,9 +82,42 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
 
 
 def check_model(config: Config) -> None:
-    """Refuse a model that cannot be built, in a moment: without memory, weights or data."""
+    """Refuse a model that cannot be built or trained, in a moment: without memory, weights or data.
+
+    Raises:
+        ValueError: as :func:`build_model`; for a norm that would take train-mode statistics over one value.
+    """
     with torch.device("meta"):
-        build_model(replace(config, model=replace(config.model, weights=None, checkpoint=None)), 2)
+        model = build_model(replace(config, model=replace(config.model, weights=None, checkpoint=None)), 2)
+    check_statistics(config, model)
+
+
+def check_statistics(config: Config, model: SSD) -> None:
+    """Refuse norms that would take train-mode statistics over one value, before the first step.
+
+    Raises:
+        ValueError: says the config's keys, the layers with their counts, and the ways out.
+    """
+    batch = config.training.batch_size
+    try:
+        check_batch_statistics(model, (batch, 3, model.image_size, model.image_size), world_size=_num_processes(config))
+    except ValueError as error:
+        places = " and ".join(place for path, place in _NORM_PLACES.items() if path in str(error))
+        raise ValueError(f"{places} at training.batch_size {batch}: {error}") from error
+
+
+_NORM_PLACES = {
+    "features.backbone.": "norm.backbone",
+    "features.extras.": "norm.extras",
+    "features.tap_norms.": "norm.taps",
+}
+
+
+def _num_processes(config: Config) -> int:
+    runtime = config.runtime
+    if isinstance(runtime.devices, int):
+        return max(1, runtime.devices) * runtime.num_nodes
+    return max(1, 0 if runtime.accelerator == "cpu" else torch.cuda.device_count()) * runtime.num_nodes
 
 
 def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | None = None) -> DetectionDataset:
@@ -109,7 +149,7 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
     assert source.root is not None
     assert source.split is not None
     voc = VocDataset(
-        source.root,  # type: ignore[arg-type]
+        source.root,
         source.split,
         class_names=names,
         train_on_difficult=config.data.train_on_difficult,
@@ -129,9 +169,7 @@ def _only(dataset: DetectionDataset, source: SourceConfig, names: list, where: s
 
 def build_evaluator(dataset: DetectionDataset) -> Evaluator:
     """Detections of the data set → numbers."""
-    return Evaluator(
-        dataset.ground_truth(), [dataset.image_id(i) for i in range(len(dataset))], dataset.category_ids
-    )
+    return Evaluator(dataset.ground_truth(), [dataset.image_id(i) for i in range(len(dataset))], dataset.category_ids)
 
 
 def build_loss(config: Config, model: SSD) -> MultiboxLoss:
@@ -166,7 +204,10 @@ def build_training(
     """Everything that one training needs, as a Lightning module; without a training set it can only evaluate."""
     training, runtime, o = config.training, config.runtime, config.optimizer
     make_train: partial[DataLoader] | None = None
+    population: dict[str, Any] = {}
     if train_set is not None:
+        check_statistics(config, model)
+        warn_dropout_before_batch_norm(model.features.in_data_order())  # type: ignore[operator]
         fill = [round(255 * v) for v in model.image_mean.tolist()]
         transform = TrainTransform(model.image_size, fill=fill, **vars(config.augment))
         make_train = partial(
@@ -178,6 +219,7 @@ def build_training(
             seed=training.seed,
             num_workers=runtime.num_workers,
         )
+        population = _population(config, model, make_train)
     make_test = partial(
         make_eval_loader,
         test_set,
@@ -203,7 +245,24 @@ def build_training(
         seed=training.seed,
         log_every=runtime.log_every,
         compile_model=config.model.compile,
+        **population,
     )
+
+
+def _population(config: Config, model: nn.Module, make_train: partial[DataLoader]) -> dict[str, Any]:
+    """What the training module needs to recompute batch norm's statistics; nothing where that is not asked for."""
+    num_images = config.training.population_images
+    if num_images is None:
+        return {}
+    if not running_statistics(model):
+        log.warning("training.population_images: this model has no batch norm with running statistics to recompute")
+        return {}
+    return {
+        # past torch.compile, whose graphs do not see the hooks that gather the statistics
+        "recompute_statistics": partial(recompute_population_stats, forward=lambda model, batch: model.forward(batch)),
+        "make_population_loader": partial(make_train, num_batches=-(-num_images // config.training.batch_size)),
+        "population_images": num_images,
+    }
 
 
 def loop_settings(config: Config, images_per_epoch: int) -> LoopSettings:

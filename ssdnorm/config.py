@@ -146,6 +146,8 @@ class OptimizerConfig:
         lr: learning rate after the warm-up.
         momentum: of SGD.
         weight_decay: of all parameters that are neither norms nor biases.
+        preset: caffe (norms are decayed, biases learn twice as fast without decay) or modern (no decay on norms and
+            biases): stands for norms and biases, and is written out as these in the run's config.
         norms: parameters of norms, L2Norm's scales included.
         biases: biases of convolutions.
         warmup_steps: steps over which the rate rises linearly from warmup_factor · lr.
@@ -157,6 +159,7 @@ class OptimizerConfig:
     lr: float = 1e-3
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    preset: Literal["caffe", "modern"] | None = None
     norms: GroupConfig = field(default_factory=lambda: GroupConfig(1.0, 5e-4))
     biases: GroupConfig = field(default_factory=lambda: GroupConfig(2.0, 0.0))
     warmup_steps: int = 500
@@ -178,6 +181,8 @@ class TrainingConfig:
         clip_grad_norm: largest L2 length of the gradient; null for none.
         eval_every: steps between evaluations; null evaluates at the end alone.
         checkpoint_every: steps between checkpoints, from which --resume goes on.
+        population_images: at the end batch norm's statistics are recomputed over so many training images, and evaluated
+            beside the running ones; null does not.
     """
 
     max_steps: int = 120_000
@@ -188,6 +193,7 @@ class TrainingConfig:
     clip_grad_norm: float | None = None
     eval_every: int | None = None
     checkpoint_every: int = 1000
+    population_images: int | None = None
 
 
 @dataclass
@@ -259,6 +265,7 @@ def check_values(config: Config, where: str) -> None:
         "training.batch_size": training.batch_size,
         "training.checkpoint_every": training.checkpoint_every,
         "training.eval_every": training.eval_every,
+        "training.population_images": training.population_images,
         "training.clip_grad_norm": training.clip_grad_norm,
         "runtime.log_every": runtime.log_every,
         "runtime.num_nodes": runtime.num_nodes,

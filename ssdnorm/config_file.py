@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from ssdnorm.config import Config, check_values
+from ssdnorm.config import Config, OptimizerConfig, check_values
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -38,6 +38,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     changes = parse_overrides(overrides)
     config = config_from_mapping(content, where=str(path), complete=not changes)
     if changes:
+        changes = write_out_preset(changes, weight_decay=config.optimizer.weight_decay, where="command line")
         config = config_from_mapping(_merge(config_to_mapping(config), changes), where=f"{path} and the command line")
     return config
 
@@ -50,6 +51,7 @@ def config_from_mapping(content: Mapping[str, Any], *, where: str, complete: boo
         complete: check what keys mean together, too; not while some are still to be overridden.
     """
     _check_keys(content, Config, where)
+    content = write_out_preset(content, weight_decay=OptimizerConfig().weight_decay, where=where)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Config, as_group=False)
     try:
@@ -96,6 +98,44 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
         _check_keys(change, Config, "command line")
         changes = _merge(changes, change)
     return changes
+
+
+def write_out_preset(content: Mapping[str, Any], *, weight_decay: float, where: str) -> dict[str, Any]:
+    """The same mapping with ``optimizer.preset`` replaced by the values of norms and biases that it stands for.
+
+    Args:
+        weight_decay: the general one, where the mapping does not say it.
+
+    Raises:
+        ValueError: for an unknown preset, or one beside other values of norms or biases.
+    """
+    optimizer = content.get("optimizer")
+    preset = optimizer.get("preset") if isinstance(optimizer, Mapping) else None
+    if preset is None:
+        return dict(content)
+    assert isinstance(optimizer, Mapping)
+    groups = {
+        "caffe": {
+            "norms": {"lr_factor": 1.0, "weight_decay": optimizer.get("weight_decay", weight_decay)},
+            "biases": {"lr_factor": 2.0, "weight_decay": 0.0},
+        },
+        "modern": {
+            "norms": {"lr_factor": 1.0, "weight_decay": 0.0},
+            "biases": {"lr_factor": 1.0, "weight_decay": 0.0},
+        },
+    }
+    if preset not in groups:
+        raise ValueError(
+            f"{where}: optimizer.preset: unknown preset {preset!r}; choose one of: {', '.join(groups)}, null"
+        )
+    for name, stands_for in groups[preset].items():
+        given = optimizer.get(name)
+        if given is not None and dict(given) != stands_for:
+            raise ValueError(
+                f"{where}: optimizer.{name}: {dict(given)} contradicts optimizer.preset {preset}, which stands for "
+                f"{stands_for}; leave one of the two out"
+            )
+    return {**content, "optimizer": {**optimizer, "preset": None, **groups[preset]}}
 
 
 def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ProgressBar
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -21,10 +22,11 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class TrainingModule(pl.LightningModule):
-    """Trains anything with the trio's shape: model → raw output; loss(output, boxes, labels); post_process(output, sizes).
+    """Trains anything with the trio's shape.
 
-    Dropout is seeded by (seed, rank, step), so that a resumed run goes on as the uninterrupted one would. Losses stay on
-    the device and are read every ``log_every`` steps (each step on a CPU, where reading costs nothing); a loss that is
+    That is: model → raw output; loss(output, boxes, labels) → parts; post_process(output, sizes) → detections.
+    Dropout is seeded by (seed, rank, step), so that a resumed run goes on as the uninterrupted one would. Losses stay
+    on the device and are read every ``log_every`` steps (each step on a CPU, where reading costs nothing); a loss that is
     not finite is found then at the latest, before the next checkpoint is written.
 
     Args:
@@ -39,6 +41,11 @@ class TrainingModule(pl.LightningModule):
         make_test_loader: ``rank, world_size`` → batches, every image once.
         seed: of dropout.
         log_every: steps between readings of the losses.
+        compile_model: run the model through torch.compile while training.
+        recompute_statistics: ``model, batches, num_images`` → rows; puts population statistics over so many images of
+            this process in place of batch norm's running ones; None where there are none.
+        make_population_loader: ``rank, world_size`` → the batches that they are recomputed over.
+        population_images: how many, of all processes together.
     """
 
     def __init__(
@@ -56,6 +63,9 @@ class TrainingModule(pl.LightningModule):
         seed: int,
         log_every: int = 20,
         compile_model: bool = False,
+        recompute_statistics: Callable[[nn.Module, Iterable[Tensor], int], Sequence[Any]] | None = None,
+        make_population_loader: Callable[..., Iterable[Batch]] | None = None,
+        population_images: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
@@ -70,9 +80,14 @@ class TrainingModule(pl.LightningModule):
         self.seed = seed
         self.log_every = log_every
         self.compile_model = compile_model
+        self.recompute_statistics = recompute_statistics
+        self.make_population_loader = make_population_loader
+        self.population_images = population_images
+        self.population_statistics: Sequence[Any] | None = None
         self.last_evaluation: tuple[int, EvaluationResult] | None = None
         self.readings: dict[str, float] = {}
         self._found: dict[int, Detections] = {}
+        self._recompute = False
         self._unread: list[tuple[int, dict[str, Tensor], Tensor]] = []
         self._since = time.perf_counter()
         self._images = 0
@@ -83,7 +98,7 @@ class TrainingModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Bring the weights into the faster memory format, and compile if asked to."""
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(memory_format=torch.channels_last)
         if self.compile_model and stage == "fit":
             self.model.compile()
 
@@ -138,8 +153,47 @@ class TrainingModule(pl.LightningModule):
             )
 
     def on_validation_epoch_start(self) -> None:
-        """Forget earlier detections."""
+        """Forget earlier detections; recompute batch norm's statistics if that is what is to be evaluated."""
         self._found = {}
+        if self._recompute:
+            assert self.recompute_statistics is not None
+            assert self.make_population_loader is not None
+            world_size = self.trainer.world_size
+            images = self._images_of(self.make_population_loader(rank=self.global_rank, world_size=world_size))
+            num_images = -(-self.population_images // world_size)
+            with self.trainer.precision_plugin.forward_context():
+                self.population_statistics = self.recompute_statistics(self.model, images, num_images)
+
+    def _images_of(self, loader: Iterable[Batch]) -> Iterator[Tensor]:
+        for batch in loader:
+            yield batch.images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+
+    def evaluate_with_population_stats(
+        self, trainer: pl.Trainer, *, save_weights: Callable[[], None] = lambda: None
+    ) -> EvaluationResult:
+        """Evaluate with population statistics in place of the running ones, which come back afterwards.
+
+        ``population_statistics`` then holds a row for each layer. Works in all processes together.
+
+        Args:
+            trainer: what the training ran on.
+            save_weights: called while the population statistics are in place.
+        """
+        before = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        last, self._recompute = self.last_evaluation, True
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        trainer.callbacks = [c for c in callbacks if isinstance(c, ProgressBar)]  # type: ignore[attr-defined]
+        try:
+            trainer.validate(self, verbose=False)
+            assert self.last_evaluation is not None
+            save_weights()
+            return self.last_evaluation[1]
+        finally:
+            self._recompute, self.last_evaluation = False, last
+            trainer.callbacks = callbacks  # type: ignore[attr-defined]
+            with torch.no_grad():
+                for name, buffer in self.model.named_buffers():
+                    buffer.copy_(before[name])
 
     def on_validation_epoch_end(self) -> None:
         """Gather the detections of all processes and evaluate them, each image once."""
@@ -153,7 +207,8 @@ class TrainingModule(pl.LightningModule):
         found = {index: detections for part in parts if part for index, detections in part.items()}
         result = self.evaluator(found)
         self.last_evaluation = (self.global_step, result)
-        self.log_dict({f"test/{name}": value for name, value in result.metrics.items()}, rank_zero_only=True)
+        if not self._recompute:
+            self.log_dict({f"test/{name}": value for name, value in result.metrics.items()}, rank_zero_only=True)
         self._since, self._images = time.perf_counter(), 0
 
     def train_dataloader(self) -> Any:

@@ -68,7 +68,8 @@ def groups_table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows of :func:`describe_groups` as text."""
     lines = [f"{'group':<8} {'tensors':>7} {'parameters':>12} {'lr':>9} {'weight decay':>12}"]
     lines += [
-        f"{r['group']:<8} {r['tensors']:>7} {r['parameters']:>12,} {r['lr']:>9.2g} {r['weight_decay']:>12.2g}" for r in rows
+        f"{r['group']:<8} {r['tensors']:>7} {r['parameters']:>12,} {r['lr']:>9.2g} {r['weight_decay']:>12.2g}"
+        for r in rows
     ]
     return "\n".join(lines)
 
@@ -76,7 +77,7 @@ def groups_table(rows: Sequence[dict[str, Any]]) -> str:
 def lr_schedule(
     *, warmup_steps: int, warmup_factor: float, lr_drops: Sequence[int], lr_drop_factor: float
 ) -> Callable[[int], float]:
-    """The learning rate's factor at each step: a linear rise from ``warmup_factor``, then a drop at each of ``lr_drops``.
+    """The rate's factor at each step: a linear rise from ``warmup_factor``, then a drop at each of ``lr_drops``.
 
     Example:
         >>> factor = lr_schedule(warmup_steps=4, warmup_factor=0.2, lr_drops=[10], lr_drop_factor=0.1)

@@ -9,7 +9,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,21 +88,48 @@ def train(
     result = module.last_evaluation[1]
     if trainer.is_global_zero:
         save_weights(output / "checkpoints" / "model.safetensors")
+    population = _evaluate_population(module, trainer, output, save_weights)
+    if trainer.is_global_zero:
         write_json(output / "detections.json", result.detections)
         write_json(
             output / "result.json",
             {
                 "metrics": result.metrics,
                 "per_class": result.per_class,
+                **population,
                 **record,
                 "steps": settings.max_steps,
                 "world_size": world_size,
-                "device": str(module.device) if module.device.type == "cpu" else torch.cuda.get_device_name(),
+                "device": _device_name(trainer.strategy.root_device),
                 "seconds": round(time.perf_counter() - started, 1),
                 **provenance(),
             },
         )
     return result
+
+
+def _evaluate_population(
+    module: TrainingModule, trainer: pl.Trainer, output: Path, save_weights: Callable[[Path], None]
+) -> dict[str, Any]:
+    """Numbers with population statistics, for ``result.json``; the weights with them are saved beside the others."""
+    if module.recompute_statistics is None:
+        return {}
+
+    def save() -> None:
+        if trainer.is_global_zero:
+            save_weights(output / "checkpoints" / "model_population.safetensors")
+
+    with _quiet():
+        result = module.evaluate_with_population_stats(trainer, save_weights=save)
+    return {
+        "metrics_population": result.metrics,
+        "population_images": module.population_images,
+        "population_statistics": [asdict(row) for row in module.population_statistics or ()],
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 def evaluate(module: TrainingModule, settings: LoopSettings, output: Path) -> EvaluationResult:

@@ -145,7 +145,7 @@ class SSDFeatures(nn.Module):
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """Taps by name, in order."""
         taps, x = self.backbone(images)
-        return self.tap_norms(taps if self.extras is None else {**taps, **self.extras(x)})  # type: ignore[no-any-return]
+        return self.tap_norms(taps if self.extras is None else {**taps, **self.extras(x)})
 
     def in_data_order(self) -> dict[str, nn.Module]:
         """The parts by name in the order in which data passes; a tap's norm follows the norm of its convolution."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssdnorm.boxes.default_boxes import DefaultBoxSpec, default_box_spec, make_default_boxes
+from ssdnorm.layers.batch_norm import check_batch_statistics
 from ssdnorm.layers.norms import norm_layer
 from ssdnorm.models.extra_layers import EXTRA_LAYERS_300, EXTRA_LAYERS_512, ExtraLayer, ExtraLayers
 from ssdnorm.models.features import SSDFeatures, tap_grids
@@ -97,7 +98,11 @@ class SSD(nn.Module):
         return self.head(self.features(self.normalize(images)))
 
     def _check_grid(self) -> None:
-        got = tap_grids(self.features, self.image_size)
+        try:
+            got = tap_grids(self.features, self.image_size)
+        except ValueError:  # a group norm with one value a group; this says where
+            check_batch_statistics(self.features.eval(), (1, 3, self.image_size, self.image_size))
+            raise
         expected = [(g, g) for g in self.spec.grid_sizes]
         if list(got.values()) != expected:
             raise ValueError(

@@ -1,0 +1,162 @@
+"""What happens before the first step and after the last: lonely statistics, dropout's warning, population statistics."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from ssdnorm.build import build_dataset, build_model, build_training, check_model
+from ssdnorm.cli import main
+from ssdnorm.config_file import config_from_mapping
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "norm": {"backbone": "none", "extras": "none", "taps": {"conv4_3": "l2_norm"}},
+    "model": {"width": 0.02, "dropout": 0.0},
+    "data": {
+        "train": {"format": "shapes", "num_images": 10, "seed": 1},
+        "test": {"format": "shapes", "num_images": 3, "seed": 2},
+    },
+    "optimizer": {"lr": 0.01, "warmup_steps": 2},
+    "training": {"max_steps": 2, "batch_size": 3, "checkpoint_every": 2},
+    "runtime": {"log_every": 1, "accelerator": "cpu", "devices": 1},
+}
+GROUPS = {"kind": "group_norm", "groups": 8}
+
+
+def config(**changes):
+    merged = {room: {**values, **changes.get(room, {})} for room, values in TINY.items()}
+    return config_from_mapping(merged, where="test")
+
+
+def training(**changes):
+    c = config(**changes)
+    return build_training(c, build_model(c, 6), train_set=build_dataset(c, "train"), test_set=build_dataset(c, "test"))
+
+
+@pytest.mark.parametrize(
+    ("norm", "message"),
+    [
+        ({"extras": "batch_norm"}, r"norm\.extras at training\.batch_size 1: features\.extras\.conv11_2\.norm: "
+         r"BatchNorm2d .* 1 value per channel \(batch 1, map 1×1\)\. Ways out: .*frozen_batch_norm"),
+        ({"taps": {"conv11_2": "batch_norm"}}, r"norm\.taps at .*tap_norms\.conv11_2: BatchNorm2d .* 1 value"),
+        ({"extras": "instance_norm"}, r"norm\.extras at .*conv11_2\.norm: InstanceNorm .* \(batch 1, map 1×1\)"),
+        ({"extras": GROUPS}, r"extras\.conv11_2\.norm: GroupNorm .* 1 value per group .*fewer groups"),
+        ({"extras": "batch_norm", "taps": {"conv11_2": "batch_norm"}}, r"norm\.extras and norm\.taps at .*"),
+    ],
+)  # fmt: skip
+def test_statistics_over_one_value_are_refused_before_data_is_read_and_before_training(norm, message):
+    changes = {"norm": norm, "training": {"batch_size": 1}}
+    with pytest.raises(ValueError, match=message):
+        check_model(config(**changes))
+    with pytest.raises(ValueError, match=message):
+        training(**changes)
+
+
+@pytest.mark.parametrize(
+    ("norm", "runtime"),
+    [
+        ({"backbone": "batch_norm"}, {}),  # its last map is 19×19
+        ({"extras": "frozen_batch_norm"}, {}),
+        ({"extras": "layer_norm"}, {}),
+        ({"extras": "sync_batch_norm"}, {"devices": 2}),
+        ({"extras": "sync_batch_norm"}, {"num_nodes": 2}),
+    ],
+)
+def test_norms_with_more_than_one_value_pass_at_batch_size_1(norm, runtime):
+    check_model(config(norm=norm, training={"batch_size": 1}, runtime=runtime))
+
+
+def test_without_a_training_set_nothing_is_refused():
+    c = config(norm={"extras": "batch_norm"}, training={"batch_size": 1})
+    build_training(c, build_model(c, 6), train_set=None, test_set=build_dataset(c, "test"))
+
+
+@pytest.mark.parametrize(
+    ("norm", "dropout", "pairs"),
+    [
+        ({"backbone": "batch_norm"}, 0.5, "backbone.fc6.dropout before backbone.fc7.norm"),
+        ({"extras": "batch_norm"}, {"fc7": 0.5}, "backbone.fc7.dropout before extras.conv8_1.norm"),
+        ({"taps": {"fc7": "batch_norm"}}, {"fc6": 0.5}, "backbone.fc6.dropout before tap_norms.fc7"),
+    ],
+)
+def test_a_dropout_before_a_batch_norm_is_warned_of_with_its_place(norm, dropout, pairs):
+    with pytest.warns(UserWarning, match=f"dropout before batch norm: .*{pairs}"):
+        training(norm=norm, model={"dropout": dropout})
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("norm", [{"taps": {"fc7": "batch_norm"}}, {"taps": {"conv4_3": "batch_norm"}}])
+def test_a_tap_before_the_dropout_is_not_warned_of(norm):
+    training(norm=norm, model={"dropout": {"fc7": 0.5}})
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    norm = {"backbone": "batch_norm", "extras": "batch_norm", "taps": {"conv4_3": "l2_norm"}}
+    path.write_text(yaml.safe_dump({**TINY, "norm": norm}))
+    return path
+
+
+@pytest.mark.parametrize("ema", ["null", "0.9"])
+def test_a_run_reports_population_statistics_beside_the_running_ones(config_file, tmp_path, ema):
+    words = ["--config", str(config_file), "--training.ema_decay", ema]
+    assert main(["train", *words, "--output", str(tmp_path / "plain")]) == 0
+    population = [*words, "--training.population_images", "5", "--output", str(tmp_path / "population")]
+    assert main(["train", *population]) == 0
+    plain, result = (json.loads((tmp_path / run / "result.json").read_text()) for run in ("plain", "population"))
+    assert result["metrics"] == plain["metrics"]
+    assert set(result["metrics_population"]) == set(result["metrics"])
+    assert len(result["population_statistics"]) == 23
+    assert result["population_statistics"][-1]["count"] == 5  # conv11_2 has one value an image
+    weights = tmp_path / "population" / "checkpoints"
+    running, recomputed = (load_file(weights / f"{name}.safetensors") for name in ("model", "model_population"))
+    expected = load_file(tmp_path / "plain" / "checkpoints" / "model.safetensors")
+    for name, tensor in running.items():
+        assert torch.equal(tensor, expected[name]), name
+        is_statistic = name.endswith(("running_mean", "running_var"))
+        assert torch.equal(tensor, recomputed[name]) != is_statistic, name
+    steps = (tmp_path / "population" / "metrics.csv").read_text().splitlines()
+    assert len(steps) == len((tmp_path / "plain" / "metrics.csv").read_text().splitlines())
+
+
+def test_population_statistics_of_a_model_without_batch_norm_are_left_out_and_said(caplog):
+    with caplog.at_level("WARNING", logger="ssdnorm.build"):
+        module = training(training={"population_images": 5})
+    assert module.recompute_statistics is None
+    assert "no batch norm with running statistics" in caplog.text
+
+
+@pytest.mark.slow
+def test_population_statistics_pool_the_images_of_two_processes(config_file, tmp_path):
+    words = [*("--config", str(config_file)), "--runtime.devices", "2", "--training.population_images", "6"]
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *words, "--output", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["world_size"] == 2
+    assert result["population_statistics"][-1]["count"] == 6
+    assert set(result["metrics_population"]) == set(result["metrics"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["l2_norm", "batch_norm"])
+def test_a_compiled_run_ends_where_the_eager_one_does(config_file, tmp_path, norm):
+    words = ["--config", str(config_file), "--norm.backbone", norm, "--norm.extras", norm]
+    if norm == "batch_norm":
+        words += ["--training.population_images", "5"]
+    for compiled in ("false", "true"):
+        output = tmp_path / compiled
+        assert main(["train", *words, "--model.compile", compiled, "--output", str(output)]) == 0
+    for name in ("model", "model_population")[: 2 if norm == "batch_norm" else 1]:
+        eager, compiled = (load_file(tmp_path / c / "checkpoints" / f"{name}.safetensors") for c in ("false", "true"))
+        for key, tensor in eager.items():
+            torch.testing.assert_close(
+                compiled[key], tensor, rtol=1e-2, atol=1e-3, msg=lambda m, key=key: f"{key}: {m}"
+            )
