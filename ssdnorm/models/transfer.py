@@ -12,6 +12,7 @@ from ssdnorm.models.class_names import same_class
 from ssdnorm.models.key_report import is_norm_key, report_mismatch
 from ssdnorm.models.ssd import SSD
 
+_COUNT = ".num_batches_tracked"
 _ONE_KIND = {"frozen_batch_norm": "batch_norm", "sync_batch_norm": "batch_norm"}  # share their tensors
 
 
@@ -50,6 +51,9 @@ def transfer_weights(
     theirs, ours = checkpoint.model, model.arguments or {}
     dropped = [key for key in file if is_norm_key(key) and _norm_at(theirs, key) != _norm_at(ours, key)]
     fresh = [key for key in expected if is_norm_key(key) and _norm_at(theirs, key) != _norm_at(ours, key)]
+    # how many batches a batch norm has seen is not counted by a frozen one
+    dropped += [key for key in file if key.endswith(_COUNT) and key not in expected and key not in dropped]
+    fresh += [key for key in expected if key.endswith(_COUNT) and key not in file and key not in fresh]
     if head == "fresh":
         dropped += [key for key in file if key.startswith("head.logits.")]
         fresh += [key for key in expected if key.startswith("head.logits.")]

@@ -34,7 +34,8 @@ def load_backbone_weights(model: SSD, weights: str | Path) -> None:
         model: an SSD on VGG16 of width 1.
         weights: a torchvision name such as ``"VGG16_Weights.IMAGENET1K_FEATURES"`` (downloaded and checked by
             torchvision), or a file: torchvision's ``vgg16`` or ``vgg16_bn`` as ``.pth`` or ``.safetensors``; the Oxford
-            release as ``.npz`` (``conv1_1.weight`` … ``fc7.weight``, OIHW, **BGR**, 0 … 255 minus mean); or ``vgg16_reducedfc.pth`` of amdegroot/ssd.pytorch (RGB, 0 … 255 minus mean).
+            release as ``.npz`` (``conv1_1.weight`` … ``fc7.weight``, OIHW, **BGR**, 0 … 255 minus mean);
+            or ``vgg16_reducedfc.pth`` of amdegroot/ssd.pytorch (RGB, 0 … 255 minus mean).
 
     Raises:
         ValueError: for an unknown name or family, a missing key, or a shape that does not fit.

@@ -1,0 +1,170 @@
+"""Other systems' checkpoints: every tensor's place, and what each family means by its numbers."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssdnorm.boxes.default_boxes import DEFAULT_BOXES, make_default_boxes
+from ssdnorm.build import make_detector
+from ssdnorm.models.foreign import FAMILIES, convert_tensors, recognise
+
+from .layouts import draw, shapes, theirs_by_ours
+
+LAYOUTS = Path(__file__).parents[4] / "shared" / "checkpoint_layouts.json"
+CASES = [
+    ("amdegroot", 21, 300), ("amdegroot", 201, 300), ("lufficc", 21, 300), ("lufficc", 81, 300), ("lufficc", 21, 512),
+    ("mmdetection", 81, 300), ("mmdetection", 81, 512), ("chainercv", 21, 300), ("chainercv", 21, 512),
+    ("balancap", 21, 300), ("balancap", 21, 512),
+]  # fmt: skip
+
+
+def expected_tensor(family, ours, theirs, num_classes):
+    """The tensor under our name, box by box and output by output."""
+    if family == "balancap" and theirs.ndim == 4:
+        theirs = torch.einsum("hwio->oihw", theirs)
+    part = ours.split(".")[1]
+    if family == "mmdetection" and ours.startswith("head.logits."):
+        boxes = theirs.split(num_classes)
+        return torch.cat([torch.cat((box[-1:], box[:-1])) for box in boxes])  # background comes first with us
+    if family == "chainercv" and part == "locs":
+        return torch.cat([torch.stack((box[1], box[0], box[3], box[2])) for box in theirs.split(4)])  # y x h w
+    return theirs
+
+
+@pytest.mark.parametrize(("family", "num_classes", "size"), CASES)
+def test_every_tensor_finds_its_place(family, num_classes, size):
+    theirs = draw(family, num_classes, size)
+    state = convert_tensors(theirs).state
+    names = theirs_by_ours(family, size)
+    assert set(state) == {*names, "image_mean", "image_std"}
+    for ours, name in names.items():
+        want = expected_tensor(family, ours, theirs[name], num_classes)
+        assert torch.equal(state[ours], want), ours
+        assert state[ours].shape == shapes(num_classes, size)[ours]
+
+
+@pytest.mark.parametrize(
+    ("family", "num_classes", "size", "mean", "boxes", "clip", "post_process", "dropout"),
+    [
+        ("amdegroot", 21, 300, (123, 117, 104), "ssd300_voc", "all", (0.01, 0.45, 200, 174640), 0),
+        ("lufficc", 21, 300, (123, 117, 104), "ssd300_voc", "all", (0.01, 0.45, 8732, 100), 0),
+        ("lufficc", 81, 300, (123, 117, 104), "ssd300_coco", "all", (0.01, 0.45, 8732, 100), 0),
+        ("lufficc", 21, 512, (123, 117, 104), "ssd512_voc", "all", (0.01, 0.45, 24564, 100), 0),
+        ("mmdetection", 81, 300, (123.675, 116.28, 103.53), "ssd300_coco", "none", (0.02, 0.45, 1000, 200), 0),
+        ("chainercv", 21, 300, (123, 117, 104), "ssd300_voc", "none", (0.01, 0.45, 8732, 174640), 0),
+        ("balancap", 21, 300, (123, 117, 104), "ssd300_coco", "none", (0.01, 0.45, 400, 200), 0.5),
+    ],
+)
+def test_carries_over_what_the_family_means(family, num_classes, size, mean, boxes, clip, post_process, dropout):
+    checkpoint = convert_tensors(draw(family, num_classes, size))
+    spec = checkpoint.model["default_boxes"]
+    torch.testing.assert_close(checkpoint.state["image_mean"] * 255, torch.tensor(mean, dtype=torch.float32))
+    torch.testing.assert_close(checkpoint.state["image_std"] * 255, torch.ones(3))
+    assert (spec.min_sizes, spec.max_sizes) == (DEFAULT_BOXES[boxes].min_sizes, DEFAULT_BOXES[boxes].max_sizes)
+    assert spec.clip == clip
+    assert tuple(checkpoint.post_process.values()) == post_process
+    assert checkpoint.model["dropout"] == dropout
+    assert checkpoint.antialias is False
+    assert checkpoint.class_names[0] == ("person" if num_classes == 81 else "aeroplane")
+
+
+def test_mmdetection_cuts_the_sizes_of_ssd512_to_whole_pixels():
+    spec = convert_tensors(draw("mmdetection", 81, 512)).model["default_boxes"]
+    assert spec.min_sizes == (20, 51, 133, 215, 296, 378, 460)
+    assert spec.max_sizes == (51, 133, 215, 296, 378, 460, 542)
+
+
+def test_the_rolled_background_of_mmdetection_is_the_background_of_our_output():
+    theirs = draw("mmdetection", 3)
+    for i in range(6):
+        theirs[f"bbox_head.cls_convs.{i}.0.weight"].zero_()
+        boxes = theirs[f"bbox_head.cls_convs.{i}.0.bias"].view(-1, 3)
+        boxes[:] = torch.tensor([1.0, 2.0, 30.0])  # cat, dog, background
+    detector = make_detector(convert_tensors(theirs, class_names=["cat", "dog"]))
+    with torch.no_grad():
+        logits = detector.model.head(
+            {name: torch.zeros(1, c, 1, 1) for name, c in detector.model.features.tap_channels.items()}
+        ).logits
+    assert logits.unique(dim=1).tolist() == [[[30.0, 1.0, 2.0]]]
+
+
+def test_the_boxes_of_chainercv_come_out_with_x_before_y():
+    theirs = draw("chainercv", 2)
+    for i in range(6):
+        theirs[f"multibox/loc/{i}/W"].zero_()
+        theirs[f"multibox/loc/{i}/b"].view(-1, 4)[:] = torch.tensor([1.0, 2.0, 3.0, 4.0])  # y, x, h, w
+    detector = make_detector(convert_tensors(theirs))
+    taps = {name: torch.zeros(1, c, 1, 1) for name, c in detector.model.features.tap_channels.items()}
+    with torch.no_grad():
+        assert detector.model.head(taps).locs.unique(dim=1).tolist() == [[[2.0, 1.0, 4.0, 3.0]]]
+
+
+def test_clipping_is_that_of_the_family():
+    boxes = make_default_boxes(convert_tensors(draw("amdegroot", 2)).model["default_boxes"])
+    assert boxes.max() <= 1
+    assert make_default_boxes(convert_tensors(draw("chainercv", 2)).model["default_boxes"]).max() > 1
+
+
+def test_default_boxes_and_class_names_can_be_said():
+    checkpoint = convert_tensors(draw("amdegroot", 3), default_boxes="ssd300_coco", class_names=["cat", "dog"])
+    assert checkpoint.model["default_boxes"].min_sizes[0] == 21
+    assert checkpoint.class_names == ["cat", "dog"]
+    with pytest.raises(ValueError, match="1 class names for 2 classes"):
+        convert_tensors(draw("amdegroot", 3), class_names=["cat"])
+    with pytest.raises(ValueError, match="default boxes 'ssd512_voc' are for 512 pixels; the file is an SSD300"):
+        convert_tensors(draw("amdegroot", 3), default_boxes="ssd512_voc")
+
+
+def test_what_training_leaves_in_a_tensorflow_checkpoint_is_passed_over():
+    theirs = draw("balancap", 2)
+    extra = {"global_step": torch.tensor(7), "ssd_300_vgg/conv6/weights/Momentum": torch.zeros(1)}
+    assert recognise(theirs).name == "balancap"
+    assert set(convert_tensors(theirs | extra).state) == set(convert_tensors(theirs).state)
+
+
+def test_missing_and_unexpected_keys_are_listed_by_the_familys_names():
+    theirs = draw("lufficc", 2)
+    theirs["backbone.vgg.99.weight"] = theirs.pop("backbone.vgg.33.weight")
+    with pytest.raises(
+        ValueError,
+        match=r"f.pth: .*missing \(1\): backbone.vgg.33.weight; unexpected \(1\): backbone.vgg.99.weight",
+    ):
+        convert_tensors(theirs, where="f.pth")
+
+
+def test_wrongly_shaped_tensors_are_listed():
+    theirs = draw("amdegroot", 2)
+    theirs["vgg.0.weight"] = torch.zeros(32, 3, 3, 3)
+    with pytest.raises(
+        ValueError, match=r"wrongly shaped \(1\): features.backbone.conv1_1.conv.weight \(32, 3, 3, 3\)"
+    ):
+        convert_tensors(theirs)
+
+
+def test_other_files_are_refused_with_the_known_systems():
+    known = "torchvision, amdegroot, lufficc, mmdetection, balancap, chainercv"
+    with pytest.raises(ValueError, match=f"f.pth: no SSD-VGG16 of a known system; known are {known}.*begins with fc.w"):
+        convert_tensors({"fc.weight": torch.zeros(2)}, where="f.pth")
+
+
+def test_every_family_knows_its_own_files_alone():
+    for name in ("amdegroot", "lufficc", "mmdetection", "chainercv", "balancap"):
+        tensors = {key: torch.zeros(1) for key in theirs_by_ours(name).values()}
+        assert [family.name for family in FAMILIES if family.recognises(tensors)] == [name]
+
+
+@pytest.mark.skipif(not LAYOUTS.is_file(), reason=f"{LAYOUTS} is not there")
+@pytest.mark.parametrize(
+    ("entry", "family", "num_classes"),
+    [
+        ("amdegroot_ssd300_21_classes", "amdegroot", 21),
+        ("lufficc_ssd300", "lufficc", 21),
+        ("mmdet_ssd300_coco_80_classes", "mmdetection", 81),
+        ("balancap_ssd_300_vgg", "balancap", 21),
+    ],
+)
+def test_the_names_of_these_tests_are_those_read_off_the_systems(entry, family, num_classes):
+    keys = json.loads(LAYOUTS.read_text())[entry]["keys"]
+    assert {name: list(tensor.shape) for name, tensor in draw(family, num_classes).items()} == keys

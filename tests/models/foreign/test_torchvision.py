@@ -1,0 +1,169 @@
+"""Ours against torchvision's SSD300 itself, with the same weights, on photographs."""
+
+import pytest
+import torch
+from torchvision.models.detection import ssd300_vgg16
+from torchvision.ops import box_iou
+
+from ssdnorm.boxes.matcher import cxcywh_to_xyxy, match_default_boxes
+from ssdnorm.build import make_detector
+from ssdnorm.data.images import EncodedImage
+from ssdnorm.models.foreign import convert_tensors
+from ssdnorm.models.foreign.torchvision import to_torchvision
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """Random weights with activations, scores and offsets of a useful size."""
+    torch.manual_seed(3)
+    model = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=7)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("backbone.") and parameter.ndim == 4:
+                torch.nn.init.kaiming_normal_(parameter)
+            elif name.startswith("backbone.") and name.endswith("bias"):
+                parameter.uniform_(-0.2, 0.2)
+        model.backbone.scale_weight.uniform_(15, 25)  # tell the channels apart
+        maps = list(model.backbone(255 * torch.rand(1, 3, 300, 300) - 120).values())
+        for heads, spread in ((model.head.classification_head, 1.5), (model.head.regression_head, 0.5)):
+            for conv, x in zip(heads.module_list, maps, strict=True):
+                conv.weight.mul_(spread / conv(x).std())
+                conv.bias.uniform_(-0.5, 0.5)
+    return model
+
+
+@pytest.fixture(scope="module")
+def ours(theirs):
+    return make_detector(convert_tensors(theirs.state_dict()))
+
+
+@pytest.fixture(scope="module")
+def photographs(real_data):
+    bccd = sorted((real_data("BCCD") / "JPEGImages").glob("*.jpg"))[:4]
+    coco = sorted((real_data("coco_union")).rglob("*.jpg"))
+    photos = [
+        torch.from_numpy(EncodedImage.read(path).decode()).permute(2, 0, 1)
+        for path in [*bccd, *coco[:: max(1, len(coco) // 40)]]
+    ]
+    by_size = list({tuple(photo.shape): photo for photo in photos}.values())
+    assert len(by_size) >= 20, "photographs of different sizes"
+    return [photo.float() / 255 for photo in by_size[:20]]
+
+
+COUNTS = [pytest.param(slice(0, 4), id="4 photographs"), pytest.param(slice(0, 20), id="20", marks=pytest.mark.slow)]
+
+
+def raw_of(theirs, photo):
+    images, _ = theirs.transform([photo])
+    maps = list(theirs.backbone(images.tensors).values())
+    output = theirs.head(maps)
+    return output["bbox_regression"], output["cls_logits"], theirs.anchor_generator(images, maps)[0]
+
+
+@pytest.mark.parametrize("chosen", COUNTS)
+@torch.no_grad()
+def test_raw_outputs_and_detections_on_photographs_are_torchvisions(theirs, ours, photographs, chosen):
+    theirs.eval()
+    ours.eval()
+    scores = []
+    for photo in photographs[chosen]:
+        locs, logits, _ = raw_of(theirs, photo)
+        output = ours.model(ours._resize(photo, 0)[None])
+        torch.testing.assert_close(output.locs, locs, atol=1e-4, rtol=0)
+        torch.testing.assert_close(output.logits, logits, atol=1e-4, rtol=0)
+        (want,), (got,) = theirs([photo]), ours([photo])
+        assert torch.equal(got["labels"], want["labels"])
+        torch.testing.assert_close(got["scores"], want["scores"], atol=1e-5, rtol=0)
+        torch.testing.assert_close(got["boxes"], want["boxes"], atol=0.01, rtol=0)
+        scores.append(want["scores"])
+        assert len(want["scores"]) == 200
+    scores = torch.cat(scores)
+    assert len(scores.unique()) > 0.98 * len(scores)  # so that the order says something
+    assert scores.max() - scores.min() > 0.1
+
+
+def targets_without_contest(photo, generator, default_boxes):
+    """Boxes of which no two ask for the same default box: torchvision lets the last of them win, Caffe the best."""
+    height, width = photo.shape[-2:]
+    while True:
+        corner = torch.rand((5, 2), generator=generator) * 0.6
+        boxes = torch.cat((corner, corner + 0.1 + 0.3 * torch.rand((5, 2), generator=generator)), dim=1)
+        labels = torch.randint(1, 7, (5,), generator=generator)
+        matches = match_default_boxes(boxes[None], labels[None], default_boxes, iou_threshold=1.1)[0]
+        best = [int(torch.as_tensor(row).argmax()) for row in iou_of(boxes, default_boxes)]
+        if len(set(best)) == 5 and [int(matches[i]) for i in best] == list(range(5)):
+            return {"boxes": boxes * torch.tensor([width, height] * 2), "labels": labels}
+
+
+def iou_of(boxes, default_boxes):
+    return box_iou(boxes, cxcywh_to_xyxy(default_boxes))
+
+
+@pytest.mark.parametrize("chosen", COUNTS)
+@torch.no_grad()
+def test_losses_in_training_mode_are_torchvisions(theirs, ours, photographs, chosen):
+    theirs.train()
+    ours.train()
+    generator = torch.Generator().manual_seed(0)
+    photos = photographs[chosen]
+    for start in range(0, len(photos), 2):
+        pair = photos[start : start + 2]
+        targets = [targets_without_contest(photo, generator, ours.model.default_boxes) for photo in pair]
+        want = theirs(list(pair), [dict(t) for t in targets])
+        got = ours(list(pair), targets)
+        assert set(got) == set(want)
+        for part in want:
+            torch.testing.assert_close(got[part], want[part], atol=1e-4, rtol=0)
+
+
+def test_default_boxes_are_torchvisions(theirs, ours):
+    *_, anchors = raw_of(theirs.eval(), torch.zeros(3, 300, 300))
+    torch.testing.assert_close(300 * cxcywh_to_xyxy(ours.model.default_boxes), anchors, atol=1e-4, rtol=0)
+
+
+def test_there_and_back_again_no_bit_changes(theirs):
+    there = convert_tensors(theirs.state_dict())
+    state, notes = to_torchvision(there)
+    assert notes == []
+    assert list(sorted(state)) == sorted(theirs.state_dict())
+    assert all(torch.equal(state[name], tensor) for name, tensor in theirs.state_dict().items())
+    again = convert_tensors(state)
+    assert set(again.state) == set(there.state)
+    assert all(torch.equal(again.state[name], tensor) for name, tensor in there.state.items())
+
+
+def test_torchvision_loads_what_goes_back_strictly(theirs):
+    state, _ = to_torchvision(convert_tensors(theirs.state_dict()))
+    ssd300_vgg16(weights=None, weights_backbone=None, num_classes=7).load_state_dict(state)
+
+
+def test_what_torchvision_keeps_in_its_code_is_said(theirs):
+    checkpoint = convert_tensors(theirs.state_dict(), default_boxes="ssd300_voc")
+    checkpoint.state["image_mean"] = torch.tensor([0.485, 0.456, 0.406])
+    checkpoint.post_process["score_threshold"] = 0.2
+    notes = to_torchvision(checkpoint)[1]
+    assert "image_mean=[0.485, 0.456, 0.406]" in notes[0]
+    assert "scales=[0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05], clip=True" in notes[1]
+    assert "'score_threshold': 0.2" in notes[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 0.5}, r"width 1 alone; got ssd300_vgg16 of width 0.5"),
+        ({"name": "ssd512_vgg16"}, r"got ssd512_vgg16"),
+        ({"backbone_norm": {"kind": "group_norm"}}, r"no norms in its backbone"),
+        ({"tap_norms": {"conv4_3": "none"}}, r"l2_norm on conv4_3 and no other tap norm; got none"),
+    ],
+)
+def test_networks_that_torchvision_cannot_be_are_refused(theirs, change, message):
+    checkpoint = convert_tensors(theirs.state_dict())
+    checkpoint.model.update(change)
+    with pytest.raises(ValueError, match=message):
+        to_torchvision(checkpoint)
+
+
+def test_coco_classes_have_torchvisions_names_with_its_holes():
+    state = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=91).state_dict()
+    names = convert_tensors(state).class_names
+    assert (names[0], names[11], names[89]) == ("person", "N/A", "toothbrush")

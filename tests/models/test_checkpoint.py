@@ -1,0 +1,92 @@
+"""Our checkpoints: what is written is read, and every misfit is listed with its reason."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ssdnorm import DEFAULT_BOXES, load_detector, ssd300_vgg16, ssd512_vgg16
+from ssdnorm.models.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
+
+
+def small(num_classes=4, *, width=0.02, **options):
+    return ssd300_vgg16(num_classes, width=width, **options)
+
+
+def checkpoint_of(model, class_names=("a", "b", "c")):
+    return Checkpoint(model.arguments, model.state_dict(), class_names)
+
+
+@pytest.mark.parametrize("default_boxes", ["ssd300_coco", DEFAULT_BOXES["ssd300_voc"]])
+def test_a_detector_comes_back_as_it_was(tmp_path, default_boxes):
+    model = small(default_boxes=default_boxes, backbone_norm={"kind": "group_norm", "groups": 4}).eval()
+    model.set_input_statistics((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
+    settings = {"score_threshold": 0.2, "nms_threshold": 0.5, "top_k": 7, "max_detections": 3}
+    save_checkpoint(tmp_path / "m.safetensors", model, class_names=["a", "b", "c"], post_process=settings)
+    detector = load_detector(tmp_path / "m.safetensors")
+    x = torch.rand(1, 3, 300, 300)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(detector.model(x), model(x), strict=True))
+    assert torch.equal(detector.model.default_boxes, model.default_boxes)
+    assert detector.class_names == ("a", "b", "c")
+    assert {name: getattr(detector.post_process, name) for name in settings} == settings
+    assert detector.antialias is True
+    assert not detector.training
+
+
+def test_the_class_counts_are_named_as_the_likely_reason():
+    with pytest.raises(
+        ValueError,
+        match=r"f: does not fit the model; wrongly shaped \(12\): head.logits.conv4_3.weight \(16, 8, 3, 3\) in the "
+        r"file, \(84, .* and 8 more. Likely: 4 classes in the file, 21 in the model: pass num_classes=4 or head: fresh",
+    ):
+        checkpoint_of(small()).load_into(small(21), where="f")
+
+
+@pytest.mark.parametrize(
+    ("file", "model", "message"),
+    [
+        (
+            lambda: small(),
+            lambda: small(width=0.3),
+            "8 channels at conv1_1 in the file, 16 in the model: set model.width",
+        ),
+        (
+            lambda: ssd512_vgg16(4, width=0.02),
+            lambda: small(),
+            r"unexpected \(8\): features.extras.conv12_1.*an SSD512 in the file, an SSD300 in the model: set model.name",
+        ),
+        (
+            lambda: small(tap_norms={}),
+            lambda: small(),
+            r"missing \(1\): features.tap_norms.conv4_3.weight. Likely: the norms of the two differ",
+        ),
+    ],
+)
+def test_misfits_are_listed_with_their_likely_reason(file, model, message):
+    with pytest.raises(ValueError, match=message):
+        checkpoint_of(file()).load_into(model())
+
+
+def test_a_model_put_together_by_hand_cannot_be_saved(tmp_path):
+    model = small()
+    model.arguments = None
+    with pytest.raises(ValueError, match="only a model made by ssd300_vgg16 or ssd512_vgg16"):
+        save_checkpoint(tmp_path / "m.safetensors", model, class_names=["a", "b", "c"], post_process={})
+
+
+def test_other_files_are_refused_in_one_line(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such"):
+        load_detector(tmp_path / "m.safetensors")
+    save_file({"a": torch.ones(2)}, tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match=r"m.safetensors: no SSD-VGG16 of a known system"):
+        load_detector(tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match=r"m.safetensors: not a checkpoint of ssdnorm \(format None"):
+        read_checkpoint(tmp_path / "m.safetensors")
+    (tmp_path / "m.safetensors").write_bytes(b"abc")
+    with pytest.raises(ValueError, match=r"m.safetensors: not a readable safetensors file, or cut off"):
+        load_detector(tmp_path / "m.safetensors")
+
+
+def test_nothing_unfinished_is_left_beside_the_file(tmp_path):
+    save_checkpoint(tmp_path / "m.safetensors", small(), class_names=["a", "b", "c"], post_process={})
+    assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]

@@ -1,0 +1,107 @@
+"""Fine-tuning: a checkpoint into a model with other norms or classes; the outputs at step 0."""
+
+import pytest
+import torch
+
+from ssdnorm import NORMS, ssd300_vgg16
+from ssdnorm.models.checkpoint import Checkpoint
+from ssdnorm.models.transfer import transfer_weights
+
+NAMES = ["a", "b", "c"]
+
+
+def small(num_classes=4, **options):
+    return ssd300_vgg16(num_classes, width=0.02, dropout=0, **options)
+
+
+@pytest.fixture
+def checkpoint():
+    model = small(seed=7)
+    torch.nn.init.uniform_(model.features.tap_norms["conv4_3"].weight, 5, 30)
+    return Checkpoint(model.arguments, model.state_dict(), NAMES)
+
+
+def outputs(model, mode="eval"):
+    x = torch.rand(2, 3, 300, 300, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return getattr(model, mode)()(x)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_frozen_batch_norm_put_in_changes_no_bit(checkpoint, mode):
+    before, after = small(), small(backbone_norm="frozen_batch_norm", extras_norm="frozen_batch_norm")
+    transfer_weights(checkpoint, before, class_names=NAMES)
+    transfer_weights(checkpoint, after, class_names=NAMES)
+    assert all(torch.equal(a, b) for a, b in zip(outputs(before, mode), outputs(after, mode), strict=True))
+    assert after.features.backbone.conv1_1.norm.weight.unique().tolist() == [1.0]
+
+
+def test_a_fresh_batch_norm_begins_as_the_identity_in_evaluation(checkpoint):
+    before, after = small(), small(backbone_norm="batch_norm")
+    transfer_weights(checkpoint, before)
+    notes = transfer_weights(checkpoint, after)
+    torch.testing.assert_close(outputs(before), outputs(after), atol=1e-3, rtol=1e-3)  # its eps is all that differs
+    assert "kept as drawn in the model: 75 tensors, backbone.conv1_1.norm" in notes[0]
+
+
+@pytest.mark.parametrize("kind", sorted(set(NORMS) - {"none", "instance_norm"}))
+def test_every_norm_goes_in_and_all_convolutions_arrive(checkpoint, kind):
+    spec = {"kind": kind, "groups": 4} if kind == "group_norm" else kind
+    model = small(backbone_norm=spec)
+    transfer_weights(checkpoint, model)
+    state = model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in checkpoint.state.items())
+
+
+def test_another_tap_norm_does_not_take_over_l2_norms_scales(checkpoint):
+    model = small(tap_norms={"conv4_3": "batch_norm"})
+    notes = transfer_weights(checkpoint, model)
+    assert model.features.tap_norms["conv4_3"].weight.unique().tolist() == [1.0]
+    assert "left out of the file: 1 tensors, tap_norms.conv4_3" in notes[0]
+
+
+def test_batch_norm_statistics_go_on_into_a_frozen_one():
+    model = small(backbone_norm="batch_norm")
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-1, 1)
+    frozen = small(backbone_norm="frozen_batch_norm")
+    transfer_weights(Checkpoint(model.arguments, model.state_dict(), NAMES), frozen)
+    mean = model.features.backbone.conv3_1.norm.running_mean
+    assert torch.equal(frozen.features.backbone.conv3_1.norm.running_mean, mean)
+
+
+def test_a_fresh_head_keeps_all_but_the_class_outputs(checkpoint):
+    model, drawn = small(6), small(6)
+    transfer_weights(checkpoint, model, head="fresh", class_names=["v", "w", "x", "y", "z"])
+    for name, tensor in model.state_dict().items():
+        source = drawn.state_dict() if name.startswith("head.logits.") else checkpoint.state
+        assert torch.equal(tensor, source[name]), name
+
+
+def test_other_classes_need_a_fresh_head_or_picking(checkpoint):
+    with pytest.raises(
+        ValueError, match=r"f: .*has 3 classes \(a, b, c\), the data 2 \(x, y\); take model.head: fresh"
+    ):
+        transfer_weights(checkpoint, small(3), class_names=["x", "y"], where="f")
+    with pytest.raises(ValueError, match=r"pick them with convert.py --classes c,a, or take model.head: fresh"):
+        transfer_weights(checkpoint, small(3), class_names=["c", "a"])
+    with pytest.raises(ValueError, match=r"the checkpoint has 3 classes \(a, b, c\), the data 3 \(a, c, b\)"):
+        transfer_weights(checkpoint, small(), class_names=["a", "c", "b"])
+    with pytest.raises(ValueError, match=r"4 classes in the file, 3 in the model: pass num_classes=4 or head: fresh"):
+        transfer_weights(checkpoint, small(3))
+    with pytest.raises(ValueError, match=r"model.head: must be keep or fresh; got 'new'"):
+        transfer_weights(checkpoint, small(), head="new")
+
+
+def test_other_default_boxes_are_refused_with_the_head_and_said_without(checkpoint):
+    model = small(default_boxes="ssd300_coco")
+    with pytest.raises(ValueError, match=r"other default boxes, sizes \(30, .*set model.default_boxes: null"):
+        transfer_weights(checkpoint, model)
+    assert "the offsets have to be learnt anew" in transfer_weights(checkpoint, model, head="fresh")[0]
+
+
+def test_all_else_is_strict(checkpoint):
+    del checkpoint.state["features.backbone.fc6.conv.bias"]
+    with pytest.raises(ValueError, match=r"missing \(1\): features.backbone.fc6.conv.bias"):
+        transfer_weights(checkpoint, small(), head="fresh")
