@@ -64,14 +64,14 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_not_run(tmp_path, zipped
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_bare_pickle_is_refused_as_well(tmp_path):
     (tmp_path / "f.pkl").write_bytes(pickle.dumps(RunsCode()))
-    with pytest.raises(ValueError, match="f.pkl: refused"):
+    with pytest.raises(ValueError, match=r"f.pkl: refused"):
         read_tensors(tmp_path / "f.pkl")
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"<html>404</html>", b"\xff\xd8\xff\xe0JFIF"])
 def test_what_is_no_weights_file_gets_one_line(tmp_path, content):
     (tmp_path / "f.pth").write_bytes(content)
-    with pytest.raises(ValueError, match="f.pth: not a weights file: neither torch's nor .safetensors nor .npz$"):
+    with pytest.raises(ValueError, match=r"f.pth: not a weights file: neither torch's nor .safetensors nor .npz$"):
         read_tensors(tmp_path / "f.pth")
 
 
@@ -94,15 +94,15 @@ def test_a_truncated_file_gets_one_line(tmp_path, name, part):
 
 def test_arrays_of_objects_are_refused(tmp_path):
     np.savez(tmp_path / "f.npz", a=np.array([{}], dtype=object))
-    with pytest.raises(ValueError, match="f.npz: not a readable .npz file"):
+    with pytest.raises(ValueError, match=r"f.npz: not a readable .npz file"):
         read_tensors(tmp_path / "f.npz")
 
 
 def test_a_file_without_tensors_and_a_missing_one_are_named(tmp_path):
     torch.save({"a": 1}, tmp_path / "f.pth")
-    with pytest.raises(ValueError, match="f.pth: holds no tensors by name"):
+    with pytest.raises(ValueError, match=r"f.pth: holds no tensors by name"):
         read_tensors(tmp_path / "f.pth")
-    with pytest.raises(FileNotFoundError, match="g.pth: no such weights file"):
+    with pytest.raises(FileNotFoundError, match=r"g.pth: no such weights file"):
         read_tensors(tmp_path / "g.pth")
 
 

@@ -125,7 +125,7 @@ def test_there_and_back_again_no_bit_changes(theirs):
     there = convert_tensors(theirs.state_dict())
     state, notes = to_torchvision(there)
     assert notes == []
-    assert list(sorted(state)) == sorted(theirs.state_dict())
+    assert sorted(state) == sorted(theirs.state_dict())
     assert all(torch.equal(state[name], tensor) for name, tensor in theirs.state_dict().items())
     again = convert_tensors(state)
     assert set(again.state) == set(there.state)

@@ -1,0 +1,44 @@
+"""The export command: its two formats and its mistakes."""
+
+import pytest
+
+from ssdnorm import ssd300_vgg16
+from ssdnorm.cli import main
+from ssdnorm.models.checkpoint import save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "model.safetensors"
+    save_checkpoint(path, ssd300_vgg16(3, width=0.02), class_names=["cat", "dog"], post_process={})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "outputs"),
+    [
+        ("m.onnx", ["--detections", "--input", "float32"], "float32 -> boxes, scores, labels, num_detections"),
+        ("m.pt2", [], "uint8 -> locs, logits"),
+    ],
+)
+def test_a_file_is_written_and_described(checkpoint, tmp_path, capsys, name, words, outputs):
+    assert main(["export", "--checkpoint", str(checkpoint), "--output", str(tmp_path / name), *words]) == 0
+    line = capsys.readouterr().out
+    assert line.startswith(f"written: {tmp_path / name} (")
+    assert line.endswith(f"images (B, 3, 300, 300) {outputs}\n")
+    assert (tmp_path / name).stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("m.txt", [], "--output: the file ends in .onnx or .pt2"),
+        ("m.onnx", ["--opset", "11"], "opset: must be 18 or more; got 11"),
+        ("m.pt2", ["--opset", "20"], "--opset: is ONNX's"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_code_2(checkpoint, tmp_path, capsys, name, words, message):
+    assert main(["export", "--checkpoint", str(checkpoint), "--output", str(tmp_path / name), *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

@@ -1,0 +1,157 @@
+"""The predict command: pictures, folders, patterns and videos in; drawings, a list and one line out."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssdnorm import load_detector, ssd300_vgg16
+from ssdnorm.cli import main
+from ssdnorm.cli.frames import count_frames, find_sources, read_frames
+from ssdnorm.cli.predict import resize_image
+from ssdnorm.models.checkpoint import save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A detector that finds a large cat everywhere, with a score of 0.67, and nothing else."""
+    model = ssd300_vgg16(3, width=0.02)
+    with torch.no_grad():
+        for tap, conv in model.head.logits.items():
+            conv.weight.zero_()
+            row = [0.0, 0.7, -20.0] if tap == "conv11_2" else [20.0, 0.0, 0.0]
+            conv.bias.copy_(torch.tensor(row).repeat(conv.bias.shape[0] // 3))
+        for conv in model.head.locs.values():
+            conv.weight.zero_()
+    path = tmp_path_factory.mktemp("predict") / "model.safetensors"
+    save_checkpoint(path, model, class_names=["cat", "dog"], post_process={"score_threshold": 0.05})
+    return path
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, size in (("b.png", (90, 60)), ("a.jpg", (64, 128))):
+        Image.fromarray(np.full((size[1], size[0], 3), 128, np.uint8)).save(folder / name)
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def video(tmp_path):
+    path = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (96, 64))
+    for i in range(5):
+        writer.write(np.full((64, 96, 3), 40 * i, np.uint8))
+    writer.release()
+    return path
+
+
+def predict(*words) -> int:
+    return main(["predict", *map(str, words)])
+
+
+def test_a_folder_becomes_drawings_a_list_and_one_line(checkpoint, pictures, tmp_path, capsys):
+    assert predict("--checkpoint", checkpoint, "--output", tmp_path / "out", pictures) == 0
+    listed = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [entry["picture"] for entry in listed] == ["00000_a.jpg", "00001_b.jpg"]
+    first = listed[1]["detections"][0]
+    assert first["class"] == "cat"
+    x, y, width, height = first["bbox"]
+    assert 0 <= x < x + width <= 90
+    assert 0 <= y < y + height <= 60
+    assert Image.open(tmp_path / "out" / "00001_b.jpg").size == (90, 60)
+    num_objects = sum(len(entry["detections"]) for entry in listed)
+    line = capsys.readouterr().out
+    assert line.startswith(f"2 images, {num_objects} objects, mean latency ")
+    assert line.count("\n") == 1
+
+
+def test_boxes_are_drawn_where_they_were_found(checkpoint, pictures, tmp_path):
+    predict("--checkpoint", checkpoint, "--output", tmp_path / "out", pictures / "b.png")
+    picture = np.asarray(Image.open(tmp_path / "out" / "00000_b.jpg").convert("RGB")).astype(int)
+    assert (abs(picture - 128).max(axis=2) > 60).any()  # a coloured line on grey
+
+
+@pytest.mark.parametrize(("threshold", "there"), [(0.66, True), (0.68, False)])
+def test_the_threshold_of_the_command_line_is_apart_from_the_checkpoints(
+    checkpoint, pictures, tmp_path, threshold, there
+):
+    words = ("--checkpoint", checkpoint, "--output", tmp_path / "out", "--score-threshold", threshold)
+    assert predict(*words, pictures / "a.jpg") == 0
+    listed = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert bool(listed[0]["detections"]) is there
+    assert load_detector(checkpoint).post_process.score_threshold == 0.05
+
+
+def test_a_video_becomes_a_video_with_every_frame_listed(checkpoint, video, tmp_path):
+    assert predict("--checkpoint", checkpoint, "--output", tmp_path / "out", "--max-frames", 3, video) == 0
+    listed = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [entry["frame"] for entry in listed] == [0, 1, 2]
+    capture = cv2.VideoCapture(str(tmp_path / "out" / "00000_clip.mp4"))
+    assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == 3
+    assert (capture.get(3), capture.get(4)) == (96, 64)
+
+
+@pytest.mark.parametrize("detections", [[], ["--detections"]])
+def test_an_onnx_file_draws_the_same_as_its_checkpoint(checkpoint, pictures, tmp_path, detections):
+    assert main(["export", "--checkpoint", str(checkpoint), "--output", str(tmp_path / "m.onnx"), *detections]) == 0
+    assert predict("--checkpoint", checkpoint, "--output", tmp_path / "a", pictures) == 0
+    assert predict("--onnx", tmp_path / "m.onnx", "--output", tmp_path / "b", pictures) == 0
+    one, other = (json.loads((tmp_path / name / "detections.json").read_text()) for name in "ab")
+    assert [len(entry["detections"]) for entry in one] == [len(entry["detections"]) for entry in other]
+    for a, b in zip(one, other, strict=True):
+        for x, y in zip(a["detections"], b["detections"], strict=True):
+            assert x["class"] == y["class"]
+            assert [*x["bbox"], x["score"]] == pytest.approx([*y["bbox"], y["score"]], abs=1e-3)
+
+
+def test_a_damaged_picture_is_named_and_the_others_go_on(checkpoint, pictures, tmp_path, capsys):
+    (pictures / "c.jpg").write_bytes(b"\xff\xd8 nothing")
+    assert predict("--checkpoint", checkpoint, "--output", tmp_path / "out", str(pictures / "*.jpg")) == 0
+    captured = capsys.readouterr()
+    assert "c.jpg" in captured.err
+    assert captured.out.startswith("1 images")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--score-threshold", "1.5"], "--score-threshold: must lie in [0, 1); got 1.5"),
+        (["--max-frames", "0"], "--max-frames: must be 1 or more"),
+        (["nowhere.jpg"], "nowhere.jpg: no such picture, video, folder with pictures, or pattern"),
+        (["--wrong"], "unknown argument '--wrong'"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_code_2(checkpoint, pictures, tmp_path, capsys, words, message):
+    assert predict("--checkpoint", checkpoint, "--output", tmp_path / "out", pictures / "a.jpg", *words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_sources_are_found_once_and_in_order(pictures, video, tmp_path):
+    words = [str(pictures), str(pictures / "*.png"), str(video), "3"]
+    assert find_sources(words) == [pictures / "a.jpg", pictures / "b.png", video, 3]
+    assert count_frames([pictures / "a.jpg", video], None) == 6
+    assert count_frames([video], 2) == 2
+    assert count_frames([3], None) is None
+
+
+def test_frames_of_a_video_come_as_rgb(video):
+    frames = list(read_frames(video))
+    assert [frame.number for frame in frames] == [0, 1, 2, 3, 4]
+    assert frames[0].rate == 10
+    assert frames[4].pixels.shape == (64, 96, 3)
+
+
+def test_without_antialiasing_the_resize_is_torchvisions():
+    pixels = np.random.default_rng(0).integers(0, 256, (400, 500, 3), np.uint8)
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    want = torch.nn.functional.interpolate(planes, size=(300, 300), mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(resize_image(pixels, 300, antialias=False), want)
+    assert resize_image(pixels, 300, antialias=True).dtype == torch.uint8
