@@ -141,6 +141,12 @@ def test_against_itself_the_difference_is_zero_and_has_a_thousand_resamples(file
     assert (gap["value"], gap["low"], gap["high"], gap["num_resamples"]) == (0, 0, 0, 1000)
 
 
+def test_the_other_detections_are_evaluated_with_the_same_options(files):
+    words = ["--against", str(files / "found.json"), "--bootstrap", "3", "--metric", "coco"]
+    result = result_of(files, *words, "--iou-thresholds", "0.5", "0.6", "--max-detections", "1", "5")
+    assert result["against"]["metrics"] == result["metrics"]
+
+
 def test_plots_are_pictures_with_the_numbers_behind_them(files):
     result = result_of(files, "--plots", "--bootstrap", "5")
     folder = files / "out" / "plots"
@@ -159,7 +165,7 @@ def test_the_worst_images_are_drawn_with_their_errors_listed(files):
     assert totals == sorted(totals, reverse=True)
     pictures = [files / "out" / "worst" / row["picture"] for row in worst]
     assert sorted(pictures) == sorted((files / "out" / "worst").iterdir())
-    assert pictures[0].stem.endswith(Path(worst[0]["file_name"]).stem)
+    assert [path.stem for path in pictures] == [f"{n}_{Path(row['file_name']).stem}" for n, row in enumerate(worst, 1)]
     assert Image.open(pictures[0]).width > 2 * 120  # ground truth and detections, side by side
 
 
