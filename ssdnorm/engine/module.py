@@ -26,8 +26,8 @@ class TrainingModule(pl.LightningModule):
 
     That is: model → raw output; loss(output, boxes, labels) → parts; post_process(output, sizes) → detections.
     Dropout is seeded by (seed, rank, step), so that a resumed run goes on as the uninterrupted one would. Losses stay
-    on the device and are read every ``log_every`` steps (each step on a CPU, where reading costs nothing); a loss that is
-    not finite is found then at the latest, before the next checkpoint is written.
+    on the device and are read every ``log_every`` steps (each step on a CPU, where reading costs nothing); a loss that
+    is not finite is found then at the latest, before the next checkpoint is written.
 
     Args:
         model: images ``(B, 3, S, S)`` → raw output.
