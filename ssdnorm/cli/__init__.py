@@ -12,12 +12,11 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from ssdnorm import __version__
-from ssdnorm.cli import convert, evaluate, export, predict, train
-from ssdnorm.engine.module import NonFiniteLossError
 
-_COMMANDS = {"train": train, "evaluate": evaluate, "predict": predict, "convert": convert, "export": export}
+_COMMANDS = ("train", "evaluate", "predict", "convert", "export")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -26,10 +25,14 @@ def main(words: Sequence[str] | None = None) -> int:
     Args:
         words: the command line without the program's name; None reads ``sys.argv``.
     """
+    words = sys.argv[1:] if words is None else list(words)
     parser = argparse.ArgumentParser(prog="ssdnorm", description="SSD detectors, with every norm choice honoured.")
     parser.add_argument("--version", action="version", version=f"ssdnorm {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(_COMMANDS))
-    for name, module in _COMMANDS.items():
+    # only the command that is asked for is imported: some need none of the training code
+    wanted = words[:1] if words and words[0] in _COMMANDS else _COMMANDS
+    modules = {name: import_module(f"ssdnorm.cli.{name}") for name in wanted}
+    for name, module in modules.items():
         command = commands.add_parser(
             name,
             help=module.HELP,
@@ -42,8 +45,8 @@ def main(words: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     logging.getLogger("PIL").setLevel(logging.WARNING)
     try:
-        _COMMANDS[arguments.command].run(arguments, rest)
-    except (ValueError, OSError, NonFiniteLossError) as error:
+        modules[arguments.command].run(arguments, rest)
+    except (ValueError, OSError, ArithmeticError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
