@@ -161,4 +161,4 @@ def test_a_compiled_run_has_the_losses_and_statistics_of_the_eager_one(config_fi
         states += [load_file(path) for path in sorted((output / "checkpoints").glob("*.safetensors"))[-1:]]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     for key, tensor in states[0].items():
-        torch.testing.assert_close(states[1][key], tensor, rtol=1e-2, atol=1e-3, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(states[1][key], tensor, rtol=5e-2, atol=5e-3, msg=lambda m, key=key: f"{key}: {m}")
