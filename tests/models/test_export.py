@@ -39,10 +39,10 @@ def images():
 
 
 @torch.no_grad()
-def assert_same_outputs(exported, detector, images):
+def assert_same_outputs(exported, detector, images, atol=1e-4):
     got, want = exported.run(images), detector.model(images)
-    torch.testing.assert_close(got[0], want.locs, atol=1e-4, rtol=0)
-    torch.testing.assert_close(got[1], want.logits, atol=1e-4, rtol=0)
+    torch.testing.assert_close(got[0], want.locs, atol=atol, rtol=0)
+    torch.testing.assert_close(got[1], want.logits, atol=atol, rtol=0)
 
 
 @torch.no_grad()
@@ -63,7 +63,10 @@ KINDS = [pytest.param(kind, marks=() if kind in ("none", "l2_norm") else pytest.
 def test_every_norm_gives_the_same_logits_under_onnxruntime(tmp_path, images, kind):
     detector = make_detector(kind, kind)
     export_onnx(detector, tmp_path / "m.onnx")
-    assert_same_outputs(OnnxDetector(tmp_path / "m.onnx"), detector, images)
+    # Instance norm divides by small deviations fifteen times over: on these logits of up to 11, PyTorch is 6e-5 away
+    # from the same network in float64, and onnxruntime 1.3e-4.
+    atol = 3e-4 if kind == "instance_norm" else 1e-4
+    assert_same_outputs(OnnxDetector(tmp_path / "m.onnx"), detector, images, atol)
 
 
 @pytest.fixture(scope="module", params=["uint8", "float32"])
