@@ -13,6 +13,13 @@ from torch.nn import functional as F
 
 from ssdnorm.layers import L2Norm
 
+# (candidate, column, at least), channels_last
+_GOALS = (
+    ("L2Norm", "forward_speedup", 1.4),
+    ("L2Norm", "forward_backward_speedup", 1.8),
+    ("L2Norm compiled", "forward_speedup", 2.5),
+    ("L2Norm compiled", "forward_backward_speedup", 3.5),
+)
 _FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 Formula = Callable[[Tensor, Tensor], Tensor]
 
@@ -55,6 +62,28 @@ def l2_norm_table(rows: Iterable[dict[str, Any]]) -> str:
             f"| {row['forward_speedup']:.2f} | {row['forward_backward_speedup']:.2f} | {row['saved_mb']:.1f} |"
         )
     return "\n".join(lines)
+
+
+def l2_norm_goals(rows: Iterable[dict[str, Any]], *, input_mb: float) -> str:
+    """The goals for channels_last as a Markdown table: goal, measured, met or not.
+
+    Args:
+        input_mb: size of the input; nothing else (but a number a position) may be kept for the backward pass.
+    """
+    found = {row["candidate"]: row for row in rows if row["memory_format"] == "channels_last"}
+    lines = ["| channels_last | goal | measured | |", "|---|---|---|---|"]
+    for candidate, column, goal in _GOALS:
+        if candidate in found:
+            got = found[candidate][column]
+            what = column.removesuffix("_speedup").replace("_", "+")
+            lines.append(f"| {candidate}, {what} | ≥ {goal} × | {got:.2f} × | {_met(got >= goal)} |")
+    kept = found["L2Norm"]["saved_mb"]
+    lines.append(f"| L2Norm, kept | the input, {input_mb:.1f} MB | {kept:.1f} MB | {_met(kept < 1.01 * input_mb)} |")
+    return "\n".join(lines)
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "not met"
 
 
 def amdegroot_formula(x: Tensor, weight: Tensor) -> Tensor:

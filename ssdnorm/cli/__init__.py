@@ -16,7 +16,7 @@ from importlib import import_module
 
 from ssdnorm import __version__
 
-_COMMANDS = ("train", "evaluate", "predict", "convert", "export")
+_COMMANDS = ("train", "evaluate", "predict", "convert", "export", "benchmark")
 
 
 def main(words: Sequence[str] | None = None) -> int:
