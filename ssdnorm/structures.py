@@ -39,7 +39,8 @@ class Target(TypedDict):
 
     Shape:
         boxes ``(G, 4)`` float xyxy; labels ``(G,)`` int64, 1 or more.
-        Only evaluation reads the rest: difficult, iscrowd ``(G,)`` (bool or 0/1), area ``(G,)`` (squared pixels), image_id.
+        Only evaluation reads the rest: difficult and iscrowd ``(G,)`` (bool or 0/1), area ``(G,)`` (squared pixels) and
+        image_id.
     """
 
     boxes: Tensor
