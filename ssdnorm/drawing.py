@@ -43,11 +43,13 @@ def draw_boxes(image: np.ndarray, boxes_px: Any, captions: Sequence[str], labels
 
 def contact_sheet(pictures: Sequence[Image.Image], *, columns: int = 4, side: int = 320) -> Image.Image:
     """Small copies of pictures side by side, in rows."""
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * side, rows * side), "white")
-    for i, picture in enumerate(pictures):
-        small = picture.copy()
-        small.thumbnail((side - 8, side - 8))
-        left, top = i % columns * side, i // columns * side
-        sheet.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))
+    gap = 8
+    copies = [picture.copy() for picture in pictures]
+    for copy in copies:
+        copy.thumbnail((side, side))
+    height = max((copy.height for copy in copies), default=side)
+    rows = -(-len(copies) // columns)
+    sheet = Image.new("RGB", (columns * (side + gap), rows * (height + gap)), "white")
+    for i, copy in enumerate(copies):
+        sheet.paste(copy, (i % columns * (side + gap), i // columns * (height + gap)))
     return sheet

@@ -63,7 +63,7 @@ def train(
     Raises:
         NonFiniteLossError: if the loss stops being a number.
     """
-    started = time.perf_counter()
+    started, origin = time.perf_counter(), provenance()  # the commit may move on while it trains
     checkpoint = output / "checkpoints" / "last.ckpt"
     trainer = make_trainer(settings, output, resumed=resume and checkpoint.exists())
     world_size = trainer.world_size
@@ -102,7 +102,7 @@ def train(
                 "world_size": world_size,
                 "device": _device_name(trainer.strategy.root_device),
                 "seconds": round(time.perf_counter() - started, 1),
-                **provenance(),
+                **origin,
             },
         )
     return result
