@@ -148,17 +148,7 @@ def test_an_image_is_evaluated_alone_as_in_a_batch_of_eight(norm, place):
     torch.testing.assert_close(torch.cat([o.locs for o in alone]), together.locs, rtol=1e-4, atol=1e-4)
 
 
-COMPILED = [("l2_norm", "conv4_3")]
-
-
-@pytest.mark.parametrize(
-    ("norm", "place"),
-    [
-        pytest.param(*p, marks=() if p in COMPILED else pytest.mark.slow)
-        for p in WALK
-        if p[1] in ("conv4_3", "backbone")
-    ],
-)
+@walk(("l2_norm", "conv4_3"))
 def test_compiles_whole_for_training(norm, place):
     torch.compiler.reset()
     model = build(norm, place)
@@ -170,13 +160,12 @@ def test_compiles_whole_for_training(norm, place):
     assert_every_parameter_has_a_gradient(model)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("norm", SPECS)
-def test_the_onnx_file_of_the_model_gives_the_same(norm):
+@walk()
+def test_the_onnx_file_of_the_model_gives_the_same(norm, place):
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
-    model = build(norm, "backbone").eval()
+    model = build(norm, place).eval()
     buffer = io.BytesIO()
     torch.onnx.export(model, (images(1),), buffer, dynamo=True, verbose=False)
     session = runtime.InferenceSession(buffer.getvalue())
