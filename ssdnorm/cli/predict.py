@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from ssdnorm.cli.refuse import no_more_words
 from ssdnorm.data.transforms import EvalTransform
 from ssdnorm.drawing import draw_boxes
 from ssdnorm.engine.run import write_json
+from ssdnorm.models.mc_dropout import mc_dropout_batch
 from ssdnorm.models.onnx_detector import OnnxDetector
 from ssdnorm.structures import Detections
 
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights.add_argument("--onnx", type=Path, help="a file written by export.py")
     parser.add_argument("--output", required=True, type=Path, help="folder for the pictures and detections.json")
     parser.add_argument("--score-threshold", type=float, default=0.4, help="draw and list detections above it (0.4)")
+    parser.add_argument("--mc-dropout", type=int, metavar="N", help="average N passes with dropout; list score_std")
     parser.add_argument("--max-frames", type=int, help="of each video or camera; default: all, until Ctrl-C")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 …; default: cuda where it is there")
 
@@ -54,6 +56,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         raise ValueError(f"--score-threshold: must lie in [0, 1); got {arguments.score_threshold}")
     if arguments.max_frames is not None and arguments.max_frames < 1:
         raise ValueError(f"--max-frames: must be 1 or more; got {arguments.max_frames}")
+    if arguments.mc_dropout is not None and arguments.mc_dropout < 1:
+        raise ValueError(f"--mc-dropout: must be 1 or more; got {arguments.mc_dropout}")
     sources = find_sources(arguments.images)
     detect, class_names = _load(arguments)
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -101,12 +105,16 @@ def _load(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
     if arguments.onnx is not None:
         if arguments.device is not None:
             raise ValueError("--device: an ONNX file runs where onnxruntime runs; leave --device out")
+        if arguments.mc_dropout is not None:
+            raise ValueError("--mc-dropout: an ONNX file has no dropout any more; give --checkpoint")
         onnx = OnnxDetector(arguments.onnx)
         return _detector(onnx, onnx.image_size, antialias=onnx.antialias, device=torch.device("cpu")), onnx.class_names
     device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    detector = load_detector(arguments.checkpoint).to(device)
+    detector = load_detector(arguments.checkpoint, fold=True).to(device)
 
-    def both(images: Tensor, sizes: Tensor) -> list[Detections]:
+    def both(images: Tensor, sizes: Tensor) -> Sequence[Detections]:
+        if arguments.mc_dropout is not None:
+            return mc_dropout_batch(detector, images, sizes, arguments.mc_dropout)
         return detector.post_process(detector.model(images), sizes)
 
     size = detector.model.image_size
@@ -114,15 +122,13 @@ def _load(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
 
 
 def _detector(
-    network: Callable[[Tensor, Tensor], list[Detections]], size: int, *, antialias: bool, device: torch.device
+    network: Callable[[Tensor, Tensor], Sequence[Detections]], size: int, *, antialias: bool, device: torch.device
 ) -> Detect:
     def detect(pixels: np.ndarray) -> Detections:
         image = resize_image(pixels, size, antialias=antialias)
         with torch.inference_mode():
             (detections,) = network(image[None].to(device), torch.tensor([pixels.shape[:2]], device=device))
-        return Detections(
-            boxes=detections["boxes"].cpu(), scores=detections["scores"].cpu(), labels=detections["labels"].cpu()
-        )
+        return cast(Detections, {key: value.cpu() for key, value in cast(dict[str, Tensor], detections).items()})
 
     return detect
 
@@ -141,9 +147,7 @@ def resize_image(pixels: np.ndarray, size: int, *, antialias: bool) -> Tensor:
 
 def _above(detections: Detections, threshold: float) -> Detections:
     kept = detections["scores"] > threshold
-    return Detections(
-        boxes=detections["boxes"][kept], scores=detections["scores"][kept], labels=detections["labels"][kept]
-    )
+    return cast(Detections, {key: value[kept] for key, value in cast(dict[str, Tensor], detections).items()})
 
 
 def _draw(
@@ -161,8 +165,10 @@ def _draw(
 def _listed(frame: Frame, name: str, detections: Detections, class_names: Sequence[str]) -> dict[str, Any]:
     place = {} if frame.number is None else {"frame": frame.number}
     rows = zip(detections["boxes"].tolist(), detections["scores"].tolist(), detections["labels"].tolist(), strict=True)
-    listed = [
+    listed: list[dict[str, Any]] = [
         {"class": class_names[c - 1], "score": score, "bbox": [x1, y1, x2 - x1, y2 - y1]}
         for (x1, y1, x2, y2), score, c in rows
     ]
+    for row, spread in zip(listed, cast(dict[str, Tensor], detections).get("score_std", torch.empty(0)), strict=False):
+        row["score_std"] = float(spread)
     return {"file_name": frame.source, **place, "picture": name, "detections": listed}

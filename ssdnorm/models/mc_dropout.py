@@ -45,16 +45,26 @@ def mc_dropout_detections(
     Raises:
         ValueError: num_samples below 1, or a model without dropout.
     """
+    batch = torch.stack([detector._resize(image, i) for i, image in enumerate(images)])
+    sizes = torch.tensor([image.shape[-2:] for image in images], device=batch.device)
+    return mc_dropout_batch(detector, batch, sizes, num_samples)
+
+
+@torch.no_grad()
+def mc_dropout_batch(detector: Detector, batch: Tensor, sizes: Tensor, num_samples: int) -> list[UncertainDetections]:
+    """:func:`mc_dropout_detections` of a batch that has the network's size already.
+
+    Shape:
+        batch ``(B, 3, S, S)``; sizes ``(B, 2)``, height and width of the original images in pixels.
+    """
     if num_samples < 1:
         raise ValueError(f"mc_dropout_detections: num_samples is 1 or more; got {num_samples}")
-    batch = torch.stack([detector._resize(image, i) for i, image in enumerate(images)])
     with enable_dropout(detector.model):
         outputs = [detector.model(batch) for _ in range(num_samples)]
     samples = torch.stack([output.logits.float().softmax(dim=-1) for output in outputs])
     # the softmax of the logarithm of probabilities is these probabilities
     logits = samples.mean(dim=0).clamp_min(torch.finfo(samples.dtype).tiny).log()
     locs = torch.stack([output.locs.float() for output in outputs]).mean(dim=0)
-    sizes = torch.tensor([image.shape[-2:] for image in images], device=batch.device)
     found = detector.post_process(SSDOutput(locs, logits), sizes)
     probabilities, spread = logits.softmax(dim=-1), samples.std(dim=0, correction=0)
     return [

@@ -155,3 +155,30 @@ def test_without_antialiasing_the_resize_is_torchvisions():
     want = torch.nn.functional.interpolate(planes, size=(300, 300), mode="bilinear", align_corners=False)[0]
     torch.testing.assert_close(resize_image(pixels, 300, antialias=False), want)
     assert resize_image(pixels, 300, antialias=True).dtype == torch.uint8
+
+
+def test_mc_dropout_lists_how_far_the_passes_disagree(pictures, tmp_path):
+    model = ssd300_vgg16(3, width=0.02, dropout=0.5)
+    with torch.no_grad():
+        for tap, conv in model.head.logits.items():  # conv4_3 comes before the dropout; the others must not saturate
+            conv.weight.mul_(0.0 if tap == "conv4_3" else 0.05)
+    path = tmp_path / "dropout.safetensors"
+    save_checkpoint(path, model, class_names=["cat", "dog"], post_process={})
+    words = ("--checkpoint", path, "--score-threshold", "0.05", pictures)
+    assert predict("--output", tmp_path / "out", "--mc-dropout", 3, *words) == 0
+    listed = json.loads((tmp_path / "out" / "detections.json").read_text())
+    spreads = [found["score_std"] for entry in listed for found in entry["detections"]]
+    assert spreads
+    assert max(spreads) > 0
+    assert predict("--output", tmp_path / "plain", *words) == 0
+    plain = json.loads((tmp_path / "plain" / "detections.json").read_text())
+    assert all("score_std" not in found for entry in plain for found in entry["detections"])
+
+
+def test_mc_dropout_without_passes_or_without_dropout_is_refused(checkpoint, pictures, tmp_path, capsys):
+    assert predict("--checkpoint", checkpoint, "--output", tmp_path / "out", "--mc-dropout", 0, pictures) == 2
+    assert "--mc-dropout: must be 1 or more; got 0" in capsys.readouterr().err
+    path = tmp_path / "plain.safetensors"
+    save_checkpoint(path, ssd300_vgg16(3, width=0.02, dropout=0), class_names=["cat", "dog"], post_process={})
+    assert predict("--checkpoint", path, "--output", tmp_path / "out", "--mc-dropout", 2, pictures) == 2
+    assert "dropout" in capsys.readouterr().err
