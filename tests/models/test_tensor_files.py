@@ -15,10 +15,13 @@ from ssdnorm.models.tensor_files import read_tensors
 
 
 class RunsCode:
-    """A pickle of it runs a command."""
+    """A pickle of it runs a command that leaves a file."""
+
+    def __init__(self, trace):
+        self.trace = trace
 
     def __reduce__(self):
-        return os.system, ("touch /tmp/ssdnorm-was-here",)
+        return os.system, (f"touch '{self.trace}'",)
 
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "model_state_dict"])
@@ -54,11 +57,15 @@ def test_the_arguments_that_torchvisions_script_saves_do_no_harm(tmp_path):
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_that_wants_to_run_code_is_refused_and_not_run(tmp_path, zipped):
-    torch.save({"a": RunsCode(), "w": torch.ones(2)}, tmp_path / "f.pth", _use_new_zipfile_serialization=zipped)
+    torch.save(
+        {"a": RunsCode(tmp_path / "trace"), "w": torch.ones(2)},
+        tmp_path / "f.pth",
+        _use_new_zipfile_serialization=zipped,
+    )
     message = r"f.pth: refused: this pickle holds more than tensors \(posix.system\), and reading it could run code"
     with pytest.raises(ValueError, match=message):
         read_tensors(tmp_path / "f.pth")
-    assert not os.path.exists("/tmp/ssdnorm-was-here")
+    assert not (tmp_path / "trace").exists()
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
