@@ -70,7 +70,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_not_run(tmp_path, zipped
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_bare_pickle_is_refused_as_well(tmp_path):
-    (tmp_path / "f.pkl").write_bytes(pickle.dumps(RunsCode()))
+    (tmp_path / "f.pkl").write_bytes(pickle.dumps(RunsCode(tmp_path / "trace")))
     with pytest.raises(ValueError, match=r"f.pkl: refused"):
         read_tensors(tmp_path / "f.pkl")
 
