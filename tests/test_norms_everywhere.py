@@ -95,7 +95,7 @@ def test_a_norm_is_where_it_was_asked_for_and_learns(norm, place):
     before = {name: model.get_parameter(name).detach().clone() for name in norm_parameters(model)}
     backward(model, model(images()))
     assert_every_parameter_has_a_gradient(model)
-    torch.optim.SGD(model.parameters(), lr=1e-3).step()
+    torch.optim.SGD(model.parameters(), lr=1.0).step()  # conv11_1 gets little: a small step is lost in rounding
     for name, value in before.items():
         assert not torch.equal(model.get_parameter(name), value), name
 
