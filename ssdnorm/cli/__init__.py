@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
-# Large pages for large tensors, where Linux offers them: a training step on a CPU is otherwise slowed down by a
-# quarter by page faults. PyTorch reads this once, at its first large allocation.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-
 import argparse
 import logging
 import sys

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import os
 import textwrap
 import typing
 from collections.abc import Sequence
@@ -45,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Check everything that can be checked at once, then train."""
+    # Large pages for large tensors, where Linux offers them: a training step on a CPU is otherwise slowed down by page
+    # faults (0.71 s instead of 0.59 s at width 1/8, batch 16). PyTorch reads this once, at its first allocation.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     config = read_config(arguments.config, rest)
     output: Path = arguments.output
     check_model_at(arguments.config, config)
