@@ -1,0 +1,249 @@
+"""This file is about tables of measurements: candidates timed in turns, goals met or not, Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+_PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools", "faster-coco-eval")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the benchmark command hands to each table: ``ssdnorm.bench.<name>.measure(settings) -> Table``.
+
+    Args:
+        quick: few rounds and small sizes, a few seconds a table.
+        device: where networks run; data and metrics are measured on the host in any case.
+        images: folder of JPEGs for what needs real ones; None draws some.
+    """
+
+    quick: bool = False
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    images: Path | None = None
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A number that was promised, beside the one that was measured.
+
+    Args:
+        what: of what, in a few words.
+        goal: the promised number.
+        measured: the measured one; None where it could not be measured, with the reason in ``note``.
+        unit: of both.
+        at_most: smaller is better; by default larger is.
+        note: why the goal is missed, or what else the reader must know.
+    """
+
+    what: str
+    goal: float
+    measured: float | None
+    unit: str = "×"
+    at_most: bool = False
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is reached; None if it was not measured."""
+        if self.measured is None:
+            return None
+        return self.measured <= self.goal if self.at_most else self.measured >= self.goal
+
+    @property
+    def verdict(self) -> str:
+        """The same in words."""
+        return {True: "met", False: "not met", None: "not measured"}[self.met]
+
+
+@dataclass
+class Table:
+    """Rows of measurements with the goals that they are held to.
+
+    Args:
+        name: of the table, as ``--only`` takes it.
+        about: what was measured, and how, in a sentence or two.
+        rows: one mapping a row; the columns are the keys in the order in which they first come.
+        goals: goals that these rows decide.
+        notes: further paragraphs, for instance a profile that says why a goal is missed.
+
+    Example:
+        >>> table = Table("adding", "One addition.", [{"candidate": "ours", "ms": 1.25}], [Goal("speed", 2, 2.5)])
+        >>> print(table.markdown())
+        ## adding
+        <BLANKLINE>
+        One addition.
+        <BLANKLINE>
+        | candidate | ms |
+        |---|---|
+        | ours | 1.25 |
+        <BLANKLINE>
+        | what | goal | measured | | note |
+        |---|---|---|---|---|
+        | speed | ≥ 2 × | 2.50 × | met | |
+    """
+
+    name: str
+    about: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    goals: list[Goal] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """Title, what it is about, rows, goals and notes."""
+        parts = [f"## {self.name}", self.about]
+        if self.rows:
+            parts.append(_markdown_rows(self.rows))
+        if self.goals:
+            parts.append(goals_table(self.goals))
+        return "\n\n".join([*parts, *self.notes])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, each goal with its verdict."""
+        return {**asdict(self), "goals": [{**asdict(goal), "verdict": goal.verdict} for goal in self.goals]}
+
+
+def goals_table(goals: Iterable[Goal]) -> str:
+    """Goals as a Markdown table: what, goal, measured, met or not, note."""
+    lines = ["| what | goal | measured | | note |", "|---|---|---|---|---|"]
+    for goal in goals:
+        got = "–" if goal.measured is None else _with_unit(_cell(float(goal.measured)), goal.unit)
+        sign = "≤" if goal.at_most else "≥"
+        line = (
+            f"| {goal.what} | {sign} {_with_unit(f'{goal.goal:g}', goal.unit)} | {got} | {goal.verdict} | {goal.note}"
+        )
+        lines.append(f"{line.rstrip()} |")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of each candidate in each round."""
+
+    seconds: Mapping[str, list[float]]
+
+    def ms(self, name: str) -> float:
+        """Median over the rounds, milliseconds."""
+        return 1e3 * median(self.seconds[name])
+
+    def ratio(self, peer: str, ours: str) -> float:
+        """How many times faster ``ours`` is than ``peer``: the median over the rounds of their ratio."""
+        return median(a / b for a, b in zip(self.seconds[peer], self.seconds[ours], strict=True))
+
+
+def interleaved(
+    candidates: Mapping[str, Callable[[], Any]],
+    *,
+    repeats: int,
+    warm_up: int = 1,
+    at_most_s: float = float("inf"),
+    synchronize: Callable[[], None] = lambda: None,
+) -> Times:
+    """Time candidates in turns: each runs once in every round, so that a noisy neighbour hits them alike.
+
+    Args:
+        candidates: what to call, by name.
+        repeats: rounds that count.
+        warm_up: rounds before them that do not.
+        at_most_s: no further round begins after so many seconds, once one has counted.
+        synchronize: waits for the device, before and after each call.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    begin = time.perf_counter()
+    for round_ in range(warm_up + repeats):
+        if round_ > warm_up and time.perf_counter() - begin > at_most_s:
+            break
+        for name, call in candidates.items():
+            synchronize()
+            start = time.perf_counter()
+            call()
+            synchronize()
+            if round_ >= warm_up:
+                seconds[name].append(time.perf_counter() - start)
+    return Times(seconds)
+
+
+def machine() -> dict[str, Any]:
+    """What the measurements depend on: processor, cores, threads, load, versions, commit."""
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        **packages,
+        "commit": _commit(),
+    }
+
+
+def write_tables(folder: Path, tables: Iterable[Table], about: Mapping[str, Any]) -> None:
+    """Write ``benchmark.md`` and ``benchmark.json``.
+
+    Args:
+        folder: is made where it is missing.
+        about: machine, versions and command.
+    """
+    tables = list(tables)
+    folder.mkdir(parents=True, exist_ok=True)
+    words = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in about.items())
+    markdown = "\n\n".join([words, *(table.markdown() for table in tables)])
+    (folder / "benchmark.md").write_text(f"{markdown}\n", encoding="utf-8")
+    content = {"about": dict(about), "tables": [table.as_dict() for table in tables]}
+    (folder / "benchmark.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _markdown_rows(rows: list[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = [f"| {' | '.join(column.replace('_', ' ') for column in columns)} |", "|---" * len(columns) + "|"]
+    lines += [f"| {' | '.join(_cell(row.get(column, '')) for column in columns)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    """Three digits that matter for small numbers, none behind the point for large ones."""
+    if not isinstance(value, float):
+        return str(value)
+    size = abs(value)
+    if 0 < size < 0.01:
+        return f"{value:.1e}"
+    return f"{value:.2f}" if size < 10 else f"{value:.1f}" if size < 1000 else f"{value:.0f}"
+
+
+def _with_unit(number: str, unit: str) -> str:
+    return f"{number} {unit}".rstrip()
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """Of the checkout that this file is in, marked where files differ from it; None outside of one."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
