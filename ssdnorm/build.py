@@ -24,7 +24,7 @@ from ssdnorm.data.shapes import ShapesDataset
 from ssdnorm.data.transforms import EvalTransform, TrainTransform
 from ssdnorm.data.voc import VocDataset
 from ssdnorm.engine.evaluation import Evaluator
-from ssdnorm.engine.module import TrainingModule
+from ssdnorm.engine.module import EvaluationSet, TrainingModule
 from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_sgd
 from ssdnorm.engine.run import LoopSettings
 from ssdnorm.layers import (
@@ -122,10 +122,10 @@ def _num_processes(config: Config) -> int:
 
 
 def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | None = None) -> DetectionDataset:
-    """The data set ``train`` or ``test`` of the config.
+    """The data set ``train``, ``validation`` or ``test`` of the config.
 
     Args:
-        class_names: those of the training set, for the test set.
+        class_names: those of the training set, for the others.
 
     Raises:
         FileNotFoundError: for a missing folder, list or file.
@@ -200,7 +200,12 @@ def build_optimizer(config: Config, model: nn.Module) -> Optimizer:
 
 
 def build_training(
-    config: Config, model: SSD, *, train_set: DetectionDataset | None, test_set: DetectionDataset
+    config: Config,
+    model: SSD,
+    *,
+    train_set: DetectionDataset | None,
+    test_set: DetectionDataset,
+    validation_set: DetectionDataset | None = None,
 ) -> TrainingModule:
     """Everything that one training needs, as a Lightning module; without a training set it can only evaluate."""
     training, runtime, o = config.training, config.runtime, config.optimizer
@@ -221,13 +226,6 @@ def build_training(
             num_workers=runtime.num_workers,
         )
         population = _population(config, model, make_train)
-    make_test = partial(
-        make_eval_loader,
-        test_set,
-        EvalTransform(model.image_size),
-        batch_size=training.batch_size,
-        num_workers=runtime.num_workers,
-    )
     return TrainingModule(
         model,
         build_loss(config, model),
@@ -239,15 +237,26 @@ def build_training(
             lr_drops=o.lr_drops,
             lr_drop_factor=o.lr_drop_factor,
         ),
-        evaluator=build_evaluator(test_set),
+        test=_evaluation_set("test", config, model, test_set),
+        validation=None if validation_set is None else _evaluation_set("validation", config, model, validation_set),
         image_names=(train_set or test_set).image_name,
         make_train_loader=make_train,
-        make_test_loader=make_test,
         seed=training.seed,
         log_every=runtime.log_every,
         compile_model=config.model.compile,
         **population,
     )
+
+
+def _evaluation_set(name: str, config: Config, model: SSD, dataset: DetectionDataset) -> EvaluationSet:
+    loader = partial(
+        make_eval_loader,
+        dataset,
+        EvalTransform(model.image_size),
+        batch_size=config.training.batch_size,
+        num_workers=config.runtime.num_workers,
+    )
+    return EvaluationSet(name, build_evaluator(dataset), loader)
 
 
 def _population(config: Config, model: nn.Module, make_train: partial[DataLoader]) -> dict[str, Any]:

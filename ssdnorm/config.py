@@ -79,13 +79,15 @@ class DataConfig:
     Args:
         class_names: without background, in the order of the labels; null takes those found in the data.
         train: images to train on.
-        test: images to evaluate on, during training and at its end.
+        validation: images to evaluate on during training and to choose by; null leaves that to the test images.
+        test: images to evaluate on at the end.
         train_on_difficult: whether VOC's difficult objects are trained on (evaluation ignores them in any case).
         on_bad_annotation: drop says what is wrong and goes on; error stops.
     """
 
     class_names: list[str] | None = None
     train: SourceConfig = field(default_factory=SourceConfig)
+    validation: SourceConfig | None = None
     test: SourceConfig = field(default_factory=SourceConfig)
     train_on_difficult: bool = True
     on_bad_annotation: Literal["drop", "error"] = "drop"
@@ -206,6 +208,7 @@ class RuntimeConfig:
         num_nodes: machines.
         num_workers: processes that load images; 0 loads in the main one.
         log_every: steps between entries of the logs.
+        diagnose_every: steps between measurements of taps, scales and gradients, in diagnostics.csv; null for none.
     """
 
     devices: int | Literal["auto"] = "auto"
@@ -213,6 +216,7 @@ class RuntimeConfig:
     num_nodes: int = 1
     num_workers: int = 0
     log_every: int = 20
+    diagnose_every: int | None = None
 
 
 @dataclass
@@ -242,7 +246,10 @@ def check_values(config: Config, where: str) -> None:
     Raises:
         ValueError: naming the key, what was got and what is allowed.
     """
-    for name, source in (("train", config.data.train), ("test", config.data.test)):
+    for name in ("train", "validation", "test"):
+        source: SourceConfig | None = getattr(config.data, name)
+        if source is None:
+            continue
         wanted = _SOURCE_KEYS[source.format]
         for key in ("root", "split", "annotations", "images", "num_images", "seed"):
             given = getattr(source, key) is not None
@@ -268,6 +275,7 @@ def check_values(config: Config, where: str) -> None:
         "training.population_images": training.population_images,
         "training.clip_grad_norm": training.clip_grad_norm,
         "runtime.log_every": runtime.log_every,
+        "runtime.diagnose_every": runtime.diagnose_every,
         "runtime.num_nodes": runtime.num_nodes,
     }
     for key, number in positive.items():

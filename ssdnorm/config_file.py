@@ -181,8 +181,9 @@ def _check_keys(content: Any, kind: type, where: str, prefix: str = "") -> None:
             guess = get_close_matches(str(key), known, n=1)
             hint = f" Did you mean {prefix + guess[0]!r}?" if guess else ""
             raise ValueError(f"{where}: {prefix}{key}: unknown key; choose one of: {', '.join(sorted(known))}.{hint}")
-        if dataclasses.is_dataclass(known[key]):
-            _check_keys(value, typing.cast(type, known[key]), where, f"{prefix}{key}.")
+        inner = [kind for kind in (known[key], *typing.get_args(known[key])) if dataclasses.is_dataclass(kind)]
+        if inner and not (value is None and types.NoneType in typing.get_args(known[key])):
+            _check_keys(value, typing.cast(type, inner[0]), where, f"{prefix}{key}.")
 
 
 def _plain(value: Any) -> Any:

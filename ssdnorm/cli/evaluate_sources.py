@@ -27,6 +27,7 @@ from ssdnorm.data.images import EncodedImage
 from ssdnorm.data.views import whole_image
 from ssdnorm.data.voc import VocDataset
 from ssdnorm.engine.evaluation import EvaluationOptions, EvaluationResult, Evaluator, evaluate_arrays
+from ssdnorm.engine.module import EvaluationSet
 from ssdnorm.engine.run import evaluate
 from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
 from ssdnorm.metrics.coco_files import load_detections_as_arrays, load_ground_truth
@@ -101,12 +102,12 @@ def evaluate_weights(arguments: argparse.Namespace, rest: Sequence[str], options
     ids = [test_set.image_id(place) for place in range(len(test_set))]
     if config_path is None:  # otherwise the config's, which may differ from those of the training
         module.post_process = _post_process(detector, rest)
+    make_loader = module.test.make_loader
     if not detector.antialias:
         loader = partial(make_eval_loader, test_set, _ResizeAsForeign(detector.model.image_size))
-        module.make_test_loader = partial(
-            loader, batch_size=config.training.batch_size, num_workers=config.runtime.num_workers
-        )
-    module.evaluator = Evaluator(truth.content, ids, test_set.category_ids, options)
+        make_loader = partial(loader, batch_size=config.training.batch_size, num_workers=config.runtime.num_workers)
+    evaluator = Evaluator(truth.content, ids, test_set.category_ids, options)
+    module.evaluated_on = EvaluationSet("test", evaluator, make_loader)
     result = evaluate(module, loop_settings(config, len(test_set)), arguments.output or Path.cwd())
     inputs = {**_inputs(arguments), "checkpoint": _described(checkpoint)}
     if config_path is not None:

@@ -59,8 +59,11 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
 
     train_set = build_dataset(config, "train")
     test_set = build_dataset(config, "test", class_names=train_set.class_names)
+    validation_set = None
+    if config.data.validation is not None:
+        validation_set = build_dataset(config, "validation", class_names=train_set.class_names)
     model = build_model(config, 1 + len(train_set.class_names), class_names=train_set.class_names)
-    module = build_training(config, model, train_set=train_set, test_set=test_set)
+    module = build_training(config, model, train_set=train_set, test_set=test_set, validation_set=validation_set)
     groups = describe_groups(module.make_optimizer(model))  # type: ignore[arg-type]
 
     if first:

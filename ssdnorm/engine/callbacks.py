@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.trainer.states import TrainerFn
 
 from ssdnorm.engine.module import TrainingModule
 
@@ -20,6 +23,8 @@ _COLUMNS = [
     "bbox_regression",
     "classification",
     "images_per_second",
+    "seconds",
+    "evaluated_on",
     "AP",
     "AP50",
     "AP75",
@@ -40,8 +45,8 @@ _COLUMNS = [
 class MetricsFile(pl.Callback):
     """Writes ``metrics.csv``: a row for each reading of the losses and for each evaluation.
 
-    ``step`` counts optimizer steps done, ``epoch`` passes over the training set. A resumed run keeps the rows up to its
-    checkpoint.
+    ``step`` counts optimizer steps done, ``epoch`` passes over the training set, ``seconds`` the time trained, without
+    that of evaluations. A resumed run keeps the rows up to its checkpoint and goes on counting there.
 
     Args:
         path: of the file.
@@ -53,6 +58,8 @@ class MetricsFile(pl.Callback):
         self.path = path
         self.epochs_per_step = images_per_step / images_per_epoch
         self._last_written = -1
+        self._seconds = 0.0
+        self._since: float | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the file, or cut it back to the step of the checkpoint."""
@@ -62,6 +69,8 @@ class MetricsFile(pl.Callback):
         if self.path.exists():
             with self.path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
+        self._seconds = max((float(row["seconds"]) for row in rows), default=0.0)
+        self._since = time.perf_counter()
         with self.path.open("w", newline="") as file:
             writer = csv.DictWriter(file, _COLUMNS)
             writer.writeheader()
@@ -78,15 +87,25 @@ class MetricsFile(pl.Callback):
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             self._write(trainer, {"lr": lr, **pl_module.readings})
 
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        self._seconds, self._since = self._trained(), None
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A row with the evaluation's numbers."""
         assert isinstance(pl_module, TrainingModule)
         if not trainer.sanity_checking and pl_module.last_evaluation is not None and self.path.exists():
-            self._write(trainer, pl_module.last_evaluation[1].metrics)
+            self._write(trainer, {"evaluated_on": pl_module.evaluated_on.name, **pl_module.last_evaluation[1].metrics})
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._since = time.perf_counter()
 
-    def _write(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
+    def _trained(self) -> float:
+        return self._seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
+
+    def _write(self, trainer: pl.Trainer, values: Mapping[str, float | str]) -> None:
         if trainer.is_global_zero:
-            row = {"step": trainer.global_step, "epoch": trainer.global_step * self.epochs_per_step, **values}
+            step = trainer.global_step
+            row = {"step": step, "epoch": step * self.epochs_per_step, "seconds": self._trained(), **values}
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, _COLUMNS).writerow(
                     {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,6 +16,21 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ssdnorm.engine.evaluation import EvaluationResult, Evaluator
 from ssdnorm.structures import Batch, Detections
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Images to evaluate on.
+
+    Args:
+        name: ``test`` or ``validation``, in logs.
+        evaluator: detections by place in the data set → numbers.
+        make_loader: ``rank, world_size`` → batches, every image once.
+    """
+
+    name: str
+    evaluator: Evaluator
+    make_loader: Callable[..., Iterable[Batch]]
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -35,10 +51,10 @@ class TrainingModule(pl.LightningModule):
         post_process: raw output, sizes → detections.
         make_optimizer: parameters' owner → optimizer.
         lr_factor: step → factor on the learning rate.
-        evaluator: detections by place in the data set → numbers.
+        test: what is evaluated at the end.
+        validation: what is evaluated until then; None takes the test images.
         image_names: of the training set, by place, for messages.
         make_train_loader: ``rank, world_size, start_batch`` → batches of :class:`Batch`; None for evaluation alone.
-        make_test_loader: ``rank, world_size`` → batches, every image once.
         seed: of dropout.
         log_every: steps between readings of the losses.
         compile_model: run the model through torch.compile while training.
@@ -56,10 +72,10 @@ class TrainingModule(pl.LightningModule):
         *,
         make_optimizer: Callable[[nn.Module], Optimizer],
         lr_factor: Callable[[int], float],
-        evaluator: Evaluator,
+        test: EvaluationSet,
+        validation: EvaluationSet | None = None,
         image_names: Callable[[int], str],
         make_train_loader: Callable[..., Iterable[Batch]] | None,
-        make_test_loader: Callable[..., Iterable[Batch]],
         seed: int,
         log_every: int = 20,
         compile_model: bool = False,
@@ -73,10 +89,11 @@ class TrainingModule(pl.LightningModule):
         self.post_process = post_process
         self.make_optimizer = make_optimizer
         self.lr_factor = lr_factor
-        self.evaluator = evaluator
+        self.test = test
+        self.validation = validation
+        self.evaluated_on = validation or test
         self.image_names = image_names
         self.make_train_loader = make_train_loader
-        self.make_test_loader = make_test_loader
         self.seed = seed
         self.log_every = log_every
         self.compile_model = compile_model
@@ -195,6 +212,15 @@ class TrainingModule(pl.LightningModule):
                 for name, buffer in self.model.named_buffers():
                     buffer.copy_(before[name])
 
+    def evaluate_on(self, trainer: pl.Trainer, images: EvaluationSet) -> EvaluationResult:
+        """Evaluate on ``images``, now and from now on; an evaluation of them at this step is not repeated."""
+        done = self.last_evaluation is not None and self.last_evaluation[0] == self.global_step
+        if not done or images is not self.evaluated_on:
+            self.evaluated_on = images
+            trainer.validate(self, verbose=False)
+        assert self.last_evaluation is not None
+        return self.last_evaluation[1]
+
     def on_validation_epoch_end(self) -> None:
         """Gather the detections of all processes and evaluate them, each image once."""
         if self.trainer.sanity_checking:
@@ -205,10 +231,11 @@ class TrainingModule(pl.LightningModule):
         else:
             parts = [self._found]
         found = {index: detections for part in parts if part for index, detections in part.items()}
-        result = self.evaluator(found)
+        result = self.evaluated_on.evaluator(found)
         self.last_evaluation = (self.global_step, result)
         if not self._recompute:
-            self.log_dict({f"test/{name}": value for name, value in result.metrics.items()}, rank_zero_only=True)
+            on = self.evaluated_on.name
+            self.log_dict({f"{on}/{name}": value for name, value in result.metrics.items()}, rank_zero_only=True)
         self._since, self._images = time.perf_counter(), 0
 
     def train_dataloader(self) -> Any:
@@ -220,7 +247,7 @@ class TrainingModule(pl.LightningModule):
 
     def val_dataloader(self) -> Any:
         """Batches of this process."""
-        return self.make_test_loader(rank=self.global_rank, world_size=self.trainer.world_size)
+        return self.evaluated_on.make_loader(rank=self.global_rank, world_size=self.trainer.world_size)
 
     def configure_optimizers(self) -> Any:
         """The optimizer with its rate set at every step."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import subprocess
+import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,7 @@ def train(
     resume: bool,
     save_weights: Callable[[Path], None],
     record: Mapping[str, Any],
+    callbacks: Sequence[pl.Callback] = (),
 ) -> EvaluationResult:
     """Train to ``max_steps``, evaluate, and leave weights, detections and ``result.json`` in the run folder.
 
@@ -59,6 +62,7 @@ def train(
         resume: go on from ``checkpoints/last.ckpt``, or start where there is none yet.
         save_weights: writes the trained model to a path.
         record: goes into ``result.json`` as it is.
+        callbacks: further ones for Lightning's Trainer.
 
     Raises:
         NonFiniteLossError: if the loss stops being a number.
@@ -67,14 +71,12 @@ def train(
     checkpoint = output / "checkpoints" / "last.ckpt"
     trainer = make_trainer(settings, output, resumed=resume and checkpoint.exists())
     world_size = trainer.world_size
-    trainer.callbacks.insert(  # type: ignore[attr-defined]
-        0,
-        MetricsFile(
-            output / "metrics.csv",
-            images_per_epoch=settings.images_per_epoch,
-            images_per_step=settings.batch_size * world_size,
-        ),
+    metrics_file = MetricsFile(
+        output / "metrics.csv",
+        images_per_epoch=settings.images_per_epoch,
+        images_per_step=settings.batch_size * world_size,
     )
+    trainer.callbacks[:0] = [metrics_file, *callbacks]  # type: ignore[attr-defined]
     with _quiet():
         try:
             trainer.fit(
@@ -82,10 +84,10 @@ def train(
             )
         except SystemExit as error:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from error
-        if module.last_evaluation is None or module.last_evaluation[0] != settings.max_steps:
-            trainer.validate(module, verbose=False)
-    assert module.last_evaluation is not None
-    result = module.last_evaluation[1]
+        validation: dict[str, Any] = {}
+        if module.validation is not None:
+            validation["metrics_validation"] = module.evaluate_on(trainer, module.validation).metrics
+        result = module.evaluate_on(trainer, module.test)
     if trainer.is_global_zero:
         save_weights(output / "checkpoints" / "model.safetensors")
     population = _evaluate_population(module, trainer, output, save_weights)
@@ -96,11 +98,13 @@ def train(
             {
                 "metrics": result.metrics,
                 "per_class": result.per_class,
+                **validation,
                 **population,
                 **record,
                 "steps": settings.max_steps,
                 "world_size": world_size,
                 "device": _device_name(trainer.strategy.root_device),
+                "peak_memory_mib": _peak_memory_mib(trainer.strategy.root_device),
                 "seconds": round(time.perf_counter() - started, 1),
                 **origin,
             },
@@ -126,6 +130,13 @@ def _evaluate_population(
         "population_images": module.population_images,
         "population_statistics": [asdict(row) for row in module.population_statistics or ()],
     }
+
+
+def _peak_memory_mib(device: torch.device) -> int:
+    """Most memory at once: allocated on a GPU, or resident in this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) >> 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if sys.platform == "darwin" else 10)
 
 
 def _device_name(device: torch.device) -> str:

@@ -162,3 +162,24 @@ def test_a_compiled_run_has_the_losses_and_statistics_of_the_eager_one(config_fi
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     for key, tensor in states[0].items():
         torch.testing.assert_close(states[1][key], tensor, rtol=5e-2, atol=5e-3, msg=lambda m, key=key: f"{key}: {m}")
+
+
+def test_the_validation_images_serve_until_the_end_and_the_test_images_there_alone(tmp_path):
+    content = {
+        **TINY,
+        "data": {**TINY["data"], "validation": {"format": "shapes", "num_images": 4, "seed": 3}},
+        "training": {**TINY["training"], "max_steps": 4, "eval_every": 2},
+    }
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
+    run = tmp_path / "run"
+    assert main(["train", "--config", str(tmp_path / "c.yaml"), "--output", str(run)]) == 0
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    evaluations = [(row["step"], row["evaluated_on"]) for row in rows if row["AP"]]
+    assert evaluations == [("2", "validation"), ("4", "validation"), ("4", "test")]
+    seconds = [float(row["seconds"]) for row in rows]
+    assert seconds == sorted(seconds)
+    assert seconds[1] < seconds[-1], "the clock goes on after an evaluation"
+    result = json.loads((run / "result.json").read_text())
+    assert set(result["metrics_validation"]) == set(result["metrics"])
+    image_ids = {row["image_id"] for row in json.loads((run / "detections.json").read_text())}
+    assert image_ids <= {1, 2, 3}, "detections of the three test images"
