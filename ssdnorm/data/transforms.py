@@ -152,13 +152,11 @@ def show(
         part = distort(part)
     if view.flip:
         part = cv2.flip(part, 1)
-    if part.shape[:2] == (size, size):
+    left, right = (size - x.to, x.at) if view.flip else (x.at, size - x.to)
+    border = (y.at, size - y.to, left, right)
+    if not any(border):
         return part
-    canvas = np.empty((size, size, 3), np.uint8)
-    canvas[:] = np.array(fill, np.uint8)
-    at, to = (size - x.to, size - x.at) if view.flip else (x.at, x.to)
-    canvas[y.at : y.to, at:to] = part
-    return canvas
+    return cv2.copyMakeBorder(part, *border, cv2.BORDER_CONSTANT, value=[*map(int, fill)])
 
 
 class _Span:
