@@ -1,0 +1,236 @@
+"""diagnostics.csv: its numbers against plain formulas on the training's own batches, and a training left as it was."""
+
+import csv
+import math
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from ssdnorm.build import build_dataset, build_model, build_training, loop_settings
+from ssdnorm.config_file import config_from_mapping
+from ssdnorm.diagnose.training_log import DiagnosticsFile
+from ssdnorm.engine.run import make_trainer
+
+TAPS = ["conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2"]
+BLOCKS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "conv8", "conv9", "conv10", "conv11", "head"]
+
+
+def config(**changes):
+    rooms = {
+        "norm": {"backbone": "none", "extras": "none", "taps": {"conv4_3": {"kind": "l2_norm", "scale": 7.0}}},
+        "model": {"width": 0.02, "dropout": 0.5},
+        "data": {
+            "train": {"format": "shapes", "num_images": 10, "seed": 1},
+            "test": {"format": "shapes", "num_images": 3, "seed": 2},
+        },
+        "optimizer": {"lr": 0.01, "warmup_steps": 2},
+        "training": {"max_steps": 6, "batch_size": 2, "checkpoint_every": 4, "clip_grad_norm": 0.1},
+        "runtime": {"log_every": 1, "accelerator": "cpu", "devices": 1},
+    }
+    return config_from_mapping({name: {**keys, **changes.get(name, {})} for name, keys in rooms.items()}, where="test")
+
+
+def fit(folder, c, *callbacks, resume=False):
+    data = build_dataset(c, "train")
+    model = build_model(c, 6)
+    module = build_training(c, model, train_set=data, test_set=build_dataset(c, "test"))
+    trainer = make_trainer(loop_settings(c, len(data)), folder, resumed=resume)
+    trainer.limit_val_batches = 0
+    trainer.callbacks = [*callbacks, *trainer.callbacks]
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    trainer.fit(module, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
+    return module
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return [(int(r["step"]), r["statistic"], r["name"], float(r["value"])) for r in csv.DictReader(file)]
+
+
+class Watch(pl.Callback):
+    """Keeps the batch, weights and gradients of every step, and counts the hooks during forward."""
+
+    def __init__(self):
+        self.images, self.weights, self.gradients, self.hooks = [], [], [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.images.append(batch.images.clone())
+        self.weights.append({k: v.clone() for k, v in pl_module.model.state_dict().items()})
+
+    def on_before_backward(self, trainer, pl_module, loss):
+        self.hooks.append(count_hooks(pl_module))
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.gradients.append({k: p.grad.clone() for k, p in pl_module.model.named_parameters()})
+
+
+class HooksInForward(pl.Callback):
+    """Counts hooks while the loss is taken: after forward, before anything is taken off."""
+
+    def __init__(self):
+        self.counts = []
+
+    def on_train_start(self, trainer, pl_module):
+        loss = pl_module.loss
+        pl_module.loss.register_forward_pre_hook(lambda *_: self.counts.append(count_hooks(pl_module.model)))
+        assert loss is pl_module.loss
+
+
+def count_hooks(module):
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in module.modules())
+
+
+def test_the_numbers_are_those_of_the_batch_and_weights_of_the_step(tmp_path):
+    watch = Watch()
+    c = config(model={"width": 0.02, "dropout": 0.0})
+    fit(tmp_path, c, watch, DiagnosticsFile(tmp_path / "diagnostics.csv", every=4))
+    rows = {(step, s, n): v for step, s, n, v in read(tmp_path / "diagnostics.csv")}
+    assert {step for step, _, _ in rows} == {0, 4, 5}
+    for step in (0, 4, 5):
+        model = build_model(c, 6)
+        model.load_state_dict(watch.weights[step])
+        with torch.no_grad():
+            taps, x = model.features.backbone(model.normalize(watch.images[step]))
+            taps |= model.features.extras(x)
+            after = model.features.tap_norms(taps)
+        assert list(taps) == TAPS
+        for name, tap in taps.items():
+            channels = tap.shape[1]
+            by_position = tap.permute(0, 2, 3, 1).reshape(-1, channels).double()
+            normed = after[name].permute(0, 2, 3, 1).reshape(-1, channels).double()
+            close = lambda key, value, s=step: pytest.approx(float(value), rel=2e-4, abs=1e-7) == rows[s, *key]  # noqa: E731
+            assert close(("length_before", name), sum(p.square().sum().sqrt() for p in by_position) / len(by_position))
+            assert close(("length_after", name), normed.norm(dim=1).mean())
+            assert close(("rms_before", name), by_position.square().mean().sqrt())
+            assert close(("rms_after", name), normed.square().mean().sqrt())
+            assert close(("zero_positions", name), sum(not p.any() for p in by_position) / len(by_position))
+            assert close(("dead_channels", name), sum(not p.any() for p in by_position.T) / channels)
+        scale = watch.weights[step]["features.tap_norms.conv4_3.weight"]
+        scales = [rows[step, f"scale_{k}", "conv4_3"] for k in ("mean", "std", "min", "max")]
+        expected = [scale.mean(), scale.std(correction=0), scale.min(), scale.max()]
+        assert scales == pytest.approx([float(v) for v in expected], rel=1e-4, abs=1e-6)
+    assert rows[0, "scale_mean", "conv4_3"] == 7.0
+    assert rows[0, "length_after", "conv4_3"] == pytest.approx(7 * (1 - rows[0, "zero_positions", "conv4_3"]), rel=1e-4)
+
+
+def test_gradient_norms_are_those_before_clipping_and_their_squares_add_up(tmp_path):
+    watch = Watch()
+    fit(tmp_path, config(), watch, DiagnosticsFile(tmp_path / "diagnostics.csv", every=5))
+    for step in (0, 5):
+        norms = {n: v for k, s, n, v in read(tmp_path / "diagnostics.csv") if k == step and s == "gradient_norm"}
+        assert list(norms) == [*BLOCKS[:-1], "tap_norms", "head"]
+        gradients = watch.gradients[step]
+        whole = math.sqrt(sum(float(g.double().square().sum()) for g in gradients.values()))
+        assert math.hypot(*norms.values()) == pytest.approx(whole, rel=1e-4)
+        assert whole > 0.1  # clipping would have held it there
+        head = [g.double().square().sum() for name, g in gradients.items() if name.startswith("head.")]
+        assert norms["head"] == pytest.approx(float(sum(head)) ** 0.5, rel=1e-4)
+
+
+def test_every_layer_has_its_share_of_dead_channels(tmp_path):
+    class Kill(pl.Callback):
+        def on_train_start(self, trainer, pl_module):
+            with torch.no_grad():
+                pl_module.model.features.backbone.conv2_1.conv.bias[:2] = -1e6
+
+    c = config(training={"max_steps": 1, "batch_size": 2})
+    fit(tmp_path, c, Kill(), DiagnosticsFile(tmp_path / "diagnostics.csv", every=1))
+    dead = {name: value for _, s, name, value in read(tmp_path / "diagnostics.csv") if s == "dead_channels"}
+    layers = [f"conv{i}_{j}" for i, n in enumerate((2, 2, 3, 3, 3), 1) for j in range(1, n + 1)]
+    assert list(dead) == [*layers, "fc6", "fc7", *(f"conv{i}_{j}" for i in range(8, 12) for j in (1, 2))]
+    assert dead["conv2_1"] >= 0.25
+    assert dead["conv1_1"] == 0
+
+
+@pytest.mark.parametrize("norm", ["none", "batch_norm"])
+def test_the_training_is_bit_for_bit_the_one_without(tmp_path, norm):
+    c = config(norm={"backbone": norm, "extras": "none", "taps": {"conv4_3": "l2_norm"}})
+    plain = fit(tmp_path / "plain", c)
+    watched = fit(tmp_path / "watched", c, DiagnosticsFile(tmp_path / "diagnostics.csv", every=2))
+    for (name, a), b in zip(plain.state_dict().items(), watched.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert count_hooks(watched.model) == 0
+
+
+def test_hooks_are_on_at_measured_steps_alone(tmp_path):
+    counter = HooksInForward()
+    fit(tmp_path, config(), DiagnosticsFile(tmp_path / "diagnostics.csv", every=3), counter)
+    assert [count > 0 for count in counter.counts] == [True, False, False, True, False, True]
+
+
+def test_no_hook_stays_when_a_step_fails(tmp_path):
+    class Fail(pl.Callback):
+        def on_before_backward(self, trainer, pl_module, loss):
+            raise RuntimeError("out of luck")
+
+    callback = DiagnosticsFile(tmp_path / "diagnostics.csv", every=1)
+    module = None
+
+    class Keep(pl.Callback):
+        def on_train_start(self, trainer, pl_module):
+            nonlocal module
+            module = pl_module
+
+    with pytest.raises(RuntimeError, match="out of luck"):
+        fit(tmp_path, config(), Keep(), Fail(), callback)
+    assert count_hooks(module) == 0
+
+
+def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(tmp_path):
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.global_step == 5:
+                raise KeyboardInterrupt
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    fit(whole, config(), DiagnosticsFile(whole / "diagnostics.csv", every=2))
+    with pytest.raises(SystemExit):
+        fit(cut, config(), DiagnosticsFile(cut / "diagnostics.csv", every=2), Stop())
+    assert max(step for step, *_ in read(cut / "diagnostics.csv")) == 4  # the checkpoint's own step: measured again
+    fit(cut, config(), DiagnosticsFile(cut / "diagnostics.csv", every=2), resume=True)
+    assert read(cut / "diagnostics.csv") == read(whole / "diagnostics.csv")
+
+
+def test_a_compiled_model_is_measured_in_eager_mode_and_trains_as_without(tmp_path):
+    norms = {"backbone": "batch_norm", "extras": "none", "taps": {"conv4_3": "l2_norm"}}
+    plain = config(norm=norms, model={"width": 0.02, "dropout": 0.0})
+
+    class Compile(pl.Callback):  # with a backend that needs no compiler
+        def on_fit_start(self, trainer, pl_module):
+            pl_module.model.compile(backend="aot_eager")
+
+    files = [DiagnosticsFile(tmp_path / f"{name}.csv", every=3) for name in ("eager", "compiled")]
+    fit(tmp_path / "eager", plain, files[0])
+    compiled = fit(tmp_path / "compiled", plain, Compile(), files[1])
+    unwatched = fit(tmp_path / "unwatched", plain, Compile())
+    for (name, a), b in zip(compiled.state_dict().items(), unwatched.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    first, second = read(tmp_path / "eager.csv"), read(tmp_path / "compiled.csv")
+    assert [row[:3] for row in first] == [row[:3] for row in second]
+    for a, b in zip(first, second, strict=True):
+        assert a[3] == pytest.approx(b[3], rel=1e-2, abs=1e-3), a[:3]
+
+
+def test_tensorboard_has_the_same_numbers(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(tmp_path, config(), DiagnosticsFile(tmp_path / "diagnostics.csv", every=4))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    for step, statistic, name, value in read(tmp_path / "diagnostics.csv"):
+        found = {e.step: e.value for e in events.Scalars(f"diagnostics/{statistic}/{name}")}
+        assert found[step] == pytest.approx(value, rel=1e-5, abs=1e-9)
+
+
+def test_a_model_without_taps_is_refused(tmp_path):
+    module = pl.LightningModule()
+    module.layer = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"no taps found in LightningModule: it needs .* tap_norms"):
+        DiagnosticsFile(tmp_path / "diagnostics.csv", every=1).on_train_start(pl.Trainer(logger=False), module)
+
+
+def test_every_is_a_number_of_steps(tmp_path):
+    with pytest.raises(ValueError, match=r"every is 1 step or more; got 0"):
+        DiagnosticsFile(tmp_path / "diagnostics.csv", every=0)
