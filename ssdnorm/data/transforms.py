@@ -200,9 +200,9 @@ def _pad_to_output_edge(margin: float, zoom: float) -> tuple[int, int]:
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)
-    planes = torch.from_numpy(image).permute(2, 0, 1)[None]
-    resized = functional.interpolate(planes, (height, width), mode="bilinear", antialias=True)[0]
-    return cv2.merge([plane.numpy() for plane in resized])  # 4 times as fast as a strided copy
+    picture = torch.from_numpy(image)[None].permute(0, 3, 1, 2)  # channels last in and out: no copy of planes
+    resized = functional.interpolate(picture, (height, width), mode="bilinear", antialias=True)
+    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
 def _decode_for(image: EncodedImage | np.ndarray, view: View, size: int) -> tuple[np.ndarray, tuple[float, float]]:
