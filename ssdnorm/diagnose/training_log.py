@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ssdnorm.diagnose.maps import dead_channels, position_lengths, root_mean_square, zero_positions
 from ssdnorm.diagnose.ssd_parts import SSDParts, block_of, find_ssd_parts
+from ssdnorm.diagnose.untouched import untouched
 
 _COLUMNS = ["step", "statistic", "name", "value"]
 
@@ -174,15 +173,13 @@ class DiagnosticsFile(pl.Callback):
     def _after_relu(self, name: str, x: Tensor) -> None:
         self._measured["dead_channels", name] = dead_channels(x)
 
-    @torch.no_grad()
     def _measure_by_another_pass(self, pl_module: pl.LightningModule, images: Tensor) -> None:
-        devices = [images.device] if images.device.type == "cuda" else []
-        self._put_hooks_on()
-        try:
-            with torch.random.fork_rng(devices), _same_buffers(pl_module), torch.compiler.set_stance("force_eager"):
+        with untouched(pl_module), torch.no_grad():
+            try:
+                self._put_hooks_on()
                 pl_module(images)
-        finally:
-            self._take_hooks_off()
+            finally:
+                self._take_hooks_off()
 
 
 def _reader(measure: Any, name: str) -> Any:
@@ -193,16 +190,6 @@ def _reader(measure: Any, name: str) -> Any:
         measure(name, (args[0] if output is None else output).detach())
 
     return read
-
-
-@contextmanager
-def _same_buffers(module: nn.Module) -> Iterator[None]:
-    before = {buffer: buffer.clone() for buffer in module.buffers()}
-    try:
-        yield
-    finally:
-        for buffer, value in before.items():
-            buffer.copy_(value)
 
 
 def _is_compiled(module: nn.Module) -> bool:

@@ -1,0 +1,232 @@
+"""This file is about activation statistics: what passes through the layers of any model, and what comes back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssdnorm.diagnose.length_histogram import LengthHistogram
+from ssdnorm.diagnose.maps import is_dead, position_lengths, zero_positions
+from ssdnorm.diagnose.places import Place, default_places, find_places
+from ssdnorm.diagnose.untouched import inner_model, untouched
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(frozen=True)
+class MapStatistics:
+    """One layer's maps over all images (or the gradients of the loss with respect to them).
+
+    Attributes:
+        channels: C, the size of axis 1.
+        calls: how often the layer ran.
+        mean, std, rms: of the single values; not finite where a value is not.
+        length_mean: of the L2 length over the channels at each position.
+        length_quantiles: by share (0.05, 0.25, 0.5, 0.75, 0.95), to 1.1 %.
+        zero_positions: share of positions where all channels are 0.
+        dead_channels: share of channels that are 0 at all positions of all images.
+        non_finite: positions whose length is not finite.
+        histogram: of the lengths.
+    """
+
+    channels: int
+    calls: int
+    mean: float
+    std: float
+    rms: float
+    length_mean: float
+    length_quantiles: dict[float, float]
+    zero_positions: float
+    dead_channels: float
+    non_finite: int
+    histogram: LengthHistogram
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain numbers; what is not finite becomes None."""
+        edges, counts = self.histogram.bins()
+        numbers = {name: value for name, value in vars(self).items() if isinstance(value, int | float)}
+        return {
+            **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
+            "length_quantiles": {str(q): v if math.isfinite(v) else None for q, v in self.length_quantiles.items()},
+            "histogram": {"edges": edges, "counts": counts, "zeros": self.histogram.zeros},
+        }
+
+
+@dataclass(frozen=True)
+class ActivationStatistics:
+    """What ``activation_statistics`` measured.
+
+    Attributes:
+        activations: by layer, in the order in which data passed.
+        gradients: of the loss with respect to the same maps; empty without a loss.
+        never_called: layers that no data passed, or that gave no map ``(B, C, …)`` of floats.
+        num_images: how many were seen.
+    """
+
+    activations: dict[str, MapStatistics]
+    gradients: dict[str, MapStatistics] = field(default_factory=dict)
+    never_called: tuple[str, ...] = ()
+    num_images: int = 0
+
+
+def activation_statistics(
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    layers: Sequence[str] | None = None,
+    forward: Callable[[nn.Module, Any], Any] | None = None,
+    loss: Callable[[Any, Any], Tensor] | None = None,
+    train_mode: bool = False,
+) -> ActivationStatistics:
+    """Statistics of the maps of a model's layers over all batches, and of their gradients.
+
+    Works on any module, ours or torchvision's; axis 1 counts the channels. The maps are read by hooks at the moment
+    they are made, so a layer behind that works in place changes nothing. A layer that runs several times is counted
+    each time, under one name; one with several outputs (a tuple, list or dict of maps) is counted under ``name[0]``, or
+    ``name[key]``. Model and outputs stay exactly as they were; ``.grad`` is not touched. A compiled model runs in eager
+    mode meanwhile, one in ``DistributedDataParallel`` without its wrapper.
+
+    Args:
+        batches: what ``forward`` takes, one at a time.
+        layers: names, see ``find_places``; by default ``default_places``.
+        forward: how to run a batch; ``model(batch)`` when not given.
+        loss: output, batch → one number, whose gradients are measured too; torchvision's detectors have losses in
+            train mode only.
+        train_mode: whether to run the model in train mode (dropout on, batch norm with the batch's statistics).
+
+    Raises:
+        ValueError: no batches; an unknown layer; an asked-for one that never runs; a model that cannot be watched; a
+            loss that no trained parameter has part in.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True))
+        >>> found = activation_statistics(model, [torch.rand(2, 3, 5, 5)], layers=["0"])
+        >>> found.activations["0"].channels, found.num_images
+        (4, 2)
+    """
+    model = inner_model(model)
+    places = default_places(model) if layers is None else find_places(model, layers)
+    gathered, gradients = _Gathered(), _Gathered()
+    num_images = 0
+    with untouched(model) as handles, torch.set_grad_enabled(loss is not None):
+        for name, place in places.items():
+            handles.append(_watch(name, place, gathered, gradients if loss is not None else None))
+        model.train(train_mode)
+        for batch in batches:
+            output = model(batch) if forward is None else forward(model, batch)
+            num_images += _num_images(batch)
+            if loss is not None:
+                _run_backward(model, loss(output, batch))
+    if num_images == 0:
+        raise ValueError("activation_statistics: no images: the batches are empty")
+    silent = [name for name in places if not any(key == name or key.startswith(f"{name}[") for key in gathered.maps)]
+    if silent and layers is not None:
+        raise ValueError(
+            f"layers: {', '.join(silent)}: no map (B, C, …) came out: the layer never runs (its parts may be called "
+            "one by one), or gives something else"
+        )
+    return ActivationStatistics(gathered.statistics(), gradients.statistics(), tuple(silent), num_images)
+
+
+def _watch(name: str, place: Place, gathered: _Gathered, gradients: _Gathered | None) -> Any:
+    @torch.no_grad()
+    def read(value: Any) -> None:
+        for suffix, x in _maps_in(value):
+            gathered.add(name + suffix, x.detach())
+            if gradients is not None and x.requires_grad:
+                # on the tensor as it is now: what an in-place layer behind makes of it has a gradient of its own
+                x.register_hook(torch.no_grad()(lambda grad, key=name + suffix: gradients.add(key, grad.detach())))
+
+    if place.side == "input":
+        return place.module.register_forward_pre_hook(lambda module, args: read(args[0]))
+    return place.module.register_forward_hook(lambda module, args, output: read(output))
+
+
+def _maps_in(value: Any, suffix: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        if value.is_floating_point() and value.dim() >= 2 and value.numel() > 0:
+            yield suffix, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _maps_in(inner, f"{suffix}[{key}]")
+    elif isinstance(value, tuple | list):
+        for i, inner in enumerate(value):
+            yield from _maps_in(inner, f"{suffix}[{i}]")
+
+
+def _run_backward(model: nn.Module, loss: Tensor) -> None:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if not trained or not loss.requires_grad:
+        raise ValueError("activation_statistics: no gradients: no parameter that is trained has part in the loss")
+    torch.autograd.grad(loss, trained, allow_unused=True)  # runs the hooks; leaves .grad alone
+
+
+def _num_images(batch: Any) -> int:
+    images = getattr(batch, "images", batch)
+    return len(images[0]) if isinstance(images, tuple) else len(images)
+
+
+class _Gathered:
+    """Sums by name, from map to map."""
+
+    def __init__(self) -> None:
+        self.maps: dict[str, _Sums] = {}
+
+    def add(self, name: str, x: Tensor) -> None:
+        sums = self.maps.setdefault(name, _Sums(x.shape[1]))
+        if sums.channels != x.shape[1]:
+            raise ValueError(
+                f"layers: {name}: maps of {sums.channels} and of {x.shape[1]} channels cannot be counted together"
+            )
+        sums.add(x)
+
+    def statistics(self) -> dict[str, MapStatistics]:
+        return {name: sums.statistics() for name, sums in self.maps.items()}
+
+
+class _Sums:
+    """One layer's sums, merged map by map (Chan et al. 1979)."""
+
+    def __init__(self, channels: int) -> None:
+        self.channels = channels
+        self.calls = self.values = self.positions = 0
+        self.mean = self.deviations = 0.0  # of the single values
+        self.lengths = self.squares = self.zeros = 0.0  # over the positions
+        self.alive = torch.zeros(channels, dtype=torch.bool)
+        self.histogram = LengthHistogram()
+
+    def add(self, x: Tensor) -> None:
+        lengths = position_lengths(x)
+        variance, mean = torch.var_mean(x.to(lengths.dtype), correction=0)
+        count, positions = x.numel(), lengths.numel()
+        step = mean.item() - self.mean
+        self.deviations += variance.item() * count + step * step * self.values * count / (self.values + count)
+        self.mean += step * count / (self.values + count)
+        self.values += count
+        self.calls += 1
+        self.positions += positions
+        self.lengths += lengths.mean().item() * positions
+        self.squares += lengths.square().mean().item() * positions
+        self.zeros += zero_positions(x).item() * positions
+        self.alive |= ~is_dead(x).cpu()
+        self.histogram.add(lengths)
+
+    def statistics(self) -> MapStatistics:
+        return MapStatistics(
+            channels=self.channels,
+            calls=self.calls,
+            mean=self.mean,
+            std=math.sqrt(self.deviations / self.values),
+            rms=math.sqrt(self.squares / self.values),
+            length_mean=self.lengths / self.positions,
+            length_quantiles={q: self.histogram.quantile(q) for q in QUANTILES},
+            zero_positions=self.zeros / self.positions,
+            dead_channels=1 - self.alive.float().mean().item(),
+            non_finite=self.histogram.non_finite,
+            histogram=self.histogram,
+        )

@@ -1,0 +1,256 @@
+"""Activation statistics: against plain formulas, on foreign models, and a model left exactly as it was."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.detection import fasterrcnn_resnet50_fpn, ssd300_vgg16
+
+import ssdnorm
+from ssdnorm.diagnose import activation_statistics
+from ssdnorm.diagnose.activations import QUANTILES
+
+
+def small_ssd(**options):
+    return ssdnorm.ssd300_vgg16(4, width=0.03, **options)
+
+
+def images(n=2, seed=0):
+    return torch.rand(n, 3, 300, 300, generator=torch.Generator().manual_seed(seed))
+
+
+def hooks_of(model):
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules())
+
+
+def test_the_numbers_are_those_of_all_images_together():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU())
+    with torch.no_grad():
+        model[0].bias.copy_(torch.tensor([3.0, 0.1, -900.0, 0.0, 1.0]))  # channel 2 is dead after the ReLU
+    batches = [torch.randn(4, 3, 8, 9), torch.randn(1, 3, 8, 9), 20 * torch.randn(2, 3, 5, 6)]
+    found = activation_statistics(model, batches, layers=["0", "2"])
+    assert found.num_images == 7
+    for name, depth in (("0", 1), ("2", 3)):
+        maps = [model[:depth].eval()(batch) for batch in batches]
+        values = torch.cat([m.flatten() for m in maps]).double()
+        positions = torch.cat([m.permute(0, 2, 3, 1).reshape(-1, 5) for m in maps]).double()
+        lengths = torch.tensor([math.sqrt(sum(v * v for v in p.tolist())) for p in positions])
+        row = found.activations[name]
+        assert (row.channels, row.calls, row.non_finite) == (5, 3, 0)
+        assert row.mean == pytest.approx(values.mean().item(), rel=1e-5)
+        assert row.std == pytest.approx(values.std(correction=0).item(), rel=1e-5)
+        assert row.rms == pytest.approx(values.square().mean().sqrt().item(), rel=1e-5)
+        assert row.length_mean == pytest.approx(lengths.mean().item(), rel=1e-5)
+        assert row.zero_positions == pytest.approx((lengths == 0).double().mean().item(), abs=1e-9)
+        assert row.dead_channels == pytest.approx(0.2 if name == "2" else 0.0)
+        for q in QUANTILES:
+            nearest = lengths.sort().values[int(q * (len(lengths) - 1))].item()
+            assert row.length_quantiles[q] == pytest.approx(nearest, rel=0.011), q
+        assert row.histogram.total == len(lengths)
+
+
+def test_an_in_place_layer_behind_does_not_change_what_is_seen():
+    torch.manual_seed(0)
+    block = ssdnorm.ConvBlock(3, 4, 3, norm=nn.BatchNorm2d)
+    x = torch.randn(2, 3, 6, 6)
+    found = activation_statistics(block.eval(), [x])
+    conv = block.conv(x)
+    assert found.activations["conv"].mean == pytest.approx(conv.mean().item(), rel=1e-5)
+    assert found.activations["norm"].mean == pytest.approx(block.norm(conv).mean().item(), rel=1e-5)
+    assert found.activations["relu"].mean == pytest.approx(block.norm(conv).relu().mean().item(), rel=1e-5)
+
+
+def test_gradients_are_those_of_the_loss_at_each_map_in_place_layers_or_not():
+    torch.manual_seed(0)
+    x, weights = torch.randn(3, 3, 6, 6), torch.randn(3, 4, 4, 4)
+    found = {}
+    for inplace in (True, False):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=inplace))
+        found[inplace] = activation_statistics(model, [x], loss=lambda output, batch: (output * weights).sum())
+        assert all(p.grad is None for p in model.parameters())
+    before = model[0](x)
+    by_hand = weights * (before > 0)
+    for result in found.values():
+        assert result.gradients["1"].rms == pytest.approx(weights.square().mean().sqrt().item(), rel=1e-5)
+        assert result.gradients["0"].rms == pytest.approx(by_hand.square().mean().sqrt().item(), rel=1e-5)
+        assert result.gradients["0"].mean == pytest.approx(by_hand.mean().item(), rel=1e-4)
+
+
+def test_an_ssd_is_told_by_the_papers_names_and_its_taps_after_their_norm():
+    model = small_ssd(tap_norms={"conv4_3": {"kind": "l2_norm", "scale": 5.0}})
+    found = activation_statistics(model, [images()])
+    names = list(found.activations)
+    assert [name for name in names if not name.startswith("tap ")] == [
+        "conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_1", "conv4_2", "conv4_3",
+        "conv5_1", "conv5_2", "conv5_3", "fc6", "fc7", "conv8_1", "conv8_2", "conv9_1", "conv9_2", "conv10_1",
+        "conv10_2", "conv11_1", "conv11_2",
+    ]  # fmt: skip
+    assert names[-6:] == [f"tap {name}" for name in model.features.tap_channels]
+    tap = found.activations["tap conv4_3"]
+    assert tap.length_quantiles[0.5] == pytest.approx(5.0, rel=0.011)
+    assert tap.length_mean == pytest.approx(5 * (1 - tap.zero_positions), rel=1e-3)
+    assert found.activations["tap fc7"].length_mean == found.activations["fc7"].length_mean
+
+
+@pytest.mark.parametrize("train_mode", [False, True])
+@pytest.mark.parametrize("failing", [False, True])
+def test_the_model_is_as_it_was(train_mode, failing):
+    model = small_ssd(backbone_norm="batch_norm", dropout=0.5)
+    model.features.extras.eval()  # a mixed state
+    model.head.locs["fc7"].weight.requires_grad_(False)
+    model.head.logits["fc7"].bias.grad = torch.ones_like(model.head.logits["fc7"].bias)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [m.training for m in model.modules()]
+    trained = [p.requires_grad for p in model.parameters()]
+    random, grad_enabled = torch.get_rng_state(), torch.is_grad_enabled()
+
+    def loss(output, batch):
+        if failing:
+            raise RuntimeError("no loss today")
+        return output.logits.sum()
+
+    if failing:
+        with pytest.raises(RuntimeError, match=r"no loss today"):
+            activation_statistics(model, [images()], loss=loss, train_mode=train_mode)
+    else:
+        activation_statistics(model, [images()], loss=loss, train_mode=train_mode)
+    assert hooks_of(model) == 0
+    assert [m.training for m in model.modules()] == modes
+    assert [p.requires_grad for p in model.parameters()] == trained
+    assert torch.equal(torch.get_rng_state(), random)
+    assert torch.is_grad_enabled() == grad_enabled
+    assert (model.head.logits["fc7"].bias.grad == 1).all()
+    assert model.head.locs["conv4_3"].weight.grad is None
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_outputs_under_the_hooks_are_bit_identical():
+    model = small_ssd(backbone_norm="batch_norm").eval()
+    expected, seen = model(images()), []
+    activation_statistics(model, [images()], forward=lambda m, x: seen.append(m(x)))
+    assert torch.equal(seen[0].logits, expected.logits)
+    assert torch.equal(seen[0].locs, expected.locs)
+
+
+def test_torchvisions_ssd_is_measured_by_its_own_names():
+    model = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=3).eval()
+    picture = torch.rand(3, 300, 300)
+    expected = model([picture])
+    seen = []
+    found = activation_statistics(
+        model,
+        [[picture]],
+        layers=["backbone.features.21", "backbone", "head"],
+        forward=lambda m, batch: seen.extend(m(batch)),
+    )
+    assert found.activations["backbone.features.21"].channels == 512
+    assert [name for name in found.activations if name.startswith("backbone[")] == [f"backbone[{i}]" for i in range(6)]
+    assert found.activations["head[cls_logits]"].channels == 8732
+    assert hooks_of(model) == 0
+    for key, value in seen[0].items():
+        assert torch.equal(value, expected[0][key])
+
+
+def test_faster_r_cnn_is_measured_with_its_losses_in_train_mode():
+    torch.manual_seed(0)
+    model = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=3, min_size=64, max_size=64)
+    model.eval()
+    target = {"boxes": torch.tensor([[5.0, 5.0, 40.0, 40.0]]), "labels": torch.tensor([1])}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = activation_statistics(
+        model,
+        [([torch.rand(3, 64, 64)], [target])],
+        layers=["backbone.body.layer1.0.conv1", "rpn.head.cls_logits", "roi_heads.box_head.fc6"],
+        forward=lambda m, batch: m(*batch),
+        loss=lambda losses, batch: sum(losses.values()),
+        train_mode=True,
+    )
+    assert found.activations["rpn.head.cls_logits"].calls == 5  # one head on five maps
+    assert found.activations["roi_heads.box_head.fc6"].channels == 1024
+    assert set(found.gradients) == set(found.activations)
+    assert found.num_images == 1
+    assert not model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_values_beyond_float16_are_counted_and_do_not_hide():
+    model = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False)).half()
+    nn.init.constant_(model[0].weight, 300.0)
+    finite = activation_statistics(model, [torch.full((1, 1, 2, 2), 100.0, dtype=torch.half)], layers=["0"])
+    assert finite.activations["0"].length_mean == pytest.approx(math.hypot(30000, 30000), rel=1e-3)  # not overflowed
+    overflowing = torch.tensor([[[[1.0, 300.0]]]], dtype=torch.half)
+    row = activation_statistics(model, [overflowing], layers=["0"]).activations["0"]
+    assert row.non_finite == 1
+    assert row.length_quantiles[0.5] == pytest.approx(math.hypot(300, 300), rel=0.011)
+    assert row.as_json()["mean"] is None
+
+
+@pytest.mark.parametrize("how", ["method", "wrapper"])
+def test_a_compiled_model_is_measured_as_the_plain_one(how):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 2, 3)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    plain = activation_statistics(model, [x]).activations
+    compiled = model
+    if how == "method":
+        model.compile(backend="aot_eager")
+    else:
+        compiled = torch.compile(model, backend="aot_eager")
+    compiled(x)  # with its graph made before the hooks come
+    found = activation_statistics(compiled, [x]).activations
+    assert list(found) == ["0", "1", "2"]
+    assert {name: row.mean for name, row in found.items()} == {name: row.mean for name, row in plain.items()}
+
+
+def test_a_frozen_layer_still_shows_the_gradient_of_what_is_trained_before_it():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3)).requires_grad_(False)
+    x = torch.randn(1, 3, 8, 8)
+    with pytest.raises(ValueError, match=r"no gradients: no parameter that is trained"):
+        activation_statistics(model, [x], loss=lambda output, batch: output.sum())
+    model[0].requires_grad_(True)
+    found = activation_statistics(model, [x], loss=lambda output, batch: output.sum())
+    assert sorted(found.gradients) == ["0", "1"]
+    model.requires_grad_(False)[1].requires_grad_(True)
+    assert list(activation_statistics(model, [x], loss=lambda output, batch: output.sum()).gradients) == ["1"]
+
+
+def test_measuring_works_inside_inference_mode():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    with torch.inference_mode():
+        found = activation_statistics(model, [torch.randn(1, 3, 8, 8)])
+    assert found.activations["0"].calls == 1
+
+
+def test_what_cannot_be_measured_is_refused():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    x = torch.randn(1, 3, 8, 8)
+    with pytest.raises(ValueError, match=r"no images: the batches are empty"):
+        activation_statistics(model, [])
+    with pytest.raises(ValueError, match=r"no layer 'conv43'.* Did you mean 'conv4_3'\?"):
+        activation_statistics(small_ssd(), [images(1)], layers=["conv43"])
+    with pytest.raises(ValueError, match=r"has no values yet: 0\.weight and 1 others are on meta"):
+        activation_statistics(nn.Sequential(nn.Conv2d(3, 4, 3, device="meta")), [x])
+    with pytest.raises(ValueError, match=r"a TorchScript runs past hooks"):
+        activation_statistics(torch.jit.trace(model, x), [x])
+    ssd = small_ssd()
+    with pytest.raises(ValueError, match=r"features\.backbone\.fc7: no map .* parts may be called one by one"):
+        activation_statistics(ssd, [images(1)], layers=["features.backbone.fc7"])  # its forward is never called
+    assert hooks_of(ssd) == 0
+
+
+def test_maps_of_different_widths_under_one_name_are_refused():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.same = nn.Identity()
+
+        def forward(self, x):
+            return self.same(self.same(x)[:, :1])
+
+    with pytest.raises(ValueError, match=r"same: maps of 3 and of 1 channels cannot be counted together"):
+        activation_statistics(Twice(), [torch.randn(1, 3, 4, 4)])
