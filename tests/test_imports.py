@@ -35,6 +35,7 @@ ALLOWED = {
         "build",
         "drawing",
         "bench",
+        "lab",
         "diagnose",
         "layers",
         "boxes",

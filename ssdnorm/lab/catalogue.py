@@ -1,0 +1,27 @@
+"""This file is about the catalogue: all demonstrations by name."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from ssdnorm.lab.deep_mlp import draw_deep_mlp, measure_deep_mlp
+from ssdnorm.lab.demonstration import Demonstration
+
+DEMONSTRATIONS = {
+    "deep-mlp": Demonstration(
+        "What does batch norm do for seven hidden layers with badly scaled weights?", measure_deep_mlp, draw_deep_mlp
+    ),
+}
+
+
+def find_demonstration(name: str) -> Demonstration:
+    """The demonstration of that name.
+
+    Raises:
+        ValueError: an unknown name; lists the choices and the nearest guess.
+    """
+    if name not in DEMONSTRATIONS:
+        guess = get_close_matches(name.lower(), DEMONSTRATIONS, n=1)
+        hint = f" Did you mean {guess[0]!r}?" if guess else ""
+        raise ValueError(f"unknown demonstration {name!r}; choose one of: {', '.join(DEMONSTRATIONS)}.{hint}")
+    return DEMONSTRATIONS[name]
