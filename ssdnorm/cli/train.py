@@ -18,11 +18,13 @@ from typing import Any
 
 import yaml
 from docstring_parser import parse as parse_docstring
+from pytorch_lightning import Callback
 
 from ssdnorm.build import build_dataset, build_model, build_training, check_model, loop_settings
 from ssdnorm.config import Config
 from ssdnorm.config_file import config_to_mapping, config_to_yaml, differing_keys, read_config
 from ssdnorm.data.dataset import DetectionDataset
+from ssdnorm.diagnose.training_log import DiagnosticsFile
 from ssdnorm.drawing import contact_sheet, draw_boxes
 from ssdnorm.engine.optimizer import describe_groups, groups_table
 from ssdnorm.engine.run import is_first_process, train, write_text
@@ -85,12 +87,18 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
             "parameter_groups": groups,
             "class_names": list(train_set.class_names),
         },
+        callbacks=_diagnostics(config, output),
     )
     if not first:
         return
     pictures = _draw_some(test_set, result.detections, output / "pictures")
     print(result.table)
     print(f"\nrun folder: {output}\npictures: {pictures}")
+
+
+def _diagnostics(config: Config, output: Path) -> list[Callback]:
+    every = config.runtime.diagnose_every
+    return [] if every is None else [DiagnosticsFile(output / "diagnostics.csv", every=every)]
 
 
 def _draw_some(dataset: DetectionDataset, detections: list[dict[str, Any]], folder: Path) -> Path:

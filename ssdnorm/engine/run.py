@@ -23,9 +23,11 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from ssdnorm.engine.callbacks import MetricsFile, SparseProgressBar, make_checkpoints
 from ssdnorm.engine.evaluation import EvaluationResult
-from ssdnorm.engine.module import TrainingModule
+from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
 
 log = logging.getLogger("ssdnorm.engine")
+
+FAILURE_FILE = "failure.json"  # in a run folder: why there is no result
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def train(
         callbacks: further ones for Lightning's Trainer.
 
     Raises:
-        NonFiniteLossError: if the loss stops being a number.
+        NonFiniteLossError: if the loss stops being a number; ``failure.json`` in the run folder then says so, too.
     """
     started, origin = time.perf_counter(), provenance()  # the commit may move on while it trains
     checkpoint = output / "checkpoints" / "last.ckpt"
@@ -84,6 +86,13 @@ def train(
             )
         except SystemExit as error:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from error
+        except NonFiniteLossError as error:
+            if trainer.is_global_zero:
+                write_json(
+                    output / FAILURE_FILE,
+                    {"status": "diverged", "reason": str(error), "step": trainer.global_step, **record, **origin},
+                )
+            raise
         validation: dict[str, Any] = {}
         if module.validation is not None:
             validation["metrics_validation"] = module.evaluate_on(trainer, module.validation).metrics

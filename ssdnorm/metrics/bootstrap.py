@@ -82,8 +82,8 @@ def bootstrap_coco(
 
 
 def bootstrap_difference(
-    result: CocoResult,
-    other: CocoResult,
+    result: CocoResult | Sequence[CocoResult],
+    other: CocoResult | Sequence[CocoResult],
     *,
     num_resamples: int = 1000,
     metrics: Sequence[str] = ("AP", "AP50"),
@@ -95,19 +95,28 @@ def bootstrap_difference(
 
     Images that are hard for both cancel, so the interval is narrower than those of the two numbers suggest.
 
+    Args:
+        result, other: one each, or one a seed each (as many): then it is the mean over the seeds, all of them on the
+            same resampled images.
+
     Raises:
-        ValueError: as ``bootstrap_coco``; or the two results are not of the same images and classes.
+        ValueError: as ``bootstrap_coco``; or the results are not of the same images and classes, or not as many.
     """
-    _check(result, metrics, num_resamples, level)
-    _check(other, metrics, num_resamples, level)
-    ours, theirs = _matches(result).ground_truth, _matches(other).ground_truth
-    if ours.image_ids != theirs.image_ids or ours.category_ids != theirs.category_ids:
-        raise ValueError("bootstrap_difference: the two results must be of the same images and classes")
-    draws = _resample([result, other], num_resamples, metrics, level, seed, progress)
+    ours = [result] if isinstance(result, CocoResult) else list(result)
+    theirs = [other] if isinstance(other, CocoResult) else list(other)
+    if len(ours) != len(theirs) or not ours:
+        raise ValueError(f"bootstrap_difference: needs as many results on both sides; got {len(ours)}, {len(theirs)}")
+    for each in (*ours, *theirs):
+        _check(each, metrics, num_resamples, level)
+        truth, first_truth = _matches(each).ground_truth, _matches(ours[0]).ground_truth
+        if truth.image_ids != first_truth.image_ids or truth.category_ids != first_truth.category_ids:
+            raise ValueError("bootstrap_difference: the two results must be of the same images and classes")
+    draws = _resample([*ours, *theirs], num_resamples, metrics, level, seed, progress)
     differences = {}
-    for name, (first, second) in draws.items():
-        gap = np.where((first < 0) | (second < 0), 0.0, first - second)
-        value = result.metrics[name] - other.metrics[name]
+    for name, values in draws.items():
+        first, second = values[: len(ours)], values[len(ours) :]
+        gap = np.where((first < 0) | (second < 0), 0.0, first - second).mean(axis=0)
+        value = float(np.mean([a.metrics[name] - b.metrics[name] for a, b in zip(ours, theirs, strict=True)]))
         around = _around(value, gap)
         share = float(np.mean(around > 0))
         differences[name] = Difference(value, *_middle(around, level), level, num_resamples, share)

@@ -1,0 +1,71 @@
+"""Compare norm choices: python scripts/compare.py --config configs/compare_quickstart.yaml --output runs/cmp
+
+Trains every arm with every seed (and learning rate), each in a run folder below runs/cmp/runs, then writes report.html,
+results.json, results.csv and table.md. Started again it skips what is finished and goes on with the rest. A key of
+the base config can be set for all arms: --base.training.max_steps 100.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from ssdnorm.build import build_dataset
+from ssdnorm.compare.assemble import assemble
+from ssdnorm.compare.grid import run_grid
+from ssdnorm.compare.matched import compare_starts
+from ssdnorm.compare.plan import read_plan
+from ssdnorm.compare.report import write_report
+from ssdnorm.compare.tables import table_markdown, write_csv
+from ssdnorm.engine.run import write_json, write_text
+
+HELP = "train arms × seeds and say how they differ, and how sure that is"
+
+log = logging.getLogger("ssdnorm.compare")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options; keys of the base config come on top."""
+    parser.add_argument("--config", required=True, type=Path, help="YAML file; see configs/compare_*.yaml")
+    parser.add_argument(
+        "--output", required=True, type=Path, help="folder of the comparison; new, or one to go on with"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once; they share cores and GPUs (default 1)")
+    parser.add_argument("--no-training", action="store_true", help="make the report from the runs that are there")
+
+
+def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Check everything, train what is missing, and report."""
+    if arguments.jobs < 1:
+        raise ValueError(f"--jobs: must be 1 or more; got {arguments.jobs}")
+    plan = read_plan(arguments.config, rest)
+    root: Path = arguments.output
+    if root.exists() and not root.is_dir():
+        raise ValueError(f"--output: {root} is a file; a folder is needed")
+    train_set = build_dataset(plan.base, "train")
+    test_set = build_dataset(plan.base, "test", class_names=train_set.class_names)
+    jobs = plan.jobs()
+    matched = compare_starts(plan.arms, plan.baseline, seed=plan.seeds[0])
+    log.info("%d arms × %d seeds: %d runs", len(plan.arms), len(plan.seeds), len(jobs))
+    if not arguments.no_training:
+        write_text(root / "comparison.yaml", yaml.safe_dump(plan.content, sort_keys=False, width=120))
+        run_grid(jobs, root, num_parallel=arguments.jobs)
+
+    results = assemble(plan, root, test_set, matched)
+    write_json(root / "results.json", dataclasses.asdict(results))
+    write_csv(results, root / "results.csv")
+    write_text(root / "table.md", table_markdown(results))
+    write_report(results, root, test_set, root / "report.html")
+    print(table_markdown(results))
+    for arm in results.arms:
+        print(arm.sentence)
+    print(f"\n{results.answer}\n\nreport: {root / 'report.html'}")
+    lost = [run for arm in results.arms for run in arm.runs if run.status in ("failed", "missing")]
+    if lost:
+        why = lost[0].reason or "it was not made"
+        raise ValueError(f"{len(lost)} of {len(jobs)} runs have no result; the first: {lost[0].folder}: {why}")

@@ -1,0 +1,89 @@
+"""This file is about costs: what an arm takes beside the accuracy that it gives."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from ssdnorm.build import build_model, load_detector
+from ssdnorm.compare.collect import images_per_second
+from ssdnorm.compare.plan import Arm
+from ssdnorm.compare.results import Costs, Run
+
+_ROUNDS = 15
+_WARM_UPS = 3
+
+
+def costs_of(arm: Arm, runs: Sequence[Run], root: Path, *, num_classes: int, latency_ms: float | None) -> Costs:
+    """Costs of an arm from its runs with the chosen learning rate.
+
+    Args:
+        num_classes: background included.
+    """
+    finished = [run for run in runs if run.status == "finished"]
+    speeds = [speed for run in finished if (speed := images_per_second(root / run.folder)) is not None]
+    memory = [run.result["peak_memory_mib"] for run in finished]
+    reached = [run.seconds_to_target for run in runs if run.seconds_to_target is not None]
+    return Costs(
+        parameters=finished[0].result["parameters"] if finished else None,
+        gflops=gflops(arm, num_classes),
+        images_per_second=float(np.mean(speeds)) if speeds else None,
+        peak_memory_mib=max(memory) if memory else None,
+        latency_ms=latency_ms,
+        seconds_to_target=float(np.mean(reached)) if reached else None,
+        num_reached=len(reached),
+    )
+
+
+def gflops(arm: Arm, num_classes: int) -> float:
+    """Floating-point operations of one image's forward pass, in 10⁹; a multiply-add is two.
+
+    Norms are not counted: PyTorch's counter knows matrix products and convolutions.
+    """
+    drawn = replace(arm.config, model=replace(arm.config.model, weights=None, checkpoint=None, head="keep"))
+    with torch.device("meta"):
+        model = build_model(drawn, num_classes)
+    with FlopCounterMode(display=False) as counter:
+        model.eval()(torch.zeros(1, 3, model.image_size, model.image_size, device="meta"))
+    return counter.get_total_flops() / 1e9
+
+
+def measure_latencies(checkpoints: Mapping[str, Path], image: Tensor) -> dict[str, float]:
+    """Milliseconds from an image to its detections by arm: median of rounds in which the arms take turns.
+
+    Batch norms are folded into the convolutions. Runs on the GPU if there is one.
+
+    Args:
+        checkpoints: arm → its trained weights.
+        image: ``(3, H, W)`` uint8.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    detectors = {
+        name: load_detector(path, fold=True).to(device).to(memory_format=torch.channels_last)
+        for name, path in checkpoints.items()
+    }
+    image = image.to(device)
+    seconds: dict[str, list[float]] = {name: [] for name in detectors}
+    with torch.inference_mode():
+        for turn in range(_WARM_UPS + _ROUNDS):
+            for name, detector in detectors.items():
+                _wait(device)
+                start = time.perf_counter()
+                detector([image])
+                _wait(device)
+                if turn >= _WARM_UPS:
+                    seconds[name].append(time.perf_counter() - start)
+    return {name: 1e3 * median(times) for name, times in seconds.items()}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

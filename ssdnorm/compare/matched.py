@@ -1,0 +1,91 @@
+"""This file is about matching: what arms share before the first step, bit by bit, and what they do not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from torch import Tensor, nn
+
+from ssdnorm.build import build_dataset, build_model, build_training
+from ssdnorm.compare.plan import Arm, make_job
+from ssdnorm.compare.results import Matched
+from ssdnorm.data.dataset import DetectionDataset
+from ssdnorm.engine.optimizer import describe_groups
+from ssdnorm.layers import running_statistics
+from ssdnorm.structures import Batch
+
+_NUM_BATCHES = 2
+
+
+@dataclass(frozen=True)
+class Start:
+    """An arm before its first step: a digest of each parameter, of the first batches, and its parameter groups."""
+
+    parameters: dict[str, str]
+    batches: list[str]
+    parameter_groups: list[dict[str, Any]]
+    batch_norm_images: int | None
+
+
+def compare_starts(arms: Sequence[Arm], baseline: str, *, seed: int) -> dict[str, Matched]:
+    """Build every arm, draw its first batches, and compare them with the baseline's.
+
+    Args:
+        baseline: name of one of the arms.
+        seed: of the runs that are looked at; weights and batches depend on the seed in the same way in all arms.
+    """
+    train_set = build_dataset(arms[0].config, "train")
+    test_set = build_dataset(arms[0].config, "test", class_names=train_set.class_names)
+    starts = {arm.name: start_of(arm, seed, train_set, test_set) for arm in arms}
+    return {name: match(start, starts[baseline]) for name, start in starts.items()}
+
+
+def start_of(arm: Arm, seed: int, train_set: DetectionDataset, test_set: DetectionDataset) -> Start:
+    """What an arm starts from with a seed, and its first lr."""
+    config = make_job(arm, seed, arm.lrs[0]).config
+    model = build_model(config, 1 + len(train_set.class_names), class_names=train_set.class_names)
+    module = build_training(config, model, train_set=train_set, test_set=test_set)
+    assert module.make_train_loader is not None
+    loader = module.make_train_loader(rank=0, world_size=1, start_batch=0)
+    return Start(
+        {name: _digest([parameter]) for name, parameter in model.named_parameters()},
+        [_digest([b.images, b.boxes, b.labels]) for b in islice(_batches(loader), _NUM_BATCHES)],
+        describe_groups(module.make_optimizer(model)),  # type: ignore[arg-type]
+        config.training.batch_size if _takes_batch_statistics(model) else None,
+    )
+
+
+def match(ours: Start, baseline: Start) -> Matched:
+    """What two starts have in common."""
+    common = [name for name in ours.parameters if name in baseline.parameters]
+    return Matched(
+        identical=sum(ours.parameters[name] == baseline.parameters[name] for name in common),
+        different=[name for name in common if ours.parameters[name] != baseline.parameters[name]],
+        added=[name for name in ours.parameters if name not in baseline.parameters],
+        removed=[name for name in baseline.parameters if name not in ours.parameters],
+        same_batches=ours.batches == baseline.batches,
+        parameter_groups=ours.parameter_groups,
+        batch_norm_images=ours.batch_norm_images,
+    )
+
+
+def _batches(loader: Iterable[Batch]) -> Iterable[Batch]:
+    return loader
+
+
+def _takes_batch_statistics(model: nn.Module) -> bool:
+    """Whether a norm takes its statistics over the batch in training."""
+    return bool(running_statistics(model))
+
+
+def _digest(tensors: Sequence[Tensor]) -> str:
+    """Of shapes and values, bit by bit."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.detach().contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
