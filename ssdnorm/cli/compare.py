@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from ssdnorm.build import build_dataset
-from ssdnorm.compare.assemble import assemble
+from ssdnorm.compare.assemble import assemble, choose_rate, rates_of
 from ssdnorm.compare.grid import run_grid
 from ssdnorm.compare.matched import compare_starts
 from ssdnorm.compare.plan import read_plan
@@ -49,12 +49,13 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         raise ValueError(f"--output: {root} is a file; a folder is needed")
     train_set = build_dataset(plan.base, "train")
     test_set = build_dataset(plan.base, "test", class_names=train_set.class_names)
-    jobs = plan.jobs()
     matched = compare_starts(plan.arms, plan.baseline, seed=plan.seeds[0])
-    log.info("%d arms × %d seeds: %d runs", len(plan.arms), len(plan.seeds), len(jobs))
+    log.info("%d arms × %d seeds", len(plan.arms), len(plan.seeds))
     if not arguments.no_training:
         write_text(root / "comparison.yaml", yaml.safe_dump(plan.content, sort_keys=False, width=120))
-        run_grid(jobs, root, num_parallel=arguments.jobs)
+        run_grid(plan.first_jobs(), root, num_parallel=arguments.jobs)
+        lrs = {arm.name: choose_rate(rates_of(plan, arm, root)) for arm in plan.arms}
+        run_grid(plan.jobs(lrs), root, num_parallel=arguments.jobs)
 
     results = assemble(plan, root, test_set, matched)
     write_json(root / "results.json", dataclasses.asdict(results))
@@ -65,7 +66,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     for arm in results.arms:
         print(arm.sentence)
     print(f"\n{results.answer}\n\nreport: {root / 'report.html'}")
-    lost = [run for arm in results.arms for run in arm.runs if run.status in ("failed", "missing")]
+    runs = [run for arm in results.arms for run in arm.runs]
+    lost = [run for run in runs if run.status in ("failed", "missing")]
     if lost:
         why = lost[0].reason or "it was not made"
-        raise ValueError(f"{len(lost)} of {len(jobs)} runs have no result; the first: {lost[0].folder}: {why}")
+        raise ValueError(f"{len(lost)} of {len(runs)} runs have no result; the first: {lost[0].folder}: {why}")

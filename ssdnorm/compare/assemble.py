@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ssdnorm.compare.collect import coco_result, collect_run
 from ssdnorm.compare.costs import costs_of, measure_latencies
-from ssdnorm.compare.plan import Arm, Plan
+from ssdnorm.compare.plan import Arm, Plan, make_job
 from ssdnorm.compare.results import METRICS, ArmResult, Costs, Difference, Matched, Mean, Rate, Results, Run, Verdict
 from ssdnorm.compare.statistics import holm, mean_with_interval, paired_difference, pooled_std, verdict_of
 from ssdnorm.compare.words import answer_of, sentence_of
@@ -38,9 +38,9 @@ def assemble(
         matched: by arm, from ``compare_starts``.
         num_resamples: of the bootstrap over test images.
     """
-    runs = [collect_run(job, root, target_ap50=plan.target_ap50) for job in plan.jobs()]
-    rates = {arm.name: rates_of(arm, runs, plan.metric) for arm in plan.arms}
+    rates = {arm.name: rates_of(plan, arm, root) for arm in plan.arms}
     lrs = {name: choose_rate(tried) for name, tried in rates.items()}
+    runs = [collect_run(job, root, target_ap50=plan.target_ap50) for job in plan.jobs(lrs)]
     chosen = {arm.name: [run for run in runs if run.arm == arm.name and run.lr == lrs[arm.name]] for arm in plan.arms}
     differences = differences_of(plan, chosen)
     _add_bootstrap(differences, plan, chosen, root, test_set, num_resamples)
@@ -82,21 +82,20 @@ def assemble(
     )
 
 
-def rates_of(arm: Arm, runs: Sequence[Run], metric: str) -> list[Rate]:
-    """Each learning rate of an arm with its mean on the validation images, over the seeds that finished."""
+def rates_of(plan: Plan, arm: Arm, root: Path) -> list[Rate]:
+    """Each learning rate of an arm with what the first seed's run reached on the validation images."""
     tried = []
     for lr in arm.lrs:
-        finished = [run for run in runs if run.arm == arm.name and run.lr == lr and run.status == "finished"]
-        values = [run.result["metrics_validation"][metric] for run in finished if "metrics_validation" in run.result]
-        tried.append(Rate(lr, sum(values) / len(values) if values else None, len(finished)))
+        run = collect_run(make_job(arm, plan.seeds[0], lr), root, target_ap50=plan.target_ap50)
+        tried.append(Rate(lr, run.result.get("metrics_validation", {}).get(plan.metric), run.status))
     return tried
 
 
 def choose_rate(tried: Sequence[Rate]) -> float:
-    """The declared rule: most seeds finished, then the highest validation mean, then the smaller rate."""
+    """The declared rule: a run that finished, then the highest validation metric, then the smaller rate."""
 
-    def merit(rate: Rate) -> tuple[int, float, float]:
-        return rate.num_finished, -1.0 if rate.validation is None else rate.validation, -rate.lr
+    def merit(rate: Rate) -> tuple[bool, float, float]:
+        return rate.status == "finished", -1.0 if rate.validation is None else rate.validation, -rate.lr
 
     return max(tried, key=merit).lr
 

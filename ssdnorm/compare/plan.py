@@ -64,9 +64,20 @@ class Plan:
     base: Config
     content: dict[str, Any]
 
-    def jobs(self) -> list[Job]:
-        """All runs, seed by seed, so that an interrupted comparison is one of fewer seeds."""
-        return [make_job(arm, seed, lr) for seed in self.seeds for arm in self.arms for lr in arm.lrs]
+    def first_jobs(self) -> list[Job]:
+        """The runs to begin with: all of them, or the first seed's alone where learning rates are yet to be chosen."""
+        seeds = self.seeds[:1] if any(len(arm.lrs) > 1 for arm in self.arms) else self.seeds
+        return [make_job(arm, seed, lr) for seed in seeds for arm in self.arms for lr in arm.lrs]
+
+    def jobs(self, lrs: Mapping[str, float]) -> list[Job]:
+        """All runs, seed by seed: the first seed with every learning rate, the others with the chosen one.
+
+        Args:
+            lrs: arm → chosen learning rate.
+        """
+        others = [make_job(arm, seed, lrs[arm.name]) for seed in self.seeds[1:] for arm in self.arms]
+        first = [make_job(arm, self.seeds[0], lr) for arm in self.arms for lr in arm.lrs]
+        return first + others
 
 
 def make_job(arm: Arm, seed: int, lr: float) -> Job:
@@ -83,9 +94,9 @@ def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
 
     Its keys: ``title``; ``base``, a complete training config; ``vary``, the config keys (or rooms) that arms may
     change; ``arms``, name → dotted key → value; ``baseline``, one of them; ``seeds``; ``metric`` that the answer is
-    about and that chooses learning rates; ``learning_rates``, arm → rates to try, chosen among by the highest mean
-    metric on ``base.data.validation`` over the seeds, the smaller rate if equal; ``target_ap50``, to which the time
-    is taken.
+    about and that chooses learning rates; ``learning_rates``, arm → rates to try with the first seed, the one with the
+    highest metric on ``base.data.validation`` being taken for the others (the smaller if equal); ``target_ap50``, to
+    which the time is taken.
 
     Args:
         overrides: words such as ``["--base.training.max_steps", "100"]``.

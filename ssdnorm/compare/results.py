@@ -69,11 +69,16 @@ class Difference:
 
 @dataclass(frozen=True)
 class Rate:
-    """One learning rate that was tried for an arm: its mean on the validation images over the seeds (None: no run)."""
+    """One learning rate that was tried for an arm with the first seed.
+
+    Attributes:
+        validation: the comparison's metric on the validation images; None without a finished run or such images.
+        status: of the run.
+    """
 
     lr: float
     validation: float | None
-    num_finished: int
+    status: Status
 
 
 @dataclass(frozen=True)
