@@ -1,31 +1,12 @@
-"""This file is about what an evaluation costs: made-up data of val2017's size, and every backend measured on it."""
+"""This file is about made-up ground truth and detections of val2017's size, to measure evaluations on."""
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from ssdnorm.metrics.coco import BACKENDS, evaluate_coco
-
 _VAL2017_OBJECTS = 7.36  # annotated boxes an image: 36,781 on 5000
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What one backend took: seconds from dicts to the numbers, the growth of peak memory in MB, the numbers."""
-
-    backend: str
-    version: str
-    seconds: float
-    peak_mb: float
-    metrics: dict[str, float]
 
 
 def made_up_data(
@@ -34,7 +15,8 @@ def made_up_data(
     """Ground truth and detections drawn with a seed: COCO-like sizes and class frequencies, 1 % crowd regions.
 
     About three in four objects are found, some twice, with boxes that are off by a few percent; the other detections
-    are clutter of lower scores. Every image has the same number of detections, some images have no objects.
+    are clutter of lower scores. Every image has the same number of detections, some images have no objects. One object
+    in ten is difficult, which only VOC's metric reads.
     """
     rng = np.random.default_rng(seed)
     frequency = 1 / np.arange(1, num_classes + 1)
@@ -45,14 +27,15 @@ def made_up_data(
     size = np.exp(rng.normal(4.0, 1.1, (len(image), 2))).clip(2, 600)
     boxes = np.concatenate([rng.uniform(0, 1, (len(image), 2)) * (640 - size).clip(1), size], 1).round(2)
     annotations = [
-        {"id": n, "image_id": i, "category_id": c, "bbox": box, "area": area, "iscrowd": crowd}
-        for n, (i, c, box, area, crowd) in enumerate(
+        {"id": n, "image_id": i, "category_id": c, "bbox": box, "area": area, "iscrowd": crowd, "difficult": hard}
+        for n, (i, c, box, area, crowd, hard) in enumerate(
             zip(
                 (image + 1).tolist(),
                 (category + 1).tolist(),
                 boxes.tolist(),
                 (boxes[:, 2] * boxes[:, 3] * rng.uniform(0.4, 0.9, len(image))).round(4).tolist(),
                 (rng.random(len(image)) < 0.01).astype(int).tolist(),
+                (np.random.default_rng([seed, 1]).random(len(image)) < 0.1).astype(int).tolist(),
                 strict=True,
             ),
             1,
@@ -85,41 +68,3 @@ def made_up_data(
         for n, (c, box, s) in enumerate(rows)
     ]
     return truth, detections
-
-
-def measure_backends(
-    ground_truth: dict[str, Any], detections: list[dict[str, Any]], *, backends: Sequence[str] = BACKENDS
-) -> list[Measurement]:
-    """Time and memory of each backend from the same dicts, each in a process of its own, forked from this one."""
-    fork = multiprocessing.get_context("fork")
-    results = []
-    for backend in backends:
-        receive, send = fork.Pipe(duplex=False)
-        child = fork.Process(target=_measure, args=(backend, ground_truth, detections, send))
-        child.start()
-        send.close()
-        results.append(receive.recv())
-        child.join()
-    return results
-
-
-def measurement_table(results: Sequence[Measurement]) -> str:
-    """Markdown table: seconds, memory, and the largest difference of the twelve numbers to pycocotools."""
-    reference = next((r for r in results if r.backend == "pycocotools"), results[0])
-    lines = [
-        f"| backend | version | seconds | memory, MB | difference to {reference.backend} |",
-        "|---|---|---|---|---|",
-    ]
-    for r in results:
-        difference = max(abs(r.metrics[key] - value) for key, value in reference.metrics.items())
-        lines.append(f"| {r.backend} | {r.version} | {r.seconds:.2f} | {r.peak_mb:.0f} | {difference:.1e} |")
-    return "\n".join(lines)
-
-
-def _measure(backend: str, ground_truth: dict[str, Any], detections: list[dict[str, Any]], send: Any) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
-    result = evaluate_coco(ground_truth, detections, backend=backend)
-    seconds = time.perf_counter() - start
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    send.send(Measurement(backend, version(backend), seconds, peak, result.metrics))
