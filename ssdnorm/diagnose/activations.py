@@ -136,7 +136,7 @@ def activation_statistics(
 def _watch(name: str, place: Place, gathered: _Gathered, gradients: _Gathered | None) -> Any:
     @torch.no_grad()
     def read(value: Any) -> None:
-        for suffix, x in _maps_in(value):
+        for suffix, x in maps_in(value):
             gathered.add(name + suffix, x.detach())
             if gradients is not None and x.requires_grad:
                 # on the tensor as it is now: what an in-place layer behind makes of it has a gradient of its own
@@ -147,16 +147,16 @@ def _watch(name: str, place: Place, gathered: _Gathered, gradients: _Gathered | 
     return place.module.register_forward_hook(lambda module, args, output: read(output))
 
 
-def _maps_in(value: Any, suffix: str = "") -> Iterator[tuple[str, Tensor]]:
+def maps_in(value: Any, suffix: str = "") -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         if value.is_floating_point() and value.dim() >= 2 and value.numel() > 0:
             yield suffix, value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _maps_in(inner, f"{suffix}[{key}]")
+            yield from maps_in(inner, f"{suffix}[{key}]")
     elif isinstance(value, tuple | list):
         for i, inner in enumerate(value):
-            yield from _maps_in(inner, f"{suffix}[{i}]")
+            yield from maps_in(inner, f"{suffix}[{i}]")
 
 
 def _run_backward(model: nn.Module, loss: Tensor) -> None:

@@ -1,0 +1,207 @@
+"""This file is about what to do: a report on a model's batch norms, and advice in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssdnorm.diagnose.activations import maps_in
+from ssdnorm.diagnose.batch_norm import Forward, LayerDistances, batch_norm_distances, batch_norm_uses
+from ssdnorm.diagnose.momentum import MomentumCurves, momentum_curves
+from ssdnorm.diagnose.untouched import inner_model
+
+MEAN_SHIFT = 0.25  # σ: carries a tenth of normally distributed values across ReLU's threshold (Φ(.25) − ½ = .099)
+VARIANCE_RATIO = 1.5  # the layer's output is then 22 % too large or 18 % too small (√1.5)
+VARIANCE_NOISE = 0.1  # expected error of a running variance that is good enough: 5 % of the output
+SAME_OUTPUT = 1e-4  # of the largest output: ten times what rounding does in float32 when kernels change with the batch
+_NAMED = 3  # layers that advice names
+
+
+@dataclass(frozen=True)
+class BatchNormReport:
+    """All about a model's batch norms.
+
+    Attributes:
+        layers: see ``LayerDistances``.
+        output_distance: by statistics (``running``, ``batch``), then by output: the L2 distance from the output with
+            the population's statistics, as a share of that output's length.
+        company: by mode (``eval``, ``train``): the largest change of the first image's outputs when the other images of
+            its batch are exchanged, as a share of the largest output.
+        curves: of momentum and batch size.
+        batch_size, num_images: what was measured on.
+    """
+
+    layers: list[LayerDistances]
+    output_distance: dict[str, dict[str, float]]
+    company: dict[str, float]
+    curves: MomentumCurves
+    batch_size: int
+    num_images: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        shown = ("channels", "momentum", "num_batches_tracked")
+        return {
+            "layers": {
+                row.name: {
+                    **{name: getattr(row, name) for name in shown},
+                    "running": vars(row.running),
+                    "batch": vars(row.batch),
+                }
+                for row in self.layers
+            },
+            "output_distance": self.output_distance,
+            "company": self.company,
+            "curves": asdict(self.curves),
+            "batch_size": self.batch_size,
+            "num_images": self.num_images,
+            "advice": batch_norm_advice(self),
+        }
+
+
+def batch_norm_report(
+    model: nn.Module, batches: Sequence[Tensor], forward: Forward | None = None
+) -> tuple[BatchNormReport, dict[str, Tensor]]:
+    """Measure everything that the advice stands on; the model stays as it was.
+
+    Args:
+        batches: image tensors ``(B, …)``, two images a batch at least.
+        forward: how to run a batch; ``model(batch)`` when not given.
+
+    Returns:
+        The report, and the population statistics by state-dict name.
+
+    Raises:
+        ValueError: no batch norm with running statistics; fewer than four images, or a batch of one.
+    """
+    num_images = sum(len(batch) for batch in batches)
+    if num_images < 4 or min(len(batch) for batch in batches) < 2:
+        sizes = ", ".join(str(len(batch)) for batch in batches) or "none"
+        raise ValueError(f"batch norm: needs batches of two images or more, four images in all; got {sizes}")
+    model = inner_model(model)
+    run = forward or (lambda model, batch: model(batch))
+    layers, population = batch_norm_distances(model, batches, forward)
+    outputs = {}
+    for statistics in ("population", "running", "batch"):
+        with batch_norm_uses(model, statistics, population):
+            outputs[statistics] = [_flat(run(model, batch)) for batch in batches]
+    reference = outputs.pop("population")
+    report = BatchNormReport(
+        layers=layers,
+        output_distance={key: _relative_distance(found, reference) for key, found in outputs.items()},
+        company={
+            "eval": _change_with_company(model, batches, run, "running"),
+            "train": _change_with_company(model, batches, run, "batch"),
+        },
+        curves=momentum_curves(layers),
+        batch_size=len(batches[0]),
+        num_images=num_images,
+    )
+    return report, population
+
+
+def batch_norm_advice(report: BatchNormReport) -> list[str]:
+    """What the numbers mean and what to do, a sentence or two each; never empty."""
+    advice = []
+    untouched_layers = [row for row in report.layers if row.num_batches_tracked == 0]
+    if untouched_layers:
+        advice.append(
+            f"the running statistics of {_names(untouched_layers)} were never updated: they are those that the layer "
+            "was made with, or loaded from a file without the count"
+        )
+    off = sorted((row for row in report.layers if _is_off(row)), key=lambda row: -_how_far(row))
+    if off:
+        sentences = "; ".join(_in_words(row) for row in off[:_NAMED])
+        more = f"; and so on in {len(off) - _NAMED} more layers" if len(off) > _NAMED else ""
+        advice.append(f"{sentences}{more}: recompute (training.population_images){_momentum_advice(report)}")
+    size, bias = _nearest_bias(report)
+    if 1 + bias < 1 / VARIANCE_RATIO:
+        advice.append(
+            f"a batch of {size} sees {1 + bias:.2f}× the population's variance, whatever the momentum: a bigger batch "
+            "on each process, sync_batch_norm on several, or group_norm"
+        )
+    if report.company["eval"] > SAME_OUTPUT:
+        advice.append(
+            f"in eval mode an image's output changes by {report.company['eval']:.1e} with the other images of its "
+            "batch, more than rounding does: a layer still uses the batch (track_running_stats=False, or its own mode)"
+        )
+    if not advice:
+        advice.append(
+            f"running statistics agree with the population's: means within {MEAN_SHIFT:g} σ, variances within a factor "
+            f"of {VARIANCE_RATIO:g} in all {len(report.layers)} layers"
+        )
+    return advice
+
+
+def _is_off(row: LayerDistances) -> bool:
+    ratio = row.running.variance_ratio
+    return row.running.mean_shift > MEAN_SHIFT or not 1 / VARIANCE_RATIO <= ratio <= VARIANCE_RATIO
+
+
+def _how_far(row: LayerDistances) -> float:
+    """In thresholds."""
+    ratio = max(row.running.variance_ratio, 1 / max(row.running.variance_ratio, 1e-30))
+    return max(row.running.mean_shift / MEAN_SHIFT, ratio / VARIANCE_RATIO)
+
+
+def _in_words(row: LayerDistances) -> str:
+    parts = []
+    if not 1 / VARIANCE_RATIO <= row.running.variance_ratio <= VARIANCE_RATIO:
+        parts.append(f"running variance of {row.name} is {row.running.variance_ratio:.2g}× the population's")
+    if row.running.mean_shift > MEAN_SHIFT:
+        parts.append(f"running mean of {row.name} lies {row.running.mean_shift:.2g} σ from the population's")
+    return ", ".join(parts)
+
+
+def _momentum_advice(report: BatchNormReport) -> str:
+    """Which momentum would have done at the nearest batch size, if any."""
+    curves = report.curves
+    size, bias = _nearest_bias(report)
+    errors = dict(zip(curves.momenta, curves.variance_error[curves.batch_sizes.index(size)], strict=True))
+    used = report.layers[0].momentum
+    good = [m for m in curves.momenta if errors[m] <= VARIANCE_NOISE]
+    if not good:
+        return f"; at batch size {size} no momentum alone is enough (the batches' variance is {1 + bias:.2f}×)"
+    if used is not None and used <= good[0]:
+        return f"; momentum {used:g} is low enough at batch size {size}: the weights moved since, or the images differ"
+    return f", or momentum {good[0]:g} (expected error of a variance {errors[good[0]]:.0%} at batch size {size})"
+
+
+def _nearest_bias(report: BatchNormReport) -> tuple[int, float]:
+    sizes = report.curves.batch_sizes
+    size = max([s for s in sizes if s <= report.batch_size] or [sizes[0]])
+    return size, report.curves.variance_bias[sizes.index(size)]
+
+
+def _names(rows: Sequence[LayerDistances]) -> str:
+    names = ", ".join(row.name for row in rows[:_NAMED])
+    return f"{names} and {len(rows) - _NAMED} more" if len(rows) > _NAMED else names
+
+
+def _flat(output: Any) -> dict[str, Tensor]:
+    named = output._asdict() if hasattr(output, "_asdict") else {"output": output}
+    return {name + suffix: x.detach().double().cpu() for name, y in named.items() for suffix, x in maps_in(y)}
+
+
+def _relative_distance(found: Sequence[dict[str, Tensor]], reference: Sequence[dict[str, Tensor]]) -> dict[str, float]:
+    distances = {}
+    for name in reference[0]:
+        difference = sum((a[name] - b[name]).square().sum().item() for a, b in zip(found, reference, strict=True))
+        length = sum(b[name].square().sum().item() for b in reference)
+        distances[name] = (difference / length) ** 0.5 if length else float(difference > 0)
+    return distances
+
+
+def _change_with_company(model: nn.Module, batches: Sequence[Tensor], run: Forward, statistics: Any) -> float:
+    images = torch.cat(list(batches))
+    half = min(len(batches[0]) - 1, (len(images) - 1) // 2)
+    first = images[:1]
+    companies = (images[1 : 1 + half], images[-half:])
+    with batch_norm_uses(model, statistics):
+        one, other = ({name: x[0] for name, x in _flat(run(model, torch.cat([first, c]))).items()} for c in companies)
+    largest = max(x.abs().max().item() for x in one.values())
+    return max((one[name] - other[name]).abs().max().item() for name in one) / max(largest, 1e-30)
