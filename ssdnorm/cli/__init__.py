@@ -10,7 +10,7 @@ from importlib import import_module
 
 from ssdnorm import __version__
 
-_COMMANDS = ("train", "evaluate", "compare", "predict", "convert", "export", "benchmark", "lab")
+_COMMANDS = ("train", "evaluate", "compare", "predict", "diagnose", "convert", "export", "benchmark", "lab")
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -1,0 +1,177 @@
+"""This file is about what a diagnosis looks at: the arms (trained, pretrained or drawn) and the pictures."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ssdnorm.build import build_dataset, build_loss, build_model, build_post_process, load_detector
+from ssdnorm.cli.frames import find_sources, is_video
+from ssdnorm.cli.predict import resize_image
+from ssdnorm.cli.refuse import no_more_words
+from ssdnorm.config import Config
+from ssdnorm.config_file import read_config
+from ssdnorm.data.batches import Sample, collate
+from ssdnorm.data.dataset import DetectionDataset, subset
+from ssdnorm.data.images import EncodedImage
+from ssdnorm.data.views import whole_image
+from ssdnorm.models.detector import Detector
+from ssdnorm.structures import Batch
+
+_BACKBONE_SUFFIX = ".npz"  # the Oxford release of VGG16; an SSD is never in one
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A detector under the name that tables and figures give it."""
+
+    name: str
+    detector: Detector
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures at their own sizes, with their objects where there is a data set.
+
+    Attributes:
+        names: of the files.
+        dataset: where objects and ids come from, exactly these pictures; None for files alone.
+    """
+
+    names: list[str]
+    pixels: list[np.ndarray]
+    unreadable: list[str]
+    dataset: DetectionDataset | None = None
+
+    def batches(self, detector: Detector, batch_size: int) -> list[Batch]:
+        """Batches at the size and in the way that the detector's weights were trained on."""
+        samples = []
+        for i, pixels in enumerate(self.pixels):
+            boxes_px, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+            if self.dataset is not None:
+                boxes_px, labels = self.dataset.training_boxes(i)
+            height, width = pixels.shape[:2]
+            boxes, labels = whole_image(height, width).place_boxes(boxes_px, labels)
+            image = resize_image(pixels, detector.model.image_size, antialias=detector.antialias)
+            samples.append(Sample(image, torch.from_numpy(boxes), torch.from_numpy(labels), (height, width), i))
+        return [collate(samples[i : i + batch_size]) for i in range(0, len(samples), batch_size)]
+
+
+def read_arms(arguments: argparse.Namespace, rest: Sequence[str]) -> tuple[list[Arm], Config | None]:
+    """The arm that the options name, the one to set against it, and the config of the data, if there is one.
+
+    Raises:
+        ValueError: options that do not go together. FileNotFoundError: a file that is not there.
+    """
+    given = [name for name in ("run", "checkpoint", "weights") if getattr(arguments, name) is not None]
+    if len(given) > 1 or not (given or arguments.config):
+        got = " and ".join(f"--{name}" for name in given) or "none"
+        raise ValueError(f"give one of --run, --checkpoint, --weights, or --config for a fresh model; got {got}")
+    if arguments.run is not None and arguments.config is not None:
+        raise ValueError("--config: a run has its own config; give --checkpoint with --config instead")
+    config_path = arguments.config if arguments.run is None else arguments.run / "config.yaml"
+    if config_path is None:
+        no_more_words(rest)
+    config = None if config_path is None else read_config(config_path, rest)
+    if arguments.run is not None:
+        arm = Arm(arguments.run.name, load_detector(_weights_of_run(arguments.run)))
+    elif arguments.checkpoint is not None:
+        arm = Arm(arguments.checkpoint.stem, load_detector(arguments.checkpoint))
+    else:
+        name = arguments.config.stem if arguments.weights is None else arguments.weights.stem
+        arm = Arm(name, fresh_detector(config, arguments.weights))
+    arms = [arm]
+    if arguments.against is not None:
+        other = _other_arm(arguments.against)
+        arms.append(replace(other, name=f"{other.name} (2)") if other.name == arm.name else other)
+    return arms, config
+
+
+def fresh_detector(config: Config | None, weights: Path | None) -> Detector:
+    """A detector with drawn weights, or those of a backbone file; without a config SSD300 with the paper's norm."""
+    config = config or Config()
+    if weights is not None:
+        if not weights.is_file():
+            raise FileNotFoundError(f"--weights: {weights}: no such file")
+        config = replace(config, model=replace(config.model, weights=str(weights), checkpoint=None))
+    names = config.data.class_names
+    model = build_model(config, 1 + len(names) if names else 21)
+    return Detector(
+        model, build_loss(config, model), build_post_process(config, model), class_names=names, antialias=True
+    ).eval()
+
+
+def find_pictures(words: Sequence[str]) -> list[Path]:
+    """The files that ``--images`` names.
+
+    Raises:
+        ValueError: a video or a camera. FileNotFoundError: a word that names nothing.
+    """
+    sources = find_sources(words)
+    if films := [source for source in sources if is_video(source)]:
+        raise ValueError(f"--images: {films[0]}: pictures only, no videos or cameras")
+    return [Path(str(source)) for source in sources]
+
+
+def read_pictures(
+    arguments: argparse.Namespace, files: Sequence[Path], config: Config | None, detector: Detector
+) -> Pictures:
+    """At most ``--num-images`` pictures: the first of the files, or evenly over the config's test set.
+
+    Raises:
+        ValueError: none can be read, or the data have other classes than the model.
+    """
+    if files:
+        pictures = _read_files(files, arguments.num_images)
+    else:
+        assert config is not None
+        names = config.data.class_names or detector.class_names
+        dataset = build_dataset(config, "test", class_names=names)
+        if len(dataset.class_names) + 1 != detector.model.num_classes:
+            raise ValueError(
+                f"data.class_names: the model has {detector.model.num_classes - 1} classes; those of the data are "
+                f"{', '.join(dataset.class_names)}"
+            )
+        count = min(arguments.num_images, len(dataset))
+        dataset = subset(dataset, [i * len(dataset) // count for i in range(count)])
+        names = [dataset.image_name(i) for i in range(count)]
+        pictures = Pictures(names, [dataset.load_image(i) for i in range(count)], [], dataset)
+    if not pictures.names:
+        raise ValueError("no picture could be read" + "".join(f"; {message}" for message in pictures.unreadable[:3]))
+    return pictures
+
+
+def _read_files(paths: Sequence[Path], limit: int) -> Pictures:
+    pictures = Pictures([], [], [])
+    for path in paths:
+        if len(pictures.names) == limit:
+            break
+        try:
+            pixels = EncodedImage.read(path).decode()
+        except (OSError, ValueError) as error:
+            pictures.unreadable.append(str(error))
+            continue
+        pictures.names.append(str(path))
+        pictures.pixels.append(pixels)
+    return pictures
+
+
+def _other_arm(path: Path) -> Arm:
+    if path.is_dir():
+        return Arm(path.name, load_detector(_weights_of_run(path)))
+    if path.suffix in (".yaml", ".yml"):
+        return Arm(path.stem, fresh_detector(read_config(path), None))
+    if path.suffix == _BACKBONE_SUFFIX:
+        return Arm(path.stem, fresh_detector(None, path))
+    return Arm(path.stem, load_detector(path))
+
+
+def _weights_of_run(run: Path) -> Path:
+    if not run.is_dir():
+        raise FileNotFoundError(f"--run: {run}: no such run folder")
+    return run / "checkpoints" / "model.safetensors"

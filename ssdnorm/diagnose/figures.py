@@ -1,0 +1,180 @@
+"""This file is about figures: lengths by tap, lengths by depth, learned scales, batch norm's statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from torch import Tensor
+
+from ssdnorm.diagnose.activations import ActivationStatistics, MapStatistics
+from ssdnorm.diagnose.batch_norm_advice import MEAN_SHIFT, VARIANCE_RATIO, BatchNormReport
+
+_BLUE, _ORANGE, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#666666"
+
+
+def plot_lengths(arms: Mapping[str, ActivationStatistics], layers: Sequence[str] | None = None) -> Figure:
+    """ParseNet's question: how long are the channel vectors that are put together, before and after the tap norms?
+
+    A row for each tap with the shares of its positions by length, an arm a column. A tap without a norm has one colour.
+
+    Args:
+        arms: statistics by name.
+        layers: rows; by default the taps, and conv5_3 for comparison, or every layer of another model.
+    """
+    rows = list(layers or _tap_rows(next(iter(arms.values()))))
+    figure = Figure(figsize=(1.2 + 5.2 * len(arms), 1.2 + 0.62 * len(rows)), layout="constrained")
+    axes = figure.subplots(1, len(arms), sharex=True, sharey=True, squeeze=False)[0]
+    for column, (ax, (arm, found)) in enumerate(zip(axes, arms.items(), strict=True)):
+        for y, name in enumerate(rows):
+            before, after = found.activations.get(name), found.activations.get(f"tap {name}")
+            is_normed = before is not None and after is not None and _differ(before, after)
+            for row, colour in ((before, _BLUE), (after if is_normed else None, _ORANGE)):
+                if row is not None:
+                    _ridge(ax, row, y, colour)
+            shown = before or after
+            if shown is not None:
+                words = f"median {shown.length_quantiles[0.5]:.3g}"
+                words += f" → {after.length_quantiles[0.5]:.3g}" if is_normed and after is not None else ""
+                ax.annotate(
+                    words, (0.99, y - 0.3), xycoords=("axes fraction", "data"), ha="right", fontsize=8, color=_GREY
+                )
+        ax.set_xscale("log")
+        ax.set_xlabel("L2 length over the channels")
+        ax.set_title(arm, loc="left", fontsize=10)
+        if column == 0:
+            ax.set_yticks(range(len(rows)), rows)
+            ax.set_ylim(len(rows) - 0.4, -1.0)
+            ax.plot([], [], color=_BLUE, linewidth=6, alpha=0.5, label="before its norm slot")
+            ax.plot([], [], color=_ORANGE, linewidth=6, alpha=0.5, label="after")
+        _plain(ax)
+        ax.grid(False, axis="y")
+    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
+    return figure
+
+
+def plot_depth(arms: Mapping[str, ActivationStatistics]) -> Figure:
+    """Lengths layer by layer: median, middle half and 5 to 95 %; gradients below, where there are any."""
+    with_gradients = any(found.gradients for found in arms.values())
+    names = [name for name in next(iter(arms.values())).activations if not name.startswith("tap ")]
+    width = max(4.6, 0.24 * len(names))
+    figure = Figure(figsize=(1 + width * len(arms), 3.4 * (1 + with_gradients)), layout="constrained")
+    grid = figure.subplots(1 + with_gradients, len(arms), sharey="row", sharex=True, squeeze=False)
+    for column, (arm, found) in enumerate(arms.items()):
+        _bands(grid[0][column], names, found.activations, _BLUE)
+        grid[0][column].set_title(arm, loc="left", fontsize=10)
+        if with_gradients:
+            _bands(grid[1][column], names, found.gradients, _GREEN)
+        grid[-1][column].set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    grid[0][0].set_ylabel("L2 length of activations")
+    if with_gradients:
+        grid[1][0].set_ylabel("L2 length of the loss's gradient")
+    return figure
+
+
+def plot_scales(arms: Mapping[str, Mapping[str, Tensor]], initial: Mapping[str, float]) -> Figure | None:
+    """The weight of every channel of each tap norm, sorted, an arm a colour; None if there is no such norm.
+
+    Args:
+        arms: weights ``(C,)`` by tap, by arm.
+        initial: the value that all of a tap's weights began with, drawn as a line.
+    """
+    taps = list(dict.fromkeys(name for weights in arms.values() for name in weights))
+    if not taps:
+        return None
+    figure = Figure(figsize=(1 + 3.6 * len(taps), 3.4), layout="constrained")
+    for ax, tap in zip(figure.subplots(1, len(taps), squeeze=False)[0], taps, strict=True):
+        for (arm, weights), colour in zip(arms.items(), (_BLUE, _ORANGE), strict=False):
+            if tap in weights:
+                values = np.sort(weights[tap].float().cpu().numpy())
+                ax.plot(np.linspace(0, 1, len(values)), values, color=colour, label=f"{arm}: mean {values.mean():.2f}")
+        if tap in initial:
+            ax.axhline(initial[tap], color=_GREY, linewidth=1, linestyle="--", label=f"initial value {initial[tap]:g}")
+        ax.set(xlabel="channels, sorted by weight (share)", ylabel="learned scale")
+        ax.set_title(tap, loc="left", fontsize=10)
+        ax.legend(frameon=False, fontsize=8)
+        _plain(ax)
+    return figure
+
+
+def plot_batch_norm(report: BatchNormReport) -> Figure:
+    """Running and batch statistics of each layer against the population's, and what momentum and batch size do."""
+    figure = Figure(figsize=(11, 7.6), layout="constrained")
+    (means, variances), (mean_curves, variance_curves) = figure.subplots(2, 2)
+    x = np.arange(len(report.layers))
+    for kind, colour, marker in (("running", _BLUE, "o"), ("batch", _ORANGE, ".")):
+        label = kind if kind == "running" else f"one batch of {report.batch_size}"
+        found = [getattr(row, kind) for row in report.layers]
+        means.plot(x, [row.mean_shift for row in found], marker + "-", color=colour, label=label)
+        variances.plot(x, [row.variance_ratio for row in found], marker + "-", color=colour, label=label)
+    means.axhline(MEAN_SHIFT, color=_GREY, linewidth=1, linestyle="--", label="advice from here on")
+    for line in (1 / VARIANCE_RATIO, VARIANCE_RATIO):
+        variances.axhline(line, color=_GREY, linewidth=1, linestyle="--")
+    means.set_ylabel("distance of means (σ)")
+    variances.set_ylabel("variance / population's")
+    variances.set_yscale("log")
+    variances.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    variances.yaxis.set_minor_formatter(NullFormatter())
+    short = [row.name.removesuffix(".norm").rpartition(".")[2] or row.name for row in report.layers]
+    for ax in (means, variances):
+        ax.set_xticks(x, short, rotation=90, fontsize=7)
+        ax.legend(frameon=False, fontsize=8)
+        _plain(ax)
+    curves = report.curves
+    for ax, errors, words in (
+        (mean_curves, curves.mean_error, "error of running means (σ)"),
+        (variance_curves, curves.variance_error, "error of running variances (share)"),
+    ):
+        for i, (size, row) in enumerate(zip(curves.batch_sizes, errors, strict=True)):
+            shade = 0.3 + 0.7 * (i + 1) / len(curves.batch_sizes)
+            ax.plot(curves.momenta, row, ".-", color=_GREEN, alpha=shade, label=f"batch of {size}")
+        ax.set(xscale="log", yscale="log", xlabel="momentum", ylabel=f"expected {words}")
+        ax.legend(frameon=False, fontsize=8)
+        _plain(ax)
+    return figure
+
+
+def _tap_rows(found: ActivationStatistics) -> list[str]:
+    taps = [name.removeprefix("tap ") for name in found.activations if name.startswith("tap ")]
+    if not taps:
+        return list(found.activations)
+    return [name for name in found.activations if name in {*taps, "conv5_3"}]
+
+
+def _differ(before: MapStatistics, after: MapStatistics) -> bool:
+    return before.length_mean != after.length_mean
+
+
+def _ridge(ax: Axes, row: MapStatistics, y: float, colour: str) -> None:
+    """The histogram standing on ``y``, its highest bin 0.8 high; positions of length 0 cannot be shown on this axis."""
+    edges, counts = row.histogram.bins(per_octave=8)
+    if not counts:
+        return
+    heights = 0.8 * np.asarray(counts) / max(counts)
+    ax.stairs(y - heights, edges, baseline=y, fill=True, color=colour, alpha=0.5, linewidth=0)
+    ax.stairs(y - heights, edges, baseline=y, color=colour, linewidth=1)
+
+
+def _bands(ax: Axes, names: Sequence[str], rows: Mapping[str, MapStatistics], colour: str) -> None:
+    x = np.arange(len(names))
+    by_share = {
+        q: np.array([rows[name].length_quantiles[q] if name in rows else np.nan for name in names])
+        for q in (0.05, 0.25, 0.5, 0.75, 0.95)
+    }
+    positive = {q: np.where(values > 0, values, np.nan) for q, values in by_share.items()}
+    ax.fill_between(x, positive[0.05], positive[0.95], color=colour, alpha=0.15, linewidth=0, label="5 – 95 %")
+    ax.fill_between(x, positive[0.25], positive[0.75], color=colour, alpha=0.3, linewidth=0, label="25 – 75 %")
+    ax.plot(x, positive[0.5], ".-", color=colour, label="median")
+    ax.set_yscale("log")
+    ax.xaxis.set_major_locator(FixedLocator(list(range(len(names)))))
+    ax.legend(frameon=False, fontsize=8)
+    _plain(ax)
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(True, color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
