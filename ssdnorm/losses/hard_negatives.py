@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ssdnorm.boxes.waiting import host_may_look
+
 
 @torch.no_grad()
 def hard_negative_mask(background_loss: Tensor, matched: Tensor, *, ratio: float = 3.0) -> Tensor:
@@ -28,14 +30,23 @@ def hard_negative_mask(background_loss: Tensor, matched: Tensor, *, ratio: float
         >>> hard_negative_mask(loss, torch.tensor([[False, True, False, False, False]]), ratio=2).tolist()
         [[False, False, True, False, True]]
     """
-    num_matched = matched.sum(dim=1, keepdim=True)
-    wanted = torch.minimum((ratio * num_matched).long(), matched.shape[1] - num_matched)
     candidates = background_loss.masked_fill(matched, -torch.inf)
-    if candidates.device.type == "cpu":  # the host may look at the number, and finding the first few is cheaper
-        largest = candidates.topk(max(int(wanted.max()), 1), dim=1).values
-    else:
-        largest = candidates.sort(dim=1, descending=True).values
-    smallest_chosen = largest.gather(1, (wanted - 1).clamp(min=0))
-    above, equal = candidates > smallest_chosen, candidates == smallest_chosen
-    room = wanted - above.sum(dim=1, keepdim=True)
-    return (above | (equal & (equal.cumsum(dim=1) <= room))) & (wanted > 0)
+    num_matched = matched.sum(dim=1, keepdim=True)
+    if host_may_look(candidates):  # finding the first few is cheaper than sorting
+        numbers = [min(int(ratio * n), matched.shape[1] - n) for n in num_matched.flatten().tolist()]
+        return torch.stack([_largest(row, n) for row, n in zip(candidates, numbers, strict=True)])
+    order = candidates.sort(dim=1, descending=True, stable=True).indices
+    first = torch.arange(matched.shape[1], device=matched.device) < (ratio * num_matched).long()
+    return torch.empty_like(matched).scatter_(1, order, first).logical_and_(matched.logical_not())
+
+
+def _largest(values: Tensor, number: int) -> Tensor:
+    """Which are the ``number`` largest values, the lower index first among equals; ``(K,)`` bool."""
+    if number == 0:
+        return torch.zeros_like(values, dtype=torch.bool)
+    smallest = values.topk(number, sorted=False).values.min()
+    chosen = values >= smallest
+    too_many = int(chosen.sum()) - number
+    if too_many:
+        chosen[(values == smallest).nonzero()[-too_many:, 0]] = False
+    return chosen

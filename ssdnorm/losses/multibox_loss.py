@@ -8,10 +8,13 @@ from torch import Tensor, nn
 
 from ssdnorm.boxes.coder import BoxCoder
 from ssdnorm.boxes.matcher import match_default_boxes
+from ssdnorm.boxes.waiting import host_may_look
 from ssdnorm.losses.hard_negatives import hard_negative_mask
+from ssdnorm.losses.take_rows import take_rows
 from ssdnorm.structures import SSDOutput
 
-_CPU_BLOCK = 8192  # rows; their temporaries stay in the cache, which more than halves the time of logsumexp
+_CPU_BLOCK = 1 << 16  # numbers; so many stay in the cache, which halves the time of log_softmax
+_IGNORED = -100  # the label of rows that do not count
 
 
 class MultiboxLoss(nn.Module):
@@ -20,8 +23,9 @@ class MultiboxLoss(nn.Module):
     .. math:: L = \frac{1}{\max(1, N)} \Big( \sum_{matched} \mathrm{smooth}_{L1}(l - \hat g)
               + \sum_{matched \cup mined} -\log p_{label} \Big)
 
-    with N the matched boxes of the batch. A batch without objects has loss 0 and zero gradients. Everything runs on
-    the whole batch at once, in float32 also under autocast, and on a GPU without waiting for it.
+    with N the matched boxes of the batch. A batch without objects has loss 0 and zero gradients. Half precision is
+    summed in float32, also under autocast. On a GPU everything runs on all boxes of the batch at once, without waiting
+    for the device; on a CPU only the chosen boxes enter the loss and its backward pass. The results are the same.
 
     Args:
         default_boxes: the boxes that the output refers to.
@@ -83,16 +87,14 @@ class MultiboxLoss(nn.Module):
         """
         locs, logits = output.locs, output.logits
         self._check(locs, logits, boxes, labels)
+        if boxes.shape[1] == 0:  # one padding row, so that nothing below needs to know of an empty dimension
+            boxes, labels = boxes.new_zeros(len(boxes), 1, 4), labels.new_zeros(len(labels), 1)
         with torch.autocast(device_type=locs.device.type, enabled=False):
-            locs, logits = locs.float(), logits.float()
             matches = match_default_boxes(boxes, labels, self.default_boxes, iou_threshold=self.iou_threshold)
-            matched = matches >= 0
-            chosen = matched | hard_negative_mask(_background_loss(logits), matched, ratio=self.negative_ratio)
-            num_matched = matched.sum().clamp(min=1)
-            return {
-                "bbox_regression": self._box_loss(locs, boxes, matches, matched) / num_matched,
-                "classification": _class_loss(logits, labels, matches, chosen) / num_matched,
-            }
+            sums = self._sums_of_chosen_rows if host_may_look(logits) else self._sums_of_all_rows
+            box_sum, class_sum = sums(locs, logits, boxes, labels.long(), matches)
+            num_matched = (matches >= 0).sum().clamp(min=1)
+            return {"bbox_regression": box_sum / num_matched, "classification": class_sum / num_matched}
 
     def _check(self, locs: Tensor, logits: Tensor, boxes: Tensor, labels: Tensor) -> None:
         num_images, num_boxes = locs.shape[0], self.default_boxes.shape[0]
@@ -107,39 +109,57 @@ class MultiboxLoss(nn.Module):
                 f"got {tuple(boxes.shape)} and {tuple(labels.shape)}"
             )
 
-    def _box_loss(self, locs: Tensor, boxes: Tensor, matches: Tensor, matched: Tensor) -> Tensor:
-        if boxes.shape[1] == 0:
-            return locs.sum() * 0.0
-        rows, weight = _rows(matched)
-        default_boxes = self.default_boxes.expand(*matches.shape, 4).flatten(0, 1)[rows]
-        own = boxes.gather(1, matches.clamp(min=0)[..., None].expand(-1, -1, 4)).flatten(0, 1)[rows]
-        if (
-            weight is not None
-        ):  # unmatched rows stand in the sum too: give them a target that encodes to a finite number
-            own = torch.where(weight[:, None], own, own.new_tensor((0.0, 0.0, 1.0, 1.0)))
-        loss = F.smooth_l1_loss(locs.flatten(0, 1)[rows], self.coder.encode(own, default_boxes), reduction="none")
-        return loss.sum() if weight is None else (loss * weight[:, None]).sum()
+    def _sums_of_chosen_rows(
+        self, locs: Tensor, logits: Tensor, boxes: Tensor, labels: Tensor, matches: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Both sums over the rows that count, for a host that may count them."""
+        num_default, num_truths = matches.shape[1], labels.shape[1]
+        matched = matches >= 0
+        chosen = matched | hard_negative_mask(_background_loss(logits), matched, ratio=self.negative_ratio)
+        rows = chosen.flatten().nonzero().squeeze(1)
+        match = matches.flatten()[rows]
+        truth = rows // num_default * num_truths + match.clamp(min=0)  # among those of the batch
+        wanted = labels.flatten()[truth].masked_fill_(match < 0, 0)
+        class_sum = F.cross_entropy(_wide(take_rows(logits.flatten(0, 1), rows)), wanted, reduction="sum")
+
+        positive = match >= 0
+        rows, truth = rows[positive], truth[positive]
+        target = self.coder.encode(boxes.flatten(0, 1)[truth], self.default_boxes[rows % num_default])
+        got = _wide(take_rows(locs.flatten(0, 1), rows))
+        return F.smooth_l1_loss(got, target.to(got.dtype), reduction="sum"), class_sum
+
+    def _sums_of_all_rows(
+        self, locs: Tensor, logits: Tensor, boxes: Tensor, labels: Tensor, matches: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Both sums over all rows, those that do not count with weight 0: no number is asked for."""
+        matched = matches >= 0
+        truth = matches.clamp(min=0)
+        log_p = _wide(logits).log_softmax(dim=-1)
+        mined = hard_negative_mask(-log_p.detach()[..., 0], matched, ratio=self.negative_ratio)
+        wanted = torch.where(matched, labels.gather(1, truth), torch.where(mined, 0, _IGNORED))
+        class_sum = F.nll_loss(log_p.flatten(0, 1), wanted.flatten(), ignore_index=_IGNORED, reduction="sum")
+
+        own = boxes.gather(1, truth[..., None].expand(-1, -1, 4))
+        whole = own.new_tensor((0.0, 0.0, 1.0, 1.0))  # encodes to finite numbers, where nothing is matched
+        target = self.coder.encode(torch.where(matched[..., None], own, whole), self.default_boxes)
+        got = _wide(locs)
+        box_losses = F.smooth_l1_loss(got, target.to(got.dtype), reduction="none")
+        return (box_losses * matched[..., None]).sum(), class_sum
 
 
-def _rows(mask: Tensor) -> tuple[Tensor | slice, Tensor | None]:
-    """Rows to compute on and their weight: the chosen ones on a CPU, all of them where counting would wait."""
-    if mask.device.type == "cpu":
-        return mask.flatten().nonzero().squeeze(1), None
-    return slice(None), mask.flatten()
+def _wide(x: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are."""
+    return x.float() if x.dtype.itemsize < 4 else x
 
 
 @torch.no_grad()
 def _background_loss(logits: Tensor) -> Tensor:
-    """Cross-entropy of each box if it were background, ``(B, K)``."""
+    """Cross-entropy of each box if it were background, ``(B, K)``, block by block through one buffer."""
     rows = logits.flatten(0, 1)
-    blocks = rows.split(_CPU_BLOCK) if rows.device.type == "cpu" else (rows,)
-    return torch.cat([block.logsumexp(dim=-1) - block[:, 0] for block in blocks]).unflatten(0, logits.shape[:2])
-
-
-def _class_loss(logits: Tensor, labels: Tensor, matches: Tensor, chosen: Tensor) -> Tensor:
-    padded = torch.cat((labels, labels.new_zeros(labels.shape[0], 1)), dim=1)  # match −1 reads the background
-    wanted = padded.gather(1, torch.where(matches < 0, labels.shape[1], matches)).flatten()
-    rows, weight = _rows(chosen)
-    if weight is not None:
-        wanted = wanted.masked_fill(~weight, -100)
-    return F.cross_entropy(logits.flatten(0, 1)[rows], wanted[rows], ignore_index=-100, reduction="sum")
+    losses = rows.new_empty(len(rows), dtype=_wide(rows[:0]).dtype)
+    size = max(1, _CPU_BLOCK // rows.shape[1])
+    buffer = losses.new_empty(size, rows.shape[1])
+    for start in range(0, len(rows), size):
+        block = _wide(rows[start : start + size])
+        torch.neg(torch.log_softmax(block, 1, out=buffer[: len(block)])[:, 0], out=losses[start : start + size])
+    return losses.view(logits.shape[:2])

@@ -1,5 +1,7 @@
 """The matcher against a loop that follows its words."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from torchvision.ops import box_iou
 
 from ssdnorm import make_default_boxes, match_default_boxes
 from ssdnorm.boxes.matcher import cxcywh_to_xyxy, pairwise_iou
+from ssdnorm.boxes.waiting import as_on_a_gpu
 
 DEFAULT_BOXES = make_default_boxes("ssd300_voc")
 
@@ -32,10 +35,12 @@ def match_one_by_one(boxes: torch.Tensor, default_boxes: torch.Tensor, threshold
     return matches
 
 
+@pytest.mark.parametrize("path", [nullcontext, as_on_a_gpu])
 @pytest.mark.parametrize("seed", range(6))
-def test_matches_equal_those_of_the_loop(seed):
+def test_matches_equal_those_of_the_loop(seed, path):
     boxes = random_truths(1, 7, seed)
-    got = match_default_boxes(boxes, torch.ones(1, 7, dtype=torch.int64), DEFAULT_BOXES)[0]
+    with path():
+        got = match_default_boxes(boxes, torch.ones(1, 7, dtype=torch.int64), DEFAULT_BOXES)[0]
     assert got.tolist() == match_one_by_one(boxes[0], DEFAULT_BOXES, 0.5)
 
 
@@ -46,6 +51,18 @@ def test_iou_equals_torchvisions():
         torch.testing.assert_close(
             pairwise_iou(boxes, cxcywh_to_xyxy(DEFAULT_BOXES))[image], theirs, rtol=1e-5, atol=1e-6
         )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_matching_as_on_a_gpu_gives_the_same_among_crowds_of_tiny_objects(seed):
+    crowd = 0.5 + 0.02 * random_truths(3, 9, seed)  # nine objects inside the same few default boxes
+    boxes = torch.cat((crowd, random_truths(3, 6, seed), crowd[:, :1]), dim=1)
+    labels = torch.ones(3, 16, dtype=torch.int64)
+    labels[1, 3:7], labels[2] = 0, 0
+    expected = match_default_boxes(boxes, labels, DEFAULT_BOXES)
+    with as_on_a_gpu():
+        assert torch.equal(match_default_boxes(boxes, labels, DEFAULT_BOXES), expected)
+    assert set(expected[0].tolist()) == set(range(-1, 16))
 
 
 @given(count=st.integers(1, 30), copies=st.integers(1, 8), seed=st.integers(0, 10_000))

@@ -1,14 +1,18 @@
 """The multibox loss against torchvision's SSD, against sums by hand, and at its edges."""
 
 import math
+import subprocess
+import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torchvision.models.detection import ssd300_vgg16 as torchvision_ssd300
 from torchvision.ops import box_iou
 
-from ssdnorm import MultiboxLoss, SSDOutput, make_default_boxes
+from ssdnorm import DefaultBoxSpec, MultiboxLoss, SSDOutput, make_default_boxes
 from ssdnorm.boxes.matcher import cxcywh_to_xyxy
+from ssdnorm.boxes.waiting import as_on_a_gpu
 
 DEFAULT_BOXES = make_default_boxes("ssd300_coco")
 
@@ -96,18 +100,91 @@ def test_a_batch_without_objects_has_loss_zero_and_zero_gradients(num_truths):
     assert leaves.logits.grad.abs().sum() == 0
 
 
-def test_computing_on_all_rows_as_on_a_gpu_gives_the_same(monkeypatch):
-    output, boxes, labels = random_batch(3, 4, 6)
+@pytest.mark.parametrize(("num_truths", "num_classes"), [(4, 6), (1, 2), (0, 6)])
+def test_computing_on_all_rows_as_on_a_gpu_gives_the_same(num_truths, num_classes):
+    output, boxes, labels = random_batch(3, num_truths, num_classes)
     labels[0, 1:] = 0
     boxes[0, 1:] = 0
-    expected = MultiboxLoss(DEFAULT_BOXES)(output, boxes, labels)
-    monkeypatch.setattr("ssdnorm.losses.multibox_loss._rows", lambda mask: (slice(None), mask.flatten()))
-    leaves = SSDOutput(*(x.clone().requires_grad_() for x in output))
-    got = MultiboxLoss(DEFAULT_BOXES)(leaves, boxes, labels)
-    sum(got.values()).backward()
-    assert leaves.locs.grad.isfinite().all()
+    results = []
+    for path in (nullcontext, as_on_a_gpu):
+        leaves = SSDOutput(*(x.clone().requires_grad_() for x in output))
+        with path():
+            parts = MultiboxLoss(DEFAULT_BOXES)(leaves, boxes, labels)
+        sum(parts.values()).backward()
+        results.append((parts["bbox_regression"], parts["classification"], leaves.locs.grad, leaves.logits.grad))
+    for here, there in zip(*results, strict=True):
+        assert there.isfinite().all()
+        torch.testing.assert_close(there, here, rtol=1e-5, atol=1e-8)
+
+
+SMALL = make_default_boxes(
+    DefaultBoxSpec(300, (3, 1), (100, 300), (90, 200), (200, 280), aspect_ratios=((2,), (2,)))
+)  # 40 default boxes
+
+
+@pytest.mark.parametrize("path", [nullcontext, as_on_a_gpu])
+def test_gradients_equal_differences_in_double_precision_the_second_ones_too(path):
+    generator = torch.Generator().manual_seed(3)
+    locs, logits = (torch.randn(2, 40, c, generator=generator, dtype=torch.float64) for c in (4, 3))
+    boxes = torch.tensor([[[0.1, 0.2, 0.5, 0.6], [0.3, 0.1, 0.9, 0.8]], [[0.0, 0.0, 0.4, 0.3], [0.0] * 4]])
+    labels = torch.tensor([[1, 2], [2, 0]])
+    loss = MultiboxLoss(SMALL.double())
+
+    def total(locs, logits):
+        parts = loss(SSDOutput(locs, logits), boxes.double(), labels)
+        return parts["bbox_regression"] + 2 * parts["classification"]
+
+    with path():
+        leaves = locs.requires_grad_(), logits.requires_grad_()
+        assert torch.autograd.gradcheck(total, leaves, fast_mode=True)
+        assert torch.autograd.gradgradcheck(total, leaves, fast_mode=True)
+
+
+def test_one_output_may_go_through_the_loss_twice():
+    output, boxes, labels = random_batch(2, 3, 6)
+    leaves = SSDOutput(*(x.requires_grad_() for x in output))
+    loss = MultiboxLoss(DEFAULT_BOXES)
+    once = torch.autograd.grad(sum(loss(leaves, boxes, labels).values()), leaves)
+    twice = sum(sum(loss(leaves, boxes, labels).values()) for _ in range(2))
+    for single, double in zip(once, torch.autograd.grad(twice, leaves, retain_graph=True), strict=True):
+        torch.testing.assert_close(double, 2 * single)
+    for single, double in zip(once, torch.autograd.grad(twice, leaves), strict=True):
+        torch.testing.assert_close(double, 2 * single)
+
+
+def test_compiled_whole_it_gives_the_same():
+    output, boxes, labels = random_batch(2, 3, 4)
+    loss = MultiboxLoss(DEFAULT_BOXES)
+    expected = loss(output, boxes, labels)
+    got = torch.compile(loss, fullgraph=True, backend="aot_eager")(output, boxes, labels)
     for name, value in expected.items():
         torch.testing.assert_close(got[name], value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's count of a process's memory")
+def test_two_hundred_ground_truths_an_image_cost_less_memory_than_the_corners_of_all_pairs():
+    code = """
+import resource, torch
+from ssdnorm import MultiboxLoss, SSDOutput, make_default_boxes
+from ssdnorm.boxes.waiting import as_on_a_gpu
+torch.set_num_threads(1)
+boxes = torch.rand(4, 200, 4)
+boxes[..., 2:] = boxes[..., :2] + 0.1
+output = SSDOutput(torch.randn(4, 8732, 4), torch.randn(4, 8732, 2))
+loss = MultiboxLoss(make_default_boxes("ssd300_voc"))
+loss(output, boxes[:, :1], torch.ones(4, 1, dtype=torch.int64))
+peaks = []
+for path in (torch.enable_grad, as_on_a_gpu):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with path():
+        loss(output, boxes, torch.ones(4, 200, dtype=torch.int64))
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(*peaks)
+"""
+    words = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    pairs_kb = 4 * 200 * 8732 * 4 / 1024  # one float32 a pair
+    assert int(words[0]) < pairs_kb  # image by image
+    assert int(words[1]) < 3.5 * pairs_kb  # all at once
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
