@@ -2,8 +2,11 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ssdnorm.data import CocoDataset, subset
+from ssdnorm.data.coco import _without_outlines
 
 
 def test_labels_close_the_holes_in_the_ids_and_the_ids_come_back(coco):
@@ -187,3 +190,44 @@ def test_real_coco_images_agree_with_the_file(real_data):
     assert grey.shape == (*data.image_size(places[86]), 3)
     np.testing.assert_array_equal(grey[..., 0], grey[..., 2])
     assert [subset(data, [places[508], 0]).image_id(i) for i in range(2)] == [508, data.image_id(0)]
+
+
+def without_number_lists(value):
+    """The same value with lists of numbers and of such lists emptied where they stand under "segmentation"."""
+    if isinstance(value, list):
+        return [without_number_lists(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    only_numbers = {key for key, item in value.items() if key == "segmentation" and is_numbers(item)}
+    return {key: [] if key in only_numbers else without_number_lists(item) for key, item in value.items()}
+
+
+def is_numbers(value):
+    return isinstance(value, list) and all(
+        item is None or isinstance(item, (int, float)) or is_numbers(item) for item in value
+    )
+
+
+NUMBERS = st.lists(st.integers() | st.floats(-1e9, 1e9), max_size=4)
+NAMES = st.sampled_from(["segmentation", "bbox", 'a "segmentation": [1] b', "]}", "\\", "[", '\\"segmentation"'])
+JSON_VALUES = st.recursive(
+    st.none() | st.integers() | NAMES | NUMBERS | st.lists(NUMBERS, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(JSON_VALUES, st.sampled_from([None, 1]))
+def test_outlines_are_left_out_of_any_json_and_nothing_else(value, indent):
+    text = json.dumps(
+        {"segmentation": [[0.5, 1], [2, 3]], "annotations": [value, {"segmentation": value}]}, indent=indent
+    )
+    assert json.loads(_without_outlines(text.encode())) == without_number_lists(json.loads(text))
+
+
+def test_run_length_codes_and_outlines_change_no_annotation(coco):
+    coco.add_image(1, "a.jpg")
+    outlines = [[[1, 2.5, 3e1, 4, 5, 6]], {"counts": [1, 2], "size": [30, 40]}, {"counts": "x]", "size": [1]}, None, []]
+    for place, outline in enumerate(outlines):
+        coco.annotate(1, 3, [place + 1, 2, 3, 4], segmentation=outline)
+    assert CocoDataset(*coco.save()).target(0)["boxes"][:, 0].tolist() == [1, 2, 3, 4, 5]
