@@ -1,0 +1,177 @@
+"""The grid: which runs it starts, with what, and what it makes of their ends. A script stands in for the training."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ssdnorm.compare import grid
+from ssdnorm.compare.grid import failure_reason, run_grid, state_of
+from ssdnorm.compare.plan import read_plan
+
+from .test_plan import CONTENT
+
+PYTHON = sys.executable  # before the stand-in takes its place
+
+# what it does depends on the arm and the seed, which are in the name of the run folder
+TRAINING = """\
+#!{python}
+import json, os, sys, time
+from pathlib import Path
+folder = Path(sys.argv[sys.argv.index("--output") + 1])
+with Path({calls!r}).open("a") as calls:
+    call = {{"run": str(folder), "words": sys.argv[1:], "threads": os.environ["OMP_NUM_THREADS"]}}
+    calls.write(json.dumps(call) + "\\n")
+print("training", folder)
+if "no_dropout" in str(folder) and "seed3" in str(folder):
+    (folder / "failure.json").write_text('{{"status": "diverged", "reason": "step 2: the loss is not finite"}}')
+    sys.exit(2)
+if "batch_norm" in str(folder) and not Path({mended!r}).exists():
+    print("error: No space left on device", file=sys.stderr)
+    sys.exit(2)
+if "l2_norm" in str(folder) and Path({hang!r}).exists():
+    time.sleep(60)
+while Path({together!r}).exists() and len(Path({calls!r}).read_text().splitlines()) < 3:
+    time.sleep(0.02)
+(folder / "result.json").write_text("{{}}")
+"""
+
+
+@pytest.fixture
+def jobs(tmp_path, monkeypatch):
+    (tmp_path / "compare.yaml").write_text(yaml.safe_dump({**CONTENT, "learning_rates": {}}, sort_keys=False))
+    script = tmp_path / "training"
+    names = {name: str(tmp_path / name) for name in ("calls", "mended", "hang", "together")}
+    script.write_text(TRAINING.format(python=PYTHON, **names))
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(grid.sys, "executable", str(script))
+    monkeypatch.setattr(grid, "_POLL_SECONDS", 0.02)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    return read_plan(tmp_path / "compare.yaml").first_jobs()
+
+
+def calls(tmp_path):
+    path = tmp_path / "calls"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_failures_are_recorded_and_tried_again_but_a_diverged_run_is_a_result(jobs, tmp_path):
+    root = tmp_path / "cmp"
+    run_grid(jobs, root)
+    states = {(job.arm, job.seed): state_of(job, root) for job in jobs}
+    assert states == {
+        ("l2_norm", 3): "finished", ("batch_norm", 3): "failed", ("no_dropout", 3): "diverged",
+        ("l2_norm", 5): "finished", ("batch_norm", 5): "failed", ("no_dropout", 5): "finished",
+    }  # fmt: skip
+    assert failure_reason(jobs[1], root) == "No space left on device"
+    assert failure_reason(jobs[2], root) == "step 2: the loss is not finite"
+    assert "training" in (root / jobs[0].folder / "log.txt").read_text()
+
+    before = len(calls(tmp_path))
+    (tmp_path / "mended").touch()
+    run_grid(jobs, root)
+    again = [Path(call["run"]).parent.name for call in calls(tmp_path)[before:]]
+    assert again == ["batch_norm", "batch_norm"]
+    assert [state_of(job, root) for job in jobs].count("finished") == 5
+    run_grid(jobs, root)
+    assert len(calls(tmp_path)) == before + 2, "nothing is left to do"
+
+
+def test_every_run_is_the_train_command_on_its_own_config(jobs, tmp_path):
+    (tmp_path / "mended").touch()
+    run_grid(jobs, tmp_path / "cmp")
+    words = calls(tmp_path)[1]["words"]
+    folder = tmp_path / "cmp" / jobs[1].folder
+    assert words == ["-m", "ssdnorm", "train", "--config", f"{folder}/config.yaml", "--output", str(folder), "--resume"]
+    written = yaml.safe_load((folder / "config.yaml").read_text())
+    assert written["norm"]["backbone"] == "batch_norm"
+    assert (written["training"]["seed"], written["optimizer"]["lr"]) == (3, 0.004)
+
+
+def test_parallel_runs_share_the_cores(jobs, tmp_path, monkeypatch):
+    (tmp_path / "mended").touch()
+    monkeypatch.setattr(grid.os, "sched_getaffinity", lambda _: set(range(7)))
+    (tmp_path / "together").touch()  # nobody ends before three have begun
+    run_grid(jobs, tmp_path / "cmp", num_parallel=3)
+    assert {call["threads"] for call in calls(tmp_path)} == {"2"}
+    assert len(calls(tmp_path)) == 6
+
+
+def test_gpus_are_shared_out_evenly(monkeypatch):
+    monkeypatch.setattr(grid.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(grid.torch.cuda, "device_count", lambda: 5)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def shares(num_slots):
+        return [e["CUDA_VISIBLE_DEVICES"] for e in grid._environments(num_slots)]
+
+    assert shares(2) == ["0,1", "2,3"], "the fifth stays idle, so that all runs have as many"
+    assert shares(7) == ["0", "1", "2", "3", "4", "0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,4")
+    assert shares(2) == ["6", "4"]
+
+
+def test_a_folder_with_another_config_is_refused_before_anything_runs(jobs, tmp_path):
+    root = tmp_path / "cmp"
+    old = root / jobs[3].folder / "config.yaml"
+    old.parent.mkdir(parents=True)
+    old.write_text("norm: {backbone: group_norm}\n")
+    with pytest.raises(ValueError, match=r"seed5.config\.yaml: this run was made with another config.*norm\.backbone"):
+        run_grid(jobs, root)
+    assert not calls(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_no_run_outlives_a_grid_that_is_stopped(jobs, tmp_path, number):
+    if number == signal.SIGKILL and sys.platform != "linux":
+        pytest.skip("only Linux tells a process that its parent is gone")
+    (tmp_path / "hang").touch()
+    code = f"""
+        import sys
+        from pathlib import Path
+        from ssdnorm.compare import grid
+        from ssdnorm.compare.plan import read_plan
+        grid.sys.executable = {str(tmp_path / "training")!r}
+        try:
+            grid.run_grid(read_plan({str(tmp_path / "compare.yaml")!r}).first_jobs(), Path({str(tmp_path / "cmp")!r}))
+        except KeyboardInterrupt:
+            sys.exit(7)
+    """
+    process = subprocess.Popen([PYTHON, "-c", textwrap.dedent(code)], stderr=subprocess.DEVNULL)
+    try:
+        run = _wait_for_run(tmp_path / "cmp")
+        os.kill(process.pid, number)
+        assert process.wait(10) == (-signal.SIGKILL if number == signal.SIGKILL else 7)
+        assert _gone(run)
+    finally:
+        process.kill()
+
+
+def _wait_for_run(root):
+    """The process id of the run that has begun, from /proc."""
+    for _ in range(600):
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = path.read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            if "train" in words and any(word.startswith(str(root)) for word in words):
+                return path.parent
+        time.sleep(0.05)
+    pytest.fail("no run began")
+
+
+def _gone(run):
+    for _ in range(100):
+        if not run.exists() or "Z" in (run / "stat").read_text().rsplit(")", 1)[1].split()[0]:
+            return True
+        time.sleep(0.05)
+    return False
