@@ -99,7 +99,7 @@ _LIST_FOLLOWS = re.compile(rb"\s*:\s*\[")
 
 
 def _without_outlines(data: bytes) -> bytes:
-    """The JSON with every list of numbers (or nulls) under ``"segmentation"`` emptied: most of a COCO file, and not read here.
+    """The JSON with every list of numbers under ``"segmentation"`` emptied: most of a COCO file, and not read here.
 
     In JSON the bytes ``"segmentation"`` before a colon are a key, since a quote inside a string has a backslash.
     """

@@ -12,10 +12,11 @@ import torch
 
 from ssdnorm.data.bad_annotations import Problems, clip_boxes
 from ssdnorm.data.images import EncodedImage
+from ssdnorm.data.shared import SharesArrays
 from ssdnorm.structures import Target
 
 
-class PackedStrings:
+class PackedStrings(SharesArrays):
     """A list of strings in two flat arrays, so that worker processes share it.
 
     Reading an element of a Python list writes its reference count, which copies the memory page in every forked
@@ -40,7 +41,7 @@ class PackedStrings:
 
 
 @dataclass(frozen=True)
-class AnnotationTable:
+class AnnotationTable(SharesArrays):
     """All annotations of a data set; the objects of image i are the rows ``starts[i]`` to ``starts[i + 1]``.
 
     Shape, for N images and M objects:
@@ -89,7 +90,7 @@ class DetectionDataset:
     in none of them; ``problems`` and ``summary`` tell which they were.
 
     The annotations live in a dozen numpy arrays, not in lists of objects: a set of 860,000 boxes takes 60 MB once,
-    and forked loader workers read the same pages instead of copying them.
+    and loader workers read the same pages instead of copying them, forked or spawned.
 
     Args:
         table: the annotations.
