@@ -51,10 +51,12 @@ def answer_of(arms: Sequence[ArmResult], baseline: str, metric: str, num_seeds: 
     ]
     unsure = [arm.name for arm in others if arm.verdict == "no evidence of a difference"]
     if unsure:
-        found.append(f"there is no evidence of a difference to {baseline} for {_list(unsure)}")
+        found.append(
+            f"{'T' if not found else 't'}here is no evidence of a difference to {baseline} for {_list(unsure)}"
+        )
     single = [arm.name for arm in others if arm.verdict == "one seed"]
     if single:
-        found.append(f"one seed allows no statement about {_list(single)}")
+        found.append(f"{'O' if not found else 'o'}ne seed allows no statement about {_list(single)}")
     broken = [arm.name for arm in others if arm.verdict == "incomplete"]
     if broken:
         found.append(f"{_list(broken)} cannot be compared, since runs diverged, failed or are missing")
@@ -66,7 +68,7 @@ def answer_of(arms: Sequence[ArmResult], baseline: str, metric: str, num_seeds: 
         if num_seeds > 1
         else f"With one seed nothing can be ranked: seeds alone scatter by {_PUBLISHED_NOISE}."
     )
-    return f"{first[:1].upper()}{first[1:]}. {sure}"
+    return f"{first}. {sure}"
 
 
 def _with_points(arm: ArmResult, metric: str) -> str:
