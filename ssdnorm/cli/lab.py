@@ -7,6 +7,7 @@ docs/lab explains each.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from ssdnorm.cli.refuse import no_more_words
 from ssdnorm.data.images import EncodedImage
 from ssdnorm.data.transforms import EvalTransform
-from ssdnorm.engine.run import write_json
+from ssdnorm.engine.run import write_text
 from ssdnorm.lab.catalogue import DEMONSTRATIONS, find_demonstration
 from ssdnorm.lab.demonstration import Demonstration
 
@@ -55,7 +56,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         paths.append(arguments.output / f"{arguments.name}_{figure_name}.png")
         figure.savefig(paths[-1], dpi=120, pil_kwargs={"optimize": True})
     paths.append(arguments.output / f"{arguments.name}.json")
-    write_json(paths[-1], numbers)
+    write_text(paths[-1], json.dumps(numbers))
     print("\n".join(map(str, paths)))
 
 

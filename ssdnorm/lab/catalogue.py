@@ -6,10 +6,22 @@ from difflib import get_close_matches
 
 from ssdnorm.lab.deep_mlp import draw_deep_mlp, measure_deep_mlp
 from ssdnorm.lab.demonstration import Demonstration
+from ssdnorm.lab.moving_average import draw_moving_average, measure_moving_average
+from ssdnorm.lab.train_eval_gap import draw_train_eval_gap, measure_train_eval_gap
 
 DEMONSTRATIONS = {
     "deep-mlp": Demonstration(
         "What does batch norm do for seven hidden layers with badly scaled weights?", measure_deep_mlp, draw_deep_mlp
+    ),
+    "moving-average": Demonstration(
+        "What do the decay, the framework's convention and a forgotten update do to batch norm's averages?",
+        measure_moving_average,
+        draw_moving_average,
+    ),
+    "train-eval-gap": Demonstration(
+        "Why does a batch norm that has learnt two numbers in train mode miss them in eval mode?",
+        measure_train_eval_gap,
+        draw_train_eval_gap,
     ),
 }
 

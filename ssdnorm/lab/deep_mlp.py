@@ -173,7 +173,7 @@ def _draw_histograms(numbers: Numbers) -> Figure:
                 place.fill_betweenx(centres, layer, layer + width, color=colour, linewidth=0)
             words = "before training" if key == "before" else f"after {numbers['steps']} steps"
             place.fill_between([], [], color=colour, label=words)
-        title(place, f"{name} (learning rate {arm['best_lr']:g})")
+        title(place, f"{name}, lr {arm['best_lr']:g}")
         legend(place, loc="lower left", ncols=2, handlelength=1, columnspacing=1)
         if ARMS[name].activation == "tanh":
             for end in (-1, 1):

@@ -64,7 +64,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others():
 def test_there_are_four_figures_and_a_panel_for_each_arm(numbers):
     figures = draw_deep_mlp(numbers)
     assert list(figures) == ["pre-activations", "idle", "cost", "learning-rates"]
-    titles = {axes.get_title(loc="left").split(" (learning")[0] for axes in figures["pre-activations"].axes}
+    titles = {axes.get_title(loc="left").split(", lr ")[0] for axes in figures["pre-activations"].axes}
     assert titles == set(ARMS)
 
 
