@@ -1,0 +1,136 @@
+"""This file is about how a comparison writes its numbers: metrics in points of 100, intervals, p-values, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ssdnorm.compare.results import Mean
+
+NOTHING = "–"
+
+
+def points(value: float | None) -> str:
+    """A metric in points of 100; a dash for none, and for COCO's −1, which says that there were no objects.
+
+    Example:
+        >>> points(0.2679), points(-1.0), points(None)
+        ('26.8', '–', '–')
+    """
+    return NOTHING if value is None or value < 0 else f"{100 * value:.1f}"
+
+
+def signed_points(value: float | None) -> str:
+    """A difference in points of 100.
+
+    Example:
+        >>> signed_points(0.0041), signed_points(-0.012), signed_points(0.0)
+        ('+0.41', '−1.20', '0.00')
+    """
+    if value is None:
+        return NOTHING
+    number = f"{abs(100 * value):.2f}"
+    sign = "" if float(number) == 0 else "+" if value > 0 else "−"
+    return sign + number
+
+
+def interval(mean: Mean) -> str:
+    """The 95 % interval of a metric's mean, in points; empty where there is none.
+
+    Example:
+        >>> interval(Mean([0.2, 0.3], 0.25, 0.07, -0.01, 0.5)), interval(Mean([0.2], 0.2, None, None, None))
+        ('[−1.0, 50.0]', '')
+    """
+    if mean.low is None or mean.high is None or mean.mean < 0:
+        return ""
+    return f"[{100 * mean.low:.1f}, {100 * mean.high:.1f}]".replace("-", "−")
+
+
+def signed_interval(low: float | None, high: float | None) -> str:
+    """The interval of a difference, in points; empty where there is none.
+
+    Example:
+        >>> signed_interval(-0.002, 0.01), signed_interval(None, None)
+        ('[−0.20, +1.00]', '')
+    """
+    return "" if low is None or high is None else f"[{signed_points(low)}, {signed_points(high)}]"
+
+
+def p_value(p: float | None) -> str:
+    """Three decimals.
+
+    Example:
+        >>> p_value(0.0312), p_value(0.00002), p_value(None)
+        ('0.031', '< 0.001', '–')
+    """
+    return NOTHING if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def amount(value: float | None) -> str:
+    """A cost, with three digits that matter and thin spaces between thousands.
+
+    Example:
+        >>> amount(1703456), amount(6.9272), amount(0.01234), amount(None)
+        ('1\u202f703\u202f456', '6.93', '0.0123', '–')
+    """
+    if value is None:
+        return NOTHING
+    if abs(value) >= 100 or value == int(value):
+        return f"{round(value):,}".replace(",", "\u202f")
+    digits = 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 4
+    return f"{value:.{digits}f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the units that one speaks of.
+
+    Example:
+        >>> duration(42.4), duration(1800.7), duration(40000), duration(None)
+        ('42 s', '30 min', '11.1 h', '–')
+    """
+    if seconds is None:
+        return NOTHING
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
+
+
+def rate(lr: float) -> str:
+    """A learning rate.
+
+    Example:
+        >>> rate(0.005), rate(3e-05)
+        ('0.005', '3e-05')
+    """
+    return f"{lr:g}"
+
+
+def in_words(value: Any) -> str:
+    """Any value of a config or a record on one line.
+
+    Example:
+        >>> in_words({"torch": "2.14", "seeds": [0, 1]}), in_words(None), in_words(True)
+        ('torch 2.14, seeds 0, 1', 'none', 'yes')
+    """
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {in_words(inner)}" for key, inner in value.items()) or "none"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(in_words(inner) for inner in value) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def shortened(name: str, most: int) -> str:
+    """A name that fits, cut in the middle, where names of a family are alike least seldom.
+
+    Example:
+        >>> shortened("batch_norm", 20), shortened("backbone_group_norm_16", 13)
+        ('batch_norm', 'backbo…orm_16')
+    """
+    if len(name) <= most:
+        return name
+    half = (most - 1) // 2
+    return f"{name[: most - 1 - half]}…{name[-half:]}"

@@ -1,0 +1,99 @@
+"""This file is about a comparison's tables for other programs: Markdown for a README, CSV with a row a run."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from ssdnorm.compare.notation import (
+    NOTHING,
+    amount,
+    duration,
+    interval,
+    p_value,
+    points,
+    signed_interval,
+    signed_points,
+)
+from ssdnorm.compare.results import METRICS, ArmResult, Results, Run
+
+
+def table_markdown(results: Results) -> str:
+    """Arms as rows: the metric with its interval, the difference to the baseline, the verdict, AP50, costs.
+
+    Metrics are in points of 100, with 95 % intervals over seeds in brackets. Columns of which nothing is known are left
+    out.
+    """
+    metric = results.metric
+    other = "AP50" if metric != "AP50" else "AP"
+    rows = [_markdown_row(arm, metric, other) for arm in results.arms]
+    columns = [name for name in rows[0] if name in ("arm", metric) or any(row[name] != NOTHING for row in rows)]
+    lines = [columns, ["---"] * len(columns), *([row[name] for name in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(_escape(cell) for cell in line)} |" for line in lines) + "\n"
+
+
+def write_csv(results: Results, path: Path) -> None:
+    """Write one row a run, every learning rate included: arm, seed, lr, status, reason, metrics, seconds, costs.
+
+    Metrics are in [0, 1] as in ``result.json``; ``chosen`` says whether the run has its arm's chosen learning rate;
+    metrics with batch norm's recomputed statistics end in ``_population``.
+    """
+    rows = [_csv_row(arm, run) for arm in results.arms for run in arm.runs]
+    extra = sorted({name for row in rows for name in row if name.endswith("_population")})
+    columns = ["arm", "seed", "lr", "chosen", "status", "reason", *METRICS, *extra]
+    columns += ["seconds", "seconds_to_target", "parameters", "peak_memory_mib", "device", "commit", "folder"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _markdown_row(arm: ArmResult, metric: str, other: str) -> dict[str, str]:
+    difference = arm.differences.get(metric)
+    costs = arm.costs
+    row = {"arm": arm.name, metric: _with_interval(arm, metric), other: _with_interval(arm, other)}
+    row["difference"] = row["p (Holm)"] = NOTHING
+    if difference is not None:
+        paired = difference.paired
+        row["difference"] = f"{signed_points(paired.mean)} {signed_interval(paired.low, paired.high)}".strip()
+        row["p (Holm)"] = p_value(difference.p_holm)
+    return row | {
+        "verdict": arm.verdict,
+        "seeds": str(len(arm.chosen_runs)),
+        "lr": f"{arm.lr:g}",
+        "parameters": amount(costs.parameters),
+        "GFLOPs": amount(costs.gflops),
+        "training img/s": amount(costs.images_per_second),
+        "memory MiB": amount(costs.peak_memory_mib),
+        "latency ms": amount(costs.latency_ms),
+        "to target": duration(costs.seconds_to_target),
+    }
+
+
+def _with_interval(arm: ArmResult, metric: str) -> str:
+    mean = arm.metrics.get(metric)
+    return NOTHING if mean is None else f"{points(mean.mean)} {interval(mean)}".strip()
+
+
+def _csv_row(arm: ArmResult, run: Run) -> dict[str, Any]:
+    result = run.result
+    metrics = {name: value for name, value in result.get("metrics", {}).items() if name in METRICS}
+    population = {f"{name}_population": value for name, value in result.get("metrics_population", {}).items()}
+    return {
+        "arm": run.arm,
+        "seed": run.seed,
+        "lr": run.lr,
+        "chosen": int(run.lr == arm.lr),
+        "status": run.status,
+        "reason": run.reason,
+        **metrics,
+        **{name: value for name, value in population.items() if name.removesuffix("_population") in METRICS},
+        "seconds_to_target": "" if run.seconds_to_target is None else run.seconds_to_target,
+        **{name: result.get(name, "") for name in ("seconds", "parameters", "peak_memory_mib", "device", "commit")},
+        "folder": run.folder,
+    }
+
+
+def _escape(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

@@ -1,0 +1,51 @@
+"""Tables: the numbers of a comparison in Markdown and CSV."""
+
+import csv
+
+from ssdnorm.compare.tables import table_markdown, write_csv
+from tests.compare.made_up import make_comparison
+
+
+def rows_of(markdown: str) -> list[dict[str, str]]:
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.strip().splitlines()]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+
+def test_markdown_holds_each_arms_mean_interval_and_difference_in_points(tmp_path):
+    results = make_comparison(tmp_path, diagnostics=False)
+    rows = rows_of(table_markdown(results))
+    assert [row["arm"] for row in rows] == ["l2_norm", "none", "batch_norm"]
+    for arm, row in zip(results.arms, rows, strict=True):
+        mean = arm.metrics["AP"]
+        assert row["AP"] == f"{100 * mean.mean:.1f} [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
+        assert row["verdict"] == arm.verdict
+    gap = results.arms[2].differences["AP"].paired
+    assert rows[2]["difference"].startswith(f"{100 * gap.mean:+.2f} [".replace("-", "−"))
+    assert rows[0]["difference"] == rows[0]["p (Holm)"] == "–"
+
+
+def test_markdown_leaves_out_columns_of_which_nothing_is_known_and_keeps_pipes_inside_cells(tmp_path):
+    results = make_comparison(tmp_path, arms=["a", "b|<c>"], seeds=[0], diverged=[("a", 0), ("b|<c>", 0)])
+    table = table_markdown(results)
+    assert "latency" not in table
+    assert "p (Holm)" not in table
+    assert "b\\|&lt;c>" in table
+
+
+def test_csv_has_a_row_for_every_run_of_every_rate_with_its_metrics(tmp_path):
+    results = make_comparison(tmp_path, rates=(0.001, 0.005), diverged=[("none", 1)], diagnostics=False)
+    write_csv(results, tmp_path / "runs.csv")
+    with (tmp_path / "runs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * 3 * 2
+    runs = [run for arm in results.arms for run in arm.runs]
+    for run, row in zip(runs, rows, strict=True):
+        assert (row["arm"], int(row["seed"]), float(row["lr"])) == (run.arm, run.seed, run.lr)
+        assert row["chosen"] == str(int(run.lr == 0.005))
+        if run.status == "finished":
+            assert float(row["AP50"]) == run.result["metrics"]["AP50"]
+            population = run.result.get("metrics_population")
+            assert row["AP_population"] == ("" if population is None else str(population["AP"]))
+    lost = next(row for row in rows if row["status"] == "diverged")
+    assert (lost["arm"], lost["seed"], lost["AP"]) == ("none", "1", "")
+    assert lost["reason"] == "loss is nan at step 340 <after a spike>"
