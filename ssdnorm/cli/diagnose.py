@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     if not files and arguments.run is None and arguments.config is None:
         raise ValueError("--images: give pictures, or --config for the data's own")
     arms, config = read_arms(arguments, rest)
-    pictures = read_pictures(arguments, files, config, arms[0].detector)
+    pictures = read_pictures(arguments, files, config, arms)
     for message in pictures.unreadable:
         print(f"not read: {message}", file=sys.stderr)
     device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))

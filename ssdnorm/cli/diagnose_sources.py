@@ -83,26 +83,36 @@ def read_arms(arguments: argparse.Namespace, rest: Sequence[str]) -> tuple[list[
     elif arguments.checkpoint is not None:
         arm = Arm(arguments.checkpoint.stem, load_detector(arguments.checkpoint))
     else:
-        name = arguments.config.stem if arguments.weights is None else arguments.weights.stem
-        arm = Arm(name, fresh_detector(config, arguments.weights))
+        name = f"{arguments.config.stem} (drawn)" if arguments.weights is None else arguments.weights.stem
+        names: Sequence[str] | None = None if config is None else config.data.class_names
+        if names is None and config is not None and arguments.images is None:
+            names = build_dataset(config, "train").class_names
+        arm = Arm(name, fresh_detector(config, arguments.weights, class_names=names))
     arms = [arm]
     if arguments.against is not None:
-        other = _other_arm(arguments.against)
+        other = _other_arm(arguments.against, arm.detector.class_names)
         arms.append(replace(other, name=f"{other.name} (2)") if other.name == arm.name else other)
     return arms, config
 
 
-def fresh_detector(config: Config | None, weights: Path | None) -> Detector:
-    """A detector with drawn weights, or those of a backbone file; without a config SSD300 with the paper's norm."""
+def fresh_detector(
+    config: Config | None, weights: Path | None, *, class_names: Sequence[str] | None = None
+) -> Detector:
+    """A detector with drawn weights, or those of a backbone file.
+
+    Args:
+        config: of the model; without one SSD300 with the paper's norm.
+        weights: of the backbone, instead of the config's.
+        class_names: of the data; without them VOC's number of classes.
+    """
     config = config or Config()
     if weights is not None:
         if not weights.is_file():
             raise FileNotFoundError(f"--weights: {weights}: no such file")
         config = replace(config, model=replace(config.model, weights=str(weights), checkpoint=None))
-    names = config.data.class_names
-    model = build_model(config, 1 + len(names) if names else 21)
+    model = build_model(config, 1 + len(class_names) if class_names else 21, class_names=class_names)
     return Detector(
-        model, build_loss(config, model), build_post_process(config, model), class_names=names, antialias=True
+        model, build_loss(config, model), build_post_process(config, model), class_names=class_names, antialias=True
     ).eval()
 
 
@@ -119,24 +129,24 @@ def find_pictures(words: Sequence[str]) -> list[Path]:
 
 
 def read_pictures(
-    arguments: argparse.Namespace, files: Sequence[Path], config: Config | None, detector: Detector
+    arguments: argparse.Namespace, files: Sequence[Path], config: Config | None, arms: Sequence[Arm]
 ) -> Pictures:
     """At most ``--num-images`` pictures: the first of the files, or evenly over the config's test set.
 
     Raises:
-        ValueError: none can be read, or the data have other classes than the model.
+        ValueError: none can be read, or the data have other classes than an arm.
     """
     if files:
         pictures = _read_files(files, arguments.num_images)
     else:
         assert config is not None
-        names = config.data.class_names or detector.class_names
-        dataset = build_dataset(config, "test", class_names=names)
-        if len(dataset.class_names) + 1 != detector.model.num_classes:
-            raise ValueError(
-                f"data.class_names: the model has {detector.model.num_classes - 1} classes; those of the data are "
-                f"{', '.join(dataset.class_names)}"
-            )
+        dataset = build_dataset(config, "test", class_names=config.data.class_names or arms[0].detector.class_names)
+        for arm in arms:
+            if arm.detector.model.num_classes != 1 + len(dataset.class_names):
+                raise ValueError(
+                    f"{arm.name}: it has {arm.detector.model.num_classes - 1} classes; those of the data are "
+                    f"{', '.join(dataset.class_names)}; give --images, which need no classes"
+                )
         count = min(arguments.num_images, len(dataset))
         dataset = subset(dataset, [i * len(dataset) // count for i in range(count)])
         names = [dataset.image_name(i) for i in range(count)]
@@ -161,13 +171,13 @@ def _read_files(paths: Sequence[Path], limit: int) -> Pictures:
     return pictures
 
 
-def _other_arm(path: Path) -> Arm:
+def _other_arm(path: Path, class_names: Sequence[str]) -> Arm:
     if path.is_dir():
         return Arm(path.name, load_detector(_weights_of_run(path)))
     if path.suffix in (".yaml", ".yml"):
-        return Arm(path.stem, fresh_detector(read_config(path), None))
+        return Arm(f"{path.stem} (drawn)", fresh_detector(read_config(path), None, class_names=class_names))
     if path.suffix == _BACKBONE_SUFFIX:
-        return Arm(path.stem, fresh_detector(None, path))
+        return Arm(path.stem, fresh_detector(None, path, class_names=class_names))
     return Arm(path.stem, load_detector(path))
 
 

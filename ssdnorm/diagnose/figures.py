@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 from torch import Tensor
 
 from ssdnorm.diagnose.activations import ActivationStatistics, MapStatistics
@@ -37,14 +37,13 @@ def plot_lengths(arms: Mapping[str, ActivationStatistics], layers: Sequence[str]
                     _ridge(ax, row, y, colour)
             shown = before or after
             if shown is not None:
-                words = f"median {shown.length_quantiles[0.5]:.3g}"
-                words += f" → {after.length_quantiles[0.5]:.3g}" if is_normed and after is not None else ""
-                ax.annotate(
-                    words, (0.99, y - 0.3), xycoords=("axes fraction", "data"), ha="right", fontsize=8, color=_GREY
-                )
+                words = _number(shown.length_quantiles[0.5])
+                words += f" → {_number(after.length_quantiles[0.5])}" if is_normed and after is not None else ""
+                ax.annotate(words, (1.01, y - 0.1), xycoords=("axes fraction", "data"), fontsize=8, color=_GREY)
         ax.set_xscale("log")
         ax.set_xlabel("L2 length over the channels")
         ax.set_title(arm, loc="left", fontsize=10)
+        ax.annotate("median", (1.01, -0.85), xycoords=("axes fraction", "data"), fontsize=8, color=_GREY)
         if column == 0:
             ax.set_yticks(range(len(rows)), rows)
             ax.set_ylim(len(rows) - 0.4, -1.0)
@@ -57,7 +56,10 @@ def plot_lengths(arms: Mapping[str, ActivationStatistics], layers: Sequence[str]
 
 
 def plot_depth(arms: Mapping[str, ActivationStatistics]) -> Figure:
-    """Lengths layer by layer: median, middle half and 5 to 95 %; gradients below, where there are any."""
+    """Lengths layer by layer: median, middle half and 5 to 95 %; gradients below, where there are any.
+
+    Of gradients the mean is drawn: the loss looks at few positions; at most of them, and so in the median, it is 0.
+    """
     with_gradients = any(found.gradients for found in arms.values())
     names = [name for name in next(iter(arms.values())).activations if not name.startswith("tap ")]
     width = max(4.6, 0.24 * len(names))
@@ -67,11 +69,11 @@ def plot_depth(arms: Mapping[str, ActivationStatistics]) -> Figure:
         _bands(grid[0][column], names, found.activations, _BLUE)
         grid[0][column].set_title(arm, loc="left", fontsize=10)
         if with_gradients:
-            _bands(grid[1][column], names, found.gradients, _GREEN)
+            _gradients(grid[1][column], names, found.gradients)
         grid[-1][column].set_xticks(range(len(names)), names, rotation=90, fontsize=8)
     grid[0][0].set_ylabel("L2 length of activations")
     if with_gradients:
-        grid[1][0].set_ylabel("L2 length of the loss's gradient")
+        grid[1][0].set_ylabel("mean L2 length of the loss's gradient")
     return figure
 
 
@@ -169,9 +171,19 @@ def _bands(ax: Axes, names: Sequence[str], rows: Mapping[str, MapStatistics], co
     ax.fill_between(x, positive[0.25], positive[0.75], color=colour, alpha=0.3, linewidth=0, label="25 – 75 %")
     ax.plot(x, positive[0.5], ".-", color=colour, label="median")
     ax.set_yscale("log")
-    ax.xaxis.set_major_locator(FixedLocator(list(range(len(names)))))
     ax.legend(frameon=False, fontsize=8)
     _plain(ax)
+
+
+def _gradients(ax: Axes, names: Sequence[str], rows: Mapping[str, MapStatistics]) -> None:
+    means = np.array([rows[name].length_mean if name in rows else np.nan for name in names])
+    ax.plot(np.arange(len(names)), np.where(means > 0, means, np.nan), ".-", color=_GREEN)
+    ax.set_yscale("log")
+    _plain(ax)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _plain(axes: Axes) -> None:

@@ -11,7 +11,7 @@ from ssdnorm.diagnose.batch_norm_advice import BatchNormReport, batch_norm_advic
 
 
 def activation_table(found: ActivationStatistics) -> str:
-    """A line for each layer: single values, lengths over the channels, what is dead, and the gradient's lengths."""
+    """A line for each layer: single values, lengths over the channels, what is dead, and the gradient's mean length."""
     head = (
         f"{'layer':14} {'channels':>8} {'mean':>9} {'std':>9} {'RMS':>9} {'length':>9} {'5 %':>9} {'median':>9} "
         f"{'95 %':>9} {'zero pos.':>9} {'dead ch.':>8}"
@@ -24,7 +24,7 @@ def activation_table(found: ActivationStatistics) -> str:
         line += f" {row.zero_positions:9.2%} {row.dead_channels:8.1%}"
         if found.gradients:
             gradient = found.gradients.get(name)
-            line += " " * 9 + "–" if gradient is None else f" {gradient.length_quantiles[0.5]:9.3g}"
+            line += " " * 9 + "–" if gradient is None else f" {gradient.length_mean:9.3g}"
         lines.append(line + (f"   {row.non_finite} positions not finite" if row.non_finite else ""))
     return "\n".join(lines)
 

@@ -1,0 +1,139 @@
+"""The diagnose command: what it writes, what it compares, what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from ssdnorm import ssd300_vgg16
+from ssdnorm.cli import main
+from ssdnorm.models.checkpoint import save_checkpoint
+
+CONFIG = {
+    "norm": {"backbone": "none", "extras": "none", "taps": {"conv4_3": {"kind": "l2_norm", "scale": 20.0}}},
+    "model": {"width": 0.02, "dropout": 0.5},
+    "data": {
+        "train": {"format": "shapes", "num_images": 4, "seed": 1},
+        "test": {"format": "shapes", "num_images": 6, "seed": 2},
+    },
+    "training": {"max_steps": 1},
+    "optimizer": {"warmup_steps": 0},
+    "runtime": {"accelerator": "cpu", "devices": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("diagnose")
+    (folder / "photos").mkdir()
+    for i in range(5):
+        pixels = np.random.default_rng(i).integers(0, 255, (60, 80, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "photos" / f"{i}.png")
+    (folder / "photos" / "damaged.jpg").write_bytes(b"\xff\xd8 no picture")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
+    norms = {**CONFIG, "norm": {"backbone": "batch_norm", "extras": "none", "taps": {"conv4_3": "none"}}}
+    (folder / "batch_norm.yaml").write_text(yaml.safe_dump(norms))
+    model = ssd300_vgg16(6, width=0.02, tap_norms={"conv4_3": {"kind": "l2_norm", "scale": 10.0}}, seed=3)
+    model.features.tap_norms["conv4_3"].weight.data[0] = 4.0
+    names = ["circle", "cross", "square", "star", "triangle"]
+    save_checkpoint(folder / "model.safetensors", model, class_names=names, post_process={})
+    other = ssd300_vgg16(2, width=0.02)
+    save_checkpoint(folder / "other.safetensors", other, class_names=["thing"], post_process={})
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+
+
+def read(output):
+    return json.loads((output / "diagnostics.json").read_text())
+
+
+def test_a_checkpoint_is_measured_on_pictures_and_unreadable_ones_are_named(tmp_path, capsys):
+    words = ["--checkpoint", "model.safetensors", "--images", "photos", "--batch-size", "2", "--output", str(tmp_path)]
+    assert main(["diagnose", *words]) == 0
+    out, err = capsys.readouterr()
+    record = read(tmp_path)
+    assert len(record["images"]) == 5
+    assert "not read: photos/damaged.jpg: truncated JPEG" in err
+    arm = record["arms"]["model"]
+    assert arm["num_images"] == 5
+    assert arm["activations"]["conv4_3"]["channels"] == 8
+    assert arm["gradients"] == {}
+    assert arm["scales"]["conv4_3"] == [4.0, *[10.0] * 7]
+    assert (
+        sum(arm["activations"]["conv11_2"]["histogram"]["counts"])
+        + arm["activations"]["conv11_2"]["histogram"]["zeros"]
+        == 5
+    )
+    assert "conv4_3              10    9.250" in out
+    assert {p.name for p in tmp_path.glob("*.png")} == {"lengths.png", "depth.png", "scales.png"}
+
+
+def test_a_fresh_model_is_measured_on_its_data_with_gradients_beside_a_checkpoint(tmp_path, capsys):
+    words = ["--config", "tiny.yaml", "--against", "model.safetensors", "--num-images", "3"]
+    assert main(["diagnose", *words, "--model.dropout", "0", "--output", str(tmp_path)]) == 0
+    arms = read(tmp_path)["arms"]
+    assert list(arms) == ["tiny (drawn)", "model"]
+    for arm in arms.values():
+        assert arm["num_images"] == 3
+        assert set(arm["gradients"]) == set(arm["activations"])
+        assert arm["gradients"]["conv4_3"]["length_mean"] > 0
+    assert arms["tiny (drawn)"]["activations"]["tap conv4_3"]["length_quantiles"]["0.95"] == pytest.approx(
+        20, rel=0.011
+    )
+    assert "tap norm        initial" in capsys.readouterr().out
+
+
+def test_batch_norm_is_reported_with_ap_under_each_statistics_and_advice(tmp_path, capsys):
+    words = ["--config", "batch_norm.yaml", "--batch-norm", "--batch-size", "2", "--layers", "conv1_1"]
+    assert main(["diagnose", *words, "--output", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    report = read(tmp_path)["arms"]["batch_norm (drawn)"]["batch_norm"]
+    assert set(report["metrics"]) == {"batch", "running", "population"}
+    assert len(report["layers"]) == 15
+    assert "advice: the running statistics of features.backbone.conv1_1.norm" in out
+    assert (tmp_path / "batch_norm.png").exists()
+    assert list(read(tmp_path)["arms"]["batch_norm (drawn)"]["activations"]) == ["conv1_1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--images", "photos"], "give one of --run, --checkpoint, --weights, or --config for a fresh model; got none"),
+        (["--checkpoint", "model.safetensors"], "--images: give pictures, or --config for the data's own"),
+        (["--checkpoint", "model.safetensors", "--run", "x", "--images", "photos"], "got --run and --checkpoint"),
+        (["--checkpoint", "none.safetensors", "--images", "photos"], "none.safetensors: no such"),
+        (["--weights", "none.npz", "--images", "photos"], "--weights: none.npz: no such file"),
+        (["--run", "nowhere"], "nowhere/config.yaml"),
+        (["--checkpoint", "model.safetensors", "--images", "nothing"], "nothing: no such picture"),
+        (["--checkpoint", "model.safetensors", "--images", "photos/damaged.jpg"], "no picture could be read; photos/"),
+        (["--checkpoint", "model.safetensors", "--images", "0"], "--images: 0: pictures only, no videos or cameras"),
+        (["--checkpoint", "model.safetensors", "--images", "photos", "--layers", "conv43"], "Did you mean 'conv4_3'?"),
+        (["--checkpoint", "model.safetensors", "--images", "photos", "--batch-norm"], "the model has no batch norm"),
+        (["--config", "tiny.yaml", "--num-images", "0"], "--num-images: must be 1 or more; got 0"),
+        (["--checkpoint", "model.safetensors", "--images", "photos", "--wrong", "1"], "unknown argument '--wrong'"),
+        (["--config", "batch_norm.yaml", "--batch-norm", "--batch-size", "1"], "batches of two images or more"),
+        (["--config", "tiny.yaml", "--against", "other.safetensors"], "other: it has 1 classes; those of the data are"),
+        (["--config", "tiny.yaml", "--output", "tiny.yaml"], "--output: tiny.yaml is a file; a folder is needed"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(words, message, tmp_path, capsys):
+    words = words if "--output" in words else [*words, "--output", str(tmp_path / "out")]
+    assert main(["diagnose", *words]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert [line for line in err.splitlines() if line.startswith("error: ")] == err.splitlines()[-1:]
+    assert not (tmp_path / "out").exists()
+
+
+def test_vgg16s_weights_make_conv4_3_long(real_data, tmp_path):
+    words = ["--weights", str(real_data("vgg16_conv_fp16.npz")), "--images", "photos", "--num-images", "1"]
+    assert main(["diagnose", *words, "--layers", "conv4_3", "tap conv4_3", "conv5_3", "--output", str(tmp_path)]) == 0
+    rows = read(tmp_path)["arms"]["vgg16_conv_fp16"]["activations"]
+    assert rows["conv4_3"]["length_mean"] > 5 * rows["conv5_3"]["length_mean"]
+    assert rows["tap conv4_3"]["length_mean"] == pytest.approx(20, rel=1e-3)
