@@ -45,11 +45,9 @@ class BoxCoder:
         """
         centre = (boxes_xyxy[..., :2] + boxes_xyxy[..., 2:]) / 2
         size = boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]
-        variances = default_boxes.new_tensor(self.variances)
-        offsets = torch.cat(
-            ((centre - default_boxes[..., :2]) / default_boxes[..., 2:], (size / default_boxes[..., 2:]).log()), dim=-1
-        )
-        return offsets / variances
+        centre = (centre - default_boxes[..., :2]) / default_boxes[..., 2:]
+        size = (size / default_boxes[..., 2:]).log()
+        return torch.cat((centre / self._pair(0, centre), size / self._pair(2, size)), dim=-1)
 
     def decode(self, locs: Tensor, default_boxes: Tensor) -> Tensor:
         """Boxes from offsets; the inverse of :meth:`encode`.
@@ -59,7 +57,12 @@ class BoxCoder:
         Shape:
             locs ``(…, 4)``; default_boxes ``(…, 4)`` cxcywh; output ``(…, 4)`` xyxy, not clipped.
         """
-        offsets = locs * default_boxes.new_tensor(self.variances)
-        centre = default_boxes[..., :2] + offsets[..., :2] * default_boxes[..., 2:]
-        half = default_boxes[..., 2:] * offsets[..., 2:].clamp(max=_MAX_LOG_SCALE).exp() / 2
+        centre = default_boxes[..., :2] + locs[..., :2] * self._pair(0, locs) * default_boxes[..., 2:]
+        log_scale = (locs[..., 2:] * self._pair(2, locs)).clamp(max=_MAX_LOG_SCALE)
+        half = default_boxes[..., 2:] * log_scale.exp() / 2
         return torch.cat((centre - half, centre + half), dim=-1)
+
+    def _pair(self, first: int, like: Tensor) -> Tensor | float:
+        """Two of the variances: one number if they are equal, which saves a GPU's host a copy that it waits for."""
+        a, b = self.variances[first : first + 2]
+        return a if a == b else like.new_tensor((a, b))

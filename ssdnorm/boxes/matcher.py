@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ssdnorm.boxes.waiting import host_may_look
 
-_ROUNDS = 6  # of handing out the forced matches; chains of more than seven ground truths after one box are rare
+_ROUNDS = 5  # of asking for a default box; chains of more ground truths after one box are rare
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
@@ -24,17 +24,28 @@ def pairwise_iou(boxes: Tensor, default_boxes_xyxy: Tensor) -> Tensor:
     Shape:
         boxes ``(…, G, 4)`` xyxy; default_boxes_xyxy ``(K, 4)``; output ``(…, G, K)``. A box without area gets 0.
     """
-    return _iou(boxes, default_boxes_xyxy.t().contiguous())
+    x1, y1, x2, y2 = default_boxes_xyxy.t().contiguous()
+    return _iou(boxes, torch.stack((x1, y1, x2, y2, (x2 - x1) * (y2 - y1))))
+
+
+def default_box_columns(default_boxes: Tensor) -> Tensor:
+    """What the matcher reads of default boxes: x1, y1, x2, y2 and the area, side by side, as they are read fastest.
+
+    Shape:
+        default_boxes ``(K, 4)`` cxcywh; output ``(5, K)``.
+    """
+    cx, cy, width, height = default_boxes.t().contiguous()
+    return torch.stack((cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2, width * height))
 
 
 def _iou(boxes: Tensor, columns: Tensor) -> Tensor:
-    """The same from the columns x1, y1, x2, y2 of the default boxes, ``(4, K)``: side by side they are read faster."""
     x1, y1, x2, y2 = boxes[..., None].unbind(-2)  # (…, G, 1) each
-    dx1, dy1, dx2, dy2 = columns  # (K,) each
+    dx1, dy1, dx2, dy2, default_area = columns  # (K,) each
     width = torch.minimum(x2, dx2).sub_(torch.maximum(x1, dx1)).clamp_(min=0)
     height = torch.minimum(y2, dy2).sub_(torch.maximum(y1, dy1)).clamp_(min=0)
     inter = width.mul_(height)
-    union = torch.add((x2 - x1) * (y2 - y1), (dx2 - dx1) * (dy2 - dy1), out=height).sub_(inter)
+    area = (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1, keepdim=True)
+    union = torch.add(area, default_area, out=height).sub_(inter)
     return inter.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 
 
@@ -57,8 +68,8 @@ def match_default_boxes(boxes: Tensor, labels: Tensor, default_boxes: Tensor, *,
         boxes ``(B, G, 4)`` xyxy in [0, 1]; labels ``(B, G)`` with 0 for padding rows; default_boxes ``(K, 4)`` cxcywh;
         output ``(B, K)`` int64: the place of the ground truth in its image, −1 for background.
 
-    Differs from Caffe: after six rounds of rule 2 those who still share a box take their best free one among the
-    boxes whose number is theirs modulo G, which no two ground truths of an image share.
+    Differs from Caffe: those who share a box in the fifth round of rule 2 take their best free one among the boxes
+    whose number is theirs modulo G, which no two ground truths of an image share.
 
     Sources:
         W. Liu et al., SSD (arXiv:1512.02325), section 2.2; ``bbox_util.cpp`` ``MatchBBox`` (weiliu89/caffe).
@@ -69,22 +80,26 @@ def match_default_boxes(boxes: Tensor, labels: Tensor, default_boxes: Tensor, *,
         >>> match_default_boxes(boxes, torch.tensor([[7, 7]]), default_boxes).tolist()
         [[1, 0]]
     """
+    return match_columns(boxes, labels, default_box_columns(default_boxes), iou_threshold=iou_threshold)
+
+
+@torch.no_grad()
+def match_columns(boxes: Tensor, labels: Tensor, columns: Tensor, *, iou_threshold: float) -> Tensor:
+    """:func:`match_default_boxes` for those who keep :func:`default_box_columns` from one call to the next."""
     num_images, num_truths = labels.shape
-    num_default = default_boxes.shape[0]
+    num_default = columns.shape[1]
     if num_truths == 0:
         return labels.new_full((num_images, num_default), -1, dtype=torch.int64)
-    columns = cxcywh_to_xyxy(default_boxes).t().contiguous()
     if host_may_look(boxes):
         images = zip(boxes, labels.tolist(), strict=True)
         return torch.stack([_match_image(b, names, columns, iou_threshold) for b, names in images])
     padding = labels <= 0
     iou = _iou(boxes, columns).masked_fill_(padding[..., None], -1.0)
-    best_iou, best_truth = iou.max(dim=1)
-    matches = torch.where(best_iou >= iou_threshold, best_truth, -1)
-    forced = _share_out(iou).masked_fill(padding, num_default)  # padding rows write to a spare column
-    matches = torch.cat((matches, matches[:, :1]), dim=1)
+    best_iou, matches = iou.max(dim=1)
+    matches = matches.masked_fill_(best_iou < iou_threshold, -1)
+    forced = _share_out(iou).masked_fill_(padding, num_default)  # padding rows write to a spare column
     truths = torch.arange(num_truths, device=labels.device).expand_as(forced)
-    return matches.scatter_(1, forced, truths)[:, :num_default]
+    return torch.cat((matches, matches[:, :1]), dim=1).scatter_(1, forced, truths)[:, :num_default]
 
 
 def _match_image(boxes: Tensor, labels: list[int], columns: Tensor, iou_threshold: float) -> Tensor:
@@ -115,7 +130,7 @@ def _share_out(iou: Tensor) -> Tensor:
     # earlier ground truths ask a hair louder: by less than IoUs in float32 differ, but for those below 1e-4
     louder = torch.arange(num_truths, 0, -1, device=iou.device, dtype=torch.float64) * 2.0**-50
     claims = iou.new_zeros(num_images, num_default, dtype=torch.float64)
-    for round_ in range(_ROUNDS + 1):
+    for round_ in range(1, _ROUNDS + 1):
         value, wanted = iou.max(dim=2)
         claim = value + louder
         turned_down = claim < claims.scatter_reduce_(1, wanted, claim, "amax").gather(1, wanted)
@@ -128,5 +143,5 @@ def _share_out(iou: Tensor) -> Tensor:
     size = rows * num_truths
     own = iou[..., :size].unflatten(2, (rows, num_truths)).diagonal(dim1=1, dim2=3)  # (B, rows, G)
     free = own.masked_fill(claims[:, :size].unflatten(1, (rows, num_truths)) > 0, -2.0)
-    spare = free.argmax(dim=1) * num_truths + torch.arange(num_truths, device=iou.device)
+    spare = torch.add(torch.arange(num_truths, device=iou.device), free.argmax(dim=1), alpha=num_truths)
     return torch.where(turned_down, spare, wanted)

@@ -36,8 +36,8 @@ def hard_negative_mask(background_loss: Tensor, matched: Tensor, *, ratio: float
         numbers = [min(int(ratio * n), matched.shape[1] - n) for n in num_matched.flatten().tolist()]
         return torch.stack([_largest(row, n) for row, n in zip(candidates, numbers, strict=True)])
     order = candidates.sort(dim=1, descending=True, stable=True).indices
-    first = torch.arange(matched.shape[1], device=matched.device) < (ratio * num_matched).long()
-    return torch.empty_like(matched).scatter_(1, order, first).logical_and_(matched.logical_not())
+    first = torch.arange(1, matched.shape[1] + 1, device=matched.device) <= ratio * num_matched
+    return torch.empty_like(matched).scatter_(1, order, first).masked_fill_(matched, False)
 
 
 def _largest(values: Tensor, number: int) -> Tensor:

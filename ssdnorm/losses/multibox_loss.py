@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssdnorm.boxes.coder import BoxCoder
-from ssdnorm.boxes.matcher import match_default_boxes
+from ssdnorm.boxes.matcher import default_box_columns, match_columns
 from ssdnorm.boxes.waiting import host_may_look
 from ssdnorm.losses.hard_negatives import hard_negative_mask
 from ssdnorm.losses.take_rows import take_rows
@@ -54,6 +54,7 @@ class MultiboxLoss(nn.Module):
     """
 
     default_boxes: Tensor
+    columns: Tensor
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class MultiboxLoss(nn.Module):
         if negative_ratio < 0:
             raise ValueError(f"MultiboxLoss: negative_ratio must be 0 or more; got {negative_ratio}")
         self.register_buffer("default_boxes", default_boxes, persistent=False)
+        self.register_buffer("columns", default_box_columns(default_boxes), persistent=False)
         self.coder = coder or BoxCoder()
         self.iou_threshold = iou_threshold
         self.negative_ratio = negative_ratio
@@ -90,10 +92,11 @@ class MultiboxLoss(nn.Module):
         if boxes.shape[1] == 0:  # one padding row, so that nothing below needs to know of an empty dimension
             boxes, labels = boxes.new_zeros(len(boxes), 1, 4), labels.new_zeros(len(labels), 1)
         with torch.autocast(device_type=locs.device.type, enabled=False):
-            matches = match_default_boxes(boxes, labels, self.default_boxes, iou_threshold=self.iou_threshold)
+            matches = match_columns(boxes, labels, self.columns, iou_threshold=self.iou_threshold)
             sums = self._sums_of_chosen_rows if host_may_look(logits) else self._sums_of_all_rows
-            box_sum, class_sum = sums(locs, logits, boxes, labels.long(), matches)
-            num_matched = (matches >= 0).sum().clamp(min=1)
+            matched = matches >= 0
+            box_sum, class_sum = sums(locs, logits, boxes, labels.long(), matches, matched)
+            num_matched = matched.sum().clamp(min=1)
             return {"bbox_regression": box_sum / num_matched, "classification": class_sum / num_matched}
 
     def _check(self, locs: Tensor, logits: Tensor, boxes: Tensor, labels: Tensor) -> None:
@@ -110,11 +113,10 @@ class MultiboxLoss(nn.Module):
             )
 
     def _sums_of_chosen_rows(
-        self, locs: Tensor, logits: Tensor, boxes: Tensor, labels: Tensor, matches: Tensor
+        self, locs: Tensor, logits: Tensor, boxes: Tensor, labels: Tensor, matches: Tensor, matched: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Both sums over the rows that count, for a host that may count them."""
         num_default, num_truths = matches.shape[1], labels.shape[1]
-        matched = matches >= 0
         chosen = matched | hard_negative_mask(_background_loss(logits), matched, ratio=self.negative_ratio)
         rows = chosen.flatten().nonzero().squeeze(1)
         match = matches.flatten()[rows]
@@ -129,21 +131,19 @@ class MultiboxLoss(nn.Module):
         return F.smooth_l1_loss(got, target.to(got.dtype), reduction="sum"), class_sum
 
     def _sums_of_all_rows(
-        self, locs: Tensor, logits: Tensor, boxes: Tensor, labels: Tensor, matches: Tensor
+        self, locs: Tensor, logits: Tensor, boxes: Tensor, labels: Tensor, matches: Tensor, matched: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Both sums over all rows, those that do not count with weight 0: no number is asked for."""
-        matched = matches >= 0
         truth = matches.clamp(min=0)
         log_p = _wide(logits).log_softmax(dim=-1)
         mined = hard_negative_mask(-log_p.detach()[..., 0], matched, ratio=self.negative_ratio)
-        wanted = torch.where(matched, labels.gather(1, truth), torch.where(mined, 0, _IGNORED))
+        wanted = torch.where(matched, labels.gather(1, truth), mined * -_IGNORED + _IGNORED)
         class_sum = F.nll_loss(log_p.flatten(0, 1), wanted.flatten(), ignore_index=_IGNORED, reduction="sum")
 
         own = boxes.gather(1, truth[..., None].expand(-1, -1, 4))
-        whole = own.new_tensor((0.0, 0.0, 1.0, 1.0))  # encodes to finite numbers, where nothing is matched
-        target = self.coder.encode(torch.where(matched[..., None], own, whole), self.default_boxes)
         got = _wide(locs)
-        box_losses = F.smooth_l1_loss(got, target.to(got.dtype), reduction="none")
+        target = self.coder.encode(own, self.default_boxes).to(got.dtype).masked_fill_(~matched[..., None], 0.0)
+        box_losses = F.smooth_l1_loss(got, target, reduction="none")
         return (box_losses * matched[..., None]).sum(), class_sum
 
 
