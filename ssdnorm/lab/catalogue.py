@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
+from ssdnorm.lab.batch_size import draw_batch_size, measure_batch_size
 from ssdnorm.lab.deep_mlp import draw_deep_mlp, measure_deep_mlp
 from ssdnorm.lab.demonstration import Demonstration
 from ssdnorm.lab.moving_average import draw_moving_average, measure_moving_average
@@ -22,6 +23,9 @@ DEMONSTRATIONS = {
         "Why does a batch norm that has learnt two numbers in train mode miss them in eval mode?",
         measure_train_eval_gap,
         draw_train_eval_gap,
+    ),
+    "batch-size": Demonstration(
+        "What does an image's output owe to the other images in its batch?", measure_batch_size, draw_batch_size
     ),
 }
 

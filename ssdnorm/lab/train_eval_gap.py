@@ -40,6 +40,7 @@ def fit_two(inputs: tuple[float, float], momentum: float | None, *, seed: int = 
     x, y = torch.tensor(inputs)[:, None], torch.tensor(TARGETS)[:, None]
     norm, linear = nn.BatchNorm1d(1, momentum=momentum), nn.Linear(1, 1)
     nn.init.normal_(linear.weight, generator=generator(seed))
+    nn.init.zeros_(linear.bias)
     network = nn.Sequential(norm, linear)
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
     losses: dict[str, list[float]] = {"train": [], "eval": []}
@@ -100,8 +101,10 @@ def best_fit(n: int, seed: int) -> dict[str, float]:
 def extremes() -> Numbers:
     """What float32 makes of large inputs, and what is refused."""
     x, y = torch.tensor([[1.0], [2e13]]), torch.tensor(TARGETS)[:, None]
-    network = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 1)).eval()
-    nn.init.ones_(network[1].weight)  # type: ignore[arg-type]
+    linear = nn.Linear(1, 1)
+    nn.init.ones_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    network = nn.Sequential(nn.BatchNorm1d(1), linear).eval()
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
     losses = []
     for _ in range(4):
