@@ -7,6 +7,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,7 @@ def config_from_mapping(content: Mapping[str, Any], *, where: str, complete: boo
     """
     _check_keys(content, Config, where)
     content = write_out_preset(content, weight_decay=OptimizerConfig().weight_decay, where=where)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Config, as_group=False)
+    parser = _parser()
     try:
         parsed = parser.parse_object(dict(content))
         config = Config(**vars(parser.instantiate(parsed)))
@@ -63,6 +63,14 @@ def config_from_mapping(content: Mapping[str, Any], *, where: str, complete: boo
     if complete:
         check_values(config, where)
     return config
+
+
+@cache
+def _parser() -> ArgumentParser:
+    """jsonargparse's reader of the dataclasses; made once, since it reads their docstrings."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Config, as_group=False)
+    return parser
 
 
 def config_to_mapping(config: Config) -> dict[str, Any]:
