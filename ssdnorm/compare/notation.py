@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from ssdnorm.compare.results import Mean
 
@@ -121,6 +124,16 @@ def in_words(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(in_words(inner) for inner in value) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def breakable(name: str) -> Markup:
+    """A name for HTML that may go on in a new line after a ``_``, ``-``, ``.`` or ``/``.
+
+    Example:
+        >>> breakable("batch_norm<")
+        Markup('batch_<wbr>norm&lt;')
+    """
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_\-./])(?=.)", name))
 
 
 def shortened(name: str, most: int) -> str:

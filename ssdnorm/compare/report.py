@@ -22,7 +22,7 @@ from ssdnorm.compare.report_curves import (
     scale_rows,
 )
 from ssdnorm.compare.report_figures import Styles, plot_costs, plot_differences, plot_rates, plot_seeds
-from ssdnorm.compare.report_pictures import picture_rows, seed_shown
+from ssdnorm.compare.report_pictures import photos_of, seeds_shown
 from ssdnorm.compare.results import METRICS, ArmResult, Results
 from ssdnorm.compare.svg import PALETTE, arm_styles
 from ssdnorm.data.dataset import DetectionDataset
@@ -66,8 +66,8 @@ def write_report(results: Results, root: Path, test_set: DetectionDataset, outpu
         rates=plot_rates(results, styles) if any(len(arm.rates) > 1 for arm in results.arms) else None,
         why=_why(results, logs, styles),
         classes=_classes(results),
-        rows=picture_rows(results, root, test_set),
-        shown={arm.name: seed for arm in results.arms if (seed := seed_shown(arm, root)) is not None},
+        photos=photos_of(results, root, test_set),
+        shown=_seeds_in_words(seeds_shown(results, root)),
         costs=plot_costs(results, styles),
         lost=[run for arm in results.arms for run in arm.runs if run.status != "finished"],
         configs=_configs(results, root),
@@ -78,8 +78,8 @@ def write_report(results: Results, root: Path, test_set: DetectionDataset, outpu
 
 
 _WRITTEN = (
-    "NOTHING", "amount", "duration", "in_words", "interval", "p_value", "points", "rate", "signed_interval",
-    "signed_points",
+    "NOTHING", "amount", "breakable", "duration", "in_words", "interval", "p_value", "points", "rate",
+    "signed_interval", "signed_points",
 )  # fmt: skip
 
 
@@ -155,6 +155,14 @@ def _classes(results: Results) -> list[dict[str, Any]]:
     return rows
 
 
+def _seeds_in_words(shown: Mapping[str, int]) -> str:
+    """Which seed each arm is shown with."""
+    seeds = sorted(set(shown.values()))
+    if len(seeds) == 1:
+        return f"all with seed {seeds[0]}"
+    return ", ".join(f"{arm} with seed {seed}" for arm, seed in shown.items())
+
+
 def _configs(results: Results, root: Path) -> list[tuple[str, str]]:
     """Config files to read in the report: the comparison's own, and the baseline's first run's, complete."""
     files = [("The comparison's config", _yaml(results.config))] if results.config else []
@@ -186,7 +194,10 @@ def _limits(results: Results) -> list[str]:
     elif num_seeds < 5:
         limits.insert(0, f"{_number(num_seeds)} seeds make wide intervals: small differences cannot be found.")
     if any(len(arm.rates) > 1 for arm in results.arms):
-        limits.append("Learning rates were chosen among those listed, on validation images; nothing else was tuned.")
+        limits.append(
+            "Learning rates were chosen among those listed, on validation images with the first seed; nothing else was "
+            "tuned."
+        )
     else:
         limits.append("Every arm was trained with one learning rate; another might have suited some arm better.")
     if lost:

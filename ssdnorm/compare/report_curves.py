@@ -15,7 +15,7 @@ from ssdnorm.compare.results import Results, Status
 from ssdnorm.compare.run_logs import Curve, RunLog, mean_curve, read_run_log
 from ssdnorm.compare.svg import Canvas
 
-_PANEL = {"width": 320, "height": 210}
+_PANEL = {"width": 300, "height": 205}
 _LOSS_POINTS = 60  # means over neighbouring readings calm the curve of a loss
 # a layer's place in SSD, by the digits of its name: conv4_3 before fc6 before conv8_2
 _LATE = {"fc": 5, "head": 98, "tap": 99}
@@ -197,7 +197,7 @@ def _plot_curves(
     loss: bool = False,
 ) -> Markup:
     """A thin line a run, a thick one for the mean of the finished; for losses a cross where a run diverged."""
-    canvas = Canvas(key, height=310)
+    canvas = Canvas(key, height=290)
     axes = canvas.axes
     highest = _highest(logs, curve_of)  # a diverging loss must not flatten the others
     for arm, runs in logs.items():

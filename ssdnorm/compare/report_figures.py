@@ -15,7 +15,7 @@ from ssdnorm.compare.svg import INK, LINE, SOFT, SURFACE, ArmStyle, Canvas
 
 Styles = Mapping[str, ArmStyle]
 
-_ROW = 52  # pixels an arm
+_ROW = 54  # pixels an arm
 _NAME = 0.36  # above the middle of its row
 
 # what is paid → (axis label, how a value is written, attribute of Costs)
@@ -38,7 +38,7 @@ def plot_seeds(results: Results, styles: Styles) -> Markup:
     for row, arm in enumerate(arms):
         mean = arm.metrics[results.metric]
         style = styles[arm.name]
-        name = shortened(arm.name, 34)
+        name = shortened(arm.name, 25)
         _row_words(axes, row, name, f"{points(mean.mean)} {interval(mean)}")
         if mean.low is not None and mean.high is not None:
             said = f"{arm.name}: mean {points(mean.mean)}, 95 % interval {interval(mean)}"
@@ -68,7 +68,7 @@ def plot_differences(results: Results, styles: Styles) -> Markup:
         difference, style = arm.differences[results.metric], styles[arm.name]
         paired = difference.paired
         mean, words = signed_points(paired.mean), signed_interval(paired.low, paired.high)
-        _row_words(axes, row, shortened(arm.name, 34), f"{mean} {words}")
+        _row_words(axes, row, shortened(arm.name, 25), f"{mean} {words}")
         if paired.low is not None and paired.high is not None:
             said = f"{arm.name} − {results.baseline}: {mean}, 95 % interval over seeds {words}"
             axes.plot([100 * paired.low, 100 * paired.high], [row, row], color=style.colour, alpha=0.28, linewidth=11,
@@ -82,7 +82,7 @@ def plot_differences(results: Results, styles: Styles) -> Markup:
             said = f"{arm.name} − {results.baseline}: 95 % interval over test images {signed_interval(low, high)}"
             axes.plot([100 * low, 100 * high], [row + 0.3] * 2, color=style.colour, linewidth=1.5, marker="|",
                       markersize=7, gid=canvas.tell(said))  # fmt: skip
-    _rows(axes, len(arms), f"{results.metric} minus that of {shortened(results.baseline, 28)}, points")
+    _rows(axes, len(arms), f"{results.metric} minus that of {shortened(results.baseline, 22)}, points")
     return canvas.svg(
         f"Difference of {results.metric} to {results.baseline}: "
         + "; ".join(f"{arm.name} {signed_points(arm.differences[results.metric].paired.mean)}" for arm in arms)
@@ -90,8 +90,8 @@ def plot_differences(results: Results, styles: Styles) -> Markup:
 
 
 def plot_rates(results: Results, styles: Styles) -> Markup:
-    """The metric on the validation images over the learning rate, the chosen one ringed."""
-    canvas = Canvas("rates", height=280)
+    """The metric on the validation images over the learning rate, first seed, the chosen one ringed."""
+    canvas = Canvas("rates", height=270)
     axes = canvas.axes
     for arm in results.arms:
         tried = [(row.lr, 100 * row.validation) for row in arm.rates if row.validation is not None]
@@ -125,7 +125,7 @@ def plot_costs(results: Results, styles: Styles) -> list[Markup]:
         ]
         if len({value for _, value, _ in known}) < 2:
             continue
-        canvas = Canvas(f"costs-{name}", width=320, height=230)
+        canvas = Canvas(f"costs-{name}", width=300, height=220)
         axes = canvas.axes
         for arm, value, mean in known:
             style, x = styles[arm.name], value / 1e6 if name == "parameters" else value
@@ -151,7 +151,7 @@ def plot_layers(
         values: arm → layer → (at first, in the end).
         label: of the axis.
     """
-    canvas = Canvas(key, height=50 + 23 * len(rows), left=14 + 7 * max(map(len, rows)))
+    canvas = Canvas(key, height=50 + 23 * len(rows), left=14 + 8 * max(map(len, rows)))
     axes = canvas.axes
     names = list(values)
     for place, name in enumerate(names):

@@ -42,11 +42,11 @@ _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5))
 _STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
-    "font.size": 11,
+    "font.size": 12,
     "text.color": INK,
     "axes.edgecolor": SOFT,
     "axes.labelcolor": SOFT,
-    "axes.labelsize": 11,
+    "axes.labelsize": 12,
     "axes.linewidth": 0.8,
     "axes.axisbelow": True,
     "axes.spines.top": False,
@@ -57,10 +57,10 @@ _STYLE: Any = {
     "grid.linewidth": 0.8,
     "xtick.color": SOFT,
     "ytick.color": SOFT,
-    "xtick.labelsize": 11,
-    "ytick.labelsize": 11,
+    "xtick.labelsize": 12,
+    "ytick.labelsize": 12,
     "lines.solid_capstyle": "round",
-    "axes.titlesize": 12,
+    "axes.titlesize": 13,
     "axes.titlelocation": "left",
 }
 
@@ -119,10 +119,10 @@ class Canvas:
         title: above the axes.
     """
 
-    def __init__(self, key: str, *, width: int = 460, height: int = 300, left: int = 54, title: str = "") -> None:
+    def __init__(self, key: str, *, width: int = 400, height: int = 280, left: int = 54, title: str = "") -> None:
         self._key = key
         self._words: dict[str, str] = {}
-        right, top, bottom = 10, 26 if title else 10, 40
+        right, top, bottom = 10, 26 if title else 10, 42
         sides = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
         with matplotlib.rc_context(_STYLE):
             self._figure = Figure(figsize=(width / 72, height / 72), dpi=72)
@@ -142,7 +142,7 @@ class Canvas:
         getattr(self.axes, f"set_{name}scale")("log")
         low, high = axis.get_view_interval()
         decades = math.log10(high / low)
-        steps = (1, 2, 3, 5, 7) if decades < 0.7 else (1, 2, 5) if decades < 2 else (1, 3) if decades < 3 else (1,)
+        steps = (1, 2, 3, 5, 7) if decades < 1.2 else (1, 2, 5) if decades < 2 else (1, 3) if decades < 3 else (1,)
         axis.set_major_locator(LogLocator(subs=steps))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter("{x:g}")

@@ -67,6 +67,7 @@ def make_comparison(
     """Results with run folders below ``root``; the first arm is the baseline.
 
     Args:
+        rates: tried with the first seed; the last one is chosen.
         diverged: (arm, seed) of runs that ended early, at the last of the rates.
         class_names: of ``per_class``; those of the test set by default.
     """
@@ -75,7 +76,7 @@ def make_comparison(
     runs: dict[str, list[Run]] = {arm: [] for arm in arms}
     for a, arm in enumerate(arms):
         for seed in seeds:
-            for lr in rates:
+            for lr in rates if seed == seeds[0] else rates[-1:]:
                 lost = (arm, seed) in diverged and lr == rates[-1]
                 runs[arm].append(_make_run(root, a, arm, seed, lr, names, test_set, lost=lost, diagnostics=diagnostics))
     made = [_arm_result(arm, runs[arm], runs[arms[0]], arms[0], rates, names) for arm in arms]
@@ -279,9 +280,9 @@ def _means(runs: Sequence[Run], part: str) -> dict[str, Mean]:
 
 
 def _rate(runs: Sequence[Run], lr: float) -> Rate:
-    finished = [run for run in runs if run.lr == lr and run.status == "finished"]
-    values = [run.result["metrics_validation"]["AP"] for run in finished]
-    return Rate(lr, _mean(values) if values else None, len(finished))
+    first = next(run for run in runs if run.lr == lr)
+    finished = first.status == "finished"
+    return Rate(lr, first.result["metrics_validation"]["AP"] if finished else None, first.status)
 
 
 def _mean(values: Iterable[float]) -> float:

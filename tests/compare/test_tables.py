@@ -37,7 +37,7 @@ def test_csv_has_a_row_for_every_run_of_every_rate_with_its_metrics(tmp_path):
     write_csv(results, tmp_path / "runs.csv")
     with (tmp_path / "runs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 3 * 3 * 2
+    assert len(rows) == 3 * (3 + 1)
     runs = [run for arm in results.arms for run in arm.runs]
     for run, row in zip(runs, rows, strict=True):
         assert (row["arm"], int(row["seed"]), float(row["lr"])) == (run.arm, run.seed, run.lr)
