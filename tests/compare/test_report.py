@@ -10,7 +10,7 @@ import pytest
 from ssdnorm.compare.report import write_report
 from tests.compare.made_up import make_comparison, shapes
 
-_VOID = {"meta", "br", "img", "input", "hr", "link"}
+_VOID = {"meta", "br", "wbr"}
 
 
 class Page(HTMLParser):
@@ -129,8 +129,8 @@ def test_it_shows_the_answer_each_verdict_each_sentence_and_why_runs_were_lost(t
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
-    first, _ = report(tmp_path / "a", arms=["x", "y"], seeds=[0, 1])
-    second, _ = report(tmp_path / "b", arms=["x", "y"], seeds=[0, 1])
+    first, _ = report(tmp_path / "a", arms=["x", "y"], seeds=[0])
+    second, _ = report(tmp_path / "b", arms=["x", "y"], seeds=[0])
     assert first == second
 
 
@@ -154,7 +154,8 @@ def test_sections_without_content_are_left_out(tmp_path):
 
 
 def test_an_arm_without_a_finished_run_is_shown_with_dashes(tmp_path):
-    _, page = report(tmp_path, arms=["a", "b"], diverged=[("b", seed) for seed in range(3)], class_names=["only"])
+    lost = [("b", seed) for seed in range(3)]
+    _, page = report(tmp_path, arms=["a", "b"], diverged=lost, class_names=["only"], diagnostics=False)
     assert "incomplete" in page.text
     assert page.text.count("diverged") >= 3
 
