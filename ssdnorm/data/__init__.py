@@ -11,12 +11,14 @@ from ssdnorm.data.batches import (
 )
 from ssdnorm.data.coco import CocoDataset
 from ssdnorm.data.dataset import DetectionDataset, subset
+from ssdnorm.data.image_cache import CachedDataset
 from ssdnorm.data.images import EncodedImage
 from ssdnorm.data.shapes import ShapesDataset
 from ssdnorm.data.transforms import EvalTransform, TrainTransform
 from ssdnorm.data.voc import VocDataset
 
 __all__ = [
+    "CachedDataset",
     "CocoDataset",
     "DetectionDataset",
     "EncodedImage",

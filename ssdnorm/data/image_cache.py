@@ -1,0 +1,147 @@
+"""This file is about keeping the decoded images of a small data set in memory, once for all loading processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ssdnorm.data.dataset import DetectionDataset
+from ssdnorm.data.images import EncodedImage
+
+logger = logging.getLogger("ssdnorm.data")
+
+_MIB = 2**20
+_SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps it; containers often give it 64 MiB
+
+
+class CachedImage(EncodedImage):
+    """An image whose pixels are in memory; its file is read again only to decode it smaller, as without the cache.
+
+    Args:
+        pixels: ``(H, W, 3)`` uint8, never handed out itself.
+        reductions: as the file's.
+        reopen: gives the encoded image.
+    """
+
+    def __init__(self, pixels: np.ndarray, reductions: tuple[int, ...], reopen: Callable[[], EncodedImage]) -> None:
+        self._pixels = pixels
+        self._reductions = reductions
+        self._reopen = reopen
+
+    @cached_property
+    def _encoded(self) -> EncodedImage:
+        return self._reopen()
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        """The bytes of the file."""
+        return self._encoded.data
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The file, for messages."""
+        return self._encoded.name
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self._pixels.shape[0], self._pixels.shape[1]
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """As without the cache, so that batches are the same."""
+        return self._reductions
+
+    def decode(self, reduction: int = 1) -> np.ndarray:
+        """A copy of the pixels, or the file decoded smaller."""
+        return self._pixels.copy() if reduction == 1 else self._encoded.decode(reduction)
+
+
+class CachedDataset(DetectionDataset):
+    """A data set whose images are decoded once, at the start, into one array that all loading processes share.
+
+    Batches are the same in every bit as without. Worth its memory for small sets that are seen often: what it saves is
+    the decoding, about half of an augmented picture's time.
+
+    Args:
+        dataset: any; ``subset`` may come before or after.
+        budget_mib: the most that the pixels may take, in MiB (2²⁰ bytes); each process of a multi-GPU training on a
+            machine holds an array of its own, its workers share it.
+        where: the key that asks for it, for messages.
+
+    Raises:
+        ValueError: if the images do not fit the budget or the machine's shared memory, or one cannot be decoded.
+    """
+
+    def __init__(self, dataset: DetectionDataset, *, budget_mib: int, where: str = "budget_mib") -> None:
+        super().__init__(
+            dataset._table, dataset.class_names, dataset.category_ids, train_on_difficult=dataset.train_on_difficult
+        )
+        self.problems, self.summary = dataset.problems, dataset.summary
+        self._source = dataset
+        annotated = int(dataset._table.sizes.prod(axis=1).sum()) * 3
+        _check_budget(annotated, len(dataset), budget_mib, where)  # before any file is read
+        start = time.perf_counter()
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+            heads = np.array(list(threads.map(self._head, range(len(dataset)))), np.int64)
+            self._sizes, self._most_reduced = heads[:, :2], heads[:, 2]
+            self._starts = np.concatenate([[0], np.cumsum(self._sizes.prod(axis=1) * 3)])
+            needed = int(self._starts[-1])
+            _check_budget(needed, len(dataset), budget_mib, where)
+            self._pixels = torch.empty(needed, dtype=torch.uint8).share_memory_()
+            list(threads.map(self._fill, range(len(dataset))))
+        self._place_of_id = np.argsort(dataset._table.image_ids, kind="stable")
+        self._sorted_ids = dataset._table.image_ids[self._place_of_id]
+        seconds = time.perf_counter() - start
+        logger.info("%s: %d images decoded, %.0f MiB, in %.1f s", where, len(dataset), needed / _MIB, seconds)
+
+    def open_image(self, index: int) -> EncodedImage | np.ndarray:
+        """The image from memory; a copy of the pixels where the data set draws them."""
+        place = int(self._place_of_id[np.searchsorted(self._sorted_ids, self.image_id(index))])
+        most_reduced = int(self._most_reduced[place])
+        if not most_reduced:
+            return self._pixels_of(place).copy()
+        reductions = tuple(factor for factor in (1, 2, 4, 8) if factor <= most_reduced)
+        return CachedImage(self._pixels_of(place), reductions, partial(self._reopen, place))
+
+    def _head(self, place: int) -> tuple[int, int, int]:
+        """Height, width and the largest reduction of an image; 0 for one that is drawn."""
+        image = self._source.open_image(place)
+        if isinstance(image, EncodedImage):
+            return *image.size, max(image.reductions)
+        return image.shape[0], image.shape[1], 0
+
+    def _fill(self, place: int) -> None:
+        self._pixels_of(place)[:] = self._source.load_image(place)
+
+    def _pixels_of(self, place: int) -> np.ndarray:
+        height, width = self._sizes[place]
+        pixels: np.ndarray = self._pixels.numpy()[self._starts[place] : self._starts[place + 1]]
+        return pixels.reshape(height, width, 3)
+
+    def _reopen(self, place: int) -> EncodedImage:
+        image = self._source.open_image(place)
+        assert isinstance(image, EncodedImage)
+        return image
+
+
+def _check_budget(needed: int, num_images: int, budget_mib: int, where: str) -> None:
+    need = f"{num_images} images take {-(-needed // _MIB)} MiB decoded"
+    if needed > budget_mib * _MIB:
+        raise ValueError(
+            f"{where}: {need}; got a budget of {budget_mib} MiB. Raise it, or leave the images on disk (null)"
+        )
+    if _SHARED_MEMORY.is_dir() and needed > (free := shutil.disk_usage(_SHARED_MEMORY).free):
+        raise ValueError(
+            f"{where}: {need}; {_SHARED_MEMORY}, where processes share memory, has {free // _MIB} MiB free. Give the "
+            "machine or container more shared memory, or leave the images on disk (null)"
+        )

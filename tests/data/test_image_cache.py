@@ -1,0 +1,137 @@
+"""Batches with decoded images in memory are those without, whoever loads them."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssdnorm.data import (
+    CachedDataset,
+    CocoDataset,
+    EvalTransform,
+    ShapesDataset,
+    TrainTransform,
+    VocDataset,
+    image_cache,
+    make_eval_loader,
+    make_train_loader,
+    subset,
+)
+
+from .small_sets import smooth_photo, voc_object
+
+
+@pytest.fixture
+def photos(voc):
+    """JPEGs that are large enough to be decoded smaller, one on its side by EXIF, a grey one, and a PNG."""
+    sizes = [(300, 400), (390, 260), (200, 350), (150, 120), (310, 300)]
+    for place, (height, width) in enumerate(sizes):
+        name = f"photo_{place}"
+        boxes = [voc_object("dog", 20, 30, 90, 100), voc_object("cat", 5, 5, 60, 100)]
+        path = voc.add(name, *boxes, suffix=".png" if place == 3 else ".jpg", height=height, width=width)
+        picture = Image.fromarray(smooth_photo(height, width, seed=place))
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        picture.convert("L" if place == 4 else "RGB").save(path, **({"exif": exif} if place == 1 else {}))
+    return VocDataset(voc.root, "train")
+
+
+def equal(mine, theirs):
+    return all(torch.equal(a, b) for a, b in zip(vars(mine).values(), vars(theirs).values(), strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_the_same_in_every_bit(photos, workers):
+    cached, reductions = CachedDataset(photos, budget_mib=2), set()
+    options = {"batch_size": 4, "num_batches": 12, "seed": 1, "num_workers": workers}
+    transform = TrainTransform(60)
+    for view_seed in range(40):  # otherwise the test would not see that files are decoded smaller
+        view = transform.draw_view(300, 400, photos.training_boxes(0)[0], np.random.default_rng(view_seed))
+        reductions.add(min(view.width, view.height) // 120 >= 2)
+    assert reductions == {True, False}
+    loaders = [make_train_loader(data, transform, **options) for data in (photos, cached)]
+    assert all(equal(mine, theirs) for mine, theirs in zip(*loaders, strict=True))
+    loaders = [
+        make_eval_loader(data, EvalTransform(60), batch_size=2, num_workers=workers) for data in (photos, cached)
+    ]
+    assert all(equal(mine, theirs) for mine, theirs in zip(*loaders, strict=True))
+
+
+def test_a_resumed_run_goes_on_with_the_same_batches_with_or_without_the_cache(photos):
+    options = {"batch_size": 3, "num_batches": 8, "seed": 1}
+    whole = list(make_train_loader(photos, TrainTransform(60), **options))
+    rest = list(make_train_loader(CachedDataset(photos, budget_mib=2), TrainTransform(60), **options, start_batch=5))
+    assert all(equal(mine, theirs) for mine, theirs in zip(whole[5:], rest, strict=True))
+
+
+def test_drawn_pictures_are_kept_too():
+    shapes = ShapesDataset(5, seed=0, image_size=(40, 50), max_image_size=(60, 70))
+    cached = CachedDataset(shapes, budget_mib=1)
+    for i in range(5):
+        np.testing.assert_array_equal(cached.open_image(i), shapes.open_image(i))
+
+
+def test_a_part_of_it_has_the_right_images_before_and_after(photos):
+    places = [3, 0, 4]
+    parts = [subset(CachedDataset(photos, budget_mib=2), places), CachedDataset(subset(photos, places), budget_mib=2)]
+    for part in parts:
+        for i, place in enumerate(places):
+            np.testing.assert_array_equal(part.load_image(i), photos.load_image(place))
+            assert part.image_name(i) == photos.image_name(place)
+
+
+def test_what_is_taken_out_can_be_painted_on(photos):
+    cached = CachedDataset(photos, budget_mib=2)
+    cached.load_image(0)[:] = 0
+    np.testing.assert_array_equal(cached.load_image(0), photos.load_image(0))
+
+
+def test_files_are_read_again_only_to_be_decoded_smaller(photos, voc):
+    cached = CachedDataset(photos, budget_mib=2)
+    for path in (voc.root / "JPEGImages").iterdir():
+        path.unlink()
+    image = cached.open_image(0)
+    assert image.decode().shape == (300, 400, 3)
+    assert image.reductions == (1, 2, 4, 8)
+    assert cached.open_image(3).reductions == (1,)
+    with pytest.raises(FileNotFoundError, match=r"photo_0\.jpg"):
+        image.decode(2)
+
+
+def test_a_set_that_does_not_fit_is_refused_before_a_file_is_read(photos, voc):
+    for path in (voc.root / "JPEGImages").iterdir():
+        path.unlink()
+    message = "runtime.cache_images: 5 images take 2 MiB decoded; got a budget of 1 MiB. Raise it, or leave"
+    with pytest.raises(ValueError, match=message):
+        CachedDataset(photos, budget_mib=1, where="runtime.cache_images")
+
+
+def test_annotated_sizes_that_are_wrong_do_no_harm(coco):
+    coco.add_image(1, "a.jpg")  # 40 × 30
+    coco.content["images"][0].update(width=20, height=10)
+    coco.annotate(1, 3, [1, 2, 3, 4])
+    data = CocoDataset(*coco.save())
+    np.testing.assert_array_equal(CachedDataset(data, budget_mib=1).load_image(0), data.load_image(0))
+
+
+def test_shared_memory_that_is_too_small_is_told_from_the_budget(photos, monkeypatch, tmp_path):
+    monkeypatch.setattr(image_cache, "_SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(image_cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 2**20}))
+    with pytest.raises(ValueError, match=r"cache_images: 5 images take 2 MiB decoded; .* has 1 MiB free"):
+        CachedDataset(photos, budget_mib=9, where="cache_images")
+
+
+def test_a_truncated_image_is_refused_by_name(coco):
+    coco.add_image(1, "cut.jpg")
+    path = coco.images / "cut.jpg"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"cut\.jpg: truncated JPEG"):
+        CachedDataset(CocoDataset(*coco.save()), budget_mib=1)
+
+
+def test_how_much_was_kept_is_logged(photos, caplog):
+    with caplog.at_level(logging.INFO, logger="ssdnorm.data"):
+        CachedDataset(photos, budget_mib=2, where="runtime.cache_images")
+    assert "runtime.cache_images: 5 images decoded, 1 MiB, in " in caplog.text
