@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         raise ValueError(f"--output: {root} is a file; a folder is needed")
     train_set = build_dataset(plan.base, "train")
     test_set = build_dataset(plan.base, "test", class_names=train_set.class_names)
-    matched = compare_starts(plan.arms, plan.baseline, seed=plan.seeds[0])
+    matched = compare_starts(plan.arms, plan.baseline, train_set, test_set, seed=plan.seeds[0])
     log.info("%d arms × %d seeds", len(plan.arms), len(plan.seeds))
     if not arguments.no_training:
         write_text(root / "comparison.yaml", yaml.safe_dump(plan.content, sort_keys=False, width=120))

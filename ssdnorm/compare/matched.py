@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from torch import Tensor, nn
 
-from ssdnorm.build import build_dataset, build_model, build_training
+from ssdnorm.build import build_model, build_training
 from ssdnorm.compare.plan import Arm, make_job
 from ssdnorm.compare.results import Matched
 from ssdnorm.data.dataset import DetectionDataset
@@ -31,15 +31,15 @@ class Start:
     batch_norm_images: int | None
 
 
-def compare_starts(arms: Sequence[Arm], baseline: str, *, seed: int) -> dict[str, Matched]:
+def compare_starts(
+    arms: Sequence[Arm], baseline: str, train_set: DetectionDataset, test_set: DetectionDataset, *, seed: int
+) -> dict[str, Matched]:
     """Build every arm, draw its first batches, and compare them with the baseline's.
 
     Args:
         baseline: name of one of the arms.
         seed: of the runs that are looked at; weights and batches depend on the seed in the same way in all arms.
     """
-    train_set = build_dataset(arms[0].config, "train")
-    test_set = build_dataset(arms[0].config, "test", class_names=train_set.class_names)
     starts = {arm.name: start_of(arm, seed, train_set, test_set) for arm in arms}
     return {name: match(start, starts[baseline]) for name, start in starts.items()}
 
@@ -47,6 +47,7 @@ def compare_starts(arms: Sequence[Arm], baseline: str, *, seed: int) -> dict[str
 def start_of(arm: Arm, seed: int, train_set: DetectionDataset, test_set: DetectionDataset) -> Start:
     """What an arm starts from with a seed, and its first lr."""
     config = make_job(arm, seed, arm.lrs[0]).config
+    config = replace(config, training=replace(config.training, population_images=None))  # is about the end
     model = build_model(config, 1 + len(train_set.class_names), class_names=train_set.class_names)
     module = build_training(config, model, train_set=train_set, test_set=test_set)
     assert module.make_train_loader is not None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ssdnorm.compare.results import ArmResult, Difference, Run, Verdict
 
-_PUBLISHED_NOISE = "0.14 AP over 15 seeds on COCO (NVIDIA's SSD300-ResNet50)"
+_PUBLISHED_NOISE = "0.14 points of AP over 15 seeds of NVIDIA's SSD300-ResNet50 on COCO"
 
 
 def sentence_of(
@@ -61,14 +61,16 @@ def answer_of(arms: Sequence[ArmResult], baseline: str, metric: str, num_seeds: 
     if broken:
         found.append(f"{_list(broken)} cannot be compared, since runs diverged, failed or are missing")
     first = "; ".join(found)
-    noise = "" if seed_noise is None else f", whose scatter is {100 * seed_noise:.2f} points of {metric}"
-    sure = (
-        f"This rests on {num_seeds} seeds an arm{noise} (published: {_PUBLISHED_NOISE}), paired by seed, corrected for "
+    if num_seeds == 1:
+        return f"{first}. With one seed nothing can be ranked: seeds alone scatter by {_PUBLISHED_NOISE}."
+    runs = [run for arm in arms for run in arm.runs if run.lr == arm.lr]
+    finished = sum(run.status == "finished" for run in runs)
+    seeds = f"{num_seeds} seeds an arm" if finished == len(runs) else f"{finished} of {len(runs)} runs"
+    noise = "" if seed_noise is None else f" with a scatter of {100 * seed_noise:.2f} points of {metric}"
+    return (
+        f"{first}. This rests on {seeds}{noise} (published: {_PUBLISHED_NOISE}), paired by seed, corrected for "
         f"{len(others)} comparisons by Holm's method, and on a bootstrap over the test images."
-        if num_seeds > 1
-        else f"With one seed nothing can be ranked: seeds alone scatter by {_PUBLISHED_NOISE}."
     )
-    return f"{first}. {sure}"
 
 
 def _with_points(arm: ArmResult, metric: str) -> str:

@@ -58,7 +58,8 @@ def test_common_weights_and_first_batches_of_all_arms_are_equal_bit_by_bit(plan)
 
 
 def test_the_record_says_what_was_the_same_and_what_was_not(plan):
-    record = compare_starts(plan.arms, "l2_norm", seed=3)
+    sets = build_dataset(plan.base, "train"), build_dataset(plan.base, "test")
+    record = compare_starts(plan.arms, "l2_norm", *sets, seed=3)
     scale = "features.tap_norms.conv4_3.weight"
     assert record["l2_norm"].identical == 71
     assert record["none"].removed == [scale]

@@ -1,0 +1,123 @@
+"""The compare command from the outside: real trainings of a tiny network."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from ssdnorm.cli import main
+from tests.compare.test_plan import CONTENT
+
+TINY = {
+    **CONTENT,
+    "vary": ["norm", "optimizer.lr"],
+    "baseline": "l2_norm",
+    "seeds": [0, 1],
+    "metric": "AP",
+    "learning_rates": {},
+    "arms": {"l2_norm": {}, "twin": {}},
+    "base": {
+        "norm": {"taps": {"conv4_3": "l2_norm"}},
+        "model": {"width": 0.02, "dropout": 0.5},
+        "data": CONTENT["base"]["data"],
+        "optimizer": {"lr": 0.004, "warmup_steps": 2},
+        "training": {"max_steps": 3, "batch_size": 3, "checkpoint_every": 2, "eval_every": 2},
+        "runtime": {"accelerator": "cpu", "devices": 1, "log_every": 1, "diagnose_every": 2},
+    },
+}
+
+
+def write(tmp_path, content):
+    path = tmp_path / "compare.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def same_weights(a, b):
+    ours, theirs = load_file(a), load_file(b)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_mistake_ends_in_one_line_and_code_2_before_anything_is_written(tmp_path, capsys):
+    path = write(tmp_path, {**TINY, "arms": {"l2_norm": {}, "x": {"training.max_steps": 4}}})
+    assert main(["compare", "--config", str(path), "--output", str(tmp_path / "cmp")]) == 2
+    assert "arms.x: training.max_steps: arms may change norm, optimizer.lr alone" in capsys.readouterr().err
+    assert not (tmp_path / "cmp").exists()
+    path = write(tmp_path, TINY)
+    assert main(["compare", "--config", str(path), "--output", str(path)]) == 2
+    assert main(["compare", "--config", str(path), "--output", str(tmp_path / "cmp"), "--jobs", "0"]) == 2
+    assert not (tmp_path / "cmp").exists()
+
+
+@pytest.mark.slow
+def test_two_arms_that_differ_by_name_alone_are_equal_bit_by_bit(tmp_path, capsys):
+    path, root = write(tmp_path, TINY), tmp_path / "cmp"
+    assert main(["compare", "--config", str(path), "--output", str(root), "--jobs", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "There is no evidence of a difference to l2_norm for twin." in printed
+    assert str(root / "report.html") in printed
+    for seed in (0, 1):
+        ours, theirs = (root / f"runs/{arm}/lr0.004_seed{seed}" for arm in ("l2_norm", "twin"))
+        name = "checkpoints/model.safetensors"
+        assert (ours / "detections.json").read_bytes() == (theirs / "detections.json").read_bytes()
+        assert same_weights(ours / name, theirs / name)
+    results = json.loads((root / "results.json").read_text())
+    assert results["arms"][1]["differences"]["AP"]["images"] == [0.0, 0.0]
+    assert {run["status"] for arm in results["arms"] for run in arm["runs"]} == {"finished"}
+    assert "<svg" in (root / "report.html").read_text()
+    assert len((root / "results.csv").read_text().splitlines()) == 5
+
+    (root / "report.html").unlink()
+    before = {p: p.stat().st_mtime_ns for p in root.glob("runs/*/*/result.json")}
+    assert main(["compare", "--config", str(path), "--output", str(root)]) == 0
+    assert {p: p.stat().st_mtime_ns for p in root.glob("runs/*/*/result.json")} == before, "nothing is trained twice"
+    assert (root / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_diverging_arm_is_reported_and_the_command_ends_well(tmp_path, capsys):
+    arms = {"l2_norm": {}, "wild": {"optimizer.lr": 1e12}}
+    path, root = write(tmp_path, {**TINY, "seeds": [0], "arms": arms}), tmp_path / "cmp"
+    assert main(["compare", "--config", str(path), "--output", str(root), "--jobs", "2"]) == 0
+    assert "wild: no comparison with l2_norm. Of 1 seeds 1 diverged." in capsys.readouterr().out
+    results = json.loads((root / "results.json").read_text())
+    (run,) = results["arms"][1]["runs"]
+    assert run["status"] == "diverged"
+    assert "the loss is not finite" in run["reason"]
+    assert "the loss is not finite" in (root / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_goes_on_from_the_last_checkpoint(tmp_path):
+    base = {**TINY["base"], "training": {**TINY["base"]["training"], "max_steps": 40, "checkpoint_every": 5}}
+    path, root = write(tmp_path, {**TINY, "seeds": [0], "base": base}), tmp_path / "cmp"
+    words = [sys.executable, "-m", "ssdnorm", "compare", "--config", str(path), "--output", str(root)]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    metrics = root / "runs/l2_norm/lr0.004_seed0/metrics.csv"
+    try:
+        for _ in range(1200):
+            if metrics.exists() and len(metrics.read_text().splitlines()) > 12:
+                break
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    time.sleep(2)  # the run ends with its parent
+    assert not (metrics.parent / "result.json").exists()
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "report:" in done.stdout
+    steps = [int(line.split(",")[0]) for line in metrics.read_text().splitlines()[1:]]
+    assert steps == sorted(steps), "rows after the checkpoint were cut before it went on"
+    whole = tmp_path / "whole"
+    config = str(metrics.parent / "config.yaml")
+    assert main(["train", "--config", config, "--output", str(whole)]) == 0
+    name = "checkpoints/model.safetensors"
+    assert same_weights(whole / name, metrics.parent / name), "as if never interrupted"
