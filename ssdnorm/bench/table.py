@@ -33,6 +33,11 @@ class Settings:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     images: Path | None = None
 
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -118,7 +123,7 @@ def goals_table(goals: Iterable[Goal]) -> str:
     """Goals as a Markdown table: what, goal, measured, met or not, note."""
     lines = ["| what | goal | measured | | note |", "|---|---|---|---|---|"]
     for goal in goals:
-        got = "–" if goal.measured is None else _with_unit(_cell(float(goal.measured)), goal.unit)
+        got = "–" if goal.measured is None else _with_unit(_cell(goal.measured), goal.unit)
         sign = "≤" if goal.at_most else "≥"
         line = (
             f"| {goal.what} | {sign} {_with_unit(f'{goal.goal:g}', goal.unit)} | {got} | {goal.verdict} | {goal.note}"

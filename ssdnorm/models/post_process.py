@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from ssdnorm.boxes.coder import BoxCoder
+from ssdnorm.boxes.waiting import host_may_look
 from ssdnorm.structures import Detections, SSDOutput
 
 _FIRST_CANDIDATES = 1000  # best-scored candidates of an image that are looked at first; nearly always enough
@@ -81,7 +82,6 @@ class PostProcess(nn.Module):
         locs, logits = output.locs.float(), output.logits.float()
         rows = self._rows_that_can_pass(logits)
         scores = logits.gather(1, rows[..., None].expand(-1, -1, logits.shape[2])).softmax(dim=-1)[..., 1:].flatten(1)
-        scores = scores.masked_fill_(scores <= self.score_threshold, 0.0)
         num_candidates = _FIRST_CANDIDATES
         while True:
             num_candidates = min(num_candidates, scores.shape[1])
@@ -104,50 +104,52 @@ class PostProcess(nn.Module):
         self, locs: Tensor, rows: Tensor, scores: Tensor, num_candidates: int, sizes: Tensor
     ) -> tuple[list[Detections], bool]:
         """Detections from the best candidates, and whether more candidates could change nothing."""
-        num_images, num_classes = scores.shape[0], scores.shape[1] // rows.shape[1]
+        num_classes = scores.shape[1] // rows.shape[1]
         scores, candidates = scores.topk(num_candidates, dim=1)
         labels = candidates % num_classes + 1
         rows = rows.gather(1, candidates // num_classes)
-        boxes = self.coder.decode(locs.gather(1, rows[..., None].expand(-1, -1, 4)), self.default_boxes[rows]).clamp(
-            0.0, 1.0
-        )
-        possible = scores > 0
+        locs = locs.gather(1, rows[..., None].expand(-1, -1, 4))
+        boxes = self.coder.decode(locs, self.default_boxes[rows]).clamp_(0.0, 1.0)
+        ranks = torch.arange(num_candidates, device=scores.device).expand_as(labels)
+        scored = possible = scores > self.score_threshold
         if num_candidates > self.top_k:
-            possible &= _rank_within_class(labels) < self.top_k
+            possible = scored & (_rank_within_class(labels, ranks) < self.top_k)
 
-        kept = self._nms(boxes, scores, labels, possible)
-        kept &= kept.cumsum(dim=1) <= self.max_detections
-        exhausted = scores[:, -1] <= 0
-        counts = torch.stack((kept.sum(dim=1), exhausted.long())).tolist()
-        complete = all(n == self.max_detections or done for n, done in zip(*counts, strict=True))
+        kept = self._nms(boxes, scores, labels, possible, num_classes)
+        place = kept.cumsum(dim=1)  # 1 for the best that is kept, and so on
+        numbers, more = torch.stack((place[:, -1], scored[:, -1])).tolist()
+        complete = all(n >= self.max_detections or not m for n, m in zip(numbers, more, strict=True))
 
-        scale = sizes.to(boxes)[:, [1, 0, 1, 0]]
-        boxes_px = (boxes * scale[:, None])[kept].split(counts[0])
-        parts = zip(boxes_px, scores[kept].split(counts[0]), labels[kept].split(counts[0]), strict=True)
-        assert len(boxes_px) == num_images
-        return [Detections(boxes=b, scores=s, labels=c) for b, s, c in parts], complete
+        # the n-th that is kept goes to column n, all others to column 0, which nobody reads
+        order = place.new_zeros(len(place), num_candidates + 1).scatter_(1, place * kept, ranks)
+        order = order[:, 1 : self.max_detections + 1]
+        boxes_px = boxes.unflatten(2, (2, 2)) * sizes.flip(1)[:, None, None]
+        boxes_px = boxes_px.flatten(2).gather(1, order[..., None].expand(-1, -1, 4))
+        parts = zip(numbers, boxes_px, scores.gather(1, order), labels.gather(1, order), strict=True)
+        return [Detections(boxes=b[:n], scores=s[:n], labels=c[:n]) for n, b, s, c in parts], complete
 
-    def _nms(self, boxes: Tensor, scores: Tensor, labels: Tensor, possible: Tensor) -> Tensor:
+    def _nms(self, boxes: Tensor, scores: Tensor, labels: Tensor, possible: Tensor, num_classes: int) -> Tensor:
         """Which candidates survive, ``(B, P)`` bool. Boxes of other classes and images are moved out of reach."""
+        boxes, scores = boxes.double(), scores.double()
         kept = torch.zeros_like(possible)
-        apart = boxes.double() + 2.0 * labels[..., None]
-        if boxes.device.type == "cpu":  # its NMS takes quadratic time, so image by image
+        if host_may_look(boxes):  # a CPU's NMS takes quadratic time, so image by image
+            apart = torch.add(boxes, labels[..., None], alpha=2)
             for image in range(boxes.shape[0]):
                 places = possible[image].nonzero().squeeze(1)
-                survivors = nms(apart[image, places], scores[image, places].double(), self.nms_threshold)
+                survivors = nms(apart[image, places], scores[image, places], self.nms_threshold)
                 kept[image, places[survivors]] = True
             return kept
-        images = torch.arange(boxes.shape[0], device=boxes.device)[:, None, None]
-        places = possible.flatten().nonzero().squeeze(1)
-        apart = (apart + 2.0 * (labels.amax() + 1) * images).flatten(0, 1)
-        survivors = nms(apart[places], scores.flatten()[places].double(), self.nms_threshold)
-        kept.view(-1)[places[survivors]] = True
-        return kept
+        # what is not possible comes after all of its class that is, so it suppresses nothing that counts
+        step = num_classes + 1
+        first_of_image = torch.arange(0, len(labels) * step, step, device=labels.device)
+        apart = torch.add(boxes, (labels + first_of_image[:, None])[..., None], alpha=2)
+        survivors = nms(apart.flatten(0, 1), scores.flatten(), self.nms_threshold)
+        kept.view(-1).index_fill_(0, survivors, True)
+        return kept & possible
 
 
-def _rank_within_class(labels: Tensor) -> Tensor:
-    """How many earlier candidates of the same image have the same label, ``(B, P)``."""
+def _rank_within_class(labels: Tensor, ranks: Tensor) -> Tensor:
+    """How many earlier candidates of the same image have the same label, ``(B, P)``; ranks are 0, 1, 2 …"""
     by_label, order = labels.sort(dim=1, stable=True)
-    place = torch.arange(labels.shape[1], device=labels.device).expand_as(labels)
     first = torch.searchsorted(by_label, by_label)  # of the label
-    return torch.empty_like(labels).scatter_(1, order, place - first)
+    return torch.empty_like(labels).scatter_(1, order, ranks - first)

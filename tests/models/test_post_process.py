@@ -6,6 +6,7 @@ from torchvision.models.detection import ssd300_vgg16 as torchvision_ssd300
 
 from ssdnorm import BoxCoder, PostProcess, SSDOutput, make_default_boxes
 from ssdnorm.boxes.matcher import cxcywh_to_xyxy, pairwise_iou
+from ssdnorm.boxes.waiting import as_on_a_gpu
 
 DEFAULT_BOXES = make_default_boxes("ssd300_coco")
 SIZES = torch.tensor([[300, 300]])
@@ -65,6 +66,19 @@ def test_an_image_gets_the_same_detections_alone_and_in_a_batch():
         for key in ("boxes", "scores", "labels"):
             assert torch.equal(alone[key], detections[key]), key
     assert together[3]["boxes"].shape == (0, 4)
+
+
+@pytest.mark.parametrize("num_objects", [3, 60, 200])
+def test_a_batch_as_on_a_gpu_gets_the_same_detections(num_objects):
+    outputs = [realistic_output(21, n, seed=n) for n in (num_objects, 1, num_objects + 1)]
+    batch = SSDOutput(*(torch.cat(parts) for parts in zip(*outputs, strict=True)))
+    sizes = torch.tensor([[300, 400], [20, 30], [500, 375]])
+    expected = PostProcess(DEFAULT_BOXES)(batch, sizes)
+    with as_on_a_gpu():
+        got = PostProcess(DEFAULT_BOXES)(batch, sizes)
+    for here, there in zip(expected, got, strict=True):
+        for key in ("boxes", "scores", "labels"):
+            assert torch.equal(here[key], there[key]), key
 
 
 def test_looking_at_few_candidates_first_changes_nothing(monkeypatch):

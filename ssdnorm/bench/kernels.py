@@ -1,0 +1,70 @@
+"""This file is about how many kernels and waits the loss and the post-processing take on a GPU, counted without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ssdnorm.bench.kernel_count import KernelCount
+from ssdnorm.bench.made_up_outputs import draw_targets, trained_output, untrained_output
+from ssdnorm.bench.table import Goal, Settings, Table
+from ssdnorm.bench.torchvision_ssd import TorchvisionSSD
+from ssdnorm.boxes.default_boxes import make_default_boxes
+from ssdnorm.boxes.waiting import as_on_a_gpu
+from ssdnorm.losses.multibox_loss import MultiboxLoss
+from ssdnorm.models.post_process import PostProcess
+from ssdnorm.structures import SSDOutput
+
+_NUM_CLASSES = 81
+
+
+def measure(settings: Settings) -> Table:
+    """Operations dispatched on the CPU by the code that a GPU would run."""
+    table = Table(
+        "kernels",
+        "Operations that launch work on a GPU, views left out, and waits of the host for it, counted as PyTorch "
+        "dispatches them on a CPU that runs a GPU's code (see ssdnorm/bench/kernel_count.py for how close that is); "
+        f"SSD300, {_NUM_CLASSES} classes.",
+    )
+    default_boxes = make_default_boxes("ssd300_coco")
+    loss, post_process = MultiboxLoss(default_boxes), PostProcess(default_boxes)
+    peer = TorchvisionSSD(default_boxes, _NUM_CLASSES)
+    for num_images in (2, 8) if settings.quick else (2, 8, 32):
+        boxes, labels = draw_targets(num_images, _NUM_CLASSES)
+        raw = untrained_output(num_images, len(default_boxes), _NUM_CLASSES)
+        leaves = SSDOutput(*(x.requires_grad_() for x in raw))
+
+        def step(compute: Any) -> Callable[[], None]:
+            def call() -> None:
+                torch.stack(list(compute(leaves, boxes, labels).values())).sum().backward()  # noqa: B023
+
+            return call
+
+        row = {"work": "loss, forward and backward", "batch": num_images}
+        _count(table, row, step(loss), step(peer.loss))
+    for num_images in (2, 8):
+        found = trained_output(num_images, default_boxes, _NUM_CLASSES, 20)
+        sizes = torch.full((num_images, 2), 300)
+        row = {"work": "post-processing, 20 objects", "batch": num_images}
+        with torch.no_grad():
+            _count(table, row, lambda: post_process(found, sizes), lambda: peer.post_process(found))  # noqa: B023
+    for work, kernels, waits in (("loss, forward and backward", 120, 0), ("post-processing, 20 objects", 60, 4)):
+        rows = [row for row in table.rows if row["work"] == work]
+        for what, goal in (("kernels", kernels), ("waits", waits)):
+            most = max(row[what] for row in rows)
+            changes = len({row[what] for row in rows}) > 1
+            note = "differs from batch to batch" if changes else "the same at every batch size"
+            table.goals.append(Goal(f"{work}: {what}", goal, most, unit="", at_most=True, note=note))
+    return table
+
+
+def _count(table: Table, row: dict[str, Any], ours: Callable[[], Any], theirs: Callable[[], Any]) -> None:
+    with as_on_a_gpu(), KernelCount() as mine:
+        ours()
+    with KernelCount() as others:
+        theirs()
+    counts = {"kernels": mine.kernels, "waits": mine.waits + mine.uploads}
+    peers = {"torchvision_kernels": others.kernels, "torchvision_waits": others.waits + others.uploads}
+    table.rows.append({**row, **counts, **peers})

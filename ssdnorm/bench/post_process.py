@@ -1,0 +1,60 @@
+"""This file is about what post-processing costs beside torchvision's."""
+
+from __future__ import annotations
+
+import torch
+
+from ssdnorm.bench.made_up_outputs import trained_output, untrained_output
+from ssdnorm.bench.operators import top_operators
+from ssdnorm.bench.table import Goal, Settings, Table, interleaved
+from ssdnorm.bench.torchvision_ssd import TorchvisionSSD
+from ssdnorm.boxes.default_boxes import make_default_boxes
+from ssdnorm.models.post_process import PostProcess
+from ssdnorm.structures import SSDOutput
+
+# classes, objects an image (None: an untrained network), goal; 1 is "never slower"
+_CASES = ((21, 20, 2.5), (91, 20, 6.0), (21, 200, 1.0), (91, 200, 1.0), (21, None, 1.0), (91, None, 1.0))
+
+
+@torch.inference_mode()
+def measure(settings: Settings) -> Table:
+    """Raw output → detections."""
+    default_boxes = make_default_boxes("ssd300_coco").to(settings.device)
+    num_images = 1 if settings.quick else 4
+    ours = PostProcess(default_boxes).to(settings.device)
+    sizes = torch.full((num_images, 2), 300, device=settings.device)
+    table = Table(
+        "post_process",
+        f"From locs and logits to detections, ms an image at batch {num_images}; SSD300, on outputs like those of a "
+        "network trained on 20 or 200 objects an image, and of an untrained one. Score threshold 0.01, NMS 0.45, 400 a "
+        "class, 200 an image, as torchvision's. Same: scores to 1e-5 and labels, in the same order.",
+    )
+    for num_classes, num_objects, goal in _CASES:
+        if num_objects is None:
+            output = untrained_output(num_images, len(default_boxes), num_classes, spread=0.1)
+        else:
+            output = trained_output(num_images, default_boxes.cpu(), num_classes, num_objects)
+        output = SSDOutput(*(x.to(settings.device) for x in output))
+        peer = TorchvisionSSD(default_boxes, num_classes)
+        calls = {"torchvision": lambda: peer.post_process(output), "ours": lambda: ours(output, sizes)}  # noqa: B023
+        same = all(
+            torch.equal(a["labels"], b["labels"]) and torch.allclose(a["scores"], b["scores"], atol=1e-5)
+            for a, b in zip(calls["torchvision"](), calls["ours"](), strict=True)
+        )
+        times = interleaved(calls, repeats=2 if settings.quick else 8, synchronize=settings.synchronize)
+        speed = times.ratio("torchvision", "ours")
+        objects = "untrained" if num_objects is None else f"{num_objects} objects"
+        table.rows.append(
+            {
+                "classes": num_classes,
+                "output": objects,
+                "torchvision_ms": times.ms("torchvision") / num_images,
+                "ours_ms": times.ms("ours") / num_images,
+                "times_faster": speed,
+                "same": "yes" if same else "NO",
+            }
+        )
+        table.goals.append(Goal(f"post-processing, {num_classes} classes, {objects}, over torchvision", goal, speed))
+        if not table.goals[-1].met:
+            table.notes.append(f"Why {objects}, {num_classes} classes miss the goal: {top_operators(calls['ours'])}.")
+    return table
