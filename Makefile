@@ -7,8 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test slow check format clean
 
 demo: $(READY)
-	@test ! -e runs/demo || { echo "runs/demo is there already; 'make clean' removes it"; exit 2; }
-	$(RUN) scripts/train.py --config configs/quickstart.yaml --output runs/demo
+	$(RUN) scripts/compare.py --config configs/compare_quickstart.yaml --output runs/demo --jobs 2
 
 test: $(READY)
 	$(RUN) -m pytest
