@@ -20,6 +20,7 @@ from ssdnorm.config import Config, SourceConfig
 from ssdnorm.data.batches import make_eval_loader, make_train_loader
 from ssdnorm.data.coco import CocoDataset
 from ssdnorm.data.dataset import DetectionDataset, subset
+from ssdnorm.data.image_cache import CachedDataset
 from ssdnorm.data.shapes import ShapesDataset
 from ssdnorm.data.transforms import EvalTransform, TrainTransform
 from ssdnorm.data.voc import VocDataset
@@ -216,6 +217,8 @@ def build_training(
         warn_dropout_before_batch_norm(model.features.in_data_order())  # type: ignore[operator]
         fill = [round(255 * v) for v in model.image_mean.tolist()]
         transform = TrainTransform(model.image_size, fill=fill, **vars(config.augment))
+        if runtime.cache_images is not None:
+            train_set = CachedDataset(train_set, budget_mib=runtime.cache_images, where="runtime.cache_images")
         make_train = partial(
             make_train_loader,
             train_set,

@@ -207,6 +207,8 @@ class RuntimeConfig:
         accelerator: auto, cpu, gpu, …
         num_nodes: machines.
         num_workers: processes that load images; 0 loads in the main one.
+        cache_images: the most MiB that the decoded training images may take, kept in memory that the loading processes
+            share; for small sets. null reads the files each time.
         log_every: steps between entries of the logs.
         diagnose_every: steps between measurements of taps, scales and gradients, in diagnostics.csv; null for none.
     """
@@ -215,6 +217,7 @@ class RuntimeConfig:
     accelerator: str = "auto"
     num_nodes: int = 1
     num_workers: int = 0
+    cache_images: int | None = None
     log_every: int = 20
     diagnose_every: int | None = None
 
@@ -274,6 +277,7 @@ def check_values(config: Config, where: str) -> None:
         "training.eval_every": training.eval_every,
         "training.population_images": training.population_images,
         "training.clip_grad_norm": training.clip_grad_norm,
+        "runtime.cache_images": runtime.cache_images,
         "runtime.log_every": runtime.log_every,
         "runtime.diagnose_every": runtime.diagnose_every,
         "runtime.num_nodes": runtime.num_nodes,

@@ -90,6 +90,7 @@ def test_a_norm_with_options_replaces_the_other_norms_options(file):
         (["--training.max_steps", "many"], r"training.max_steps.*Expected a <class 'int'>. Got value: many"),
         (["--training.precision", "fp8"], r"training.precision.*'bf16-mixed'"),
         (["--training.max_steps", "0"], r"training.max_steps: must be above 0; got 0"),
+        (["--runtime.cache_images", "0"], r"runtime.cache_images: must be above 0; got 0"),
         (["--optimizer.momentum", "1"], r"optimizer.momentum: must lie in \[0, 1\); got 1"),
         (["--optimizer.lr_drops", "[50, 40]"], r"optimizer.lr_drops: must be rising steps"),
         (["--optimizer.lr_drops", "[50]", "--training.max_steps", "50"], r"reaches past training.max_steps 50"),

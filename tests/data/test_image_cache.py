@@ -7,6 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from ssdnorm.build import build_dataset, build_model, build_training
+from ssdnorm.config_file import config_from_mapping
 from ssdnorm.data import (
     CachedDataset,
     CocoDataset,
@@ -135,3 +137,31 @@ def test_how_much_was_kept_is_logged(photos, caplog):
     with caplog.at_level(logging.INFO, logger="ssdnorm.data"):
         CachedDataset(photos, budget_mib=2, where="runtime.cache_images")
     assert "runtime.cache_images: 5 images decoded, 1 MiB, in " in caplog.text
+
+
+def test_a_training_uses_the_cache_where_the_config_asks_for_it(photos):
+    def batches(runtime):
+        data = {
+            "train": {"format": "shapes", "num_images": 5, "seed": 1},
+            "test": {"format": "shapes", "num_images": 1, "seed": 2},
+        }
+        training = {"max_steps": 3, "batch_size": 2}
+        config = config_from_mapping(
+            {"model": {"width": 0.02}, "data": data, "training": training, "runtime": runtime}, where="test"
+        )
+        module = build_training(
+            config,
+            build_model(config, 6),
+            train_set=build_dataset(config, "train"),
+            test_set=build_dataset(config, "test"),
+        )
+        loader = module.make_train_loader()
+        return loader.dataset.dataset, list(loader)
+
+    plain, mine = batches({})
+    cached, theirs = batches({"cache_images": 2})
+    assert not isinstance(plain, CachedDataset)
+    assert isinstance(cached, CachedDataset)
+    assert all(equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    with pytest.raises(ValueError, match=r"runtime\.cache_images: 5 images take 2 MiB decoded; got a budget of 1 MiB"):
+        batches({"cache_images": 1})
