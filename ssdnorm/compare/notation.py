@@ -23,16 +23,16 @@ def points(value: float | None) -> str:
     return NOTHING if value is None or value < 0 else f"{100 * value:.1f}"
 
 
-def signed_points(value: float | None) -> str:
+def signed_points(value: float | None, digits: int = 2) -> str:
     """A difference in points of 100.
 
     Example:
-        >>> signed_points(0.0041), signed_points(-0.012), signed_points(0.0)
-        ('+0.41', '−1.20', '0.00')
+        >>> signed_points(0.0041), signed_points(-0.012), signed_points(0.00001), signed_points(0.0041, 1)
+        ('+0.41', '−1.20', '0.00', '+0.4')
     """
     if value is None:
         return NOTHING
-    number = f"{abs(100 * value):.2f}"
+    number = f"{abs(100 * value):.{digits}f}"
     sign = "" if float(number) == 0 else "+" if value > 0 else "−"
     return sign + number
 
@@ -78,7 +78,7 @@ def amount(value: float | None) -> str:
     """
     if value is None:
         return NOTHING
-    if abs(value) >= 100 or value == int(value):
+    if abs(value) >= 100 or isinstance(value, int):
         return f"{round(value):,}".replace(",", "\u202f")
     digits = 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 4
     return f"{value:.{digits}f}"

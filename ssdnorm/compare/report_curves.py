@@ -199,6 +199,7 @@ def _plot_curves(
     """A thin line a run, a thick one for the mean of the finished; for losses a cross where a run diverged."""
     canvas = Canvas(key, height=290)
     axes = canvas.axes
+    thick, faint = (2.2, 0.5) if len(logs) <= 6 else (1.6, 0.25)
     highest = _highest(logs, curve_of)  # a diverging loss must not flatten the others
     for arm, runs in logs.items():
         style = styles[arm]
@@ -206,7 +207,7 @@ def _plot_curves(
         for run, curve in curves:
             values = np.minimum(curve.values, highest)
             said = f"{arm}, seed {run.seed}" + ("" if run.status == "finished" else f", {run.status}")
-            axes.plot(curve.steps, values, color=style.colour, linewidth=0.8, alpha=0.5, gid=canvas.tell(said))
+            axes.plot(curve.steps, values, color=style.colour, linewidth=0.8, alpha=faint, gid=canvas.tell(said))
             if loss and run.status == "diverged" and len(curve):
                 axes.plot(curve.steps[-1:], values[-1:], "x", color=style.colour, markersize=9, markeredgewidth=2.2,
                           clip_on=False, gid=canvas.tell(f"{said} after step {curve.steps[-1]:.0f}"))  # fmt: skip
@@ -214,7 +215,7 @@ def _plot_curves(
         if len(mean):
             marker = style.marker if len(mean) <= 30 else ""
             axes.plot(
-                mean.steps, mean.values, linewidth=2.2, marker=marker, gid=canvas.tell(f"{arm}, mean"), **style.line
+                mean.steps, mean.values, linewidth=thick, marker=marker, gid=canvas.tell(f"{arm}, mean"), **style.line
             )
     if loss:
         canvas.logarithmic("y")

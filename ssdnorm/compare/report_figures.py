@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -180,9 +181,10 @@ def plot_layers(
 
 def _row_words(axes: Axes, row: int, name: str, value: str) -> None:
     across = blended_transform_factory(axes.transAxes, axes.transData)
+    text: Any = {"transform": across, "va": "center", "fontsize": 12, "parse_math": False}
     ground = {"facecolor": SURFACE, "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
-    axes.text(0.0, row - _NAME, name, transform=across, color=INK, va="center", bbox=ground)
-    axes.text(1.0, row - _NAME, value, transform=across, color=SOFT, va="center", ha="right", bbox=ground)
+    axes.text(0.0, row - _NAME, name, color=INK, bbox=ground, **text)
+    axes.text(1.0, row - _NAME, value, color=SOFT, ha="right", bbox=ground, **text)
 
 
 def _rows(axes: Axes, num: int, label: str) -> None:

@@ -37,7 +37,7 @@ PALETTE = {
 INK, SOFT, LINE, SURFACE = (PALETTE[name][0] for name in ("ink", "soft", "line", "surface"))
 
 _NUM_COLOURS = 6  # besides the baseline's
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h", "*", "d")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h", "d", "8")
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5))
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -88,7 +88,7 @@ class ArmStyle:
         marker = MarkerStyle(self.marker)
         outline = marker.get_path().transformed(marker.get_transform()).to_polygons()[0]
         corners = " ".join(f"{14 + 9 * x:.1f},{8 - 9 * y:.1f}" for x, y in np.asarray(outline))
-        dashes = f' stroke-dasharray="{" ".join(f"{2 * dash:g}" for dash in self.dashes)}"' if self.dashes else ""
+        dashes = f' stroke-dasharray="{" ".join(f"{dash:g}" for dash in self.dashes)}"' if self.dashes else ""
         colour = _variables(self.colour)
         return Markup(
             f'<svg class="swatch" viewBox="0 0 28 16" width="28" height="16" aria-hidden="true" style="color:{colour}">'
