@@ -65,7 +65,7 @@ def one_thread() -> Iterator[None]:
 
 def _pipelines(photos: Sequence[bytes]) -> dict[str, Callable[[int], Any]]:
     """What each pipeline makes of photo i; new random numbers in every call."""
-    boxes, labels = _draw_boxes(len(photos)), np.arange(1, 6)
+    boxes, labels = draw_boxes(len(photos)), np.arange(1, 6)
     rng = np.random.default_rng(0)
     train, evaluate = TrainTransform(SIZE, channel_swap=True), EvalTransform(SIZE)
     rivals = (TorchvisionPil, TorchvisionTensors, OpenCvFloats)
@@ -94,7 +94,7 @@ def _decoders(photos: Sequence[bytes]) -> dict[str, Callable[[int], Any]]:
     return decoders
 
 
-def _draw_boxes(number: int) -> np.ndarray:
+def draw_boxes(number: int) -> np.ndarray:
     """Five boxes an image ``(number, 5, 4)`` float32 xyxy in pixels, 30 to 140 wide."""
     rng = np.random.default_rng(0)
     corners = rng.random((number, 5, 2)) * [350, 250]

@@ -127,4 +127,4 @@ def _best_iou_of_held(windows: np.ndarray, boxes_px: np.ndarray) -> np.ndarray:
     held = ((low < centre) & (centre < high)).all(axis=2)
     overlap = np.clip(np.minimum(high, boxes_px[:, 2:]) - np.maximum(low, boxes_px[:, :2]), 0, None).prod(axis=2)
     areas = (windows[:, 2:] - windows[:, :2]).prod(axis=1)[:, None] + (boxes_px[:, 2:] - boxes_px[:, :2]).prod(axis=1)
-    return np.where(held, overlap / (areas - overlap), 0).max(axis=1)
+    return np.where(held, overlap / np.maximum(areas - overlap, 1e-9), 0).max(axis=1)  # no window, no area: no IoU

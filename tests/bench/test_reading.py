@@ -18,7 +18,7 @@ def test_the_file_has_the_size_asked_for_and_every_box_is_usable(tmp_path):
     file, images = write_coco_files(tmp_path, 30, 40_001)
     content = json.loads(file.read_bytes())
     assert (len(content["images"]), len(content["annotations"]), len(content["categories"])) == (30, 40_001, 80)
-    assert {len(row["segmentation"][0]) for row in content["annotations"]} == {44}
+    assert {len(row["segmentation"][0]) for row in content["annotations"]} == {52}
     assert 400 < file.stat().st_size / 40_001 < 600  # bytes a box; train2017 has 520
     data = CocoDataset(file, images)
     assert len(data.ground_truth()["annotations"]) == 40_001
