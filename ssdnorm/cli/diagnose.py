@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     write_json(arguments.output / "diagnostics.json", {**record, **provenance()})
     for name, figure in figures.items():
         if figure is not None:
-            figure.savefig(arguments.output / f"{name}.png", dpi=110)
+            figure.savefig(arguments.output / f"{name}.png", dpi=100)
             print(arguments.output / f"{name}.png")
 
 

@@ -167,7 +167,10 @@ def _momentum_advice(report: BatchNormReport) -> str:
     if not good:
         return f"; at batch size {size} no momentum alone is enough (the batches' variance is {1 + bias:.2f}×)"
     if used is not None and used <= good[0]:
-        return f"; momentum {used:g} is low enough at batch size {size}: the weights moved since, or the images differ"
+        return (
+            f"; momentum {used:g} is low enough at batch size {size}: the weights moved since, the images differ "
+            "(augmentation), or a dropout in front of the layer was on"
+        )
     return f", or momentum {good[0]:g} (expected error of a variance {errors[good[0]]:.0%} at batch size {size})"
 
 

@@ -117,7 +117,7 @@ def plot_batch_norm(report: BatchNormReport) -> Figure:
         variances.axhline(line, color=_GREY, linewidth=1, linestyle="--")
     means.set_ylabel("distance of means (σ)")
     variances.set_ylabel("variance / population's")
-    variances.set_yscale("log")
+    variances.set_yscale("log", base=2)
     variances.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     variances.yaxis.set_minor_formatter(NullFormatter())
     short = [row.name.removesuffix(".norm").rpartition(".")[2] or row.name for row in report.layers]
