@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from ssdnorm.lab.batch_size import draw_batch_size, measure_batch_size
 from ssdnorm.lab.deep_mlp import draw_deep_mlp, measure_deep_mlp
 from ssdnorm.lab.demonstration import Demonstration
+from ssdnorm.lab.dropout import draw_dropout, measure_dropout
+from ssdnorm.lab.l2norm import draw_l2norm, measure_l2norm
 from ssdnorm.lab.moving_average import draw_moving_average, measure_moving_average
 from ssdnorm.lab.train_eval_gap import draw_train_eval_gap, measure_train_eval_gap
 
@@ -26,6 +28,15 @@ DEMONSTRATIONS = {
     ),
     "batch-size": Demonstration(
         "What does an image's output owe to the other images in its batch?", measure_batch_size, draw_batch_size
+    ),
+    "dropout": Demonstration(
+        "What does dropout do to mean and variance, and to a batch norm behind it?", measure_dropout, draw_dropout
+    ),
+    "l2norm": Demonstration(
+        "What does L2Norm do to conv4_3 on photographs, and what can go wrong in its formula?",
+        measure_l2norm,
+        draw_l2norm,
+        on_photographs=True,
     ),
 }
 

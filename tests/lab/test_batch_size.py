@@ -1,0 +1,73 @@
+"""What docs/lab/batch-size.md claims of the small network; of the SSD's taps under slow."""
+
+import pytest
+import torch
+
+from ssdnorm.lab.batch_size import draw_discs, measure_batch_size, measure_taps, statistics_of_the_batch, train
+from ssdnorm.lab.demonstration import generator, in_silence
+
+
+@pytest.fixture(scope="module")
+def networks():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ssdnorm.lab.batch_size.measure_taps", lambda seed, progress: {})
+        return measure_batch_size()["networks"]
+
+
+def test_both_networks_have_learnt_the_colours(networks):
+    assert min(network["accuracy_from_training"] for network in networks.values()) > 0.95
+
+
+def test_alone_an_image_is_guessed_and_in_a_mixed_batch_of_32_it_is_known(networks):
+    rows = networks["batch norm"]["by_size"]
+    assert rows["1"]["accuracy_mixed"] < 0.35
+    assert 0.5 < rows["2"]["accuracy_mixed"] < 0.8
+    assert rows["32"]["accuracy_mixed"] > 0.95
+
+
+def test_the_distance_from_eval_mode_shrinks_with_the_batch(networks):
+    distances = [row["distance"] for row in networks["batch norm"]["by_size"].values()]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[0] > 0.5
+    assert distances[-1] < 0.1
+
+
+def test_batches_of_one_class_are_misread_at_any_size(networks):
+    assert max(row["accuracy_alike"] for row in networks["batch norm"]["by_size"].values()) < 0.5
+
+
+def test_the_company_decides_whether_one_image_is_recognised_until_batches_are_large(networks):
+    one = networks["batch norm"]["one_image"]
+    for size in ("2", "4"):
+        assert min(one[size]) < 0.2
+        assert max(one[size]) > 0.95
+    assert min(*one["16"], *one["32"], *one["64"]) > 0.95
+
+
+def test_group_norm_does_not_notice_the_batch(networks):
+    for row in networks["group norm"]["by_size"].values():
+        assert row["distance"] < 1e-6
+        assert row["accuracy_mixed"] == row["accuracy_alike"] == networks["group norm"]["accuracy_from_training"]
+
+
+def test_statistics_of_the_batch_leave_those_of_training_as_they_are():
+    images, labels = draw_discs(64, 16, generator(0))
+    network = train("batch_norm", images, labels, 2, 0)
+    before = {name: value.clone() for name, value in network.state_dict().items() if "running" in name}
+    statistics_of_the_batch(network)(images)
+    assert len(before) == 6
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
+
+
+@pytest.mark.slow
+def test_the_fewer_cells_a_tap_has_the_more_its_batch_norm_depends_on_the_batch():
+    taps = measure_taps(0, in_silence)
+    assert [tap["cells"] for tap in taps.values()] == [1444, 361, 100, 25, 9, 1]
+    for tap in taps.values():
+        distances = list(tap["distance"].values())
+        assert distances == sorted(distances, reverse=True)
+    last = taps["conv11_2"]["distance"]
+    for name in ("conv4_3", "fc7", "conv8_2", "conv9_2"):
+        assert last["2"] > 2 * taps[name]["distance"]["2"]
+        assert last["16"] > taps[name]["distance"]["2"]
+    assert taps["conv4_3"]["distance"]["2"] > 0.8 * taps["conv9_2"]["distance"]["2"]
