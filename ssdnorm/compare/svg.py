@@ -171,7 +171,8 @@ def _for_page(svg: str, key: str, alt: str, words: dict[str, str]) -> str:
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', body))
     body = re.sub(r'(<[a-zA-Z]+)? id="([^"]*)"', lambda m: _own_id(m, key, used), body)
     body = re.sub(r'(url\(#|href="#)', rf"\g<1>{key}-", body)
-    body = re.sub(r"font: (?:(\w+) )?([\d.]+)px [^;\"]*", _font, body)
+    body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)  # as one property, or as several
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
     body = re.sub(r' (d|x|y|transform|points)="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), body)
     body = re.sub(r"\s*\n\s*", "\n", body).strip()
     head = f'<svg class="plot" viewBox="0 0 {width} {height}" style="--width:{float(width):.0f}px" role="img"'
@@ -181,11 +182,6 @@ def _for_page(svg: str, key: str, alt: str, words: dict[str, str]) -> str:
 def _own_id(match: re.Match[str], key: str, used: set[str]) -> str:
     tag, name = match[1] or "", match[2]
     return f'{tag} id="{key}-{name}"' if name in used else tag
-
-
-def _font(match: re.Match[str]) -> str:
-    weight = f"font-weight: {match[1]}; " if match[1] else ""
-    return f"{weight}font-size: {match[2]}px"
 
 
 def _variables(svg: str) -> str:

@@ -1,0 +1,28 @@
+"""Notation: numbers as the tables and the report write them."""
+
+import doctest
+
+import pytest
+
+import ssdnorm.compare.notation
+from ssdnorm.compare.notation import in_words, shortened, signed_points
+
+
+def test_the_examples_hold():
+    assert doctest.testmod(ssdnorm.compare.notation).failed == 0
+
+
+@pytest.mark.parametrize("value", [0.00004, -0.00004, 0.0, -0.0])
+def test_a_difference_that_rounds_to_nothing_has_no_sign(value):
+    assert signed_points(value) == "0.00"
+
+
+@pytest.mark.parametrize("most", [5, 6, 11, 12])
+def test_a_shortened_name_is_as_long_as_asked_for_and_keeps_both_ends(most):
+    short = shortened("abcdefghijklmnop", most)
+    assert len(short) == most
+    assert (short[0], short[-1]) == ("a", "p")
+
+
+def test_nested_values_are_read_on_one_line():
+    assert in_words([{"kind": "group_norm", "groups": 32}, None, 0.5]) == "kind group_norm, groups 32, none, 0.5"
