@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -89,9 +90,9 @@ def formula_at_its_edges() -> Numbers:
     }
 
 
-def _gradient(formula: L2Norm | object, x: Tensor) -> str:
+def _gradient(formula: Callable[[Tensor], Tensor], x: Tensor) -> str:
     x = x.clone().requires_grad_()
-    formula(x).sum().backward()  # type: ignore[operator]
+    formula(x).sum().backward()
     assert x.grad is not None
     return _words(x.grad)
 
