@@ -2,88 +2,77 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Sequence
-from statistics import median
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssdnorm.bench.table import Goal, Settings, Table, interleaved
 from ssdnorm.layers import L2Norm
 
+SHAPE = (8, 512, 38, 38)  # conv4_3 of SSD300 at batch 8
 # (candidate, column, at least), channels_last
 _GOALS = (
-    ("L2Norm", "forward_speedup", 1.4),
-    ("L2Norm", "forward_backward_speedup", 1.8),
-    ("L2Norm compiled", "forward_speedup", 2.5),
-    ("L2Norm compiled", "forward_backward_speedup", 3.5),
+    ("L2Norm", "forward_times_faster", 1.4),
+    ("L2Norm", "both_times_faster", 1.8),
+    ("L2Norm compiled", "forward_times_faster", 2.5),
+    ("L2Norm compiled", "both_times_faster", 3.5),
 )
 _FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 Formula = Callable[[Tensor, Tensor], Tensor]
 
 
-def measure_l2_norm(
-    shape: Sequence[int] = (8, 512, 38, 38),
-    *,
-    repeats: int = 25,
-    compiled: bool = True,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> list[dict[str, Any]]:
-    """Time L2Norm, eager and compiled, and its rivals side by side.
-
-    All candidates run once in every round, so that a noisy neighbour hits them alike; a time is the median of the
-    rounds, a speed-up the median over rounds of (amdegroot's formula / this one). The rivals run in eager mode.
-
-    Args:
-        shape: of the input, (B, C, H, W); the default is conv4_3 of SSD300 at batch 8.
-        repeats: rounds that count, after three that do not.
-        compiled: whether to measure ``torch.compile(L2Norm)`` too (it takes a minute to compile on a CPU).
-        device: where to measure.
-        dtype: of the input; the weight stays float32.
-
-    Returns:
-        Rows with memory_format, candidate, forward_ms, forward_backward_ms, forward_speedup, forward_backward_speedup,
-        saved_mb (kept for the backward pass, input included).
-    """
-    return [row for name in _FORMATS for row in _measure_format(name, shape, repeats, compiled, device, dtype)]
+def measure(settings: Settings) -> Table:
+    """L2Norm, eager and compiled, its rivals, and a copy; the compiled layer only without ``quick``."""
+    rows = measure_l2_norm(settings, SHAPE, repeats=5 if settings.quick else 40, compiled=not settings.quick)
+    input_mb = 4 * torch.Size(SHAPE).numel() / 1e6
+    return Table(
+        "l2_norm",
+        f"Input {SHAPE} float32, conv4_3 of SSD300 at batch 8. *Times faster* is the median over the rounds of "
+        "(amdegroot's formula / this one); *both* is forward and backward; *kept* is what autograd holds for the "
+        "backward pass, the input included. The rivals run in eager mode, as published.",
+        rows,
+        l2_norm_goals(rows, input_mb=input_mb),
+    )
 
 
-def l2_norm_table(rows: Iterable[dict[str, Any]]) -> str:
-    """The rows as a Markdown table."""
-    head = "| memory format | candidate | forward ms | forward+backward ms | forward × | forward+backward × | kept MB |"
-    lines = [head, "|---|---|---|---|---|---|---|"]
-    for row in rows:
-        lines.append(
-            f"| {row['memory_format']} | {row['candidate']} "
-            f"| {row['forward_ms']:.1f} | {row['forward_backward_ms']:.1f} "
-            f"| {row['forward_speedup']:.2f} | {row['forward_backward_speedup']:.2f} | {row['saved_mb']:.1f} |"
-        )
-    return "\n".join(lines)
-
-
-def l2_norm_goals(rows: Iterable[dict[str, Any]], *, input_mb: float) -> str:
-    """The goals for channels_last as a Markdown table: goal, measured, met or not.
+def l2_norm_goals(rows: Sequence[dict[str, Any]], *, input_mb: float) -> list[Goal]:
+    """The goals for channels_last.
 
     Args:
         input_mb: size of the input; nothing else (but a number a position) may be kept for the backward pass.
     """
     found = {row["candidate"]: row for row in rows if row["memory_format"] == "channels_last"}
-    lines = ["| channels_last | goal | measured | |", "|---|---|---|---|"]
+    goals = []
     for candidate, column, goal in _GOALS:
+        what = f"{candidate}, {column.removesuffix('_times_faster')}, over amdegroot's formula"
         if candidate in found:
-            got = found[candidate][column]
-            what = column.removesuffix("_speedup").replace("_", "+")
-            lines.append(f"| {candidate}, {what} | ≥ {goal} × | {got:.2f} × | {_met(got >= goal)} |")
-    kept = found["L2Norm"]["saved_mb"]
-    lines.append(f"| L2Norm, kept | the input, {input_mb:.1f} MB | {kept:.1f} MB | {_met(kept < 1.01 * input_mb)} |")
-    return "\n".join(lines)
+            goals.append(Goal(what, goal, found[candidate][column]))
+        else:
+            goals.append(Goal(what, goal, None, note="left out by --quick"))
+    kept = found["L2Norm"]["kept_mb"]
+    return [*goals, Goal("L2Norm, kept: the input", round(1.01 * input_mb, 1), kept, unit="MB", at_most=True)]
 
 
-def _met(met: bool) -> str:
-    return "met" if met else "not met"
+def measure_l2_norm(
+    settings: Settings,
+    shape: Sequence[int] = SHAPE,
+    *,
+    repeats: int = 25,
+    compiled: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> list[dict[str, Any]]:
+    """Time all candidates side by side in both memory formats.
+
+    Args:
+        shape: of the input, (B, C, H, W).
+        repeats: rounds that count, after three that do not.
+        compiled: whether to measure ``torch.compile(L2Norm)`` too (it takes a minute to compile on a CPU).
+        dtype: of the input; the weight stays float32.
+    """
+    return [row for name in _FORMATS for row in _measure_format(settings, name, shape, repeats, compiled, dtype)]
 
 
 def amdegroot_formula(x: Tensor, weight: Tensor) -> Tensor:
@@ -102,37 +91,39 @@ def _copy(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _measure_format(
-    memory_format: str,
-    shape: Sequence[int],
-    repeats: int,
-    compiled: bool,
-    device: torch.device | str,
-    dtype: torch.dtype,
+    settings: Settings, memory_format: str, shape: Sequence[int], repeats: int, compiled: bool, dtype: torch.dtype
 ) -> list[dict[str, Any]]:
-    generator = torch.Generator(device).manual_seed(0)
+    generator = torch.Generator(settings.device).manual_seed(0)
     x, grad = (
-        torch.randn(*shape, device=device, dtype=dtype, generator=generator).to(memory_format=_FORMATS[memory_format])
+        torch.randn(*shape, device=settings.device, dtype=dtype, generator=generator).to(
+            memory_format=_FORMATS[memory_format]
+        )
         for _ in range(2)
     )
-    weight = torch.empty(shape[1], device=device).uniform_(10, 30, generator=generator)
+    weight = torch.empty(shape[1], device=settings.device).uniform_(10, 30, generator=generator)
     candidates = _candidates(shape[1], x.device, compiled)
-    forward: dict[str, list[float]] = {name: [] for name in candidates}
-    both: dict[str, list[float]] = {name: [] for name in candidates}
-    for round_ in range(3 + repeats):
-        for name, formula in candidates.items():
-            seconds = _time_forward(formula, x, weight), _time_both(formula, x, weight, grad)
-            if round_ >= 3:
-                forward[name].append(seconds[0])
-                both[name].append(seconds[1])
+    leaf, leaf_weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
+
+    def forward(formula: Formula) -> Callable[[], Tensor]:
+        return torch.no_grad()(lambda: formula(x, weight))
+
+    def both(formula: Formula) -> Callable[[], None]:
+        def call() -> None:
+            leaf.grad = leaf_weight.grad = None
+            formula(leaf, leaf_weight).backward(grad)
+
+        return call
+
+    options: dict[str, Any] = {"synchronize": settings.synchronize, "clock": settings.clock}
+    calls = {(name, way.__name__): way(formula) for name, formula in candidates.items() for way in (forward, both)}
+    times = interleaved(calls, repeats=repeats, warm_up=3, **options)
     return [
         {
             "memory_format": memory_format,
             "candidate": name,
-            "forward_ms": 1e3 * median(forward[name]),
-            "forward_backward_ms": 1e3 * median(both[name]),
-            "forward_speedup": _speedup(forward["amdegroot"], forward[name]),
-            "forward_backward_speedup": _speedup(both["amdegroot"], both[name]),
-            "saved_mb": _saved_bytes(formula, x, weight) / 1e6,
+            **{f"{way}_ms": times.ms((name, way)) for way in ("forward", "both")},
+            **{f"{way}_times_faster": times.ratio(("amdegroot", way), (name, way)) for way in ("forward", "both")},
+            "kept_mb": _saved_bytes(formula, x, weight) / 1e6,
         }
         for name, formula in candidates.items()
     ]
@@ -155,30 +146,6 @@ def _candidates(channels: int, device: torch.device, compiled: bool) -> dict[str
     if compiled:
         candidates["L2Norm compiled"] = torch.compile(ours, dynamic=False)
     return {**candidates, "copy": _copy}
-
-
-def _now(x: Tensor) -> float:
-    if x.is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def _time_forward(formula: Formula, x: Tensor, weight: Tensor) -> float:
-    with torch.no_grad():
-        start = _now(x)
-        formula(x, weight)
-        return _now(x) - start
-
-
-def _time_both(formula: Formula, x: Tensor, weight: Tensor, grad: Tensor) -> float:
-    x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
-    start = _now(x)
-    formula(x, weight).backward(grad.to(x.dtype))
-    return _now(x) - start
-
-
-def _speedup(base: Sequence[float], other: Sequence[float]) -> float:
-    return median(a / b for a, b in zip(base, other, strict=True))
 
 
 def _saved_bytes(formula: Formula, x: Tensor, weight: Tensor) -> int:

@@ -55,7 +55,7 @@ def _measure_case(table: Table, num_images: int, num_classes: int, goal: float, 
     parts = {name: call() for name, call in calls.items()}
     difference = max((parts["ours"][key] - value).abs().item() for key, value in parts["torchvision"].items())
     repeats = (8 if num_images < 16 else 3) if settings.quick else (30 if num_images < 16 else 10)
-    times = interleaved(calls, repeats=repeats, warm_up=2, synchronize=settings.synchronize)
+    times = interleaved(calls, repeats=repeats, warm_up=2, synchronize=settings.synchronize, clock=settings.clock)
     speed = times.ratio("torchvision", "ours")
     table.rows.append(
         {

@@ -41,7 +41,9 @@ def measure(settings: Settings) -> Table:
             torch.equal(a["labels"], b["labels"]) and torch.allclose(a["scores"], b["scores"], atol=1e-5)
             for a, b in zip(calls["torchvision"](), calls["ours"](), strict=True)
         )
-        times = interleaved(calls, repeats=2 if settings.quick else 8, synchronize=settings.synchronize)
+        times = interleaved(
+            calls, repeats=2 if settings.quick else 8, synchronize=settings.synchronize, clock=settings.clock
+        )
         speed = times.ratio("torchvision", "ours")
         objects = "untrained" if num_objects is None else f"{num_objects} objects"
         table.rows.append(

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 
+_BEGIN, _END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 _PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools", "faster-coco-eval")
 
 
@@ -32,6 +34,12 @@ class Settings:
     quick: bool = False
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     images: Path | None = None
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Processor time where one thread of the host does the work: it leaves out what other programs take away."""
+        alone = self.device.type == "cpu" and torch.get_num_threads() == 1
+        return time.process_time if alone else time.perf_counter
 
     def synchronize(self) -> None:
         """Wait for the device."""
@@ -82,6 +90,7 @@ class Table:
         rows: one mapping a row; the columns are the keys in the order in which they first come.
         goals: goals that these rows decide.
         notes: further paragraphs, for instance a profile that says why a goal is missed.
+        failed: nothing could be measured; the only row says why.
 
     Example:
         >>> table = Table("adding", "One addition.", [{"candidate": "ours", "ms": 1.25}], [Goal("speed", 2, 2.5)])
@@ -104,6 +113,7 @@ class Table:
     rows: list[dict[str, Any]] = field(default_factory=list)
     goals: list[Goal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    failed: bool = False
 
     def markdown(self) -> str:
         """Title, what it is about, rows, goals and notes."""
@@ -117,6 +127,16 @@ class Table:
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, each goal with its verdict."""
         return {**asdict(self), "goals": [{**asdict(goal), "verdict": goal.verdict} for goal in self.goals]}
+
+
+def attempt(name: str, measure: Callable[[], Table]) -> Table:
+    """The table, or one that says how measuring it failed, so that a long run loses no more than this one."""
+    try:
+        return measure()
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        row = {"failed": f"{type(error).__name__}: {error}", "in": f"{where.name}, line {where.lineno}"}
+        return Table(name, "Could not be measured.", [row], failed=True)
 
 
 def goals_table(goals: Iterable[Goal]) -> str:
@@ -134,26 +154,27 @@ def goals_table(goals: Iterable[Goal]) -> str:
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of each candidate in each round."""
+    """Seconds of each candidate in each round, by name, or by anything that tells the candidates apart."""
 
-    seconds: Mapping[str, list[float]]
+    seconds: Mapping[Any, list[float]]
 
-    def ms(self, name: str) -> float:
+    def ms(self, name: Any) -> float:
         """Median over the rounds, milliseconds."""
         return 1e3 * median(self.seconds[name])
 
-    def ratio(self, peer: str, ours: str) -> float:
+    def ratio(self, peer: Any, ours: Any) -> float:
         """How many times faster ``ours`` is than ``peer``: the median over the rounds of their ratio."""
         return median(a / b for a, b in zip(self.seconds[peer], self.seconds[ours], strict=True))
 
 
 def interleaved(
-    candidates: Mapping[str, Callable[[], Any]],
+    candidates: Mapping[Any, Callable[[], Any]],
     *,
     repeats: int,
     warm_up: int = 1,
     at_most_s: float = float("inf"),
     synchronize: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Times:
     """Time candidates in turns: each runs once in every round, so that a noisy neighbour hits them alike.
 
@@ -163,19 +184,20 @@ def interleaved(
         warm_up: rounds before them that do not.
         at_most_s: no further round begins after so many seconds, once one has counted.
         synchronize: waits for the device, before and after each call.
+        clock: gives seconds.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    seconds: dict[Any, list[float]] = {name: [] for name in candidates}
     begin = time.perf_counter()
     for round_ in range(warm_up + repeats):
         if round_ > warm_up and time.perf_counter() - begin > at_most_s:
             break
         for name, call in candidates.items():
             synchronize()
-            start = time.perf_counter()
+            start = clock()
             call()
             synchronize()
             if round_ >= warm_up:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return Times(seconds)
 
 
@@ -199,6 +221,15 @@ def machine() -> dict[str, Any]:
     }
 
 
+def all_tables(tables: Iterable[Table], about: Mapping[str, Any]) -> str:
+    """Machine and versions, all goals, then each table, as Markdown."""
+    tables = list(tables)
+    words = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in about.items())
+    goals = [goal for table in tables for goal in table.goals]
+    summary = [f"## All goals\n\n{goals_table(goals)}"] if goals else []
+    return "\n\n".join([words, *summary, *(table.markdown() for table in tables)])
+
+
 def write_tables(folder: Path, tables: Iterable[Table], about: Mapping[str, Any]) -> None:
     """Write ``benchmark.md`` and ``benchmark.json``.
 
@@ -208,11 +239,23 @@ def write_tables(folder: Path, tables: Iterable[Table], about: Mapping[str, Any]
     """
     tables = list(tables)
     folder.mkdir(parents=True, exist_ok=True)
-    words = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in about.items())
-    markdown = "\n\n".join([words, *(table.markdown() for table in tables)])
-    (folder / "benchmark.md").write_text(f"{markdown}\n", encoding="utf-8")
+    (folder / "benchmark.md").write_text(f"{all_tables(tables, about)}\n", encoding="utf-8")
     content = {"about": dict(about), "tables": [table.as_dict() for table in tables]}
     (folder / "benchmark.json").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def put_into_page(page: Path, tables: Iterable[Table], about: Mapping[str, Any]) -> None:
+    """Replace what stands between the two marks of a page by the tables.
+
+    Raises:
+        ValueError: if the page has no such marks.
+    """
+    text = page.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise ValueError(f"{page}: expected the lines {_BEGIN} and {_END}, between which the tables go")
+    page.write_text(f"{before}{begin}\n\n{all_tables(tables, about)}\n\n{end}{after}", encoding="utf-8")
 
 
 def _markdown_rows(rows: list[dict[str, Any]]) -> str:

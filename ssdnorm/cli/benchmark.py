@@ -1,54 +1,82 @@
-"""Measure what the documentation quotes: python scripts/benchmark.py --only l2_norm
+"""Measure the tables of docs/performance.md: python scripts/benchmark.py --output runs/benchmark
 
-Prints each table in Markdown, with the machine it was measured on. Nothing else should run meanwhile.
+Ours and the peers run in turns in one process; the numbers are medians, and medians of ratios. Every goal stands beside
+its measured number. One thread by default, where processor time is counted and other work matters little.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
 
 import torch
 
-from ssdnorm.bench.fold import fold_table, measure_fold
-from ssdnorm.bench.l2_norm import l2_norm_goals, l2_norm_table, measure_l2_norm
+from ssdnorm.bench.table import Settings, Table, attempt, machine, put_into_page, write_tables
 from ssdnorm.cli.refuse import no_more_words
 
-HELP = "measure the tables of the documentation"
+HELP = "measure speed and memory beside the peers, and which goals are met"
 
-_L2_NORM_SHAPE = (8, 512, 38, 38)
+# ssdnorm.bench.<name>.measure(settings) -> Table
+TABLES = (
+    *("kernels", "loss", "post_process", "l2_norm", "fold", "network", "training_step"),
+    *("pipeline", "reading", "cached_images", "evaluation"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("--only", nargs="+", choices=TABLES, metavar="TABLE", help=f"some of: {', '.join(TABLES)}")
+    parser.add_argument("--quick", action="store_true", help="few rounds and small sizes; under three minutes")
+    parser.add_argument("--output", type=Path, help="folder for benchmark.md and benchmark.json")
+    parser.add_argument("--page", type=Path, help="Markdown page whose marked part is replaced by the tables")
+    parser.add_argument("--images", type=Path, help="folder of JPEGs for the pipeline; drawn photos without it")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default 1)")
-    parser.add_argument("--repeats", type=int, default=40, help="rounds that count (default 40)")
+    parser.add_argument("--gpu", action="store_true", help="the GPU's tables instead: training, inference, kernels")
+    parser.add_argument("--workers", type=int, default=16, help="loading processes of --gpu (default 16)")
 
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
-    """Measure and print."""
+    """Measure, print, write after every table."""
     no_more_words(rest)
-    for name in ("threads", "repeats"):
-        if getattr(arguments, name) < 1:
-            raise ValueError(f"--{name}: must be 1 or more; got {getattr(arguments, name)}")
+    if arguments.threads < 1:
+        raise ValueError(f"--threads: must be 1 or more; got {arguments.threads}")
+    if arguments.page is not None and not arguments.page.is_file():
+        raise FileNotFoundError(f"--page: {arguments.page} is not there")
+    if arguments.gpu and not torch.cuda.is_available():
+        raise ValueError("--gpu: PyTorch sees no GPU here; leave it out to measure on the CPU")
     torch.set_num_threads(arguments.threads)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    print(f"{arguments.threads} thread(s), {device}, torch {torch.__version__}, Python {platform.python_version()}")
-    for name in arguments.only or TABLES:
-        print(f"\n{name}\n\n{TABLES[name](arguments.repeats)}", flush=True)
+    about = {"command": " ".join(["python scripts/benchmark.py", *sys.argv[1:]]), **machine()}
+    tables: list[Table] = []
+    for part in _gpu(arguments) if arguments.gpu else _host(arguments):
+        tables.append(part())
+        print(f"{tables[-1].markdown()}\n", flush=True)
+        if arguments.output is not None:
+            write_tables(arguments.output, tables, about)
+    if arguments.page is not None:
+        put_into_page(arguments.page, tables, about)
+    failed = [table.name for table in tables if table.failed]
+    if failed:
+        raise ValueError(f"could not be measured: {', '.join(failed)}")
 
 
-def _l2_norm(repeats: int) -> str:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows = measure_l2_norm(_L2_NORM_SHAPE, repeats=repeats, device=device)
-    input_mb = 4 * torch.Size(_L2_NORM_SHAPE).numel() / 1e6
-    return f"{l2_norm_table(rows)}\n\n{l2_norm_goals(rows, input_mb=input_mb)}"
+def _host(arguments: argparse.Namespace) -> list[Callable[[], Table]]:
+    settings = Settings(quick=arguments.quick, images=arguments.images)
+
+    def measure(name: str) -> Table:
+        table: Table = import_module(f"ssdnorm.bench.{name}").measure(settings)
+        return table
+
+    return [partial(attempt, name, partial(measure, name)) for name in arguments.only or TABLES]
 
 
-def _fold(repeats: int) -> str:
-    return fold_table(measure_fold(repeats=max(3, repeats // 4)))
+def _gpu(arguments: argparse.Namespace) -> list[Callable[[], Table]]:
+    from ssdnorm.bench.gpu import gpu_parts
+    from ssdnorm.bench.gpu_training import Plan
 
-
-TABLES: dict[str, Callable[[int], str]] = {"l2_norm": _l2_norm, "fold": _fold}
+    plan = Plan(torch.device("cuda"), workers=arguments.workers, images=arguments.images)
+    return gpu_parts(replace(plan, batch_sizes=(8, 64)) if arguments.quick else plan)
