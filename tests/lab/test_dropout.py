@@ -12,7 +12,7 @@ from ssdnorm.layers import ConvBlock, warn_dropout_before_batch_norm
 
 @pytest.fixture(scope="module")
 def numbers():
-    return measure_dropout(num_seeds=2, probabilities=(0.1, 0.7))
+    return measure_dropout(num_seeds=1, probabilities=(0.1, 0.7))
 
 
 def test_the_moments_are_those_of_a_relu_of_a_normal():

@@ -11,7 +11,7 @@ from ssdnorm.lab.moving_average import CONVENTIONS, DECAYS, Convention, draw_mov
 
 @pytest.fixture(scope="module")
 def numbers():
-    return measure_moving_average(streams=100)
+    return measure_moving_average(streams=60)
 
 
 @pytest.mark.parametrize("decay", DECAYS)
