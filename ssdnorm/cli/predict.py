@@ -25,6 +25,7 @@ from ssdnorm.cli.refuse import no_more_words
 from ssdnorm.data.transforms import EvalTransform
 from ssdnorm.drawing import draw_boxes
 from ssdnorm.engine.run import write_json
+from ssdnorm.models.compiled import compile_for_inference
 from ssdnorm.models.mc_dropout import mc_dropout_batch
 from ssdnorm.models.onnx_detector import OnnxDetector
 from ssdnorm.structures import Detections
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder for the pictures and detections.json")
     parser.add_argument("--score-threshold", type=float, default=0.4, help="draw and list detections above it (0.4)")
     parser.add_argument("--mc-dropout", type=int, metavar="N", help="average N passes with dropout; list score_std")
+    parser.add_argument("--compile", action="store_true", help="compile the network: a minute first, then faster")
     parser.add_argument("--max-frames", type=int, help="of each video or camera; default: all, until Ctrl-C")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 …; default: cuda where it is there")
 
@@ -107,17 +109,27 @@ def _load(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
             raise ValueError("--device: an ONNX file runs where onnxruntime runs; leave --device out")
         if arguments.mc_dropout is not None:
             raise ValueError("--mc-dropout: an ONNX file has no dropout any more; give --checkpoint")
+        if arguments.compile:
+            raise ValueError("--compile: an ONNX file runs compiled already; give --checkpoint")
         onnx = OnnxDetector(arguments.onnx)
         return _detector(onnx, onnx.image_size, antialias=onnx.antialias, device=torch.device("cpu")), onnx.class_names
     device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if arguments.compile and arguments.mc_dropout is not None:
+        raise ValueError("--compile: does not go with --mc-dropout, whose dropout stays random")
     detector = load_detector(arguments.checkpoint, fold=True).to(device)
+    detector.model.to(memory_format=torch.channels_last)
+    size = detector.model.image_size
+    if arguments.compile:
+        dtype = torch.uint8 if detector.antialias else torch.float32  # as resize_image gives them
+        example = torch.zeros(1, 3, size, size, dtype=dtype, device=device)
+        compile_for_inference(detector.model, example.contiguous(memory_format=torch.channels_last))
 
     def both(images: Tensor, sizes: Tensor) -> Sequence[Detections]:
         if arguments.mc_dropout is not None:
             return mc_dropout_batch(detector, images, sizes, arguments.mc_dropout)
+        images = images.contiguous(memory_format=torch.channels_last)
         return detector.post_process(detector.model(images), sizes)
 
-    size = detector.model.image_size
     return _detector(both, size, antialias=detector.antialias, device=device), detector.class_names
 
 

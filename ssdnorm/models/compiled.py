@@ -27,4 +27,4 @@ def compile_for_inference(model: nn.Module, images: Tensor) -> None:
 
     model.compile(dynamic=False)
     with torch.inference_mode(), config.patch(freezing=True):
-        model(images)
+        model(images.clone())  # a copy made in inference mode: what is compiled for others would not serve it

@@ -182,3 +182,25 @@ def test_mc_dropout_without_passes_or_without_dropout_is_refused(checkpoint, pic
     save_checkpoint(path, ssd300_vgg16(3, width=0.02, dropout=0), class_names=["cat", "dog"], post_process={})
     assert predict("--checkpoint", path, "--output", tmp_path / "out", "--mc-dropout", 2, pictures) == 2
     assert "dropout" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("antialias", [True, False])
+def test_the_compiled_network_finds_the_same(antialias, pictures, tmp_path):
+    path = tmp_path / "model.safetensors"
+    model = ssd300_vgg16(3, width=0.02, dropout=0)
+    save_checkpoint(path, model, class_names=["cat", "dog"], post_process={}, antialias=antialias)
+    words = ("--checkpoint", path, "--score-threshold", "0.05", pictures)
+    found = []
+    for name, more in (("plain", ()), ("compiled", ("--compile",))):
+        assert predict("--output", tmp_path / name, *more, *words) == 0
+        listed = json.loads((tmp_path / name / "detections.json").read_text())
+        found.append([f["score"] for entry in listed for f in entry["detections"]])
+    assert found[0]
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
+
+
+def test_compiling_what_stays_random_is_refused(checkpoint, pictures, tmp_path, capsys):
+    words = ("--checkpoint", checkpoint, "--output", tmp_path / "out", "--compile", "--mc-dropout", 2, pictures)
+    assert predict(*words) == 2
+    assert "--compile: does not go with --mc-dropout" in capsys.readouterr().err
