@@ -30,8 +30,7 @@ def measure(settings: Settings) -> Table:
         "post_process",
         f"From locs and logits to detections, ms an image at batch {num_images}; SSD300, on outputs like those of a "
         "network trained on 20 or 200 objects an image, and of an untrained one. Score threshold 0.01, NMS 0.45, 400 a "
-        "class, 200 an image, as torchvision's. Same: scores to 1e-5 with their labels; those with equal scores stand in "
-        "any order.",
+        "class, 200 an image, as torchvision's. Same: scores to 1e-5 with their labels, equal scores in any order.",
     )
     for num_classes, num_objects, goal in _CASES:
         if num_objects is None:
