@@ -24,7 +24,7 @@ HELP = "measure speed and memory beside the peers, and which goals are met"
 # ssdnorm.bench.<name>.measure(settings) -> Table
 TABLES = (
     *("kernels", "loss", "post_process", "l2_norm", "fold", "network", "training_step"),
-    *("pipeline", "reading", "cached_images", "evaluation"),
+    *("pipeline", "reading", "cached_images", "evaluation", "growth"),
 )
 
 
