@@ -80,8 +80,7 @@ def amount(value: float | None) -> str:
         return NOTHING
     if abs(value) >= 100 or isinstance(value, int):
         return f"{round(value):,}".replace(",", "\u202f")
-    digits = 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 4
-    return f"{value:.{digits}f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}"
 
 
 def duration(seconds: float | None) -> str:

@@ -28,6 +28,7 @@ from ssdnorm.compare.svg import PALETTE, arm_styles
 from ssdnorm.data.dataset import DetectionDataset
 
 _HEAT = 60  # % of the full colour at the highest AP; more would make the numbers hard to read
+_LEAST_HIGHEST = 0.05  # AP; where all are lower, none gets the fullest colour
 
 
 def write_report(results: Results, root: Path, test_set: DetectionDataset, output: Path) -> None:
@@ -142,12 +143,13 @@ def _classes(results: Results) -> list[dict[str, Any]]:
     arms = [arm for arm in results.arms if arm.per_class]
     baseline = next((arm.per_class for arm in arms if arm.name == results.baseline), {})
     highest = max((value for arm in arms for value in arm.per_class.values()), default=0.0)
+    highest = max(highest, _LEAST_HIGHEST)
     rows = []
     for name in dict.fromkeys(name for arm in arms for name in arm.per_class):
         cells = []
         for arm in arms:
             value, begin = arm.per_class.get(name), baseline.get(name)
-            heat = 0.0 if value is None or highest <= 0 else _HEAT * max(value, 0.0) / highest
+            heat = 0.0 if value is None else _HEAT * max(value, 0.0) / highest
             known = value is not None and begin is not None and arm.name != results.baseline
             gap = value - begin if known and value is not None and begin is not None else None
             cells.append({"arm": arm.name, "value": value, "heat": f"{heat:.0f}%", "gap": gap})

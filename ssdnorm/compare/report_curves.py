@@ -181,6 +181,8 @@ def _plot_by_layer(
             if len(curve):
                 last = float(np.median(curve.values[-max(1, len(curve) // 4) :]))
                 pair = (factor * float(curve.values[0]), factor * last)
+                if logarithmic:  # has no place for 0: a layer's first batch may hold nothing to learn from
+                    pair = (pair[0] or pair[1], pair[1] or pair[0])
                 if not logarithmic or min(pair) > 0:
                     values.setdefault(arm, {})[layer] = pair
     layers = _in_order(layer for by_layer in values.values() for layer in by_layer)
@@ -219,6 +221,8 @@ def _plot_curves(
             )
     if loss:
         canvas.logarithmic("y")
+    else:
+        canvas.at_least("y", 1.0)
     _plain_steps(canvas)
     axes.set(xlabel="step", ylabel=label)
     return canvas.svg(f"{label} over steps, by arm and seed")

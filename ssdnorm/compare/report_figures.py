@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.transforms import blended_transform_factory
@@ -52,7 +51,7 @@ def plot_seeds(results: Results, styles: Styles) -> Markup:
             axes.plot([100 * value], [row], markersize=8, gid=canvas.tell(said), **style.dot)
     for pairs in places.values():
         axes.plot(*zip(*pairs, strict=True), color=SOFT, linewidth=0.8, alpha=0.55, zorder=1)
-    _rows(axes, len(arms), f"{results.metric}, points")
+    _rows(canvas, len(arms), f"{results.metric}, points")
     return canvas.svg(
         f"{results.metric} of every seed by arm: "
         + "; ".join(f"{arm.name} mean {points(arm.metrics[results.metric].mean)}" for arm in arms)
@@ -83,7 +82,7 @@ def plot_differences(results: Results, styles: Styles) -> Markup:
             said = f"{arm.name} − {results.baseline}: 95 % interval over test images {signed_interval(low, high)}"
             axes.plot([100 * low, 100 * high], [row + 0.3] * 2, color=style.colour, linewidth=1.5, marker="|",
                       markersize=7, gid=canvas.tell(said))  # fmt: skip
-    _rows(axes, len(arms), f"{results.metric} minus that of {shortened(results.baseline, 22)}, points")
+    _rows(canvas, len(arms), f"{results.metric} minus that of {shortened(results.baseline, 22)}, points")
     return canvas.svg(
         f"Difference of {results.metric} to {results.baseline}: "
         + "; ".join(f"{arm.name} {signed_points(arm.differences[results.metric].paired.mean)}" for arm in arms)
@@ -111,6 +110,7 @@ def plot_rates(results: Results, styles: Styles) -> Markup:
     axes.set_xticks(lrs, [rate(lr) for lr in lrs])
     axes.set_xticks([], minor=True)
     axes.margins(0.12, 0.15)
+    canvas.at_least("y", 1.0)
     axes.set(xlabel="learning rate", ylabel=f"{results.metric} on validation, points")
     return canvas.svg(f"{results.metric} on the validation images by learning rate, a line an arm")
 
@@ -135,6 +135,7 @@ def plot_costs(results: Results, styles: Styles) -> list[Markup]:
             said = f"{arm.name}: {results.metric} {points(mean.mean)}, {label}: {written(x)}"
             axes.plot([x], [100 * mean.mean], markersize=10, gid=canvas.tell(said), **style.dot)
         axes.margins(0.14, 0.12)
+        canvas.at_least("y", 1.0)
         axes.locator_params(axis="x", nbins=5)
         axes.set(xlabel=label, ylabel=f"{results.metric}, points")
         figures.append(canvas.svg(f"{results.metric} over {label}, a point an arm"))
@@ -187,15 +188,13 @@ def _row_words(axes: Axes, row: int, name: str, value: str) -> None:
     axes.text(1.0, row - _NAME, value, color=SOFT, ha="right", bbox=ground, **text)
 
 
-def _rows(axes: Axes, num: int, label: str) -> None:
+def _rows(canvas: Canvas, num: int, label: str) -> None:
     """The look of a figure with an arm a row."""
+    axes = canvas.axes
     axes.set_ylim(num - 0.5, -0.65)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     for row in range(1, num):
         axes.axhline(row - 0.58, color=LINE, linewidth=0.8)
-    low, high = axes.get_xlim()
-    if not np.isfinite([low, high]).all() or high - low < 0.2:
-        middle = (low + high) / 2
-        axes.set_xlim(middle - 0.5, middle + 0.5)
+    canvas.at_least("x", 1.0)
     axes.set_xlabel(label)

@@ -23,7 +23,6 @@ _SIDE = 480  # pixels of the longest side
 _QUALITY = 70  # of WebP
 _IOU = 0.5  # from which a box counts as found
 _LETTER = 0.058  # height of captions over that of the image
-_LETTER_WIDTH = 0.56  # over the height, about
 
 Kind = Literal["object", "found", "wrong", "missed"]
 
@@ -33,6 +32,7 @@ class DrawnBox:
     """A box, in pixels of the picture, with a caption that stays inside of it.
 
     Attributes:
+        leftward: the caption ends at ``caption_x``, instead of beginning there.
         kind: an object of the ground truth; a detection of one, or of none; an object that no detection found.
     """
 
@@ -42,6 +42,7 @@ class DrawnBox:
     width: float
     height: float
     caption: str
+    leftward: bool
     caption_x: float
     caption_y: float
 
@@ -186,9 +187,8 @@ def _match(found: _Found, objects: _Found) -> dict[int, int]:
 def _drawn(kind: Kind, box: np.ndarray, caption: str, size: tuple[int, int]) -> DrawnBox:
     x1, y1, x2, y2 = (round(float(value), 1) for value in box)
     letter = _LETTER * size[1]
-    length = _LETTER_WIDTH * letter * len(caption)
-    left = max(2.0, min(x1, size[0] - length - 2))
-    line = y1 - 0.25 * letter if y1 > 1.3 * letter else y1 + 1.05 * letter
-    return DrawnBox(
-        kind, x1, y1, round(x2 - x1, 1), round(y2 - y1, 1), caption, round(left, 1), round(max(line, letter), 1)
-    )
+    leftward = x1 + x2 > size[0]
+    caption_x = min(x2, size[0] - 2.0) if leftward else max(x1, 2.0)
+    caption_y = y1 - 0.25 * letter if y1 > 1.3 * letter else max(y1, 0.0) + 1.05 * letter
+    width, height = round(x2 - x1, 1), round(y2 - y1, 1)
+    return DrawnBox(kind, x1, y1, width, height, caption, leftward, round(caption_x, 1), round(caption_y, 1))

@@ -136,6 +136,12 @@ class Canvas:
         self._words[gid] = words
         return gid
 
+    def at_least(self, name: Literal["x", "y"], span: float) -> None:
+        """Widen an axis that shows less than the span, so that nothings do not look like something."""
+        low, high = getattr(self.axes, f"get_{name}lim")()
+        if high - low < span:
+            getattr(self.axes, f"set_{name}lim")((low + high - span) / 2, (low + high + span) / 2)
+
     def logarithmic(self, name: Literal["x", "y"]) -> None:
         """Make an axis logarithmic, with plain numbers beside it; after everything is drawn."""
         axis = {"x": self.axes.xaxis, "y": self.axes.yaxis}[name]

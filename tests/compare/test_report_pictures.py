@@ -101,8 +101,9 @@ def test_captions_stay_in_the_picture(case, tmp_path):
     panel([{**one, "bbox": [190, 0, 10, 10]} for one in exact(test_set, 0)])
     for photo in photos_of(results, tmp_path, test_set):
         for box in (box for panel in photo.panels for box in panel.boxes):
-            assert box.caption_x >= 0
-            assert box.caption_x + 0.5 * photo.letter * len(box.caption) <= photo.width
+            length = 0.6 * photo.letter * len(box.caption) * (-1 if box.leftward else 1)
+            assert min(box.caption_x, box.caption_x + length) >= 0
+            assert max(box.caption_x, box.caption_x + length) <= photo.width
             assert photo.letter <= box.caption_y <= photo.height
 
 

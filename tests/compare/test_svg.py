@@ -76,3 +76,13 @@ def test_a_logarithmic_axis_has_plain_numbers():
     svg = canvas.svg("a curve")
     assert ">100<" in svg
     assert "mathdefault" not in svg
+
+
+def test_an_axis_is_widened_around_its_middle_but_never_narrowed():
+    canvas = Canvas("span")
+    canvas.axes.set_xlim(2.9, 3.1)
+    canvas.axes.set_ylim(0, 40)
+    canvas.at_least("x", 1.0)
+    canvas.at_least("y", 1.0)
+    assert canvas.axes.get_xlim() == pytest.approx((2.5, 3.5))
+    assert canvas.axes.get_ylim() == (0, 40)
