@@ -136,6 +136,7 @@ def test_outputs_under_the_hooks_are_bit_identical():
     assert torch.equal(seen[0].locs, expected.locs)
 
 
+@pytest.mark.slow
 def test_torchvisions_ssd_is_measured_by_its_own_names():
     model = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=3).eval()
     picture = torch.rand(3, 300, 300)

@@ -193,6 +193,7 @@ def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(tmp_path):
     assert read(cut / "diagnostics.csv") == read(whole / "diagnostics.csv")
 
 
+@pytest.mark.slow
 def test_a_compiled_model_is_measured_in_eager_mode_and_trains_as_without(tmp_path):
     norms = {"backbone": "batch_norm", "extras": "none", "taps": {"conv4_3": "l2_norm"}}
     plain = config(norm=norms, model={"width": 0.02, "dropout": 0.0})
