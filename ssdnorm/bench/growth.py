@@ -97,10 +97,12 @@ def growth_figure(table: Table) -> Figure:
     """A panel for each size that grows, with a line of each part, on logarithmic axes; grey lines are linear growth."""
     panels = list(dict.fromkeys(row["against"] for row in table.rows))
     figure = Figure(figsize=(3.4 * len(panels), 3.6), layout="constrained")
+    inks = dict(zip(dict.fromkeys(row["part"] for row in table.rows), _INK, strict=False))
     exponents = {goal.what: goal.measured for goal in table.goals}
     for axes, against in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         rows = [row for row in table.rows if row["against"] == against]
-        for part, ink in zip(dict.fromkeys(row["part"] for row in rows), _INK, strict=False):
+        for part in dict.fromkeys(row["part"] for row in rows):
+            ink = inks[part]
             sizes, ms = zip(*[(row["size"], row["ms"]) for row in rows if row["part"] == part], strict=True)
             label = f"{part}: {exponents[f'{part} against {against}']:.2f}"
             axes.loglog(sizes, ms, "o-", color=ink, markersize=4, label=label)
