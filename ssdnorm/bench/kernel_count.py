@@ -37,8 +37,8 @@ class KernelCount:
     within :func:`ssdnorm.boxes.waiting.as_on_a_gpu`.
 
     How it was calibrated: for torchvision's SSD loss, forward and backward at batch 32 with 81 classes, 2016 kernels
-    and 101 waits were known from elsewhere, on targets that are not known; counted here, on one to eight objects an image,
-    are 2182 and 100, uploads apart. A run with ``benchmark --gpu`` is what settles it.
+    and 101 waits were known from elsewhere, on targets that are not known; counted here, on one to eight objects an
+    image, are 2182 and 100, uploads apart. A run with ``benchmark --gpu`` is what settles it.
 
     Example:
         >>> with KernelCount() as count:
