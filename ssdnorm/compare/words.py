@@ -67,9 +67,10 @@ def answer_of(arms: Sequence[ArmResult], baseline: str, metric: str, num_seeds: 
     finished = sum(run.status == "finished" for run in runs)
     seeds = f"{num_seeds} seeds an arm" if finished == len(runs) else f"{finished} of {len(runs)} runs"
     noise = "" if seed_noise is None else f" with a scatter of {100 * seed_noise:.2f} points of {metric}"
+    many = f", corrected for {len(others)} comparisons by Holm's method" if len(others) > 1 else ""
     return (
-        f"{first}. This rests on {seeds}{noise} (published: {_PUBLISHED_NOISE}), paired by seed, corrected for "
-        f"{len(others)} comparisons by Holm's method, and on a bootstrap over the test images."
+        f"{first}. This rests on {seeds}{noise} (published: {_PUBLISHED_NOISE}), paired by seed{many}, and on a "
+        "bootstrap over the test images."
     )
 
 
