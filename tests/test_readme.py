@@ -36,3 +36,11 @@ def test_a_source_that_the_readme_names_is_there(name):
 )
 def test_a_target_of_the_makefile_is_no_file(target):
     assert not (ROOT / target).exists()
+
+
+def test_the_table_of_the_comparison_is_the_one_that_the_command_wrote():
+    written = (ROOT / "docs/results/compare_bccd/table.md").read_text(encoding="utf-8").splitlines()
+    assert len(written) == 8
+    for line in [written[0], *written[2:]]:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert f"| {' | '.join(cells[:6])} |" in README, "arm, AP, AP50, difference, p and verdict"

@@ -53,9 +53,12 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     log.info("%d arms × %d seeds", len(plan.arms), len(plan.seeds))
     if not arguments.no_training:
         write_text(root / "comparison.yaml", yaml.safe_dump(plan.content, sort_keys=False, width=120))
-        run_grid(plan.first_jobs(), root, num_parallel=arguments.jobs)
+        first = plan.first_jobs()
+        run_grid(first, root, num_parallel=arguments.jobs)
         lrs = {arm.name: choose_rate(rates_of(plan, arm, root)) for arm in plan.arms}
-        run_grid(plan.jobs(lrs), root, num_parallel=arguments.jobs)
+        others = [job for job in plan.jobs(lrs) if job not in first]
+        if others:
+            run_grid(others, root, num_parallel=arguments.jobs)
 
     results = assemble(plan, root, test_set, matched)
     write_json(root / "results.json", dataclasses.asdict(results))
