@@ -36,11 +36,16 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    return config_with_overrides(content, overrides, where=str(path))
+
+
+def config_with_overrides(content: Mapping[str, Any], overrides: Sequence[str], *, where: str) -> Config:
+    """A config out of nested mappings with ``--key value`` overrides on top, checked; see :func:`read_config`."""
     changes = parse_overrides(overrides)
-    config = config_from_mapping(content, where=str(path), complete=not changes)
+    config = config_from_mapping(content, where=where, complete=not changes)
     if changes:
         changes = write_out_preset(changes, weight_decay=config.optimizer.weight_decay, where="command line")
-        config = config_from_mapping(_merge(config_to_mapping(config), changes), where=f"{path} and the command line")
+        config = config_from_mapping(_merge(config_to_mapping(config), changes), where=f"{where} and the command line")
     return config
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import yaml
 
 from ssdnorm.build import build_dataset
-from ssdnorm.compare.assemble import assemble, choose_rate, rates_of
-from ssdnorm.compare.grid import run_grid
+from ssdnorm.compare.assemble import assemble, chosen_rates
+from ssdnorm.compare.grid import check_folders, failure_reason, run_grid, state_of
 from ssdnorm.compare.matched import compare_starts
 from ssdnorm.compare.plan import read_plan
 from ssdnorm.compare.report import write_report
@@ -49,17 +49,26 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         raise ValueError(f"--output: {root} is a file; a folder is needed")
     train_set = build_dataset(plan.base, "train")
     test_set = build_dataset(plan.base, "test", class_names=train_set.class_names)
-    matched = compare_starts(plan.arms, plan.baseline, train_set, test_set, seed=plan.seeds[0])
+    if plan.base.data.validation is not None:
+        build_dataset(plan.base, "validation", class_names=train_set.class_names)  # the runs need it
+    check_folders(plan.possible_jobs(), root)
     log.info("%d arms × %d seeds", len(plan.arms), len(plan.seeds))
     if not arguments.no_training:
         write_text(root / "comparison.yaml", yaml.safe_dump(plan.content, sort_keys=False, width=120))
         first = plan.first_jobs()
         run_grid(first, root, num_parallel=arguments.jobs)
-        lrs = {arm.name: choose_rate(rates_of(plan, arm, root)) for arm in plan.arms}
-        others = [job for job in plan.jobs(lrs) if job not in first]
+        made = {job.folder for job in first}
+        others = [job for job in plan.jobs(chosen_rates(plan, root)) if job.folder not in made]
+        failed = [job for job in first if state_of(job, root) == "failed"]
+        if others and failed:
+            raise ValueError(
+                f"{len(failed)} of the {len(first)} runs that choose learning rates failed; the first: "
+                f"{failed[0].folder}: {failure_reason(failed[0], root)}. Start the command again to go on"
+            )
         if others:
             run_grid(others, root, num_parallel=arguments.jobs)
 
+    matched = compare_starts(plan, chosen_rates(plan, root), train_set, test_set)
     results = assemble(plan, root, test_set, matched)
     write_json(root / "results.json", dataclasses.asdict(results))
     write_csv(results, root / "results.csv")

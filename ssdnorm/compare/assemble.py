@@ -17,7 +17,6 @@ from ssdnorm.compare.statistics import holm, mean_with_interval, paired_differen
 from ssdnorm.compare.words import answer_of, sentence_of
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.metrics.arrays import ground_truth_arrays
-from ssdnorm.metrics.bootstrap import METRICS as BOOTSTRAPPED
 from ssdnorm.metrics.bootstrap import bootstrap_difference
 
 _RESAMPLES = 1000
@@ -39,7 +38,7 @@ def assemble(
         num_resamples: of the bootstrap over test images.
     """
     rates = {arm.name: rates_of(plan, arm, root) for arm in plan.arms}
-    lrs = {name: choose_rate(tried) for name, tried in rates.items()}
+    lrs = chosen_rates(plan, root)
     runs = [collect_run(job, root, target_ap50=plan.target_ap50) for job in plan.jobs(lrs)]
     chosen = {arm.name: [run for run in runs if run.arm == arm.name and run.lr == lrs[arm.name]] for arm in plan.arms}
     differences = differences_of(plan, chosen)
@@ -61,6 +60,7 @@ def assemble(
                 arm,
                 [run for run in runs if run.arm == arm.name],
                 chosen[arm.name],
+                chosen[plan.baseline],
                 rates[arm.name],
                 differences.get(arm.name, {}),
                 costs,
@@ -80,6 +80,11 @@ def assemble(
         provenance=_provenance(plan, runs, test_set),
         config=plan.content,
     )
+
+
+def chosen_rates(plan: Plan, root: Path) -> dict[str, float]:
+    """Arm → learning rate, by the declared rule, from the first seed's runs."""
+    return {arm.name: choose_rate(rates_of(plan, arm, root)) for arm in plan.arms}
 
 
 def rates_of(plan: Plan, arm: Arm, root: Path) -> list[Rate]:
@@ -132,8 +137,6 @@ def _add_bootstrap(
     num_resamples: int,
 ) -> None:
     """Put the intervals over test images in, for the metric of the answer, in place."""
-    if plan.metric not in BOOTSTRAPPED:
-        return
     truth = ground_truth_arrays(test_set.ground_truth())
     baseline = {run.seed: run for run in chosen[plan.baseline] if run.status == "finished"}
     results = {seed: coco_result(run, root, truth) for seed, run in baseline.items()}
@@ -165,8 +168,9 @@ def _latencies(chosen: Mapping[str, Sequence[Run]], root: Path, test_set: Detect
     checkpoints = {}
     for name, runs in chosen.items():
         finished = [run for run in runs if run.status == "finished"]
-        if finished:
-            checkpoints[name] = root / finished[0].folder / "checkpoints" / "model.safetensors"
+        paths = [root / run.folder / "checkpoints" / "model.safetensors" for run in finished]
+        if path := next((path for path in paths if path.is_file()), None):
+            checkpoints[name] = path
     image = torch.from_numpy(test_set.load_image(0)).permute(2, 0, 1)
     return measure_latencies(checkpoints, image)
 
@@ -176,6 +180,7 @@ def _arm_result(
     arm: Arm,
     runs: list[Run],
     chosen: Sequence[Run],
+    baseline: Sequence[Run],
     rates: list[Rate],
     differences: dict[str, Difference],
     costs: Costs,
@@ -185,7 +190,7 @@ def _arm_result(
     verdict: Verdict
     if arm.name == plan.baseline:
         verdict = "baseline"
-    elif difference is None or any(run.status != "finished" for run in chosen):
+    elif difference is None or any(run.status != "finished" for run in (*chosen, *baseline)):
         verdict = "incomplete"
     else:
         verdict = verdict_of(difference)
@@ -200,7 +205,7 @@ def _arm_result(
         population=_means(chosen, "metrics_population"),
         differences=differences,
         verdict=verdict,
-        sentence=sentence_of(arm.name, plan.baseline, plan.metric, verdict, difference, chosen),
+        sentence=sentence_of(arm.name, plan.baseline, plan.metric, verdict, difference, chosen, baseline),
         costs=costs,
         matched=matched,
     )

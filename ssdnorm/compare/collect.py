@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from ssdnorm.compare.grid import failure_reason, state_of
 from ssdnorm.compare.plan import Job
 from ssdnorm.compare.results import Run
+from ssdnorm.compare.run_logs import read_rows
 from ssdnorm.engine.evaluation import EvaluationOptions, evaluate_arrays
 from ssdnorm.metrics.arrays import GroundTruthArrays
 from ssdnorm.metrics.coco import CocoResult
@@ -37,31 +38,32 @@ def collect_run(job: Job, root: Path, *, target_ap50: float) -> Run:
     )
 
 
-def read_curve(folder: Path) -> list[dict[str, str]]:
-    """The rows of a run's ``metrics.csv``; none where it is missing."""
-    path = folder / "metrics.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def images_per_second(folder: Path) -> float | None:
     """Median over the readings of a run, without the first, which holds the start."""
-    readings = sorted(float(row["images_per_second"]) for row in read_curve(folder)[1:] if row["images_per_second"])
-    return readings[len(readings) // 2] if readings else None
+    rows = read_rows(folder / "metrics.csv")[1:]
+    readings = [float(row["images_per_second"]) for row in rows if row["images_per_second"]]
+    return median(readings) if readings else None
 
 
 def coco_result(run: Run, root: Path, truth: GroundTruthArrays) -> CocoResult:
-    """COCO's metric of a finished run with the matches that the bootstrap stands on."""
-    _, found = load_detections_as_arrays(root / run.folder / "detections.json", truth)
+    """COCO's metric of a finished run with the matches that the bootstrap stands on.
+
+    Raises:
+        ValueError: if the run's detections are gone.
+    """
+    path = root / run.folder / "detections.json"
+    if not path.is_file():
+        raise ValueError(f"{path}: is gone, and the interval over test images needs it; remove the run to make it anew")
+    _, found = load_detections_as_arrays(path, truth)
     result = evaluate_arrays(truth, found, EvaluationOptions(metrics=("coco",))).coco
     assert result is not None
     return result
 
 
 def _seconds_to(folder: Path, target_ap50: float) -> float | None:
-    for row in read_curve(folder):
-        if row["AP50"] and float(row["AP50"]) >= target_ap50:
+    """Time trained until an evaluation during training, on the images that serve for it, reached the target."""
+    rows = [row for row in read_rows(folder / "metrics.csv") if row["AP50"]]
+    for row in rows:
+        if row["evaluated_on"] == rows[0]["evaluated_on"] and float(row["AP50"]) >= target_ap50:
             return float(row["seconds"])
     return None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import ctypes
+import fcntl
 import json
 import logging
 import os
@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 from ssdnorm.compare.plan import Job
 from ssdnorm.compare.results import Status
+from ssdnorm.compare.run_logs import read_rows
 from ssdnorm.config_file import config_to_mapping, config_to_yaml, differing_keys
 from ssdnorm.engine.run import FAILURE_FILE, write_json, write_text
 
@@ -53,7 +55,7 @@ def run_grid(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1) -> None:
         num_parallel: runs at once.
 
     Raises:
-        ValueError: if a folder holds a run with another config.
+        ValueError: if a folder holds a run with another config, or another comparison is at work in ``root``.
         KeyboardInterrupt: when interrupted or terminated; the runs under way are stopped first.
     """
     check_folders(jobs, root)
@@ -67,9 +69,10 @@ def run_grid(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1) -> None:
     done_steps = {job.folder: _steps_done(root / job.folder) for job in waiting}
     initial = total - sum(job.config.training.max_steps for job in waiting) + sum(done_steps.values())
     running: list[_Running] = []
-    free = list(range(min(num_parallel, len(waiting))))
-    environments = _environments(len(free))
+    free = list(range(num_parallel))
+    environments = _environments(num_parallel)  # whatever is left to do: the last run gets no more than the others
     with (
+        _alone_in(root) as lock,
         _terminate_as_interrupt(),
         tqdm(
             total=total,
@@ -84,7 +87,7 @@ def run_grid(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1) -> None:
             while waiting or running:
                 while waiting and free:
                     slot = free.pop(0)
-                    running.append(_start(waiting.pop(0), slot, root, environments[slot]))
+                    running.append(_start(waiting.pop(0), slot, root, environments[slot], lock))
                     bar.set_postfix_str(", ".join(f"{r.job.arm}/{r.job.seed}" for r in running), refresh=False)
                 time.sleep(_POLL_SECONDS)
                 for run in list(running):
@@ -145,7 +148,7 @@ def _failure(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _start(job: Job, slot: int, root: Path, environment: dict[str, str]) -> _Running:
+def _start(job: Job, slot: int, root: Path, environment: dict[str, str], lock: int) -> _Running:
     folder = root / job.folder
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FAILURE_FILE).unlink(missing_ok=True)
@@ -159,6 +162,7 @@ def _start(job: Job, slot: int, root: Path, environment: dict[str, str]) -> _Run
         stdout=log_file,
         stderr=subprocess.STDOUT,
         env=environment,
+        pass_fds=[lock],
         preexec_fn=_die_with_parent if sys.platform == "linux" else None,
     )
     return _Running(job, slot, process, log_file)
@@ -181,11 +185,8 @@ def _close(run: _Running, root: Path, code: int) -> None:
 
 def _steps_done(folder: Path) -> int:
     """The last step in the run's metrics file."""
-    try:
-        with (folder / "metrics.csv").open(newline="") as file:
-            return max((int(row["step"]) for row in csv.DictReader(file) if (row["step"] or "").isdigit()), default=0)
-    except OSError:
-        return 0
+    steps = (row["step"] or "" for row in read_rows(folder / "metrics.csv"))
+    return max((int(step) for step in steps if step.isdigit()), default=0)
 
 
 def _environments(num_slots: int) -> list[dict[str, str]]:
@@ -207,6 +208,18 @@ def _environments(num_slots: int) -> list[dict[str, str]]:
 def _die_with_parent() -> None:
     """Linux ends the run when this process is gone, so that no orphan writes into a folder that is used anew."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+@contextmanager
+def _alone_in(root: Path) -> Iterator[int]:
+    """Hold the comparison's lock; runs inherit it, so that it is held until the last of them is gone."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"--output: {root}: another comparison, or a run that it left, is at work here") from None
+        yield file.fileno()
 
 
 class _terminate_as_interrupt:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssdnorm.build import build_model, build_training
-from ssdnorm.compare.plan import Arm, make_job
+from ssdnorm.compare.plan import Arm, Plan, make_job
 from ssdnorm.compare.results import Matched
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.engine.optimizer import describe_groups
-from ssdnorm.layers import running_statistics
-from ssdnorm.structures import Batch
 
 _NUM_BATCHES = 2
 
@@ -32,31 +31,35 @@ class Start:
 
 
 def compare_starts(
-    arms: Sequence[Arm], baseline: str, train_set: DetectionDataset, test_set: DetectionDataset, *, seed: int
+    plan: Plan, lrs: Mapping[str, float], train_set: DetectionDataset, test_set: DetectionDataset
 ) -> dict[str, Matched]:
     """Build every arm, draw its first batches, and compare them with the baseline's.
 
     Args:
-        baseline: name of one of the arms.
-        seed: of the runs that are looked at; weights and batches depend on the seed in the same way in all arms.
+        plan: its first seed is looked at; weights and batches depend on the seed in the same way in all arms.
+        lrs: arm → chosen learning rate.
     """
-    starts = {arm.name: start_of(arm, seed, train_set, test_set) for arm in arms}
-    return {name: match(start, starts[baseline]) for name, start in starts.items()}
+    starts = {arm.name: start_of(arm, plan.seeds[0], lrs[arm.name], train_set, test_set) for arm in plan.arms}
+    return {name: match(start, starts[plan.baseline]) for name, start in starts.items()}
 
 
-def start_of(arm: Arm, seed: int, train_set: DetectionDataset, test_set: DetectionDataset) -> Start:
-    """What an arm starts from with a seed, and its first lr."""
-    config = make_job(arm, seed, arm.lrs[0]).config
-    config = replace(config, training=replace(config.training, population_images=None))  # is about the end
+def start_of(arm: Arm, seed: int, lr: float, train_set: DetectionDataset, test_set: DetectionDataset) -> Start:
+    """What an arm starts from with a seed and a learning rate."""
+    config = make_job(arm, seed, lr).config
+    config = replace(
+        config,
+        training=replace(config.training, population_images=None),  # is about the end
+        runtime=replace(config.runtime, num_workers=0, cache_images=None),  # change no batch
+    )
     model = build_model(config, 1 + len(train_set.class_names), class_names=train_set.class_names)
     module = build_training(config, model, train_set=train_set, test_set=test_set)
     assert module.make_train_loader is not None
     loader = module.make_train_loader(rank=0, world_size=1, start_batch=0)
     return Start(
         {name: _digest([parameter]) for name, parameter in model.named_parameters()},
-        [_digest([b.images, b.boxes, b.labels]) for b in islice(_batches(loader), _NUM_BATCHES)],
+        [_digest([batch.images, batch.boxes, batch.labels]) for batch in islice(loader, _NUM_BATCHES)],
         describe_groups(module.make_optimizer(model)),  # type: ignore[arg-type]
-        config.training.batch_size if _takes_batch_statistics(model) else None,
+        config.training.batch_size if any(isinstance(m, _BatchNorm) for m in model.modules()) else None,
     )
 
 
@@ -72,15 +75,6 @@ def match(ours: Start, baseline: Start) -> Matched:
         parameter_groups=ours.parameter_groups,
         batch_norm_images=ours.batch_norm_images,
     )
-
-
-def _batches(loader: Iterable[Batch]) -> Iterable[Batch]:
-    return loader
-
-
-def _takes_batch_statistics(model: nn.Module) -> bool:
-    """Whether a norm takes its statistics over the batch in training."""
-    return bool(running_statistics(model))
 
 
 def _digest(tensors: Sequence[Tensor]) -> str:

@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from ssdnorm.build import check_model
-from ssdnorm.compare.results import METRICS
 from ssdnorm.config import Config
-from ssdnorm.config_file import config_from_mapping, config_to_mapping, differing_keys, parse_overrides
+from ssdnorm.config_file import config_from_mapping, config_to_mapping, config_with_overrides, differing_keys
+from ssdnorm.metrics.bootstrap import METRICS as BOOTSTRAPPED
 
 _KEYS = ("title", "vary", "baseline", "seeds", "metric", "target_ap50", "arms", "learning_rates", "base")
 _NEVER_VARIED = ("training.seed", "runtime", "data")
@@ -79,6 +79,10 @@ class Plan:
         first = [make_job(arm, self.seeds[0], lr) for arm in self.arms for lr in arm.lrs]
         return first + others
 
+    def possible_jobs(self) -> list[Job]:
+        """Every arm with every seed and learning rate, whichever will be chosen."""
+        return [make_job(arm, seed, lr) for seed in self.seeds for arm in self.arms for lr in arm.lrs]
+
 
 def make_job(arm: Arm, seed: int, lr: float) -> Job:
     """The run of an arm with a seed and a learning rate."""
@@ -86,7 +90,7 @@ def make_job(arm: Arm, seed: int, lr: float) -> Job:
     content["training"]["seed"] = seed
     content["optimizer"]["lr"] = lr
     config = config_from_mapping(content, where=f"arms.{arm.name}")
-    return Job(arm.name, seed, lr, f"runs/{arm.name}/lr{lr:g}_seed{seed}", config)
+    return Job(arm.name, seed, lr, f"runs/{arm.name}/lr{lr!r}_seed{seed}", config)
 
 
 def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
@@ -125,7 +129,10 @@ def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
         raise ValueError(
             f"{where}: learning_rates: rates are chosen on validation images; base.data.validation is null"
         )
-    arms = tuple(_arm(name, changes or {}, base, vary, rates, where) for name, changes in content["arms"].items())
+    arms = tuple(
+        _arm(name, {} if changes is None else changes, base, vary, rates, where)
+        for name, changes in content["arms"].items()
+    )
     _choose(content["baseline"], content["arms"], f"{where}: baseline")
     return Plan(
         title=content["title"],
@@ -154,7 +161,10 @@ def _check_form(content: Any, where: str) -> None:
     seeds = content["seeds"]
     if not all(type(seed) is int and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
         raise ValueError(f"{where}: seeds: expected different whole numbers, 0 or more; got {seeds}")
-    _choose(content["metric"], METRICS, f"{where}: metric")
+    _choose(content["metric"], BOOTSTRAPPED, f"{where}: metric")  # the others have no interval over test images
+    for key, names in (("vary", content["vary"]), ("arms", content["arms"])):
+        if wrong := [name for name in names if not isinstance(name, str)]:
+            raise ValueError(f"{where}: {key}: expected names; got {wrong[0]!r}, which YAML reads as no text")
     target = content["target_ap50"]
     if not isinstance(target, int | float) or not 0 < target < 1:
         raise ValueError(f"{where}: target_ap50: must lie between 0 and 1; got {target!r}")
@@ -170,14 +180,7 @@ def _base(content: Mapping[str, Any], overrides: Sequence[str], where: str) -> C
         if word.startswith("--") and not word.startswith("--base."):
             raise ValueError(f"command line: {word}: unknown option; a key of the base config is --base.key value")
         words[place] = word.replace("--base.", "--", 1) if word.startswith("--base.") else word
-    changes = parse_overrides(words)
-    config = config_from_mapping(content, where=f"{where}: base", complete=not changes)
-    if changes:
-        complete = config_to_mapping(config)
-        for key, value in _flat(changes):
-            _set(complete, key, value)
-        config = config_from_mapping(complete, where=f"{where}: base, with the command line")
-    return config
+    return config_with_overrides(content, words, where=f"{where}: base")
 
 
 def _check_vary(vary: Sequence[Any], base: Config, where: str) -> None:
@@ -189,7 +192,7 @@ def _check_vary(vary: Sequence[Any], base: Config, where: str) -> None:
 
 def _rates(name: str, given: Any, where: str) -> tuple[float, ...]:
     try:
-        rates = tuple(float(rate) for rate in given)
+        rates = tuple(float(rate) for rate in given) if isinstance(given, list) else ()
     except (TypeError, ValueError):
         rates = ()
     if not rates or len(set(rates)) < len(rates) or min(rates) <= 0:
@@ -204,7 +207,7 @@ def _arm(
     here = f"{where}: arms.{name}"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", name):
         raise ValueError(f"{here}: a name has letters, digits, _ . + and -, since it is a folder's name, too")
-    if not isinstance(changes, Mapping):
+    if not isinstance(changes, Mapping) or not all(isinstance(key, str) for key in changes):
         raise ValueError(f"{here}: expected dotted keys and their values; got {changes!r}")
     complete = config_to_mapping(base)
     for key, value in changes.items():
@@ -261,14 +264,3 @@ def _set(content: dict[str, Any], key: str, value: Any) -> None:
     for room in rooms:
         content = content[room]
     content[last] = copy.deepcopy(value)
-
-
-def _flat(changes: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested overrides as dotted keys; norm specs stay whole."""
-    pairs: list[tuple[str, Any]] = []
-    for key, value in changes.items():
-        if isinstance(value, Mapping) and "kind" not in value:
-            pairs += _flat(value, f"{prefix}{key}.")
-        else:
-            pairs.append((f"{prefix}{key}", value))
-    return pairs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -207,14 +207,11 @@ def _limits(results: Results) -> list[str]:
             f"{lost} run{'s' if lost > 1 else ''} did not finish; means are over those that did, which flatters an arm "
             "that diverges on hard seeds."
         )
-    if any("cuda" not in str(device).lower() for device in _devices(results)):
+    if len(results.provenance.get("world_sizes", [])) > 1:
+        limits.append("Runs had different numbers of devices, so the images of a step differ between them.")
+    if any(run.result.get("device") == "cpu" for arm in results.arms for run in arm.chosen_runs):
         limits.append("Memory on a CPU is that of the whole process, with libraries and data.")
     return limits
-
-
-def _devices(results: Results) -> Sequence[str]:
-    names = [str(run.result.get("device", "")) for arm in results.arms for run in arm.chosen_runs]
-    return [name for name in names if name == "cpu"]
 
 
 def _number(number: int) -> str:

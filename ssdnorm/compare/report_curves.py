@@ -166,11 +166,6 @@ def plot_dead_channels(logs: Logs, styles: Styles) -> Markup | None:
     return _plot_by_layer("dead", logs, styles, "dead_channels", label="dead channels, % of the layer's", factor=100)
 
 
-def has_diagnostics(logs: Logs) -> bool:
-    """Whether any run has any."""
-    return any(run.log.diagnostics for run in _all(logs))
-
-
 def _plot_by_layer(
     key: str, logs: Logs, styles: Styles, statistic: str, *, label: str, logarithmic: bool = False, factor: float = 1.0
 ) -> Markup | None:

@@ -113,7 +113,7 @@ class Matched:
         added, removed: names of parameters that only this arm, or only the baseline, has.
         same_batches: whether the first batches are the same, bit by bit.
         parameter_groups: rows as in ``result.json``.
-        batch_norm_images: images over which batch norm takes its statistics in training; None without batch norm.
+        batch_norm_images: images of one device over which batch norm takes its statistics in training; None without it.
     """
 
     identical: int

@@ -53,7 +53,7 @@ class RunLog:
 
 def read_run_log(folder: Path, metric: str) -> RunLog:
     """The curves of a run's ``metrics.csv`` and ``diagnostics.csv``; empty ones for files that are not there."""
-    rows = _read_rows(folder / "metrics.csv")
+    rows = read_rows(folder / "metrics.csv")
     names = sorted({row.get("evaluated_on") or "" for row in rows if row.get(metric)})
     return RunLog(
         loss=_curve(rows, "loss"),
@@ -76,7 +76,8 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     return Curve(steps, np.mean(values, axis=0))
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file; none where it is missing."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -85,7 +86,7 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
 
 def _read_diagnostics(path: Path) -> dict[str, dict[str, Curve]]:
     found: dict[str, dict[str, list[dict[str, str]]]] = {}
-    for row in _read_rows(path):
+    for row in read_rows(path):
         found.setdefault(row["statistic"], {}).setdefault(row["name"], []).append(row)
     return {
         statistic: {name: _curve(rows, "value") for name, rows in names.items()} for statistic, names in found.items()

@@ -10,7 +10,8 @@ from scipy import stats
 
 from ssdnorm.compare.results import Difference, Mean, Verdict
 
-LEVEL = 0.95
+LEVEL = 0.95  # of intervals
+ALPHA = 0.05  # below which a corrected p-value counts
 
 
 def mean_with_interval(values: Sequence[float]) -> Mean:
@@ -85,7 +86,7 @@ def verdict_of(difference: Difference) -> Verdict:
     if paired.low is None or paired.high is None:
         return "one seed"
     low, high = difference.images or (paired.low, paired.high)
-    sure = difference.p_holm is not None and difference.p_holm < 1 - LEVEL
+    sure = difference.p_holm is not None and difference.p_holm < ALPHA
     if sure and paired.low > 0 and low > 0:
         return "better"
     if sure and paired.high < 0 and high < 0:

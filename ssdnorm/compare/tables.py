@@ -67,8 +67,16 @@ def _markdown_row(arm: ArmResult, metric: str, other: str) -> dict[str, str]:
         "training img/s": amount(costs.images_per_second),
         "memory MiB": amount(costs.peak_memory_mib),
         "latency ms": amount(costs.latency_ms),
-        "to target": duration(costs.seconds_to_target),
+        "to target": _time_to_target(arm),
     }
+
+
+def _time_to_target(arm: ArmResult) -> str:
+    """Mean over the seeds that reached it, and how many these were."""
+    costs, num_seeds = arm.costs, sum(run.lr == arm.lr for run in arm.runs)
+    if costs.seconds_to_target is None:
+        return NOTHING
+    return f"{duration(costs.seconds_to_target)} ({costs.num_reached} of {num_seeds})"
 
 
 def _with_interval(arm: ArmResult, metric: str) -> str:

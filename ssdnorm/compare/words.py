@@ -4,70 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ssdnorm.compare.notation import p_value, signed_interval, signed_points
 from ssdnorm.compare.results import ArmResult, Difference, Run, Verdict
 
 _PUBLISHED_NOISE = "0.14 points of AP over 15 seeds of NVIDIA's SSD300-ResNet50 on COCO"
 
 
 def sentence_of(
-    name: str, baseline: str, metric: str, verdict: Verdict, difference: Difference | None, runs: Sequence[Run]
+    name: str,
+    baseline: str,
+    metric: str,
+    verdict: Verdict,
+    difference: Difference | None,
+    runs: Sequence[Run],
+    baseline_runs: Sequence[Run],
 ) -> str:
-    """One arm against the baseline, in percentage points.
+    """One arm against the baseline, in points of 100.
 
     Args:
         runs: all runs of the arm with the chosen learning rate.
+        baseline_runs: the same of the baseline.
     """
-    lost = [run for run in runs if run.status != "finished"]
-    loss = f" {_lost(lost, len(runs))}" if lost else ""
     if verdict == "baseline":
-        return f"{name} is the baseline.{loss}"
-    if difference is None or verdict == "incomplete":
-        return f"{name}: no comparison with {baseline}.{loss}"
+        return f"{name} is the baseline.{_lost(name, runs)}"
+    if verdict == "incomplete" or difference is None:
+        why = _lost(name, runs) + _lost(baseline, baseline_runs)
+        return f"{name}: no comparison with {baseline}.{why or f' The test images hold nothing that {metric} counts.'}"
     paired = difference.paired
-    points = f"{100 * paired.mean:+.1f} points of {metric}"
+    points = f"{signed_points(paired.mean)} points of {metric}"
     if verdict == "one seed":
-        return f"{name}: {points} against {baseline} on one seed, which allows no statement.{loss}"
-    assert paired.low is not None
-    assert paired.high is not None
-    interval = f"{points} (95 % interval {100 * paired.low:+.1f} to {100 * paired.high:+.1f})"
-    if verdict == "no evidence of a difference":
-        return f"{name}: no evidence of a difference to {baseline}: {interval}{_why_not(difference)}.{loss}"
+        return f"{name}: {points} against {baseline} on one seed, which allows no statement."
+    interval = f"{points}, 95 % interval {signed_interval(paired.low, paired.high)} over seeds"
+    if difference.images is not None:
+        interval += f" and {signed_interval(*difference.images)} over test images"
+    verdict_in_words = (
+        "no evidence of a difference to" if verdict == "no evidence of a difference" else f"{verdict} than"
+    )
     return (
-        f"{name} is {verdict} than {baseline}: {interval}, p = {_p(difference.p_holm)} after Holm's correction.{loss}"
+        f"{name}: {verdict_in_words} {baseline}: {interval}, p = {p_value(difference.p_holm)} after Holm's correction."
     )
 
 
 def answer_of(arms: Sequence[ArmResult], baseline: str, metric: str, num_seeds: int, seed_noise: float | None) -> str:
     """Two sentences: what was found, and how sure it is."""
     others = [arm for arm in arms if arm.name != baseline]
-    groups = [
-        ("better than", [arm for arm in others if arm.verdict == "better"]),
-        ("worse than", [arm for arm in others if arm.verdict == "worse"]),
-    ]
-    found = [
-        f"{_list([_with_points(arm, metric) for arm in members])} {_are(members)} {word} {baseline}"
-        for word, members in groups
-        if members
-    ]
-    unsure = [arm.name for arm in others if arm.verdict == "no evidence of a difference"]
-    if unsure:
-        found.append(
-            f"{'T' if not found else 't'}here is no evidence of a difference to {baseline} for {_list(unsure)}"
-        )
-    single = [arm.name for arm in others if arm.verdict == "one seed"]
-    if single:
-        found.append(f"{'O' if not found else 'o'}ne seed allows no statement about {_list(single)}")
-    broken = [arm.name for arm in others if arm.verdict == "incomplete"]
-    if broken:
-        found.append(f"{_list(broken)} cannot be compared, since runs diverged, failed or are missing")
+    found = []
+    for verdict in ("better", "worse"):
+        members = [arm for arm in others if arm.verdict == verdict]
+        if members:
+            who = _list([_with_points(arm, metric) for arm in members])
+            found.append(f"{who} {'is' if len(members) == 1 else 'are'} {verdict} than {baseline}")
+    for verdict, clause in (
+        ("no evidence of a difference", f"there is no evidence of a difference to {baseline} for "),
+        ("one seed", "one seed allows no statement about "),
+        ("incomplete", "runs are missing for a comparison of "),
+    ):
+        names = [arm.name for arm in others if arm.verdict == verdict]
+        if names:
+            found.append(f"{clause if found else clause[0].upper() + clause[1:]}{_list(names)}")
     first = "; ".join(found)
-    if num_seeds == 1:
-        return f"{first}. With one seed nothing can be ranked: seeds alone scatter by {_PUBLISHED_NOISE}."
+    tested = sum(metric in arm.differences and arm.differences[metric].p_holm is not None for arm in others)
+    if not tested:
+        return f"{first}. Nothing can be ranked without seeds to compare: seeds alone scatter by {_PUBLISHED_NOISE}."
     runs = [run for arm in arms for run in arm.runs if run.lr == arm.lr]
     finished = sum(run.status == "finished" for run in runs)
     seeds = f"{num_seeds} seeds an arm" if finished == len(runs) else f"{finished} of {len(runs)} runs"
     noise = "" if seed_noise is None else f" with a scatter of {100 * seed_noise:.2f} points of {metric}"
-    many = f", corrected for {len(others)} comparisons by Holm's method" if len(others) > 1 else ""
+    many = f", corrected for {tested} comparisons by Holm's method" if tested > 1 else ""
     return (
         f"{first}. This rests on {seeds}{noise} (published: {_PUBLISHED_NOISE}), paired by seed{many}, and on a "
         "bootstrap over the test images."
@@ -75,36 +78,15 @@ def answer_of(arms: Sequence[ArmResult], baseline: str, metric: str, num_seeds: 
 
 
 def _with_points(arm: ArmResult, metric: str) -> str:
-    difference = arm.differences[metric].paired
-    return f"{arm.name} ({100 * difference.mean:+.1f} points of {metric})"
+    return f"{arm.name} ({signed_points(arm.differences[metric].paired.mean, 1)} points of {metric})"
 
 
-def _why_not(difference: Difference) -> str:
-    """Why an interval over seeds that excludes zero is not enough."""
-    paired, images = difference.paired, difference.images
-    assert paired.low is not None
-    assert paired.high is not None
-    if paired.low <= 0 <= paired.high:
-        return ""
-    if difference.p_holm is not None and difference.p_holm >= 0.05:
-        return f", p = {_p(difference.p_holm)} after Holm's correction"
-    assert images is not None
-    return f", but {100 * images[0]:+.1f} to {100 * images[1]:+.1f} over test images"
-
-
-def _lost(lost: Sequence[Run], total: int) -> str:
+def _lost(name: str, runs: Sequence[Run]) -> str:
+    """How many runs of an arm have no result, and why; nothing if all have."""
     words = {"diverged": "diverged", "failed": "failed", "missing": "not run"}
-    counts = {status: sum(run.status == status for run in lost) for status in words}
-    return f"Of {total} seeds {_list([f'{count} {words[status]}' for status, count in counts.items() if count])}."
-
-
-def _p(p: float | None) -> str:
-    assert p is not None
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _are(members: Sequence[ArmResult]) -> str:
-    return "is" if len(members) == 1 else "are"
+    counts = {status: sum(run.status == status for run in runs) for status in words}
+    parts = [f"{count} {words[status]}" for status, count in counts.items() if count]
+    return f" {name}: of {len(runs)} seeds {_list(parts)}." if parts else ""
 
 
 def _list(names: Sequence[str]) -> str:

@@ -58,17 +58,16 @@ class MetricsFile(pl.Callback):
         self.path = path
         self.epochs_per_step = images_per_step / images_per_epoch
         self._last_written = -1
-        self._seconds = 0.0
+        # of a run that was killed after its last step, which is resumed for its evaluation alone
+        self._seconds = max((float(row["seconds"]) for row in _read(path)), default=0.0)
         self._since: float | None = None
+        self._began, self._elapsed_before = time.perf_counter(), 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the file, or cut it back to the step of the checkpoint."""
         if not trainer.is_global_zero:
             return
-        rows = []
-        if self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= trainer.global_step]
+        rows = [row for row in _read(self.path) if int(row["step"]) <= trainer.global_step]
         self._seconds = max((float(row["seconds"]) for row in rows), default=0.0)
         self._since = time.perf_counter()
         with self.path.open("w", newline="") as file:
@@ -99,6 +98,18 @@ class MetricsFile(pl.Callback):
         if trainer.state.fn == TrainerFn.FITTING:
             self._since = time.perf_counter()
 
+    def elapsed(self) -> float:
+        """Seconds since the run began, evaluations included; the time between a stop and a resume is not."""
+        return self._elapsed_before + time.perf_counter() - self._began
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"elapsed": self.elapsed()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting where the checkpoint was."""
+        self._elapsed_before = state_dict["elapsed"]
+
     def _trained(self) -> float:
         return self._seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
 
@@ -110,6 +121,13 @@ class MetricsFile(pl.Callback):
                 csv.DictWriter(file, _COLUMNS).writerow(
                     {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
                 )
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 class SparseProgressBar(TQDMProgressBar):

@@ -8,7 +8,6 @@ import os
 import resource
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -69,7 +68,7 @@ def train(
     Raises:
         NonFiniteLossError: if the loss stops being a number; ``failure.json`` in the run folder then says so, too.
     """
-    started, origin = time.perf_counter(), provenance()  # the commit may move on while it trains
+    origin = provenance()  # the commit may move on while it trains
     checkpoint = output / "checkpoints" / "last.ckpt"
     trainer = make_trainer(settings, output, resumed=resume and checkpoint.exists())
     world_size = trainer.world_size
@@ -114,7 +113,7 @@ def train(
                 "world_size": world_size,
                 "device": _device_name(trainer.strategy.root_device),
                 "peak_memory_mib": _peak_memory_mib(trainer.strategy.root_device),
-                "seconds": round(time.perf_counter() - started, 1),
+                "seconds": round(metrics_file.elapsed(), 1),
                 **origin,
             },
         )

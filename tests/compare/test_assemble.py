@@ -52,6 +52,8 @@ def _make_run(folder, job, *, share):
     result = evaluate_arrays(arrays, detection_arrays(found, arrays))
     folder.mkdir(parents=True)
     (folder / "detections.json").write_text(json.dumps(found))
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "model.safetensors").touch()
     content = {
         "metrics": result.metrics,
         "metrics_validation": {name: value / 2 for name, value in result.metrics.items()},
@@ -66,21 +68,16 @@ def _make_run(folder, job, *, share):
         "seconds": 2.0,
     }
     (folder / "result.json").write_text(json.dumps(content))
-    rows = [
-        {"step": 1, "images_per_second": 1.0, "seconds": 1.0, "AP50": ""},
-        {"step": 2, "images_per_second": 8.0, "seconds": 2.0, "AP50": ""},
-        {"step": 2, "images_per_second": "", "seconds": 2.0, "AP50": 0.3},
-        {
-            "step": 4,
-            "images_per_second": "",
-            "seconds": 4.0 + job.seed,
-            "AP50": 0.6 if job.arm == "batch_norm" else 0.4,
-        },
+    reached = 0.6 if job.arm == "batch_norm" else 0.4
+    rows = [  # step, images_per_second, seconds, evaluated_on, AP50
+        (1, 1.0, 1.0, "", ""),
+        (2, 8.0, 2.0, "", ""),
+        (2, "", 2.0, "validation", 0.3),
+        (4, "", 4.0 + job.seed, "validation", reached),
+        (4, "", 9.0, "test", 0.9),
     ]
     with (folder / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+        csv.writer(file).writerows([("step", "images_per_second", "seconds", "evaluated_on", "AP50"), *rows])
 
 
 def results_of(root, **keys):
@@ -149,11 +146,24 @@ def test_an_arm_with_a_diverged_seed_is_incomplete_and_says_so(root):
     (folder / "failure.json").write_text('{"status": "diverged", "reason": "step 7: the loss is not finite"}')
     arm = arms_of(results_of(root))["no_dropout"]
     assert arm.verdict == "incomplete"
-    assert arm.sentence == "no_dropout: no comparison with l2_norm. Of 3 seeds 1 diverged."
+    assert arm.sentence == "no_dropout: no comparison with l2_norm. no_dropout: of 3 seeds 1 diverged."
     assert [run.status for run in arm.runs] == ["finished", "diverged", "finished"]
     assert arm.runs[1].reason == "step 7: the loss is not finite"
     assert len(arm.metrics["AP"].values) == 2
-    assert "no_dropout cannot be compared" in results_of(root).answer
+    assert "runs are missing for a comparison of no_dropout" in results_of(root).answer
+
+
+def test_without_a_seed_of_the_baseline_no_arm_is_judged(root):
+    (root / "runs/l2_norm/lr0.004_seed1/result.json").unlink()
+    results = results_of(root)
+    assert {arm.verdict for arm in results.arms} == {"baseline", "incomplete"}
+    assert arms_of(results)["batch_norm"].sentence.endswith("l2_norm: of 3 seeds 1 not run.")
+
+
+def test_detections_that_are_gone_are_named(root):
+    (root / "runs/l2_norm/lr0.004_seed1/detections.json").unlink()
+    with pytest.raises(ValueError, match=r"l2_norm/lr0\.004_seed1/detections\.json: is gone"):
+        results_of(root)
 
 
 def test_without_any_run_there_are_no_numbers_but_a_report(root):
@@ -171,5 +181,5 @@ def test_one_seed_is_never_ranked(root):
     results = results_of(root)
     assert {arm.verdict for arm in results.arms} == {"baseline", "one seed"}
     assert "one seed allows no statement about batch_norm and no_dropout" in results.answer.lower()
-    assert "With one seed nothing can be ranked" in results.answer
+    assert "Nothing can be ranked without seeds to compare" in results.answer
     assert "better" not in results.answer

@@ -175,3 +175,16 @@ def _gone(run):
             return True
         time.sleep(0.05)
     return False
+
+
+def test_a_second_comparison_in_the_same_folder_is_refused(jobs, tmp_path):
+    with grid._alone_in(tmp_path / "cmp"), pytest.raises(ValueError, match="another comparison, or a run that it left"):
+        run_grid(jobs, tmp_path / "cmp")
+    assert not calls(tmp_path)
+
+
+def test_the_last_run_gets_no_more_cores_than_the_others(jobs, tmp_path, monkeypatch):
+    (tmp_path / "mended").touch()
+    monkeypatch.setattr(grid.os, "sched_getaffinity", lambda _: set(range(8)))
+    run_grid(jobs[:1], tmp_path / "cmp", num_parallel=4)
+    assert calls(tmp_path)[0]["threads"] == "2"

@@ -59,7 +59,7 @@ def test_common_weights_and_first_batches_of_all_arms_are_equal_bit_by_bit(plan)
 
 def test_the_record_says_what_was_the_same_and_what_was_not(plan):
     sets = build_dataset(plan.base, "train"), build_dataset(plan.base, "test")
-    record = compare_starts(plan.arms, "l2_norm", *sets, seed=3)
+    record = compare_starts(plan, {arm.name: 0.008 for arm in plan.arms}, *sets)
     scale = "features.tap_norms.conv4_3.weight"
     assert record["l2_norm"].identical == 71
     assert record["none"].removed == [scale]
@@ -70,6 +70,7 @@ def test_the_record_says_what_was_the_same_and_what_was_not(plan):
         "batch_norm": 3
     }
     assert all(match.same_batches for match in record.values())
+    assert record["none"].parameter_groups[0]["lr"] == pytest.approx(0.008)
     groups = {row["group"]: row["parameters"] for row in record["group_norm"].parameter_groups}
     assert groups["norms"] > {r["group"]: r["parameters"] for r in record["l2_norm"].parameter_groups}["norms"]
 
@@ -77,10 +78,10 @@ def test_the_record_says_what_was_the_same_and_what_was_not(plan):
 def test_other_seeds_and_other_augmentation_are_seen(plan):
     arm = plan.arms[0]
     sets = build_dataset(arm.config, "train"), build_dataset(arm.config, "test")
-    start = start_of(arm, 3, *sets)
-    other_seed = match(start_of(arm, 5, *sets), start)
+    start = start_of(arm, 3, 0.004, *sets)
+    other_seed = match(start_of(arm, 5, 0.004, *sets), start)
     assert not other_seed.same_batches
     assert all(name.endswith("weight") for name in other_seed.different), "biases and norms are not drawn"
     assert len(other_seed.different) == 35
     flipped = replace(arm, config=replace(arm.config, augment=replace(arm.config.augment, flip=False, zoom_out=False)))
-    assert not match(start_of(flipped, 3, *sets), start).same_batches
+    assert not match(start_of(flipped, 3, 0.004, *sets), start).same_batches

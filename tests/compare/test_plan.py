@@ -118,7 +118,13 @@ def test_the_command_line_changes_the_base_of_all_arms(tmp_path):
         (changed(seeds=[1, 1]), r"seeds: expected different whole numbers"),
         (changed(seeds=[]), r"seeds: expected a list, not empty"),
         (changed(seeds=[True]), r"seeds: expected different whole numbers"),
-        (changed(metric="map"), r"metric: unknown name 'map'; choose one of: AP, AP50"),
+        (changed(metric="map"), r"metric: unknown name 'map'; choose one of: AP, AP50, AP75"),
+        (changed(metric="VOC07"), r"metric: unknown name 'VOC07'"),
+        (changed(arms__x=False), r"arms\.x: expected dotted keys"),
+        (changed(arms__x={1: 2}), r"arms\.x: expected dotted keys"),
+        (changed(vary=[None]), r"vary: expected names; got None"),
+        (changed(arms={"l2_norm": {}, False: {}}, learning_rates={}), r"arms: expected names; got False"),
+        (changed(learning_rates__batch_norm="12"), r"learning_rates\.batch_norm: expected different rates"),
         (changed(target_ap50=50), r"target_ap50: must lie between 0 and 1; got 50"),
         (changed(learning_rates__batch=[0.1]), r"learning_rates: unknown name 'batch'"),
         (changed(learning_rates__batch_norm=[0.1, -1]), r"learning_rates\.batch_norm: expected different rates"),
@@ -135,6 +141,14 @@ def test_the_command_line_changes_the_base_of_all_arms(tmp_path):
 def test_a_mistake_is_refused_with_its_place(tmp_path, content, message):
     with pytest.raises(ValueError, match=r"compare\.yaml: " + message):
         plan_of(tmp_path, content)
+
+
+def test_a_split_to_validate_on_and_a_preset_may_come_from_the_command_line(tmp_path):
+    content = changed(base__data__validation=None, learning_rates={})
+    shapes = "{format: shapes, num_images: 5, seed: 4}"
+    plan = plan_of(tmp_path, content, "--base.data.validation", shapes, "--base.optimizer.preset", "modern")
+    assert plan.base.data.validation.num_images == 5
+    assert plan.base.optimizer.norms.weight_decay == 0.0
 
 
 def test_an_option_that_is_no_key_of_the_base_is_refused(tmp_path):

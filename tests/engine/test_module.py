@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from ssdnorm.build import build_dataset, build_model, build_training, check_model
 from ssdnorm.cli import main
 from ssdnorm.config_file import config_from_mapping
+from ssdnorm.engine.callbacks import MetricsFile
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -183,3 +184,25 @@ def test_the_validation_images_serve_until_the_end_and_the_test_images_there_alo
     assert set(result["metrics_validation"]) == set(result["metrics"])
     image_ids = {row["image_id"] for row in json.loads((run / "detections.json").read_text())}
     assert image_ids <= {1, 2, 3}, "detections of the three test images"
+
+
+def test_a_resumed_run_counts_the_time_of_the_first_part_too(tmp_path):
+    path = tmp_path / "metrics.csv"
+    first = MetricsFile(path, images_per_epoch=10, images_per_step=2)
+    first._began -= 100.0
+    again = MetricsFile(path, images_per_epoch=10, images_per_step=2)
+    again.load_state_dict(first.state_dict())
+    assert 100.0 <= again.elapsed() < 101.0
+
+
+def test_a_run_that_is_resumed_for_its_evaluation_alone_keeps_its_time(tmp_path):
+    content = {**TINY, "training": {**TINY["training"], "max_steps": 4}}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
+    words = ["train", "--config", str(tmp_path / "c.yaml"), "--output", str(tmp_path / "run")]
+    assert main(words) == 0
+    (tmp_path / "run" / "result.json").unlink()  # as if killed during the last evaluation
+    assert main([*words, "--resume"]) == 0
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    trained = [float(row["seconds"]) for row in rows]
+    assert trained == sorted(trained)
+    assert trained[-1] > 0
