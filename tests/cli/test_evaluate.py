@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from metrics.random_sets import draw_set
-from metrics.test_coco import PUBLISHED
-from metrics.test_voc import PADILLA, padilla
 from PIL import Image
 
 from ssdnorm.cli import main
 from ssdnorm.engine.evaluation import EvaluationOptions, evaluate_arrays
 from ssdnorm.metrics import bootstrap_coco, evaluate_coco, evaluate_voc, read_voc_detections
 from ssdnorm.metrics.arrays import detection_arrays, ground_truth_arrays
+from tests.metrics.random_sets import draw_set
+from tests.metrics.test_coco import PUBLISHED
+from tests.metrics.test_voc import PADILLA, padilla
 
 from .small_evaluations import write_json, write_photos, write_voc_folder
 

@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-from metrics.random_sets import draw_set
 
 from ssdnorm.cli import main
+from tests.metrics.random_sets import draw_set
 
 from .small_evaluations import write_json, write_photos, write_run, write_voc_folder
 
