@@ -69,7 +69,8 @@ def match_default_boxes(boxes: Tensor, labels: Tensor, default_boxes: Tensor, *,
         output ``(B, K)`` int64: the place of the ground truth in its image, −1 for background.
 
     Differs from Caffe: those who share a box in the fifth round of rule 2 take their best free one among the boxes
-    whose number is theirs modulo G, which no two ground truths of an image share.
+    whose number is theirs modulo G, which no two ground truths of an image share (G with the padding on a GPU, without
+    it on a CPU, so that in such crowds the two may differ).
 
     Sources:
         W. Liu et al., SSD (arXiv:1512.02325), section 2.2; ``bbox_util.cpp`` ``MatchBBox`` (weiliu89/caffe).

@@ -135,9 +135,10 @@ def test_no_run_outlives_a_grid_that_is_stopped(jobs, tmp_path, number):
         pytest.skip("only Linux tells a process that its parent is gone")
     (tmp_path / "hang").touch()
     code = f"""
-        import sys
+        import signal, sys
         from pathlib import Path
         from ssdnorm.compare import grid
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         from ssdnorm.compare.plan import read_plan
         grid.sys.executable = {str(tmp_path / "training")!r}
         try:
