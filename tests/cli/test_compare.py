@@ -86,7 +86,7 @@ def test_a_diverging_arm_is_reported_and_the_command_ends_well(tmp_path, capsys)
     arms = {"l2_norm": {}, "wild": {"optimizer.lr": 1e12}}
     path, root = write(tmp_path, {**TINY, "seeds": [0], "arms": arms}), tmp_path / "cmp"
     assert main(["compare", "--config", str(path), "--output", str(root), "--jobs", "2"]) == 0
-    assert "wild: no comparison with l2_norm. Of 1 seeds 1 diverged." in capsys.readouterr().out
+    assert "wild: no comparison with l2_norm. wild: of 1 seeds 1 diverged." in capsys.readouterr().out
     results = json.loads((root / "results.json").read_text())
     (run,) = results["arms"][1]["runs"]
     assert run["status"] == "diverged"

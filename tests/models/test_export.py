@@ -63,9 +63,9 @@ KINDS = [pytest.param(kind, marks=() if kind in ("none", "l2_norm") else pytest.
 def test_every_norm_gives_the_same_logits_under_onnxruntime(tmp_path, images, kind):
     detector = make_detector(kind, kind)
     export_onnx(detector, tmp_path / "m.onnx")
-    # Instance norm divides by small deviations fifteen times over: on these logits of up to 11, PyTorch is 6e-5 away
-    # from the same network in float64, and onnxruntime 1.3e-4.
-    atol = 3e-4 if kind == "instance_norm" else 1e-4
+    # On logits of up to 11. Both divide by deviations that may be small, fifteen times over; in channels-last memory,
+    # which the detector works in, group norm ended 1.3e-4 from onnxruntime and instance norm 6.1e-4.
+    atol = {"group_norm": 3e-4, "instance_norm": 1e-3}.get(kind, 1e-4)
     assert_same_outputs(OnnxDetector(tmp_path / "m.onnx"), detector, images, atol)
 
 

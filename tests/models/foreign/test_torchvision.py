@@ -72,9 +72,12 @@ def test_raw_outputs_and_detections_on_photographs_are_torchvisions(theirs, ours
         torch.testing.assert_close(output.locs, locs, atol=1e-4, rtol=0)
         torch.testing.assert_close(output.logits, logits, atol=1e-4, rtol=0)
         (want,), (got,) = theirs([photo]), ours([photo])
-        assert torch.equal(got["labels"], want["labels"])
         torch.testing.assert_close(got["scores"], want["scores"], atol=1e-5, rtol=0)
-        torch.testing.assert_close(got["boxes"], want["boxes"], atol=0.01, rtol=0)
+        same = (got["boxes"][:, None] - want["boxes"]).abs().amax(dim=2) <= 0.01
+        same &= got["labels"][:, None] == want["labels"]
+        same &= (got["scores"][:, None] - want["scores"]).abs() <= 1e-5  # scores as close as this may change places
+        assert same.any(dim=0).all(), "each of theirs is among ours"
+        assert same.any(dim=1).all(), "each of ours is among theirs"
         scores.append(want["scores"])
         assert len(want["scores"]) == 200
     scores = torch.cat(scores)
