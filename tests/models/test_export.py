@@ -63,8 +63,8 @@ KINDS = [pytest.param(kind, marks=() if kind in ("none", "l2_norm") else pytest.
 def test_every_norm_gives_the_same_logits_under_onnxruntime(tmp_path, images, kind):
     detector = make_detector(kind, kind)
     export_onnx(detector, tmp_path / "m.onnx")
-    # Both divide by deviations that may be small, fifteen times over, and PyTorch's kernels for channels-last memory, in
-    # which the detector works, are less exact: on these logits of up to 11 they end 2e-3 (instance norm) and 2.6e-4
+    # Both divide by deviations that may be small, fifteen times over, and PyTorch's kernels for channels-last memory,
+    # in which the detector works, are less exact: on these logits of up to 11 they end 2e-3 (instance norm) and 2.6e-4
     # (group norm) from float64, contiguous ones 6e-5 and 3e-5.
     atol = {"group_norm": 1e-3, "instance_norm": 5e-3}.get(kind, 1e-4)
     assert_same_outputs(OnnxDetector(tmp_path / "m.onnx"), detector, images, atol)
