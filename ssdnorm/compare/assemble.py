@@ -38,7 +38,7 @@ def assemble(
         num_resamples: of the bootstrap over test images.
     """
     rates = {arm.name: rates_of(plan, arm, root) for arm in plan.arms}
-    lrs = chosen_rates(plan, root)
+    lrs = {name: choose_rate(tried) for name, tried in rates.items()}
     runs = [collect_run(job, root, target_ap50=plan.target_ap50) for job in plan.jobs(lrs)]
     chosen = {arm.name: [run for run in runs if run.arm == arm.name and run.lr == lrs[arm.name]] for arm in plan.arms}
     differences = differences_of(plan, chosen)

@@ -26,6 +26,7 @@ from ssdnorm.compare.report_pictures import photos_of, seeds_shown
 from ssdnorm.compare.results import METRICS, ArmResult, Results
 from ssdnorm.compare.svg import PALETTE, arm_styles
 from ssdnorm.data.dataset import DetectionDataset
+from ssdnorm.engine.run import write_text
 
 _HEAT = 60  # % of the full colour at the highest AP; more would make the numbers hard to read
 _LEAST_HIGHEST = 0.05  # AP; where all are lower, none gets the fullest colour
@@ -74,8 +75,7 @@ def write_report(results: Results, root: Path, test_set: DetectionDataset, outpu
         configs=_configs(results, root),
         limits=_limits(results),
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(html, encoding="utf-8")
+    write_text(output, html)
 
 
 _WRITTEN = (
