@@ -27,7 +27,7 @@ from ssdnorm.data.voc import VocDataset
 from ssdnorm.engine.evaluation import Evaluator
 from ssdnorm.engine.module import EvaluationSet, TrainingModule
 from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_sgd
-from ssdnorm.engine.run import LoopSettings
+from ssdnorm.engine.run import LoopSettings, runs_on_cpu
 from ssdnorm.layers import (
     check_batch_statistics,
     fold_batch_norm,
@@ -87,8 +87,11 @@ def check_model(config: Config) -> None:
     """Refuse a model that cannot be built or trained, in a moment: without memory, weights or data.
 
     Raises:
-        ValueError: as :func:`build_model`; for a norm that would take train-mode statistics over one value.
+        ValueError: as :func:`build_model`; for a norm that would take train-mode statistics over one value; for fp16 on
+            a CPU, which has none.
     """
+    if config.training.precision == "16-mixed" and runs_on_cpu(config.runtime.accelerator):
+        raise ValueError("training.precision: 16-mixed needs a GPU; on a CPU choose 32-true or bf16-mixed")
     with torch.device("meta"):
         model = build_model(replace(config, model=replace(config.model, weights=None, checkpoint=None)), 2)
     check_statistics(config, model)
@@ -119,7 +122,7 @@ def _num_processes(config: Config) -> int:
     runtime = config.runtime
     if isinstance(runtime.devices, int):
         return max(1, runtime.devices) * runtime.num_nodes
-    return max(1, 0 if runtime.accelerator == "cpu" else torch.cuda.device_count()) * runtime.num_nodes
+    return max(1, 0 if runs_on_cpu(runtime.accelerator) else torch.cuda.device_count()) * runtime.num_nodes
 
 
 def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | None = None) -> DetectionDataset:
@@ -197,6 +200,7 @@ def build_optimizer(config: Config, model: nn.Module) -> Optimizer:
         norm_names=norm_parameters(model),
         norms=GroupRule(o.norms.lr_factor, o.norms.weight_decay),
         biases=GroupRule(o.biases.lr_factor, o.biases.weight_decay),
+        fused=config.training.clip_grad_norm is None or config.training.precision == "32-true",
     )
 
 

@@ -27,6 +27,7 @@ def make_sgd(
     norm_names: Collection[str],
     norms: GroupRule,
     biases: GroupRule,
+    fused: bool = True,
 ) -> SGD:
     """SGD over three groups: ``norms``, ``biases`` (of anything else), and ``weights``.
 
@@ -35,6 +36,8 @@ def make_sgd(
 
     Args:
         norm_names: names of the parameters of norms; they are in ``norms`` even where they are called bias.
+        fused: one kernel for all parameters; it divides by fp16's loss scale itself, after any clipping, so Lightning
+            refuses it where gradients are clipped in mixed precision.
     """
     rules = {"weights": GroupRule(1.0, weight_decay), "norms": norms, "biases": biases}
     members: dict[str, list[nn.Parameter]] = {name: [] for name in rules}
@@ -47,7 +50,7 @@ def make_sgd(
         for name, rule in rules.items()
         if members[name]
     ]
-    return SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
+    return SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused)
 
 
 def describe_groups(optimizer: SGD) -> list[dict[str, Any]]:

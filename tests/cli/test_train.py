@@ -96,6 +96,21 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(config, tmp
     assert not torch.equal(a["head.locs.fc7.weight"], c["head.locs.fc7.weight"])
 
 
+@pytest.mark.parametrize("clip", ["null", "5.0"])
+def test_mixed_precision_trains_with_and_without_clipping(config, tmp_path, clip):
+    words = ["--training.precision", "bf16-mixed", "--training.clip_grad_norm", clip, "--training.ema_decay", "0.5"]
+    assert train(config, tmp_path / "run", *words) == 0
+    weights = load_file(tmp_path / "run" / "checkpoints" / "model.safetensors")
+    assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in weights.values())
+
+
+@pytest.mark.parametrize(("has_units", "warned"), [(True, False), (False, True)])
+def test_bf16_is_warned_of_on_a_cpu_without_its_units(config, tmp_path, monkeypatch, caplog, has_units, warned):
+    monkeypatch.setattr("ssdnorm.engine.run._cpu_has_bf16", lambda: has_units)
+    assert train(config, tmp_path / "run", "--training.precision", "bf16-mixed") == 0
+    assert ("slower than 32-true on this CPU" in caplog.text) == warned
+
+
 def test_a_loss_that_is_no_number_stops_with_step_parts_and_images(config, tmp_path, capsys):
     assert train(config, tmp_path / "run", "--optimizer.lr", "1e30", "--training.max_steps", "9") == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
@@ -114,6 +129,7 @@ def test_a_loss_that_is_no_number_stops_with_step_parts_and_images(config, tmp_p
         (["--training.batch_size", "0"], "training.batch_size: must be above 0; got 0"),
         (["--data.train", "{format: voc, root: nowhere, split: train, num_images: null, seed: null}"], "nowhere"),
         (["--data.class_names", "[cat, dog]"], "data.class_names: shapes have the classes"),
+        (["--training.precision", "16-mixed"], "16-mixed needs a GPU; on a CPU choose 32-true or bf16-mixed"),
         (["--model.weights", "none.npz"], "none.npz: no such weights file"),
     ],
 )
