@@ -11,7 +11,7 @@ import numpy as np
 
 from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
 from ssdnorm.metrics.collect import Collected, ImageBoxes, Names
-from ssdnorm.metrics.matching import best_of_each, box_iou_pairs, class_and_image, expand_pairs
+from ssdnorm.metrics.matching import best_of_each, box_iou_pairs, class_and_image, expand_pairs, stable_order
 from ssdnorm.metrics.voc_files import read_voc_detections, write_voc_detections
 
 __all__ = ["VocMetric", "VocResult", "evaluate_voc", "read_voc_detections", "write_voc_detections"]
@@ -94,7 +94,7 @@ def evaluate_voc(
     truth = ground_truth_arrays(ground_truth)
     found = detection_arrays(detections, truth)
     order = np.argsort(-found.scores, kind="stable")
-    order = order[np.argsort(found.category[order], kind="stable")]
+    order = order[stable_order(found.category[order])]
     hit, ignored = _judge(truth, found, order, iou_threshold)
     counted = order[~ignored]
     starts = np.searchsorted(found.category[counted], np.arange(len(truth.category_ids) + 1))
@@ -167,14 +167,15 @@ def _judge(
     truth: GroundTruthArrays, found: DetectionArrays, order: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which detections, in ``order``, are hits and which are ignored; the others are false positives."""
-    best_iou = np.zeros(len(order))
-    best_object = np.full(len(order), -1)
+    wanted = np.full(len(found), -1)  # of each detection, as they came: the object of highest IoU, if that is enough
     num_images, no_crowd = len(truth.image_ids), np.zeros(1, bool)
-    for place, thing in expand_pairs(class_and_image(found, num_images)[order], class_and_image(truth, num_images)):
-        iou = box_iou_pairs(found.boxes[order[place]], truth.boxes[thing], no_crowd)
-        detection, pair = best_of_each(place, iou)
-        best_iou[detection], best_object[detection] = iou[pair], thing[pair]
-    overlaps = (best_object >= 0) & (best_iou >= threshold)
+    for detection, thing in expand_pairs(class_and_image(found, num_images), class_and_image(truth, num_images)):
+        iou = box_iou_pairs(found.boxes[detection], truth.boxes[thing], no_crowd)
+        enough = np.flatnonzero(iou >= threshold)
+        who, pair = best_of_each(detection[enough], iou[enough])
+        wanted[who] = thing[enough[pair]]
+    best_object = wanted[order]
+    overlaps = best_object >= 0
     difficult = np.append(truth.difficult, False)[best_object]
     hit = np.zeros(len(order), bool)
     candidates = np.flatnonzero(overlaps & ~difficult)
