@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from ssdnorm.boxes.waiting import host_may_look
 
-_ROUNDS = 5  # of asking for a default box; chains of more ground truths after one box are rare
+_ROUNDS = 5  # of asking for a default box on a GPU; chains of more ground truths after one box are rare
+_AT_ONCE = 16  # ground truths on a CPU: what they overlap stays in its cache
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
@@ -59,7 +63,7 @@ def match_default_boxes(boxes: Tensor, labels: Tensor, default_boxes: Tensor, *,
        bipartite matching. It wins over rule 1.
 
     Ties go to the lower index, of the ground truth and of the default box. On a GPU all images are done at once,
-    without waiting for the device; on a CPU image by image, which stays in the cache.
+    without waiting for the device; on a CPU image by image and a few ground truths at a time, which stays in the cache.
 
     Args:
         iou_threshold: smallest IoU of rule 1, in [0, 1].
@@ -68,9 +72,8 @@ def match_default_boxes(boxes: Tensor, labels: Tensor, default_boxes: Tensor, *,
         boxes ``(B, G, 4)`` xyxy in [0, 1]; labels ``(B, G)`` with 0 for padding rows; default_boxes ``(K, 4)`` cxcywh;
         output ``(B, K)`` int64: the place of the ground truth in its image, −1 for background.
 
-    Differs from Caffe: those who share a box in the fifth round of rule 2 take their best free one among the boxes
-    whose number is theirs modulo G, which no two ground truths of an image share (G with the padding on a GPU, without
-    it on a CPU, so that in such crowds the two may differ).
+    Differs from Caffe on a GPU alone: those who share a box in the fifth round of rule 2 take their best free one among
+    the boxes whose number is theirs modulo G, which no two ground truths of an image share.
 
     Sources:
         W. Liu et al., SSD (arXiv:1512.02325), section 2.2; ``bbox_util.cpp`` ``MatchBBox`` (weiliu89/caffe).
@@ -104,21 +107,44 @@ def match_columns(boxes: Tensor, labels: Tensor, columns: Tensor, *, iou_thresho
 
 
 def _match_image(boxes: Tensor, labels: list[int], columns: Tensor, iou_threshold: float) -> Tensor:
-    """The matches of one image, ``(K,)``, computed on its ground truths without the padding."""
+    """The matches of one image, ``(K,)``, computed on its ground truths without the padding, a few at a time."""
     truths = [truth for truth, label in enumerate(labels) if label > 0]
-    if not truths:
-        return torch.full(columns.shape[1:], -1)
-    iou = _iou(boxes[: len(truths)] if truths[-1] < len(truths) else boxes[truths], columns)
     matches = torch.full(columns.shape[1:], -1)
-    covered = (iou.amax(dim=0) >= iou_threshold).nonzero().squeeze(1)  # few: only they need to know by which
-    matches[covered] = iou[:, covered].max(dim=0).indices
-    wanted = torch.from_numpy(iou.numpy().argmax(axis=1))  # ten times as fast as PyTorch's
-    if len(wanted.unique()) < len(truths):
-        wanted = _share_out(iou[None])[0]
-    matches[wanted] = torch.arange(len(truths))
-    if truths[-1] == len(truths) - 1:
+    if not truths:
         return matches
-    return torch.tensor([*truths, -1])[matches]
+    boxes = boxes[: len(truths)] if truths[-1] < len(truths) else boxes[truths]
+    parts = [_iou(part, columns) for part in boxes.split(_AT_ONCE)]
+    best_iou = reduce(torch.maximum, [part.amax(dim=0) for part in parts])
+    covered = (best_iou >= iou_threshold).nonzero().squeeze(1)  # few: only they need to know by which
+    matches[covered] = torch.cat([part[:, covered] for part in parts]).max(dim=0).indices
+    wanted = np.concatenate([part.numpy().argmax(axis=1) for part in parts])  # ten times as fast as PyTorch's
+    if len(set(wanted.tolist())) == len(wanted):
+        matches[torch.from_numpy(wanted)] = torch.arange(len(wanted))
+    else:
+        holders = _holders([row for part in parts for row in part.numpy()])
+        matches[list(holders)] = torch.tensor(list(holders.values()))
+    return matches if truths[-1] < len(truths) else torch.tensor([*truths, -1])[matches]
+
+
+def _holders(ious: list[np.ndarray]) -> dict[int, int]:
+    """Which ground truth keeps which default box, by box: who is turned down asks for the next. Overwrites ``ious``.
+
+    Args:
+        ious: of each ground truth with all default boxes.
+    """
+    holders: dict[int, int] = {}
+    asking = list(range(len(ious)))
+    while asking:
+        asks = asking.pop()
+        box = int(ious[asks].argmax())
+        if ious[asks][box] < 0:
+            continue  # more ground truths than default boxes
+        holds = holders.setdefault(box, asks)
+        if holds != asks:
+            holders[box], goes = sorted((asks, holds), key=lambda truth: (-ious[truth][box], truth))
+            ious[goes][box] = -1.0
+            asking.append(goes)
+    return holders
 
 
 def _share_out(iou: Tensor) -> Tensor:
@@ -135,7 +161,7 @@ def _share_out(iou: Tensor) -> Tensor:
         value, wanted = iou.max(dim=2)
         claim = value + louder
         turned_down = claim < claims.scatter_reduce_(1, wanted, claim, "amax").gather(1, wanted)
-        if round_ == _ROUNDS or (host_may_look(iou) and not turned_down.any()):
+        if round_ == _ROUNDS:
             break
         iou.scatter_(2, wanted[..., None], value.masked_fill_(turned_down, -1.0)[..., None])
     rows = num_default // num_truths
