@@ -201,8 +201,12 @@ def _table(
     problems.count("left out", left_out)
 
     rows = np.flatnonzero(keep)
-    rows = rows[np.argsort(owners[rows], kind="stable")]
-    kept = [annotations[row] for row in rows.tolist()]
+    kept = [annotations[row] for row in rows.tolist()]  # in the file's order, as they lie in memory
+    area = np.array([item.get("area", item["bbox"][2] * item["bbox"][3]) for item in kept], np.float64)
+    iscrowd = np.array([bool(item.get("iscrowd", 0)) for item in kept], bool)
+    ids = [item.get("id") for item in kept]
+    by_image = np.argsort(owners[rows], kind="stable")
+    rows = rows[by_image]
     counts = np.bincount(owners[rows], minlength=len(images))
     return AnnotationTable(
         image_ids=np.array([image["id"] for image in images], np.int64),
@@ -210,12 +214,12 @@ def _table(
         names=PackedStrings([image["file_name"] for image in images]),
         paths=PackedStrings([str(folder / image["file_name"]) for image in images]),
         starts=np.concatenate([[0], np.cumsum(counts)]),
-        annotation_ids=_ids(kept),
+        annotation_ids=_usable_ids(ids, by_image),
         boxes_xywh=boxes[rows],
         labels=labels[rows],
-        area=np.array([item.get("area", item["bbox"][2] * item["bbox"][3]) for item in kept], np.float64),
-        difficult=np.zeros(len(kept), bool),
-        iscrowd=np.array([bool(item.get("iscrowd", 0)) for item in kept], bool),
+        area=area[by_image],
+        difficult=np.zeros(len(rows), bool),
+        iscrowd=iscrowd[by_image],
     )
 
 
@@ -229,11 +233,10 @@ def _bbox(annotation: Json) -> Sequence[float]:
     return _NO_BOX
 
 
-def _ids(annotations: list[Json]) -> np.ndarray:
-    """The file's ids where every annotation has its own, else 1, 2, …"""
-    ids = [item.get("id") for item in annotations]
+def _usable_ids(ids: list[Any], order: np.ndarray) -> np.ndarray:
+    """The file's ids in a new order where every annotation has its own, else 1, 2, …"""
     if all(isinstance(item, int) for item in ids) and len(set(ids)) == len(ids):
-        return np.array(ids, np.int64)
+        return np.array(ids, np.int64)[order]
     return np.arange(1, len(ids) + 1)
 
 
