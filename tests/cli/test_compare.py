@@ -13,6 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 from ssdnorm.cli import main
+from ssdnorm.engine.run import FAILURE_FILE, write_json
 from tests.compare.test_plan import CONTENT
 
 TINY = {
@@ -54,6 +55,22 @@ def test_a_mistake_ends_in_one_line_and_code_2_before_anything_is_written(tmp_pa
     assert main(["compare", "--config", str(path), "--output", str(path)]) == 2
     assert main(["compare", "--config", str(path), "--output", str(tmp_path / "cmp"), "--jobs", "0"]) == 2
     assert not (tmp_path / "cmp").exists()
+
+
+def test_nothing_is_chosen_where_a_run_that_chooses_failed(tmp_path, capsys, monkeypatch):
+    data = {**TINY["base"]["data"], "validation": {"format": "shapes", "num_images": 3, "seed": 9}}
+    content = {**TINY, "learning_rates": {"twin": [0.002, 0.004]}, "base": {**TINY["base"], "data": data}}
+    path, root, grids = write(tmp_path, content), tmp_path / "cmp", []
+
+    def lose_the_last(jobs, root, num_parallel):
+        grids.append(jobs)
+        write_json(root / jobs[-1].folder / FAILURE_FILE, {"status": "failed", "reason": "disk full", "exit_code": 2})
+
+    monkeypatch.setattr("ssdnorm.cli.compare.run_grid", lose_the_last)
+    assert main(["compare", "--config", str(path), "--output", str(root)]) == 2
+    assert "1 of the 3 runs that choose learning rates failed; the first: runs/twin/" in capsys.readouterr().err
+    assert len(grids) == 1, "the other seeds wait for the choice"
+    assert not (root / "report.html").exists()
 
 
 @pytest.mark.slow
