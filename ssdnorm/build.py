@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -103,12 +102,16 @@ def check_statistics(config: Config, model: SSD) -> None:
     Raises:
         ValueError: says the config's keys, the layers with their counts, and the ways out.
     """
-    batch = config.training.batch_size
-    try:
-        check_batch_statistics(model, (batch, 3, model.image_size, model.image_size), world_size=_num_processes(config))
-    except ValueError as error:
-        places = " and ".join(place for path, place in _NORM_PLACES.items() if path in str(error))
-        raise ValueError(f"{places} at training.batch_size {batch}: {error}") from error
+    batch, population, processes = config.training.batch_size, config.training.population_images, _num_processes(config)
+    batches = {f"training.batch_size {batch}": batch}
+    if population is not None and (rest := -(-population // processes) % batch):
+        batches[f"training.population_images {population}, whose last batch is {rest}"] = rest
+    for key, num_images in batches.items():
+        try:
+            check_batch_statistics(model, (num_images, 3, model.image_size, model.image_size), world_size=processes)
+        except ValueError as error:
+            places = " and ".join(place for path, place in _NORM_PLACES.items() if path in str(error))
+            raise ValueError(f"{places} at {key}: {error}") from error
 
 
 _NORM_PLACES = {
@@ -284,9 +287,8 @@ def _population(config: Config, model: nn.Module, make_train: partial[DataLoader
 
 def loop_settings(config: Config, images_per_epoch: int) -> LoopSettings:
     """The config's training and runtime parts, as the engine takes them."""
-    fields = inspect.signature(LoopSettings).parameters
     values = {**vars(config.training), **vars(config.runtime), "images_per_epoch": images_per_epoch}
-    return LoopSettings(**{name: value for name, value in values.items() if name in fields})
+    return LoopSettings(**{field.name: values[field.name] for field in fields(LoopSettings)})
 
 
 def load_detector(path: str | Path, *, fold: bool = False) -> Detector:

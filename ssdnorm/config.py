@@ -28,7 +28,7 @@ class ModelConfig:
     Args:
         name: which SSD.
         width: factor on every channel count.
-        dropout: probability of a zero after fc6 and fc7, or one each by name; the paper has 0.
+        dropout: probability of a zero after fc6 and fc7, or by name (one that is left out has none); the paper has 0.
         default_boxes: sizes of the default boxes; null takes the VOC sizes of the network.
         weights: ImageNet weights of the backbone, a torchvision name or a file; null draws them.
         checkpoint: a whole SSD to fine-tune, of this library or another system; null starts without one. Norms that
@@ -200,10 +200,10 @@ class TrainingConfig:
 
 @dataclass
 class RuntimeConfig:
-    """How it is run; changes no result beyond rounding, so --resume may change it.
+    """How it is run; changes no result beyond rounding, so --resume may change it: all but how many devices there are.
 
     Args:
-        devices: how many of the accelerator, or auto.
+        devices: how many of the accelerator, or auto; each takes a batch of its own.
         accelerator: auto, cpu, gpu, …
         num_nodes: machines.
         num_workers: processes that load images; 0 loads in the main one.
@@ -297,6 +297,14 @@ def check_values(config: Config, where: str) -> None:
     for key, number in at_least_zero.items():
         if number < 0:
             raise ValueError(f"{where}: {key}: must be 0 or more; got {number}")
+    seeds = {"training.seed": training.seed}
+    for name in ("train", "validation", "test"):
+        source = getattr(config.data, name)
+        if source is not None and source.seed is not None:
+            seeds[f"data.{name}.seed"] = source.seed
+    for key, number in seeds.items():
+        if not 0 <= number < 2**31:
+            raise ValueError(f"{where}: {key}: must lie in [0, 2147483648); got {number}")
     fractions = {"optimizer.momentum": optimizer.momentum, "training.ema_decay": training.ema_decay}
     for key, number in fractions.items():
         if number is not None and not 0 <= number < 1:

@@ -44,6 +44,9 @@ def config_with_overrides(content: Mapping[str, Any], overrides: Sequence[str], 
     changes = parse_overrides(overrides)
     config = config_from_mapping(content, where=where, complete=not changes)
     if changes:
+        preset = (content.get("optimizer") or {}).get("preset")
+        if preset and not changes.get("optimizer", {}).keys() & {"preset", "norms", "biases"}:
+            changes["optimizer"] = {"preset": preset, **changes.get("optimizer", {})}  # of the weight decay that is new
         changes = write_out_preset(changes, weight_decay=config.optimizer.weight_decay, where="command line")
         config = config_from_mapping(_merge(config_to_mapping(config), changes), where=f"{where} and the command line")
     return config

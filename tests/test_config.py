@@ -88,6 +88,9 @@ def test_a_norm_with_options_replaces_the_other_norms_options(file):
         (["--norm.bakbone", "none"], r"command line: norm.bakbone: unknown key.*Did you mean 'norm.backbone'\?"),
         (["--training.max_step", "3"], r"unknown key.*Did you mean 'training.max_steps'\?"),
         (["--training.max_steps", "many"], r"training.max_steps.*Expected a <class 'int'>. Got value: many"),
+        (["--training.seed", "-1"], r"training\.seed: must lie in \[0, 2147483648\); got -1"),
+        (["--training.seed", "2147483648"], r"training\.seed: must lie in"),
+        (["--data.train.seed", "-3"], r"data\.train\.seed: must lie in"),
         (["--training.precision", "fp8"], r"training.precision.*'bf16-mixed'"),
         (["--training.max_steps", "0"], r"training.max_steps: must be above 0; got 0"),
         (["--runtime.cache_images", "0"], r"runtime.cache_images: must be above 0; got 0"),
@@ -133,3 +136,10 @@ def test_a_missing_and_a_broken_file_are_refused(tmp_path):
 def test_a_model_that_cannot_be_built_is_refused_before_any_data_is_read(file, words, message):
     with pytest.raises(ValueError, match=message):
         check_model(read_config(file, words))
+
+
+@pytest.mark.parametrize(("words", "decay"), [([], 5e-4), (["--optimizer.weight_decay", "1e-4"], 1e-4)])
+def test_caffes_preset_follows_a_weight_decay_of_the_command_line(file, words, decay):
+    file.write_text(yaml.safe_dump({"data": SHAPES, "optimizer": {"preset": "caffe", "weight_decay": 5e-4}}))
+    config = read_config(file, words)
+    assert (config.optimizer.weight_decay, config.optimizer.norms.weight_decay) == (decay, decay)

@@ -21,7 +21,7 @@ from ssdnorm.bench.photos import load_photos
 from ssdnorm.bench.pipeline_rivals import OpenCvFloats, TorchvisionPil, TorchvisionTensors
 from ssdnorm.bench.table import Goal, Settings, Table, Times, interleaved
 from ssdnorm.data import EncodedImage, EvalTransform, TrainTransform
-from ssdnorm.data.transforms import IMAGENET_MEAN
+from ssdnorm.data.transforms import FILL_RGB
 
 SIZE = 300
 _GOAL = 8.0  # times torchvision's pipeline
@@ -70,7 +70,7 @@ def _pipelines(photos: Sequence[bytes]) -> dict[str, Callable[[int], Any]]:
     rng = np.random.default_rng(0)
     train, evaluate = TrainTransform(SIZE, channel_swap=True), EvalTransform(SIZE)
     rivals = (TorchvisionPil, TorchvisionTensors, OpenCvFloats)
-    pil, tensors, floats = (rival(SIZE, IMAGENET_MEAN) for rival in rivals)
+    pil, tensors, floats = (rival(SIZE, FILL_RGB) for rival in rivals)
     return {
         _TORCHVISION[0]: lambda i: pil(photos[i], boxes[i], labels),
         _TORCHVISION[1]: lambda i: tensors(photos[i], boxes[i], labels),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +15,8 @@ from statistics import median
 from typing import Any
 
 import torch
+
+from ssdnorm.engine.run import checkout_commit
 
 _BEGIN, _END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 _PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools", "faster-coco-eval")
@@ -217,7 +218,7 @@ def machine() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         **packages,
-        "commit": _commit(),
+        "commit": checkout_commit(),
     }
 
 
@@ -286,12 +287,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
-
-
-def _commit() -> str | None:
-    """Of the checkout that this file is in, marked where files differ from it; None outside of one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None

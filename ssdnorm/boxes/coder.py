@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_MAX_LOG_SCALE = 4.135166556742356  # log(1000 / 16): limits exp() for wild outputs, as torchvision's BoxCoder does
+_MAX_LOG_SCALE = math.log(1000 / 16)  # limits exp() for wild outputs, as torchvision's BoxCoder does
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from math import sqrt
 from types import MappingProxyType
@@ -98,14 +98,24 @@ def default_box_spec(spec: str | DefaultBoxSpec | Mapping[str, Any], *, where: s
     """Look a spec up by its name, or make it from its fields; a spec is returned as it is.
 
     Raises:
-        ValueError: if there is no such name; says where, what was got, and the choices.
+        ValueError: if there is no such name, or a field is missing, unknown or wrong; says where, what was got, and the
+            choices.
     """
     if isinstance(spec, DefaultBoxSpec):
         return spec
     if isinstance(spec, Mapping):
-        fields: dict[str, Any] = {key: _as_tuple(value) for key, value in spec.items()}
-        return DefaultBoxSpec(**fields)
-    if spec not in DEFAULT_BOXES:
+        known = [field.name for field in fields(DefaultBoxSpec)]
+        needed = [field.name for field in fields(DefaultBoxSpec) if field.default is MISSING]
+        for name in spec:
+            if name not in known:
+                guess = get_close_matches(str(name), known, n=1)
+                hint = f" Did you mean {guess[0]!r}?" if guess else ""
+                raise ValueError(f"{where}: unknown field {name!r}; choose among: {', '.join(known)}.{hint}")
+        if missing := [name for name in needed if name not in spec]:
+            raise ValueError(f"{where}: {', '.join(missing)} missing; got {', '.join(map(str, spec))}")
+        values: dict[str, Any] = {key: _as_tuple(value) for key, value in spec.items()}
+        return DefaultBoxSpec(**values)
+    if not isinstance(spec, str) or spec not in DEFAULT_BOXES:
         guess = get_close_matches(str(spec), DEFAULT_BOXES, n=1)
         hint = f" Did you mean {guess[0]!r}?" if guess else ""
         raise ValueError(f"{where}: unknown default boxes {spec!r}; choose one of: {', '.join(DEFAULT_BOXES)}.{hint}")

@@ -21,7 +21,7 @@ from ssdnorm.metrics.coco import CocoResult, evaluate_coco
 from ssdnorm.metrics.drawing import boxes_of_image, draw_apart
 from ssdnorm.metrics.errors import ErrorBreakdown, break_down_errors, worst_images
 from ssdnorm.metrics.voc import write_voc_detections
-from ssdnorm.metrics.whole_files import replaced_file
+from ssdnorm.whole_files import replaced_file
 
 _RESAMPLES = 1000  # of a difference, where --bootstrap does not say
 

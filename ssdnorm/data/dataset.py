@@ -37,6 +37,8 @@ class PackedStrings(SharesArrays):
         return len(self._ends) - 1
 
     def __getitem__(self, index: int) -> str:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{index} is no place in a list of {len(self)}")
         return self._bytes[self._ends[index] : self._ends[index + 1]].tobytes().decode()
 
 
@@ -204,6 +206,8 @@ class DetectionDataset:
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def _rows(self, index: int) -> slice:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{index} is no place in a data set of {len(self)} images")
         return slice(self._table.starts[index], self._table.starts[index + 1])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from ssdnorm.data.images import EncodedImage
 from ssdnorm.data.photometric import draw_distortion
 from ssdnorm.data.views import View, draw_flip, draw_iou_crop, draw_zoom_out, whole_image
 
-IMAGENET_MEAN = (124, 116, 104)  # RGB; torchvision's 0.485, 0.456, 0.406 and Caffe's 123, 117, 104 round to it
+FILL_RGB = (124, 116, 104)  # 255 · torchvision's mean (0.485, 0.456, 0.406)
 
 
 class TrainTransform:
@@ -50,7 +51,7 @@ class TrainTransform:
         zoom_out_probability: float = 0.5,
         flip_probability: float = 0.5,
         channel_swap: bool = False,
-        fill: Sequence[int] = IMAGENET_MEAN,
+        fill: Sequence[int] = FILL_RGB,
     ) -> None:
         if max_zoom_out < 1:
             raise ValueError(f"max_zoom_out: expected a ratio of 1 or more; got {max_zoom_out}")
@@ -124,7 +125,7 @@ def show(
     view: View,
     size: int,
     *,
-    fill: Sequence[int] = IMAGENET_MEAN,
+    fill: Sequence[int] = FILL_RGB,
     scale: tuple[float, float] = (1.0, 1.0),
     distort: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
@@ -159,6 +160,7 @@ def show(
     return cv2.copyMakeBorder(part, *border, cv2.BORDER_CONSTANT, value=[*map(int, fill)])
 
 
+@dataclass(frozen=True)
 class _Span:
     """One axis of a view: the pixels ``start:stop``, padded, fill the output ``at:to``.
 
@@ -166,10 +168,12 @@ class _Span:
     image pixels as bring the edge nearest to an output pixel's, so nothing moves by more than half an image pixel.
     """
 
-    def __init__(self, start: int, stop: int, pad_before: int, pad_after: int, at: int, to: int) -> None:
-        self.start, self.stop = start, stop
-        self.pad_before, self.pad_after = pad_before, pad_after
-        self.at, self.to = at, to
+    start: int
+    stop: int
+    pad_before: int
+    pad_after: int
+    at: int
+    to: int
 
     @property
     def empty(self) -> bool:

@@ -105,7 +105,7 @@ def draw_iou_crop(view: View, boxes_px: np.ndarray, rng: np.random.Generator, *,
 
 
 def draw_flip(view: View, rng: np.random.Generator, *, probability: float = 0.5) -> View:
-    """Mirror the view left to right, half the time."""
+    """Mirror the view left to right with the given probability."""
     flip = view.flip ^ bool(rng.random() < probability)
     return View(view.left, view.top, view.right, view.bottom, flip)
 

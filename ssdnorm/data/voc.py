@@ -40,8 +40,8 @@ class VocDataset(DetectionDataset):
         check_images: read every image's header and end while loading (some 50 µs each). Without it a truncated image
             is an error when its turn comes, and the sizes in the XML are believed.
 
-    Image ids are 1-based places in the lists as read; ids of annotations likewise. Messages count the objects of a
-    file from 0.
+    Image ids are 1-based places in the lists, images that are left out counted, so that they do not depend on what is
+    left out. Ids of annotations count those that are read. Messages count the objects of a file from 0.
 
     Raises:
         FileNotFoundError: no such folder or list. ValueError: anything else that cannot be used.
@@ -66,7 +66,11 @@ class VocDataset(DetectionDataset):
             for path, name in zip(*_equally_many(_listed(root), _listed(split)), strict=True)
         ]
         problems = Problems(on_bad_annotation, where=" + ".join(f"{year.root.name} {year.split}" for year in years))
-        images = [image for year in years for image in year.read_images(problems)]
+        images: list[_Image] = []
+        first = 1
+        for year in years:
+            images += year.read_images(first, problems)
+            first += len(year.listed)
         if class_names is None:
             names = sorted(set().union(*(year.all_class_names() for year in years)))
         else:
@@ -83,8 +87,13 @@ class VocDataset(DetectionDataset):
 
 @dataclass
 class _Image:
-    """One annotated image as its XML has it; objects are (number, class, corners, difficult)."""
+    """One annotated image as its XML has it; objects are (number, class, corners, difficult).
 
+    Args:
+        number: its 1-based place in the lists.
+    """
+
+    number: int
     path: Path
     where: str
     size: tuple[int, int]
@@ -111,22 +120,23 @@ class _Year:
         if not self.list_file.is_file():
             splits = sorted(path.stem for path in self.list_file.parent.glob("*.txt"))
             raise FileNotFoundError(f"{self.list_file.parent}: {unknown_name('split', split, splits)}")
+        lines = self.list_file.read_text(encoding="utf-8-sig").splitlines()
+        self.listed = [name for name in map(str.strip, lines) if name]
 
-    def read_images(self, problems: Problems) -> list[_Image]:
-        """The images of the list that can be used; the others are told to ``problems``."""
+    def read_images(self, first: int, problems: Problems) -> list[_Image]:
+        """The images of the list that can be used, counted from ``first``; the others are told to ``problems``."""
         files = {
             entry.name.rsplit(".", 1)[0]: Path(entry.path)
             for entry in os.scandir(self.root / "JPEGImages")
             if entry.name.lower().endswith(IMAGE_SUFFIXES)
         }
-        lines = self.list_file.read_text(encoding="utf-8-sig").splitlines()
         images, seen = [], set()
-        for name in filter(None, map(str.strip, lines)):
+        for number, name in enumerate(self.listed, first):
             if name in seen:
                 problems.drop("repeated", f"{self.list_file.name}: {name} is listed twice")
             elif name not in files:
                 problems.drop("missing", f"{self.list_file.name}: {name} has no image in {self.root / 'JPEGImages'}")
-            elif (image := self._read_image(name, files[name], problems)) is not None:
+            elif (image := self._read_image(number, name, files[name], problems)) is not None:
                 images.append(image)
             seen.add(name)
         return images
@@ -144,7 +154,7 @@ class _Year:
             )
         return names
 
-    def _read_image(self, name: str, path: Path, problems: Problems) -> _Image | None:
+    def _read_image(self, number: int, name: str, path: Path, problems: Problems) -> _Image | None:
         where = f"Annotations/{name}.xml"
         try:
             root = _parse(self.root / where)
@@ -165,12 +175,12 @@ class _Year:
                     "size",
                     f"{where}: says {annotated[1]} × {annotated[0]}, {path.name} has {size[1]} × {size[0]}{hint}",
                 )
-        image = _Image(path, where, size)
-        for number, item in enumerate(root.iterfind("object")):
+        image = _Image(number, path, where, size)
+        for place, item in enumerate(root.iterfind("object")):
             try:
-                image.objects.append((number, *_read_object(item)))
+                image.objects.append((place, *_read_object(item)))
             except ValueError as error:
-                problems.drop("object", f"{where}: object {number}: {error}")
+                problems.drop("object", f"{where}: object {place}: {error}")
         return image
 
 
@@ -225,7 +235,7 @@ def _table(images: list[_Image], class_names: list[str], problems: Problems) -> 
     widths = boxes[kept, 2:] - boxes[kept, :2]
     counts = np.bincount(np.array(owners, np.int64)[kept], minlength=len(images))
     return AnnotationTable(
-        image_ids=np.arange(1, len(images) + 1),
+        image_ids=np.array([image.number for image in images], np.int64),
         sizes=sizes,
         names=PackedStrings([image.path.name for image in images]),
         paths=PackedStrings([str(image.path) for image in images]),

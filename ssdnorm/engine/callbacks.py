@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.trainer.states import TrainerFn
 
 from ssdnorm.engine.module import TrainingModule
+from ssdnorm.whole_files import replaced_file
 
 _COLUMNS = [
     "step",
@@ -57,6 +58,7 @@ class MetricsFile(pl.Callback):
     def __init__(self, path: Path, *, images_per_epoch: int, images_per_step: int) -> None:
         self.path = path
         self.epochs_per_step = images_per_step / images_per_epoch
+        self._columns = list(_COLUMNS)
         self._last_written = -1
         # of a run that was killed after its last step, which is resumed for its evaluation alone
         self._seconds = max((float(row["seconds"]) for row in _read(path)), default=0.0)
@@ -68,12 +70,10 @@ class MetricsFile(pl.Callback):
         if not trainer.is_global_zero:
             return
         rows = [row for row in _read(self.path) if int(row["step"]) <= trainer.global_step]
+        self._columns += [name for name in (rows[0] if rows else ()) if name not in self._columns]
         self._seconds = max((float(row["seconds"]) for row in rows), default=0.0)
         self._since = time.perf_counter()
-        with self.path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, _COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        self._start_with(rows)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -117,10 +117,19 @@ class MetricsFile(pl.Callback):
         if trainer.is_global_zero:
             step = trainer.global_step
             row = {"step": step, "epoch": step * self.epochs_per_step, "seconds": self._trained(), **values}
+            if more := [name for name in row if name not in self._columns]:  # of another loss or evaluator
+                self._columns += more
+                self._start_with(_read(self.path))
             with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, _COLUMNS).writerow(
+                csv.DictWriter(file, self._columns).writerow(
                     {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
                 )
+
+    def _start_with(self, rows: Sequence[Mapping[str, str]]) -> None:
+        with replaced_file(self.path) as unfinished, unfinished.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 def _read(path: Path) -> list[dict[str, str]]:

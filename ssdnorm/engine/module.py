@@ -42,8 +42,8 @@ class TrainingModule(pl.LightningModule):
 
     That is: model → raw output; loss(output, boxes, labels) → parts; post_process(output, sizes) → detections.
     Dropout is seeded by (seed, rank, step), so that a resumed run goes on as the uninterrupted one would. Losses stay
-    on the device and are read every ``log_every`` steps (each step on a CPU, where reading costs nothing); a loss that
-    is not finite is found then at the latest, before the next checkpoint is written.
+    on the device and are read every ``log_every`` steps (each step on a CPU, where reading costs nothing), before a
+    checkpoint is written and at the end: a loss that is not finite is found then at the latest.
 
     Args:
         model: images ``(B, 3, S, S)`` → raw output.
@@ -56,7 +56,7 @@ class TrainingModule(pl.LightningModule):
         image_names: of the training set, by place, for messages.
         make_train_loader: ``rank, world_size, start_batch`` → batches of :class:`Batch`; None for evaluation alone.
         seed: of dropout.
-        log_every: steps between readings of the losses.
+        log_every: steps between readings of the losses, which are means over these steps.
         compile_model: run the model through torch.compile while training.
         recompute_statistics: ``model, batches, num_images`` → rows; puts population statistics over so many images of
             this process in place of batch norm's running ones; None where there are none.
@@ -106,6 +106,7 @@ class TrainingModule(pl.LightningModule):
         self._found: dict[int, Detections] = {}
         self._recompute = False
         self._unread: list[tuple[int, dict[str, Tensor], Tensor]] = []
+        self._checked: list[dict[str, float]] = []  # parts of the loss of each step since the last reading
         self._since = time.perf_counter()
         self._images = 0
 
@@ -130,12 +131,17 @@ class TrainingModule(pl.LightningModule):
         parts = self.loss(self(batch.images), batch.boxes, batch.labels)
         self._unread.append((step, {name: part.detach() for name, part in parts.items()}, batch.indices))
         self._images += len(batch) * self.trainer.world_size
-        if batch.images.device.type == "cpu" or len(self._unread) >= self.log_every:
-            self._read_losses()
+        due = (step + 1) % self.log_every == 0
+        if due or batch.images.device.type == "cpu":
+            self._check_losses()
+        if due:
+            self._publish_readings()
         return torch.stack(list(parts.values())).sum()
 
-    def _read_losses(self) -> None:
-        """Bring unread losses to the host and check them; update ``readings`` every ``log_every`` steps."""
+    def _check_losses(self) -> None:
+        """Bring unread losses to the host and check them."""
+        if not self._unread:
+            return
         names = list(self._unread[0][1])
         values = torch.stack([torch.stack(list(parts.values())) for _, parts, _ in self._unread]).tolist()
         for (step, _, indices), row in zip(self._unread, values, strict=True):
@@ -146,20 +152,42 @@ class TrainingModule(pl.LightningModule):
                     f"step {step}: the loss is not finite: {parts}; images: {images}. A lower optimizer.lr, a longer "
                     "optimizer.warmup_steps or training.clip_grad_norm may help"
                 )
-        last_step = self._unread[-1][0]
-        if (last_step + 1) % self.log_every == 0 or len(self._unread) >= self.log_every:
-            now = time.perf_counter()
-            mean = [sum(column) / len(values) for column in zip(*values, strict=True)]
-            self.readings = {
-                "loss": sum(mean),
-                **dict(zip(names, mean, strict=True)),
-                "images_per_second": self._images / max(now - self._since, 1e-9),
-            }
-            self._since, self._images = now, 0
-            self.log_dict({f"train/{name}": value for name, value in self.readings.items()})
-            self.log("loss", self.readings["loss"], prog_bar=True, logger=False)
-            self.log("img/s", self.readings["images_per_second"], prog_bar=True, logger=False)
+            self._checked.append(dict(zip(names, row, strict=True)))
         self._unread.clear()
+
+    def _publish_readings(self) -> None:
+        """Means over the steps since the last time."""
+        now = time.perf_counter()
+        mean = {name: sum(row[name] for row in self._checked) / len(self._checked) for name in self._checked[0]}
+        images_per_second = self._images / max(now - self._since, 1e-9)
+        self.readings = {"loss": sum(mean.values()), **mean, "images_per_second": images_per_second}
+        self._since, self._images = now, 0
+        self._checked.clear()
+        self.log_dict({f"train/{name}": value for name, value in self.readings.items()})
+        self.log("loss", self.readings["loss"], prog_bar=True, logger=False)
+        self.log("img/s", self.readings["images_per_second"], prog_bar=True, logger=False)
+
+    def on_train_end(self) -> None:
+        """Check what has not been read."""
+        self._check_losses()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """No weights behind a loss that is not finite; and on how many devices the run is."""
+        self._check_losses()
+        checkpoint["world_size"] = self.trainer.world_size
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with another batch than before.
+
+        Raises:
+            ValueError: if the run was on more or fewer devices.
+        """
+        before, now = checkpoint["world_size"], self.trainer.world_size
+        if before != now:
+            raise ValueError(
+                f"--resume: the run was on {before} devices and is now on {now}, which changes its batch; set "
+                "runtime.devices and runtime.num_nodes as they were"
+            )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Detections of a batch, kept by their place in the data set."""

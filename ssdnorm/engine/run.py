@@ -23,6 +23,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from ssdnorm.engine.callbacks import MetricsFile, SparseProgressBar, make_checkpoints
 from ssdnorm.engine.evaluation import EvaluationResult
 from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
+from ssdnorm.whole_files import replaced_file
 
 log = logging.getLogger("ssdnorm.engine")
 
@@ -215,19 +216,14 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_text(path: Path, content: str) -> None:
     """Write a text file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    unfinished.write_text(content, encoding="utf-8")
-    unfinished.replace(path)
+    with replaced_file(path) as unfinished:
+        unfinished.write_text(content, encoding="utf-8")
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, and the commit of the checkout that the package is in (None where it is installed)."""
+    """Versions, commit and threads."""
     from ssdnorm import __version__
 
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
     return {
         "versions": {
             "ssdnorm": __version__,
@@ -235,9 +231,21 @@ def provenance() -> dict[str, Any]:
             "torchvision": torchvision.__version__,
             "pytorch_lightning": pl.__version__,
         },
-        "commit": git.stdout.strip() or None,
+        "commit": checkout_commit(),
         "threads": torch.get_num_threads(),
     }
+
+
+def checkout_commit() -> str | None:
+    """The commit of the checkout that this file is in, ``-dirty`` where files differ; None where it is installed."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 class _quiet:

@@ -64,10 +64,6 @@ def _group_norm(channels: int, *, groups: int = 32, eps: float = 1e-5, affine: b
     return nn.GroupNorm(groups, channels, eps=eps, affine=affine)
 
 
-def _instance_norm(channels: int, *, eps: float = 1e-5, affine: bool = True) -> nn.Module:
-    return InstanceNorm(channels, eps=eps, affine=affine)
-
-
 _BATCH_OPTIONS = {"eps": _POSITIVE, "momentum": _MOMENTUM, "affine": _SWITCH}
 
 NORMS: Mapping[str, Norm] = MappingProxyType(
@@ -80,7 +76,7 @@ NORMS: Mapping[str, Norm] = MappingProxyType(
         "group_norm": Norm(_group_norm, {"groups": _COUNT, "eps": _POSITIVE, "affine": _SWITCH}),
         "layer_norm": Norm(ChannelLayerNorm, {"eps": _POSITIVE, "affine": _SWITCH}),
         "rms_norm": Norm(ChannelRMSNorm, {"eps": _POSITIVE, "affine": _SWITCH}),
-        "instance_norm": Norm(_instance_norm, {"eps": _POSITIVE, "affine": _SWITCH}),
+        "instance_norm": Norm(InstanceNorm, {"eps": _POSITIVE, "affine": _SWITCH}),
     }
 )
 

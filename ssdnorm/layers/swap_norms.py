@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm
 from ssdnorm.layers.frozen_batch_norm import FrozenBatchNorm
 from ssdnorm.layers.l2_norm import L2Norm
 from ssdnorm.layers.norm_parameters import is_norm
-from ssdnorm.layers.norms import NORMS, norm_layer
+from ssdnorm.layers.norms import NORMS, NormFactory, norm_layer
 
 _FROZEN = (FrozenBatchNorm, FrozenBatchNorm2d)
 _TYPES: dict[str, tuple[type[nn.Module], ...]] = {
@@ -57,8 +57,8 @@ def swap_norms(
 ) -> list[SwappedNorm]:
     """Replace every norm of one kind in any model, in place, and report what changed.
 
-    Between affine norms the weight and bias are kept; between batch norms, frozen or not, also statistics and eps, so that
-    the output in eval mode stays the same. L2Norm's weight is a length, not a factor around 1: it starts anew. Device,
+    Between affine norms the weight and bias are kept; between batch norms, frozen or not, also statistics, eps and
+    momentum, unless a norm spec says another, so that the output in eval mode stays the same. L2Norm's weight is a length, not a factor around 1: it starts anew. Device,
     dtype and train or eval mode are those of the old norm.
 
     Args:
@@ -80,7 +80,8 @@ def swap_norms(
     """  # noqa: E501
     types = _types_of(old)
     factory: Callable[[int], nn.Module] = new if callable(new) else norm_layer(new, where="swap_norms: new")
-    keep_eps = not (isinstance(new, Mapping) and "eps" in new)
+    given = factory.options if isinstance(factory, NormFactory) else {}
+    keep = [name for name in ("eps", "momentum") if name not in given]
     found = [(name, m) for name, m in model.named_modules(remove_duplicate=False) if isinstance(m, types)]
     if not found:
         there = sorted({type(m).__name__ for m in model.modules() if is_norm(m)})
@@ -91,7 +92,7 @@ def swap_norms(
     made: dict[int, tuple[nn.Module, SwappedNorm]] = {}
     for name, module in found:  # everything is built before anything is changed
         if id(module) not in made:
-            made[id(module)] = _build(name, module, factory, keep_eps)
+            made[id(module)] = _build(name, module, factory, keep)
     for name, module in found:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, made[id(module)][0])
@@ -119,7 +120,7 @@ def _refuse_more_than_a_norm(name: str, module: nn.Module, types: tuple[type[nn.
 
 
 def _build(
-    name: str, old: nn.Module, factory: Callable[[int], nn.Module], keep_eps: bool
+    name: str, old: nn.Module, factory: Callable[[int], nn.Module], keep: Sequence[str]
 ) -> tuple[nn.Module, SwappedNorm]:
     state = {key: value for key, value in old.state_dict().items() if value is not None}
     channels = _channels(name, old, state)
@@ -138,9 +139,10 @@ def _build(
             if means_the_same and key in target and target[key].shape == value.shape:
                 target[key].copy_(value)
                 kept.append(key)
-    if both_batch and keep_eps:
-        new.eps = old.eps
-        kept.append("eps")
+    for attribute in keep if both_batch else ():
+        if hasattr(old, attribute) and hasattr(new, attribute):
+            setattr(new, attribute, getattr(old, attribute))
+            kept.append(attribute)
     dropped = tuple(key for key in state if key not in kept)
     return new, SwappedNorm(name, type(old).__name__, type(new).__name__, channels, tuple(kept), dropped)
 

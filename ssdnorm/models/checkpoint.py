@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ssdnorm.models.key_report import report_mismatch
 from ssdnorm.models.ssd import SSD
+from ssdnorm.whole_files import replaced_file
 
 _FORMAT = "ssdnorm 1"
 
@@ -75,10 +75,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state.items()}
     metadata = {"format": _FORMAT, "about": json.dumps(about, default=asdict)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    unfinished.write_bytes(save(state, metadata))
-    unfinished.replace(path)
+    with replaced_file(path) as unfinished:
+        unfinished.write_bytes(save(state, metadata))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

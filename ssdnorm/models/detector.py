@@ -66,18 +66,26 @@ class Detector(nn.Module):
         Raises:
             ValueError: if targets are missing in training, or a box has no area, or a label is out of range.
         """
-        batch = torch.stack([self._resize(image, i) for i, image in enumerate(images)])
-        output = self.model(batch.contiguous(memory_format=torch.channels_last))
         if not self.training:
-            sizes = torch.tensor([image.shape[-2:] for image in images], device=batch.device)
-            return self.post_process(output, sizes)
+            batch, sizes = self.prepare(images)
+            return self.post_process(self.model(batch), sizes)
         if self.loss is None:
             raise ValueError("Detector: made without a loss, it can only predict; call .eval()")
         if targets is None or len(targets) != len(images):
             got = "none" if targets is None else str(len(targets))
             raise ValueError(f"Detector: training takes one target per image; got {len(images)} images, targets: {got}")
         boxes, labels = self._pad(images, targets)
-        return self.loss(output, boxes, labels)
+        return self.loss(self.model(self.prepare(images)[0]), boxes, labels)
+
+    def prepare(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """What the network and the post-processing take.
+
+        Shape:
+            images ``(3, H, W)`` each; output ``(B, 3, S, S)`` channels-last, and ``(B, 2)`` height and width in pixels.
+        """
+        batch = torch.stack([self._resize(image, i) for i, image in enumerate(images)])
+        sizes = torch.tensor([image.shape[-2:] for image in images], device=batch.device)
+        return batch.contiguous(memory_format=torch.channels_last), sizes
 
     def _resize(self, image: Tensor, index: int) -> Tensor:
         if image.ndim != 3 or image.shape[0] != 3:

@@ -45,9 +45,7 @@ def mc_dropout_detections(
     Raises:
         ValueError: num_samples below 1, or a model without dropout.
     """
-    batch = torch.stack([detector._resize(image, i) for i, image in enumerate(images)])
-    sizes = torch.tensor([image.shape[-2:] for image in images], device=batch.device)
-    return mc_dropout_batch(detector, batch, sizes, num_samples)
+    return mc_dropout_batch(detector, *detector.prepare(images), num_samples)
 
 
 @torch.no_grad()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in [0, 1]; with these, inputs have 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 NormSpec = str | Mapping[str, Any]
+PAPER_TAP_NORMS: Mapping[str, NormSpec] = MappingProxyType({"conv4_3": "l2_norm"})
 
 
 class SSD(nn.Module):
@@ -101,7 +104,7 @@ class SSD(nn.Module):
         try:
             got = tap_grids(self.features, self.image_size)
         except ValueError:  # a group norm with one value a group; this says where
-            check_batch_statistics(self.features.eval(), (1, 3, self.image_size, self.image_size))
+            check_batch_statistics(copy.deepcopy(self.features).eval(), (1, 3, self.image_size, self.image_size))
             raise
         expected = [(g, g) for g in self.spec.grid_sizes]
         if list(got.values()) != expected:
@@ -116,7 +119,7 @@ def ssd300_vgg16(
     *,
     backbone_norm: NormSpec = "none",
     extras_norm: NormSpec = "none",
-    tap_norms: Mapping[str, NormSpec] = {"conv4_3": "l2_norm"},
+    tap_norms: Mapping[str, NormSpec] = PAPER_TAP_NORMS,
     dropout: float | Mapping[str, float] = 0.5,
     default_boxes: str | DefaultBoxSpec = "ssd300_voc",
     width: float = 1.0,
@@ -149,14 +152,14 @@ def ssd300_vgg16(
         "ssd300_vgg16",
         EXTRA_LAYERS_300,
         num_classes,
-        backbone_norm,
-        extras_norm,
-        tap_norms,
-        dropout,
-        default_boxes,
-        width,
-        weights,
-        seed,
+        backbone_norm=backbone_norm,
+        extras_norm=extras_norm,
+        tap_norms=tap_norms,
+        dropout=dropout,
+        default_boxes=default_boxes,
+        width=width,
+        weights=weights,
+        seed=seed,
     )
 
 
@@ -165,7 +168,7 @@ def ssd512_vgg16(
     *,
     backbone_norm: NormSpec = "none",
     extras_norm: NormSpec = "none",
-    tap_norms: Mapping[str, NormSpec] = {"conv4_3": "l2_norm"},
+    tap_norms: Mapping[str, NormSpec] = PAPER_TAP_NORMS,
     dropout: float | Mapping[str, float] = 0.5,
     default_boxes: str | DefaultBoxSpec = "ssd512_voc",
     width: float = 1.0,
@@ -177,14 +180,14 @@ def ssd512_vgg16(
         "ssd512_vgg16",
         EXTRA_LAYERS_512,
         num_classes,
-        backbone_norm,
-        extras_norm,
-        tap_norms,
-        dropout,
-        default_boxes,
-        width,
-        weights,
-        seed,
+        backbone_norm=backbone_norm,
+        extras_norm=extras_norm,
+        tap_norms=tap_norms,
+        dropout=dropout,
+        default_boxes=default_boxes,
+        width=width,
+        weights=weights,
+        seed=seed,
     )
 
 
@@ -192,6 +195,7 @@ def _ssd_vgg16(
     name: str,
     extra_layers: tuple[ExtraLayer, ...],
     num_classes: int,
+    *,
     backbone_norm: NormSpec,
     extras_norm: NormSpec,
     tap_norms: Mapping[str, NormSpec],

@@ -13,7 +13,7 @@ _STAGES = {"conv1": (64, 2), "conv2": (128, 2), "conv3": (256, 3), "conv4": (512
 
 
 def scale_channels(channels: int, width: float) -> int:
-    """Channels of a narrower or wider network: the next multiple of 8, at least 8.
+    """Channels of a narrower or wider network: the nearest multiple of 8, at least 8.
 
     Example:
         >>> [scale_channels(512, width) for width in (1.0, 0.5, 0.01)]

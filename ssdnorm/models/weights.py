@@ -44,7 +44,7 @@ def load_backbone_weights(model: SSD, weights: str | Path) -> None:
     Sources:
         The reduction of fc6 and fc7: W. Liu et al., SSD (arXiv:1512.02325), section 3.
     """
-    if isinstance(weights, str) and weights.startswith("VGG16"):
+    if isinstance(weights, str) and weights.startswith(("VGG16_Weights.", "VGG16_BN_Weights.")):
         state, mean, std = _from_torchvision(weights)
     else:
         path = Path(weights)

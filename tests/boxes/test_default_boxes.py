@@ -8,6 +8,7 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from ssdnorm import DEFAULT_BOXES, DefaultBoxSpec, make_default_boxes
+from ssdnorm.boxes.default_boxes import default_box_spec
 
 # (number of boxes before the tap, side of the small square, side of the large one), pixels of the input
 EXPECTED = {
@@ -115,3 +116,16 @@ def test_an_unknown_name_is_refused_with_the_nearest_guess():
 def test_entries_of_unequal_length_are_refused():
     with pytest.raises(ValueError, match=r"one entry per tap is needed everywhere; got .*'steps': 1"):
         DefaultBoxSpec(300, (38, 19), (8,), (30, 60), (60, 111), ((2,), (2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"gridsizes": [38]}, r"here: unknown field 'gridsizes'; .* Did you mean 'grid_sizes'\?"),
+        ({"image_size": 300}, r"here: grid_sizes, steps, .* missing; got image_size"),
+        (["ssd300_voc"], r"here: unknown default boxes \['ssd300_voc'\]"),
+    ],
+)
+def test_a_wrong_spec_is_refused_with_its_field(spec, message):
+    with pytest.raises(ValueError, match=message):
+        default_box_spec(spec, where="here")

@@ -66,7 +66,7 @@ def test_matching_as_on_a_gpu_gives_the_same_among_crowds_of_tiny_objects(seed):
 
 
 @given(count=st.integers(1, 30), copies=st.integers(1, 8), seed=st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_ground_truth_keeps_a_default_box_even_among_copies_of_itself(count, copies, seed):
     boxes = random_truths(1, count, seed, smallest=0.005).repeat_interleave(copies, dim=1)
     labels = torch.ones(1, count * copies, dtype=torch.int64)

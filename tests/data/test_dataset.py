@@ -75,3 +75,11 @@ def test_loading_does_not_keep_python_objects_per_annotation(coco):
 def test_bad_boxes_are_told_apart(box, kind):
     (found,) = find_bad_boxes(np.array([box], np.float64), np.array([[30, 40]]))
     assert BOX_KINDS[found] == kind
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+def test_a_place_outside_is_an_error(index):
+    with pytest.raises(IndexError, match=f"{index} is no place in a list of 2"):
+        PackedStrings(["a", "b"])[index]
+    with pytest.raises(IndexError, match="is no place in a data set of 2 images"):
+        ShapesDataset(2, seed=0).target(index)

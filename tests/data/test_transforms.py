@@ -75,7 +75,7 @@ def centre_of_white(picture):
     return [(weight.sum(axis=axis) * (np.arange(len(weight)) + 0.5)).sum() / weight.sum() for axis in (0, 1)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(-600, 200), st.integers(-400, 150), st.integers(100, 900), st.integers(100, 900), st.booleans())
 def test_objects_lie_within_half_a_pixel_of_their_boxes(left, top, width, height, flip):
     image = np.zeros((300, 400, 3), np.uint8)

@@ -131,6 +131,16 @@ def test_an_incomplete_object_is_dropped_alone(voc, broken, message):
         VocDataset(voc.root, "train", on_bad_annotation="error")
 
 
+def test_an_image_that_is_left_out_does_not_move_the_ids_of_the_others(voc):
+    for name in "abc":
+        voc.add(name, voc_object("dog", 1, 1, 9, 9))
+    cut = voc.root / "JPEGImages" / "a.jpg"
+    cut.write_bytes(cut.read_bytes()[:-40])
+    checked, believed = (VocDataset(voc.root, "train", check_images=check) for check in (True, False))
+    assert [checked.image_id(i) for i in range(len(checked))] == [2, 3]
+    assert [believed.image_id(i) for i in range(len(believed))] == [1, 2, 3]
+
+
 def test_missing_truncated_and_repeated_images_are_dropped(voc):
     voc.add("good", voc_object("dog", 1, 1, 9, 9))
     voc.add("missing").unlink()

@@ -15,6 +15,7 @@ from ssdnorm.build import build_dataset, build_model, build_training, check_mode
 from ssdnorm.cli import main
 from ssdnorm.config_file import config_from_mapping
 from ssdnorm.engine.callbacks import MetricsFile
+from ssdnorm.engine.module import NonFiniteLossError
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -72,6 +73,15 @@ def test_statistics_over_one_value_are_refused_before_data_is_read_and_before_tr
 )
 def test_norms_with_more_than_one_value_pass_at_batch_size_1(norm, runtime):
     check_model(config(norm=norm, training={"batch_size": 1}, runtime=runtime))
+
+
+def test_a_last_population_batch_of_one_image_is_refused():
+    changes = {"norm": {"extras": "batch_norm"}, "training": {"batch_size": 3, "population_images": 7}}
+    with pytest.raises(
+        ValueError, match=r"norm\.extras at training\.population_images 7, whose last batch is 1: .*conv11_2"
+    ):
+        check_model(config(**changes))
+    check_model(config(**{**changes, "training": {"batch_size": 3, "population_images": 8}}))
 
 
 def test_without_a_training_set_nothing_is_refused():
@@ -206,3 +216,52 @@ def test_a_run_that_is_resumed_for_its_evaluation_alone_keeps_its_time(tmp_path)
     trained = [float(row["seconds"]) for row in rows]
     assert trained == sorted(trained)
     assert trained[-1] > 0
+
+
+def test_a_logged_loss_is_the_mean_over_the_steps_since_the_last(config_file, tmp_path):
+    words = ["--config", str(config_file), "--training.max_steps", "6"]
+    for name, every in (("each", "1"), ("third", "3")):
+        assert main(["train", *words, "--runtime.log_every", every, "--output", str(tmp_path / name)]) == 0
+
+    def losses(name):
+        rows = csv.DictReader((tmp_path / name / "metrics.csv").open())
+        return {int(row["step"]): float(row["loss"]) for row in rows if row["loss"]}
+
+    each, third = losses("each"), losses("third")
+    assert third.keys() == {3, 6}
+    for step in third:
+        assert third[step] == pytest.approx(sum(each[step - i] for i in range(3)) / 3, rel=1e-4)
+
+
+def test_no_checkpoint_is_written_behind_a_loss_that_was_not_read():
+    module = training(runtime={"log_every": 100})
+    module._unread.append((5, {"classification": torch.tensor(float("nan"))}, torch.tensor([0])))
+    with pytest.raises(
+        NonFiniteLossError, match="step 5: the loss is not finite: classification nan; images: shapes_1_"
+    ):
+        module.on_save_checkpoint({})
+
+
+def test_a_run_is_not_resumed_on_another_number_of_devices(config_file, tmp_path, capsys):
+    words = ["train", "--config", str(config_file), "--output", str(tmp_path / "run")]
+    assert main(words) == 0
+    (tmp_path / "run" / "result.json").unlink()
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint["world_size"] == 1
+    torch.save({**checkpoint, "world_size": 2}, path)
+    assert main([*words, "--resume"]) == 2
+    assert "the run was on 2 devices and is now on 1" in capsys.readouterr().err
+
+
+def test_metrics_of_another_loss_get_columns_of_their_own(tmp_path):
+    class Trainer:
+        is_global_zero, global_step = True, 0
+
+    file = MetricsFile(tmp_path / "metrics.csv", images_per_epoch=4, images_per_step=2)
+    file.on_train_start(Trainer, None)
+    file._write(Trainer, {"loss": 1.5})
+    file._write(Trainer, {"loss": 1.25, "centerness": 0.5})
+    first, second = csv.DictReader((tmp_path / "metrics.csv").open())
+    assert (first["loss"], first["centerness"]) == ("1.5", "")
+    assert (second["loss"], second["centerness"]) == ("1.25", "0.5")

@@ -121,3 +121,18 @@ def test_a_norm_with_an_activation_inside_is_refused_unless_named():
     with pytest.raises(ValueError, match=r"1 is a BatchNormAct2d, which may do more than normalise; name it"):
         swap_norms(model, old="batch_norm", new="rms_norm")
     assert len(swap_norms(model, old=layers.BatchNormAct2d, new="rms_norm")) == 1
+
+
+def test_eps_and_momentum_stay_unless_the_spec_says_another():
+    def swapped(new):
+        model = nn.Sequential(nn.BatchNorm2d(4, eps=1e-3, momentum=0.03))
+        (row,) = swap_norms(model, old="batch_norm", new=new)
+        return model[0], row.kept
+
+    norm, kept = swapped("sync_batch_norm")
+    assert (norm.eps, norm.momentum) == (1e-3, 0.03)
+    assert {"eps", "momentum"} <= set(kept)
+    for new in ({"kind": "frozen_batch_norm", "eps": 1e-5}, norm_layer({"kind": "frozen_batch_norm", "eps": 1e-5})):
+        norm, kept = swapped(new)
+        assert norm.eps == 1e-5
+        assert "eps" not in kept
