@@ -32,10 +32,6 @@ _BATCHES, _OBJECTS, _CLASSES = (1, 2, 4, 8, 16, 32), (1, 5, 20, 50, 100, 200), (
 _IMAGES, _FILES = (100, 300, 1000, 3000, 10_000), (100, 1000, 10_000, 100_000)
 _BOXES_AN_IMAGE = 7
 _SECONDS_A_CURVE = 20.0
-_NOTES = {
-    "matching against objects in an image": "the IoU matrix, objects × 8732, outgrows the processor's cache between 50 "
-    "and 200 objects, and more of them ask for the same default box"
-}
 _INK = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
@@ -76,8 +72,7 @@ def measure(settings: Settings) -> Table:
                 for size, second in zip(sizes, seconds, strict=True)
             ]
             what = f"{curve.part} against {curve.against}"
-            note = _NOTES.get(what, "") if exponent > LINEAR else ""
-            table.goals.append(Goal(what, LINEAR, exponent, "", at_most=True, note=note))
+            table.goals.append(Goal(what, LINEAR, exponent, "", at_most=True))
     return table
 
 

@@ -36,9 +36,7 @@ class KernelCount:
     tensors made of Python's numbers, each a small copy to the device. Code that has another way for a GPU runs it
     within :func:`ssdnorm.boxes.waiting.as_on_a_gpu`.
 
-    How it was calibrated: for torchvision's SSD loss, forward and backward at batch 32 with 81 classes, 2016 kernels
-    and 101 waits were known from elsewhere, on targets that are not known; counted here, on one to eight objects an
-    image, are 2182 and 100, uploads apart. A run with ``benchmark --gpu`` is what settles it.
+    It has not been compared with a GPU's own count.
 
     Example:
         >>> with KernelCount() as count:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ssdnorm.engine.run import checkout_commit
+from ssdnorm.checkout import checkout_commit
 
 _BEGIN, _END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 _PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools", "faster-coco-eval")

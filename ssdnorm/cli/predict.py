@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder for the pictures and detections.json")
     parser.add_argument("--score-threshold", type=float, default=0.4, help="draw and list detections above it (0.4)")
     parser.add_argument("--mc-dropout", type=int, metavar="N", help="average N passes with dropout; list score_std")
-    parser.add_argument("--compile", action="store_true", help="compile the network: a minute first, then faster")
+    parser.add_argument("--compile", action="store_true", help="compile the network: minutes first, then faster")
     parser.add_argument("--max-frames", type=int, help="of each video or camera; default: all, until Ctrl-C")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 …; default: cuda where it is there")
 

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import resource
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ import torchvision
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from ssdnorm.checkout import checkout_commit
 from ssdnorm.engine.callbacks import MetricsFile, SparseProgressBar, make_checkpoints
 from ssdnorm.engine.evaluation import EvaluationResult
 from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
@@ -234,18 +234,6 @@ def provenance() -> dict[str, Any]:
         "commit": checkout_commit(),
         "threads": torch.get_num_threads(),
     }
-
-
-def checkout_commit() -> str | None:
-    """The commit of the checkout that this file is in, ``-dirty`` where files differ; None where it is installed."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 class _quiet:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 def compile_for_inference(model: nn.Module, images: Tensor) -> None:
     """``torch.compile`` with frozen weights, which on a CPU is where the gain comes from; changes how ``model`` runs.
 
-    Compiles now, for images of this shape, in inference mode; takes about a minute. Other shapes are compiled anew when
-    they come, without freezing. Later changes of the weights are not seen.
+    Compiles now, for images of this shape, in inference mode; that takes up to two minutes. Other shapes are compiled
+    anew when they come, without freezing. Later changes of the weights are not seen.
 
     Args:
         model: in evaluation mode, on the device of the images.
