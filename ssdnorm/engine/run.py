@@ -8,7 +8,8 @@ import os
 import resource
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -236,12 +237,11 @@ def provenance() -> dict[str, Any]:
     }
 
 
-class _quiet:
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Hides Lightning's advertisements and its warnings about things that are as they should be here."""
-
-    def __enter__(self) -> None:
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
+    levels = {name: logging.getLogger(name).level for name in _LIGHTNING_LOGGERS}
+    with warnings.catch_warnings():
         for pattern in (
             ".*does not have many workers.*",
             ".*Checkpoint directory .* exists and is not empty.*",
@@ -252,14 +252,13 @@ class _quiet:
             ".*You defined a `validation_step` but have no `val_dataloader`.*",
         ):
             warnings.filterwarnings("ignore", pattern)
-        self._levels = {name: logging.getLogger(name).level for name in _LIGHTNING_LOGGERS}
         for name in _LIGHTNING_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
-
-    def __exit__(self, *error: Any) -> None:
-        for name, level in self._levels.items():
-            logging.getLogger(name).setLevel(level)
-        self._warnings.__exit__(*error)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
 
 
 _LIGHTNING_LOGGERS = ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning.pytorch")

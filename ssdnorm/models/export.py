@@ -6,7 +6,8 @@ import importlib
 import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -233,20 +234,16 @@ def _import(package: str) -> Any:
         raise ValueError(f"export: the package {package} is missing; pip install 'ssdnorm[onnx]'") from error
 
 
-class _quiet:
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Hides what the exporters say about themselves."""
-
-    def __enter__(self) -> None:
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
+    levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")}
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        self._levels = {
-            name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")
-        }
-        for name in self._levels:
+        for name in levels:
             logging.getLogger(name).setLevel(logging.ERROR)
-
-    def __exit__(self, *error: Any) -> None:
-        for name, level in self._levels.items():
-            logging.getLogger(name).setLevel(level)
-        self._warnings.__exit__(*error)
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-NormFactory = Callable[[int], nn.Module]
-
 
 class TapNorms(nn.ModuleDict):
     """One norm slot per named feature map, around the maps of any backbone: SSD's, torchvision's FPN, timm's.
@@ -36,7 +34,7 @@ class TapNorms(nn.ModuleDict):
     """
 
     def __init__(
-        self, channels: Mapping[str, int], norms: Mapping[str, NormFactory], *, where: str = "norm.taps"
+        self, channels: Mapping[str, int], norms: Mapping[str, Callable[[int], nn.Module]], *, where: str = "norm.taps"
     ) -> None:
         for name in norms:
             if name not in channels:
@@ -128,7 +126,7 @@ class SSDFeatures(nn.Module):
         backbone: nn.Module,
         extras: nn.Module | None = None,
         *,
-        tap_norms: Mapping[str, NormFactory] | None = None,
+        tap_norms: Mapping[str, Callable[[int], nn.Module]] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
