@@ -26,7 +26,7 @@ from ssdnorm.data.voc import VocDataset
 from ssdnorm.engine.evaluation import Evaluator
 from ssdnorm.engine.module import EvaluationSet, TrainingModule
 from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_sgd
-from ssdnorm.engine.run import LoopSettings, runs_on_cpu
+from ssdnorm.engine.run import LoopSettings, make_trainer, runs_on_cpu
 from ssdnorm.layers import (
     check_batch_statistics,
     fold_batch_norm,
@@ -87,12 +87,16 @@ def check_model(config: Config) -> None:
 
     Raises:
         ValueError: as :func:`build_model`; for a norm that would take train-mode statistics over one value; for fp16 on
-            a CPU, which has none.
+            a CPU, which has none; for devices that are not here.
     """
     if config.training.precision == "16-mixed" and runs_on_cpu(config.runtime.accelerator):
         raise ValueError("training.precision: 16-mixed needs a GPU; on a CPU choose 32-true or bf16-mixed")
+    make_trainer(loop_settings(config, images_per_epoch=1), Path(), resumed=False, logs=False)
     with torch.device("meta"):
         model = build_model(replace(config, model=replace(config.model, weights=None, checkpoint=None)), 2)
+    synchronised = [name for name, module in model.named_modules() if isinstance(module, nn.SyncBatchNorm)]
+    if synchronised and runs_on_cpu(config.runtime.accelerator) and _num_processes(config) > 1:
+        raise ValueError(f"norm: {synchronised[0]}: sync_batch_norm on several devices needs GPUs; choose batch_norm")
     check_statistics(config, model)
 
 
@@ -259,6 +263,8 @@ def build_training(
 
 
 def _evaluation_set(name: str, config: Config, model: SSD, dataset: DetectionDataset) -> EvaluationSet:
+    if len(dataset) < (processes := _num_processes(config)):
+        raise ValueError(f"runtime.devices: {processes} devices are more than the {len(dataset)} images of data.{name}")
     loader = partial(
         make_eval_loader,
         dataset,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Literal
 
 
@@ -266,6 +268,9 @@ def check_values(config: Config, where: str) -> None:
         raise ValueError(f"{where}: model.weights: a checkpoint brings its backbone along; set one of the two to null")
     if config.model.checkpoint is None and config.model.head == "fresh":
         raise ValueError(f"{where}: model.head: fresh is about the head of model.checkpoint, which is null")
+    for key, value in _numbers(config):
+        if not math.isfinite(value):
+            raise ValueError(f"{where}: {key}: must be finite; got {value}")
     optimizer, training, runtime = config.optimizer, config.training, config.runtime
     positive = {
         "model.width": config.model.width,
@@ -297,6 +302,8 @@ def check_values(config: Config, where: str) -> None:
     for key, number in at_least_zero.items():
         if number < 0:
             raise ValueError(f"{where}: {key}: must be 0 or more; got {number}")
+    if isinstance(runtime.devices, int) and runtime.devices < 1:
+        raise ValueError(f"{where}: runtime.devices: must be 1 or more, or auto; got {runtime.devices}")
     seeds = {"training.seed": training.seed}
     for name in ("train", "validation", "test"):
         source = getattr(config.data, name)
@@ -317,3 +324,13 @@ def check_values(config: Config, where: str) -> None:
         raise ValueError(
             f"{where}: optimizer.lr_drops: {optimizer.lr_drops} reaches past training.max_steps {training.max_steps}"
         )
+
+
+def _numbers(part: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of the config with its key."""
+    items = vars(part) if is_dataclass(part) else part
+    for name, value in items.items():
+        if is_dataclass(value) or isinstance(value, dict):
+            yield from _numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float):
+            yield f"{prefix}{name}", value

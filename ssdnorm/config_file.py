@@ -108,7 +108,10 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
             if not rest:
                 raise ValueError(f"command line: --{key}: a value is missing")
             value = rest.pop(0)
-        change: Any = _number(yaml.safe_load(value) if value else None)
+        try:
+            change: Any = _number(yaml.safe_load(value) if value else None)
+        except yaml.YAMLError as error:
+            raise ValueError(f"command line: --{key}: not readable as YAML: {_one_line(error)}") from error
         for part in reversed(key.split(".")):
             change = {part: change}
         _check_keys(change, Config, "command line")
@@ -197,6 +200,8 @@ def _check_keys(content: Any, kind: type, where: str, prefix: str = "") -> None:
             guess = get_close_matches(str(key), known, n=1)
             hint = f" Did you mean {prefix + guess[0]!r}?" if guess else ""
             raise ValueError(f"{where}: {prefix}{key}: unknown key; choose one of: {', '.join(sorted(known))}.{hint}")
+        if value is None and known[key] is not Any and types.NoneType not in typing.get_args(known[key]):
+            raise ValueError(f"{where}: {prefix}{key}: a value is needed; got null")
         inner = [kind for kind in (known[key], *typing.get_args(known[key])) if dataclasses.is_dataclass(kind)]
         if inner and not (value is None and types.NoneType in typing.get_args(known[key])):
             _check_keys(value, typing.cast(type, inner[0]), where, f"{prefix}{key}.")

@@ -12,6 +12,7 @@ or a config's data. With --config every key of it can be set, e.g. --data.test.s
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 from ssdnorm.build import build_evaluator
 from ssdnorm.cli.diagnose_sources import Arm, Pictures, find_pictures, read_arms, read_pictures
+from ssdnorm.cli.refuse import usable_device
 from ssdnorm.diagnose.activations import ActivationStatistics, activation_statistics
 from ssdnorm.diagnose.batch_norm import batch_norm_uses
 from ssdnorm.diagnose.batch_norm_advice import BatchNormReport, batch_norm_report
@@ -34,6 +36,8 @@ from ssdnorm.diagnose.tables import activation_table, batch_norm_table, scale_ta
 from ssdnorm.engine.run import provenance, write_json
 from ssdnorm.models.detector import Detector
 from ssdnorm.structures import Batch
+
+log = logging.getLogger("ssdnorm.diagnose")
 
 HELP = "measure activations, scales, gradients and batch norms of a network"
 
@@ -71,7 +75,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     pictures = read_pictures(arguments, files, config, arms)
     for message in pictures.unreadable:
         print(f"not read: {message}", file=sys.stderr)
-    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = usable_device(arguments.device)
     record: dict[str, Any] = {"images": pictures.names, "unreadable": pictures.unreadable, "arms": {}}
     found: dict[str, ActivationStatistics] = {}
     figures: dict[str, Figure | None] = {}
@@ -144,6 +148,10 @@ def measure_batch_norm(
             if len(detections) == len(pictures.names):
                 result = evaluator(detections)
                 metrics[statistics] = {name: result.metrics[name] for name in ("AP", "AP50")}
+        if not metrics:
+            log.warning(
+                "--batch-norm: no AP: the last batch is one image, which has no batch statistics; mend --batch-size"
+            )
     return report, metrics
 
 

@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,8 +17,8 @@ from torch import Tensor
 
 from ssdnorm.build import build_dataset, build_training, load_detector, loop_settings
 from ssdnorm.cli.predict import resize_image
-from ssdnorm.cli.refuse import no_more_words
-from ssdnorm.config import Config
+from ssdnorm.cli.refuse import no_keys_of_training, no_more_words
+from ssdnorm.config import Config, PostProcessConfig
 from ssdnorm.config_file import config_from_mapping, parse_overrides, read_config
 from ssdnorm.data.batches import make_eval_loader
 from ssdnorm.data.dataset import DetectionDataset
@@ -86,6 +85,7 @@ def evaluate_weights(arguments: argparse.Namespace, rest: Sequence[str], options
     config_path = arguments.config if arguments.run is None else arguments.run / "config.yaml"
     if arguments.run is not None and not arguments.run.is_dir():
         raise FileNotFoundError(f"--run: {arguments.run}: no such run folder")
+    no_keys_of_training(rest)
     detector = load_detector(checkpoint)
     if config_path is None:
         config, where = _config_for(_source(arguments), rest), "command line"
@@ -189,10 +189,9 @@ def _config_for(source: Mapping[str, Any], rest: Sequence[str]) -> Config:
 
 def _post_process(detector: Detector, rest: Sequence[str]) -> PostProcess:
     """The checkpoint's own, with what the command line changes."""
-    post_process = copy(detector.post_process)
-    for name, value in parse_overrides(rest).get("post_process", {}).items():
-        setattr(post_process, name, value)
-    return post_process
+    own = detector.post_process
+    values = {name: getattr(own, name) for name in vars(PostProcessConfig())}
+    return PostProcess(own.default_boxes, coder=own.coder, **values | parse_overrides(rest).get("post_process", {}))
 
 
 class _ResizeAsForeign:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ssdnorm.build import load_detector
 from ssdnorm.cli.frames import Frame, VideoFile, count_frames, find_sources, is_video, read_frames
-from ssdnorm.cli.refuse import no_more_words
+from ssdnorm.cli.refuse import no_more_words, usable_device
 from ssdnorm.data.transforms import EvalTransform
 from ssdnorm.drawing import draw_boxes
 from ssdnorm.engine.run import write_json
@@ -113,7 +113,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
             raise ValueError("--compile: an ONNX file runs compiled already; give --checkpoint")
         onnx = OnnxDetector(arguments.onnx)
         return _detector(onnx, onnx.image_size, antialias=onnx.antialias, device=torch.device("cpu")), onnx.class_names
-    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = usable_device(arguments.device)
     if arguments.compile and arguments.mc_dropout is not None:
         raise ValueError("--compile: does not go with --mc-dropout, whose dropout stays random")
     detector = load_detector(arguments.checkpoint, fold=True).to(device)

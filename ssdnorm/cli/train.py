@@ -141,7 +141,12 @@ def _finished_or_checked(output: Path, config: Config, *, resume: bool) -> bool:
         return False
     if not resume:
         raise ValueError(f"--output: {output} holds a run already; take another folder, or go on with --resume")
-    before, now = yaml.safe_load(old.read_text(encoding="utf-8")), config_to_mapping(config)
+    try:
+        before, now = yaml.safe_load(old.read_text(encoding="utf-8")), config_to_mapping(config)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"--resume: {old}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(before, dict):
+        raise ValueError(f"--resume: {old}: holds no config")
     differences = [key for key in differing_keys(before, now) if not key.startswith("runtime.")]
     if differences:
         raise ValueError(

@@ -179,6 +179,10 @@ def _base(content: Mapping[str, Any], overrides: Sequence[str], where: str) -> C
     for place, word in enumerate(words):
         if word.startswith("--") and not word.startswith("--base."):
             raise ValueError(f"command line: {word}: unknown option; a key of the base config is --base.key value")
+        if word.partition("=")[0] == "--base.training.seed":
+            raise ValueError(
+                "command line: --base.training.seed: the comparison's seeds take its place; change the file's seeds"
+            )
         words[place] = word.replace("--base.", "--", 1) if word.startswith("--base.") else word
     return config_with_overrides(content, words, where=f"{where}: base")
 

@@ -93,8 +93,12 @@ class MetricsFile(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A row with the evaluation's numbers."""
         assert isinstance(pl_module, TrainingModule)
-        if not trainer.sanity_checking and pl_module.last_evaluation is not None and self.path.exists():
-            self._write(trainer, {"evaluated_on": pl_module.evaluated_on.name, **pl_module.last_evaluation[1].metrics})
+        on = pl_module.evaluated_on.name
+        is_there = {"step": str(trainer.global_step), "evaluated_on": on}.items()  # of a run that was stopped after it
+        if trainer.sanity_checking or pl_module.last_evaluation is None or not self.path.exists():
+            pass
+        elif not any(is_there <= row.items() for row in _read(self.path)):
+            self._write(trainer, {"evaluated_on": on, **pl_module.last_evaluation[1].metrics})
         if trainer.state.fn == TrainerFn.FITTING:
             self._since = time.perf_counter()
 
@@ -136,7 +140,7 @@ def _read(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+        return [row for row in csv.DictReader(file) if None not in row.values()]  # a full disk leaves half a row
 
 
 class SparseProgressBar(TQDMProgressBar):

@@ -182,7 +182,8 @@ class TrainingModule(pl.LightningModule):
         Raises:
             ValueError: if the run was on more or fewer devices.
         """
-        before, now = checkpoint["world_size"], self.trainer.world_size
+        now = self.trainer.world_size
+        before = checkpoint.get("world_size", now)  # older runs do not say
         if before != now:
             raise ValueError(
                 f"--resume: the run was on {before} devices and is now on {now}, which changes its batch; set "

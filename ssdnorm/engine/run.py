@@ -8,9 +8,10 @@ import os
 import resource
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 import torchvision
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from ssdnorm.checkout import checkout_commit
 from ssdnorm.engine.callbacks import MetricsFile, SparseProgressBar, make_checkpoints
@@ -80,11 +82,16 @@ def train(
         images_per_step=settings.batch_size * world_size,
     )
     trainer.callbacks[:0] = [metrics_file, *callbacks]  # type: ignore[attr-defined]
+    if resume and checkpoint.exists() and not zipfile.is_zipfile(checkpoint):
+        raise ValueError(f"--resume: {checkpoint} is cut off or no checkpoint; delete it to start the run anew")
     with _quiet():
         try:
             trainer.fit(
                 module, ckpt_path=str(checkpoint) if resume and checkpoint.exists() else None, weights_only=True
             )
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, EMAWeightAveraging):  # not done by a run that is resumed after its last step
+                    callback.on_train_end(trainer, module)
         except SystemExit as error:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from error
         except NonFiniteLossError as error:
@@ -155,6 +162,9 @@ def _device_name(device: torch.device) -> str:
 
 def evaluate(module: TrainingModule, settings: LoopSettings, output: Path) -> EvaluationResult:
     """Run the evaluation loop alone, on as many devices as the settings say."""
+    if settings.precision == "16-mixed" and runs_on_cpu(settings.accelerator):
+        log.warning("training.precision: 16-mixed needs a GPU; this is evaluated in 32-true")
+        settings = replace(settings, precision="32-true")
     with _quiet():
         make_trainer(settings, output, resumed=False, logs=False).validate(module, verbose=False)
     assert module.last_evaluation is not None
@@ -162,7 +172,11 @@ def evaluate(module: TrainingModule, settings: LoopSettings, output: Path) -> Ev
 
 
 def make_trainer(settings: LoopSettings, output: Path, *, resumed: bool, logs: bool = True) -> pl.Trainer:
-    """Lightning's Trainer for the settings; the loop is one endless epoch that ``max_steps`` ends."""
+    """Lightning's Trainer for the settings; the loop is one endless epoch that ``max_steps`` ends.
+
+    Raises:
+        ValueError: for devices that are not here.
+    """
     if settings.precision == "bf16-mixed" and runs_on_cpu(settings.accelerator) and not _cpu_has_bf16():
         log.warning("training.precision: bf16-mixed is about three times slower than 32-true on this CPU")
     callbacks: list[pl.Callback] = [SparseProgressBar(settings.max_steps)]
@@ -171,27 +185,31 @@ def make_trainer(settings: LoopSettings, output: Path, *, resumed: bool, logs: b
     if settings.ema_decay is not None and logs:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     evaluates = settings.eval_every is not None and settings.eval_every <= settings.max_steps
-    with _quiet():
-        return pl.Trainer(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            num_nodes=settings.num_nodes,
-            precision=settings.precision,  # type: ignore[arg-type]
-            max_steps=settings.max_steps,
-            max_epochs=-1,
-            val_check_interval=settings.eval_every if evaluates else None,
-            check_val_every_n_epoch=None if evaluates else 1,
-            num_sanity_val_steps=0,
-            gradient_clip_val=settings.clip_grad_norm,
-            use_distributed_sampler=False,
-            log_every_n_steps=1,
-            logger=TensorBoardLogger(output, name="", version="tensorboard") if logs else False,
-            callbacks=callbacks,
-            enable_checkpointing=logs,
-            enable_model_summary=False,
-            default_root_dir=output,
-            benchmark=torch.cuda.is_available(),
-        )
+    try:
+        with _quiet():
+            return pl.Trainer(
+                accelerator=settings.accelerator,
+                devices=settings.devices,
+                num_nodes=settings.num_nodes,
+                precision=settings.precision,  # type: ignore[arg-type]
+                max_steps=settings.max_steps,
+                max_epochs=-1,
+                val_check_interval=settings.eval_every if evaluates else None,
+                check_val_every_n_epoch=None if evaluates else 1,
+                num_sanity_val_steps=0,
+                gradient_clip_val=settings.clip_grad_norm,
+                use_distributed_sampler=False,
+                log_every_n_steps=1,
+                logger=TensorBoardLogger(output, name="", version="tensorboard") if logs else False,
+                callbacks=callbacks,
+                enable_checkpointing=logs,
+                enable_model_summary=False,
+                default_root_dir=output,
+                benchmark=torch.cuda.is_available(),
+            )
+    except (MisconfigurationException, ImportError, ValueError) as error:
+        got = f"accelerator {settings.accelerator!r}, devices {settings.devices!r}"
+        raise ValueError(f"runtime: {got}: {' '.join(str(error).split())}") from error
 
 
 def runs_on_cpu(accelerator: str) -> bool:

@@ -106,6 +106,8 @@ def export_onnx(
         raise ValueError(f"opset: must be {OPSET} or more; got {opset}")
     for package in ("onnx", "onnxscript"):
         _import(package)
+    if not hasattr(_import("onnxscript"), f"opset{opset}"):
+        raise ValueError(f"opset: the installed onnxscript does not know {opset}; choose a lower one, from {OPSET}")
     images = _example(detector, input_dtype)
     network = ExportedNetwork(detector, detections=detections).eval()
     with _quiet(), torch.no_grad():

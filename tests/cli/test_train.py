@@ -130,6 +130,13 @@ def test_a_loss_that_is_no_number_stops_with_step_parts_and_images(config, tmp_p
         (["--data.train", "{format: voc, root: nowhere, split: train, num_images: null, seed: null}"], "nowhere"),
         (["--data.class_names", "[cat, dog]"], "data.class_names: shapes have the classes"),
         (["--training.precision", "16-mixed"], "16-mixed needs a GPU; on a CPU choose 32-true or bf16-mixed"),
+        (["--runtime.accelerator", "cuda", "--runtime.devices", "9"], "runtime: accelerator 'cuda', devices 9: "),
+        (["--runtime.accelerator", "abacus"], "runtime: accelerator 'abacus'"),
+        (["--runtime.devices", "2", "--norm.taps", "{fc7: sync_batch_norm}"], "sync_batch_norm on several devices"),
+        (
+            ["--runtime.devices", "2", "--data.test.num_images", "1"],
+            "2 devices are more than the 1 images of data.test",
+        ),
         (["--model.weights", "none.npz"], "none.npz: no such weights file"),
     ],
 )
@@ -152,6 +159,37 @@ def test_a_run_is_never_overwritten_nor_resumed_with_another_config(config, tmp_
     assert train(config, tmp_path / "new", "--resume") == 2
     assert "no such run folder" in capsys.readouterr().err
     assert (output / "result.json").read_bytes() == before
+
+
+def test_averaged_weights_are_saved_by_a_run_that_is_resumed_after_its_last_step(config, tmp_path, monkeypatch):
+    words = ["--training.ema_decay", "0.8", "--training.max_steps", "4"]
+    assert train(config, tmp_path / "whole", *words) == 0
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingModule, "evaluate_on", interrupted)
+        assert train(config, tmp_path / "cut", *words) == 130
+    assert train(config, tmp_path / "cut", *words, "--resume") == 0
+    whole, cut = (load_file(tmp_path / name / "checkpoints" / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("checkpoints/last.ckpt", b"PK half", "last.ckpt is cut off or no checkpoint"),
+        ("config.yaml", b"a: [", "config.yaml: not readable as YAML"),
+        ("config.yaml", b"", "config.yaml: holds no config"),
+    ],
+)
+def test_a_damaged_run_is_not_resumed(config, tmp_path, capsys, file, content, message):
+    assert train(config, tmp_path / "run") == 0
+    (tmp_path / "run" / "result.json").unlink()
+    (tmp_path / "run" / file).write_bytes(content)
+    assert train(config, tmp_path / "run", "--resume") == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_missing_config_and_a_missing_option_are_refused(tmp_path, capsys):

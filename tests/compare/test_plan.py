@@ -151,6 +151,11 @@ def test_a_split_to_validate_on_and_a_preset_may_come_from_the_command_line(tmp_
     assert plan.base.optimizer.norms.weight_decay == 0.0
 
 
+def test_a_seed_on_the_command_line_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"--base.training.seed: the comparison's seeds take its place"):
+        plan_of(tmp_path, CONTENT, "--base.training.seed", "7")
+
+
 def test_an_option_that_is_no_key_of_the_base_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"--training\.max_steps: unknown option; .*--base\.key"):
         plan_of(tmp_path, CONTENT, "--training.max_steps", "3")

@@ -68,6 +68,9 @@ def read_any_checkpoint(
         ValueError: in one line, if it is not a checkpoint, damaged, or of an unknown system.
     """
     if path.suffix == ".safetensors" and path.is_file() and _is_ours(path):
+        for name, given in (("default boxes", default_boxes), ("class names", class_names)):
+            if given is not None:
+                raise ValueError(f"{path}: a checkpoint of this library names its own {name}; leave them out")
         return read_checkpoint(path)
     return convert_tensors(read_tensors(path), where=str(path), default_boxes=default_boxes, class_names=class_names)
 

@@ -1,0 +1,22 @@
+"""Words that change nothing, and devices that are not here."""
+
+import pytest
+
+from ssdnorm.cli.refuse import no_keys_of_training, usable_device
+
+
+@pytest.mark.parametrize("word", ["--norm.backbone=group_norm", "--model.width=0.5", "--training.ema_decay=0.9"])
+def test_keys_of_a_training_are_refused_where_there_is_none(word):
+    with pytest.raises(ValueError, match=f"{word.partition('=')[0]}: changes nothing in a model that is trained"):
+        no_keys_of_training([word])
+
+
+def test_keys_of_an_evaluation_are_taken():
+    no_keys_of_training(["--data.test.split=val", "--runtime.num_workers=2", "--training.batch_size", "4"])
+
+
+@pytest.mark.parametrize("name", ["zzz", "meta", "cuda:99", "xpu"])
+def test_a_device_that_is_not_here_is_refused(name):
+    with pytest.raises(ValueError, match="--device: "):
+        usable_device(name)
+    assert usable_device("cpu").type == "cpu"
