@@ -41,9 +41,10 @@ def test_every_make_command_of_the_pages_is_a_target_that_always_runs():
         assert f"\n{target}:" in makefile
 
 
-def test_the_table_of_the_comparison_is_the_one_that_the_command_wrote():
-    written = (ROOT / "docs/results/compare_bccd/table.md").read_text(encoding="utf-8").splitlines()
-    assert len(written) == 8
+@pytest.mark.parametrize(("name", "num_lines"), [("compare_bccd", 8), ("compare_bccd_pretrained", 7)])
+def test_the_table_of_a_comparison_is_the_one_that_the_command_wrote(name, num_lines):
+    written = (ROOT / "docs/results" / name / "table.md").read_text(encoding="utf-8").splitlines()
+    assert len(written) == num_lines
     for line in [written[0], *written[2:]]:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         assert f"| {' | '.join(cells[:6])} |" in README, "arm, AP, AP50, difference, p and verdict"
