@@ -63,6 +63,8 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
     checkpoint = None
     if model.checkpoint is not None:
         checkpoint = read_any_checkpoint(Path(model.checkpoint))
+        if (theirs := checkpoint.model["name"]) != model.name:
+            raise ValueError(f"model.checkpoint: {model.checkpoint} is a {theirs}; model.name is {model.name}")
         boxes = boxes or {"default_boxes": default_box_spec(checkpoint.model["default_boxes"])}
     built = MODELS[model.name](
         num_classes,

@@ -268,6 +268,9 @@ def check_values(config: Config, where: str) -> None:
         raise ValueError(f"{where}: model.weights: a checkpoint brings its backbone along; set one of the two to null")
     if config.model.checkpoint is None and config.model.head == "fresh":
         raise ValueError(f"{where}: model.head: fresh is about the head of model.checkpoint, which is null")
+    for tap in config.norm.taps:
+        if not isinstance(tap, str):
+            raise ValueError(f"{where}: norm.taps: a tap has a name, such as conv4_3; got {tap!r}")
     for key, value in _numbers(config):
         if not math.isfinite(value):
             raise ValueError(f"{where}: {key}: must be finite; got {value}")

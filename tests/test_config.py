@@ -93,6 +93,7 @@ def test_a_norm_with_options_replaces_the_other_norms_options(file):
         (["--data.train.seed", "-3"], r"data\.train\.seed: must lie in"),
         (["--training.max_steps", "null"], r"training\.max_steps: a value is needed; got null"),
         (["--norm.taps", "null"], r"norm\.taps: a value is needed; got null"),
+        (["--norm.taps", "{4: none}"], r"norm\.taps: a tap has a name, such as conv4_3; got 4"),
         (["--norm.backbone", "{a"], r"--norm\.backbone: not readable as YAML"),
         (["--optimizer.lr", ".inf"], r"optimizer\.lr: must be finite; got inf"),
         (["--optimizer.weight_decay", ".nan"], r"optimizer\.weight_decay: must be finite; got nan"),

@@ -68,6 +68,9 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         if others:
             run_grid(others, root, num_parallel=arguments.jobs)
 
+    elif not any(state_of(job, root) in ("finished", "diverged") for job in plan.possible_jobs()):
+        raise ValueError(f"--no-training: {root} holds no finished run of {arguments.config}")
+
     matched = compare_starts(plan, chosen_rates(plan, root), train_set, test_set)
     results = assemble(plan, root, test_set, matched)
     write_json(root / "results.json", dataclasses.asdict(results))

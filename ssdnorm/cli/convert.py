@@ -18,6 +18,7 @@ from ssdnorm.models.checkpoint import Checkpoint, write_checkpoint
 from ssdnorm.models.class_names import VOC_CLASSES, coco_classes, select_classes
 from ssdnorm.models.foreign import read_any_checkpoint
 from ssdnorm.models.foreign.torchvision import to_torchvision
+from ssdnorm.whole_files import replaced_file
 
 HELP = "convert a checkpoint from another SSD, or to torchvision"
 
@@ -42,14 +43,14 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     suffix = ".safetensors" if arguments.to == "ssdnorm" else ".pth"
     if arguments.output.suffix != suffix:
         raise ValueError(f"--output: {arguments.to} files end in {suffix}; got {arguments.output}")
-    names = _words(arguments.class_names) if arguments.class_names else None
+    names = None if arguments.class_names is None else _words("--class-names", arguments.class_names)
     checkpoint = read_any_checkpoint(arguments.input, default_boxes=arguments.default_boxes, class_names=names)
-    if arguments.classes:
+    if arguments.classes is not None:
         checkpoint = select_classes(checkpoint, _chosen(arguments.classes))
     if arguments.to == "torchvision":
         state, notes = to_torchvision(checkpoint)
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, arguments.output)
+        with replaced_file(arguments.output) as unfinished:
+            torch.save(state, unfinished)
         print(
             f"written: {arguments.output}: ssd300_vgg16(num_classes={len(checkpoint.class_names) + 1}) of torchvision"
         )
@@ -63,11 +64,14 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _chosen(words: str) -> list[str]:
     known = {"voc": VOC_CLASSES, "coco": coco_classes()}
-    return list(known.get(words, ())) or _words(words)
+    return list(known.get(words, ())) or _words("--classes", words)
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+def _words(option: str, text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise ValueError(f"{option}: names with commas are needed; got {text!r}")
+    return words
 
 
 def _summary(checkpoint: Checkpoint) -> str:

@@ -32,6 +32,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     no_more_words(rest)
     if arguments.output.suffix not in (".onnx", ".pt2"):
         raise ValueError(f"--output: the file ends in .onnx or .pt2; got {arguments.output}")
+    if arguments.output.is_dir():
+        raise ValueError(f"--output: {arguments.output} is a folder; a file is written")
     if arguments.output.suffix == ".pt2" and arguments.opset != OPSET:
         raise ValueError("--opset: is ONNX's; a .pt2 file has none")
     detector = load_detector(arguments.checkpoint)

@@ -13,6 +13,7 @@ import numpy as np
 from ssdnorm.data.images import IMAGE_SUFFIXES, EncodedImage
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+_LAST_CAMERA = 2**31 - 1  # OpenCV takes no larger number
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def find_sources(words: Sequence[str]) -> list[Path | int]:
             matches: list[Path | int] = [*sorted(p for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)]
         elif place.is_file():
             matches = [place]
-        elif word.isdecimal():
+        elif word.isdecimal() and int(word) <= _LAST_CAMERA:
             matches = [int(word)]
         else:
             matches = [*sorted(p for p in map(Path, glob.glob(word, recursive=True)) if p.is_file())]

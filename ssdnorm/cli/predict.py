@@ -90,11 +90,11 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
             finally:
                 if video is not None:
                     video.close()
-    write_json(arguments.output / "detections.json", found)
     for message in unreadable:
         print(f"not read: {message}", file=sys.stderr)
     if not found:
         raise ValueError("no picture could be read")
+    write_json(arguments.output / "detections.json", found)
     num_objects = sum(len(entry["detections"]) for entry in found)
     print(
         f"{len(found)} images, {num_objects} objects, "

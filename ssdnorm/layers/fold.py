@@ -6,11 +6,10 @@ import copy
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import FrozenBatchNorm2d
 
 from ssdnorm.layers.conv import ConvBlock
-from ssdnorm.layers.frozen_batch_norm import FrozenBatchNorm
+from ssdnorm.layers.frozen_batch_norm import FrozenBatchNorm, is_plain_batch_norm
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
@@ -46,8 +45,7 @@ def _can_fold(conv: nn.Module, norm: nn.Module) -> bool:
         return False
     if isinstance(norm, FrozenBatchNorm | FrozenBatchNorm2d):
         return True
-    plain = type(norm).__name__ in ("BatchNorm2d", "SyncBatchNorm")  # a subclass may do more than normalise
-    return isinstance(norm, _BatchNorm) and plain and norm.running_mean is not None
+    return is_plain_batch_norm(norm) and norm.running_mean is not None
 
 
 @torch.no_grad()

@@ -111,19 +111,23 @@ def freeze_batch_norm(module: nn.Module) -> nn.Module:
           (0): FrozenBatchNorm(8, eps=1e-05)
         )
     """
-    if _is_plain_batch_norm(module, "the module itself"):
+    if _to_freeze(module, "the module itself"):
         return FrozenBatchNorm.from_batch_norm(module)
     done: dict[int, nn.Module] = {}
     for parent_name, parent in list(module.named_modules()):
         for name, child in list(parent.named_children()):
-            if _is_plain_batch_norm(child, f"{parent_name}.{name}".lstrip(".")):
+            if _to_freeze(child, f"{parent_name}.{name}".lstrip(".")):
                 setattr(parent, name, done.setdefault(id(child), FrozenBatchNorm.from_batch_norm(child)))
     return module
 
 
-def _is_plain_batch_norm(module: nn.Module, where: str) -> bool:
-    if not isinstance(module, _BatchNorm):
-        return False
-    if type(module).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward, SyncBatchNorm.forward):
+def is_plain_batch_norm(module: nn.Module) -> bool:
+    """Whether a module is a batch norm that does nothing else (timm's BatchNormAct2d has an activation as well)."""
+    forwards = (_BatchNorm.forward, nn.SyncBatchNorm.forward, SyncBatchNorm.forward)
+    return isinstance(module, _BatchNorm) and type(module).forward in forwards
+
+
+def _to_freeze(module: nn.Module, where: str) -> bool:
+    if isinstance(module, _BatchNorm) and not is_plain_batch_norm(module):
         raise ValueError(f"freeze_batch_norm: {where} is a {type(module).__name__}, which does more than a batch norm")
-    return True
+    return is_plain_batch_norm(module)

@@ -58,8 +58,8 @@ def swap_norms(
     """Replace every norm of one kind in any model, in place, and report what changed.
 
     Between affine norms the weight and bias are kept; between batch norms, frozen or not, also statistics, eps and
-    momentum, unless a norm spec says another, so that the output in eval mode stays the same. L2Norm's weight is a length, not a factor around 1: it starts anew. Device,
-    dtype and train or eval mode are those of the old norm.
+    momentum, unless a norm spec says another, so that the output in eval mode stays the same. L2Norm's weight is a
+    length, not a factor around 1: it starts anew. Device, dtype and train or eval mode are those of the old norm.
 
     Args:
         model: any module that holds norms. Build the optimizer afterwards.

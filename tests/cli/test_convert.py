@@ -43,6 +43,8 @@ def test_classes_are_picked_by_either_spelling(theirs, tmp_path):
         (["--output", "x.pth"], "--output: ssdnorm files end in .safetensors; got x.pth"),
         (["--output", "x.safetensors", "--to", "torchvision"], "--output: torchvision files end in .pth"),
         (["--output", "x.safetensors", "--classes", "unicorn"], "no class 'unicorn'; choose from: aeroplane"),
+        (["--output", "x.safetensors", "--classes", " ,"], "--classes: names with commas are needed; got ' ,'"),
+        (["--output", "x.safetensors", "--class-names", ""], "--class-names: names with commas are needed; got ''"),
         (["--output", "x.safetensors", "--class-names", "cat"], "1 class names for 20 classes"),
         (["--output", "x.safetensors", "--default-boxes", "ssd512_voc"], "are for 512 pixels; the file is an SSD300"),
     ],

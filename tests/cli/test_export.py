@@ -34,10 +34,12 @@ def test_a_file_is_written_and_described(checkpoint, tmp_path, capsys, name, wor
     [
         ("m.txt", [], "--output: the file ends in .onnx or .pt2"),
         ("m.onnx", ["--opset", "11"], "opset: must be 18 or more; got 11"),
+        ("folder.pt2", [], "folder.pt2 is a folder; a file is written"),
         ("m.pt2", ["--opset", "20"], "--opset: is ONNX's"),
     ],
 )
 def test_mistakes_end_in_one_line_and_code_2(checkpoint, tmp_path, capsys, name, words, message):
+    (tmp_path / "folder.pt2").mkdir()
     assert main(["export", "--checkpoint", str(checkpoint), "--output", str(tmp_path / name), *words]) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -116,6 +116,10 @@ def test_a_damaged_picture_is_named_and_the_others_go_on(checkpoint, pictures, t
     captured = capsys.readouterr()
     assert "c.jpg" in captured.err
     assert captured.out.startswith("1 images")
+    (tmp_path / "out" / "detections.json").unlink()
+    assert predict("--checkpoint", checkpoint, "--output", tmp_path / "out", pictures / "c.jpg") == 2
+    assert "no picture could be read" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "detections.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -123,6 +127,7 @@ def test_a_damaged_picture_is_named_and_the_others_go_on(checkpoint, pictures, t
     [
         (["--score-threshold", "1.5"], "--score-threshold: must lie in [0, 1); got 1.5"),
         (["--max-frames", "0"], "--max-frames: must be 1 or more"),
+        (["99999999999"], "99999999999: no such picture, video"),
         (["nowhere.jpg"], "nowhere.jpg: no such picture, video, folder with pictures, or pattern"),
         (["--wrong"], "unknown argument '--wrong'"),
     ],

@@ -2,6 +2,8 @@
 
 import csv
 import math
+import statistics
+import time
 
 import pytest
 import pytorch_lightning as pl
@@ -158,6 +160,36 @@ def test_hooks_are_on_at_measured_steps_alone(tmp_path):
     counter = HooksInForward()
     fit(tmp_path, config(), DiagnosticsFile(tmp_path / "diagnostics.csv", every=3), counter)
     assert [count > 0 for count in counter.counts] == [True, False, False, True, False, True]
+
+
+class Clock(pl.Callback):
+    """Adds up, by step, the time that another callback takes, and the time that the steps take."""
+
+    def __init__(self, other):
+        self.other, self.inside, self.begin, self.end = other, {}, {}, {}
+
+    def __getattribute__(self, name):
+        if not name.startswith("on_") or name == "on_exception":
+            return super().__getattribute__(name)
+
+        def timed(trainer, *args, **kwargs):
+            step = trainer.global_step - (name == "on_train_batch_end")
+            start = time.perf_counter()
+            getattr(self.other, name)(trainer, *args, **kwargs)
+            now = time.perf_counter()
+            self.inside[step] = self.inside.get(step, 0.0) + now - start
+            self.begin.setdefault(step, start)
+            self.end[step] = now
+
+        return timed
+
+
+def test_between_measured_steps_it_costs_less_than_3_percent(tmp_path):
+    clock = Clock(DiagnosticsFile(tmp_path / "diagnostics.csv", every=50))
+    fit(tmp_path, config(training={"max_steps": 12, "checkpoint_every": 20}), clock)
+    shares = [clock.inside[step] / (clock.end[step] - clock.begin[step]) for step in range(1, 11)]
+    assert statistics.median(shares) < 0.03
+    assert clock.inside[0] > 10 * statistics.median(clock.inside[step] for step in range(1, 11))  # step 0 is measured
 
 
 def test_no_hook_stays_when_a_step_fails(tmp_path):
