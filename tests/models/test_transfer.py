@@ -3,11 +3,14 @@
 import pytest
 import torch
 
-from ssdnorm import NORMS, ssd300_vgg16
-from ssdnorm.models.checkpoint import Checkpoint
+from ssdnorm import NORMS, ssd300_vgg16, ssd512_vgg16
+from ssdnorm.build import build_model
+from ssdnorm.config_file import config_from_mapping
+from ssdnorm.models.checkpoint import Checkpoint, save_checkpoint
 from ssdnorm.models.transfer import transfer_weights
 
 NAMES = ["a", "b", "c"]
+SHAPES = {name: {"format": "shapes", "num_images": 2, "seed": 0} for name in ("train", "test")}
 
 
 def small(num_classes=4, **options):
@@ -105,3 +108,14 @@ def test_all_else_is_strict(checkpoint):
     del checkpoint.state["features.backbone.fc6.conv.bias"]
     with pytest.raises(ValueError, match=r"missing \(1\): features.backbone.fc6.conv.bias"):
         transfer_weights(checkpoint, small(), head="fresh")
+
+
+def test_a_file_of_another_network_is_refused_by_name(tmp_path):
+    large = ssd512_vgg16(4, width=0.02)
+    save_checkpoint(tmp_path / "m.safetensors", large, class_names=NAMES, post_process={})
+    model = {"width": 0.02, "checkpoint": str(tmp_path / "m.safetensors")}
+    config = config_from_mapping({"model": model, "data": SHAPES}, where="test")
+    with pytest.raises(ValueError, match=r"m\.safetensors is a ssd512_vgg16; model\.name is ssd300_vgg16"):
+        build_model(config, 4)
+    config.model.name = "ssd512_vgg16"
+    assert torch.equal(build_model(config, 4).head.logits["fc7"].weight, large.head.logits["fc7"].weight)
