@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -125,6 +126,17 @@ _NORM_PLACES = {
     "features.extras.": "norm.extras",
     "features.tap_norms.": "norm.taps",
 }
+
+
+def batch_norm_images(config: Config, model: nn.Module) -> int | None:
+    """Images over which batch norms take their statistics in training: a device's, or all if all are synchronised.
+
+    None for a model without batch norm, or with frozen ones alone.
+    """
+    kinds = [isinstance(module, nn.SyncBatchNorm) for module in model.modules() if isinstance(module, _BatchNorm)]
+    if not kinds:
+        return None
+    return config.training.batch_size * (_num_processes(config) if all(kinds) else 1)
 
 
 def _num_processes(config: Config) -> int:

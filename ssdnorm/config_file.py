@@ -29,14 +29,34 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         ValueError: for an unknown key (with the nearest guess), a value of the wrong type, or one that is not allowed;
             the message starts with the file and the key.
     """
-    path = Path(path)
+    return config_with_overrides(read_yaml(Path(path)) or {}, overrides, where=str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no YAML, or names a key twice, of which YAML would take the last.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such config file")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
-    return config_with_overrides(content, overrides, where=str(path))
+        raise ValueError(f"{path}: not readable as YAML: {_one_line(error)}") from error
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's safe loader, which refuses a key that a mapping has already."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if doubled := next((key for key in keys if keys.count(key) > 1), None):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {doubled!r} stands there twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
 
 
 def config_with_overrides(content: Mapping[str, Any], overrides: Sequence[str], *, where: str) -> Config:

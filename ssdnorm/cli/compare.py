@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,11 +18,12 @@ import yaml
 
 from ssdnorm.build import build_dataset
 from ssdnorm.compare.assemble import assemble, chosen_rates
-from ssdnorm.compare.grid import check_folders, failure_reason, run_grid, state_of
+from ssdnorm.compare.grid import check_folders, run_grid, state_of
 from ssdnorm.compare.matched import compare_starts
 from ssdnorm.compare.plan import read_plan
 from ssdnorm.compare.report import write_report
 from ssdnorm.compare.tables import table_markdown, write_csv
+from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.engine.run import write_json, write_text
 
 HELP = "train arms × seeds and say how they differ, and how sure that is"
@@ -50,23 +52,20 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     train_set = build_dataset(plan.base, "train")
     test_set = build_dataset(plan.base, "test", class_names=train_set.class_names)
     if plan.base.data.validation is not None:
-        build_dataset(plan.base, "validation", class_names=train_set.class_names)  # the runs need it
+        _refuse_shared_images(build_dataset(plan.base, "validation", class_names=train_set.class_names), test_set)
     check_folders(plan.possible_jobs(), root)
     log.info("%d arms × %d seeds", len(plan.arms), len(plan.seeds))
     if not arguments.no_training:
         write_text(root / "comparison.yaml", yaml.safe_dump(plan.content, sort_keys=False, width=120))
         first = plan.first_jobs()
-        run_grid(first, root, num_parallel=arguments.jobs)
-        made = {job.folder for job in first}
-        others = [job for job in plan.jobs(chosen_rates(plan, root)) if job.folder not in made]
-        failed = [job for job in first if state_of(job, root) == "failed"]
-        if others and failed:
-            raise ValueError(
-                f"{len(failed)} of the {len(first)} runs that choose learning rates failed; the first: "
-                f"{failed[0].folder}: {failure_reason(failed[0], root)}. Start the command again to go on"
-            )
-        if others:
-            run_grid(others, root, num_parallel=arguments.jobs)
+        later = plan.jobs({arm.name: arm.lrs[0] for arm in plan.arms})[len(first) :]
+        run_grid(first, root, num_parallel=arguments.jobs, later=later)
+        if later:
+            failed = {job.arm for job in first if state_of(job, root) == "failed"}
+            if failed:
+                log.warning("a run that chooses a learning rate failed: no more seeds of %s", ", ".join(sorted(failed)))
+            jobs = [job for job in plan.jobs(chosen_rates(plan, root)) if job.arm not in failed]
+            run_grid(jobs, root, num_parallel=arguments.jobs)
 
     elif not any(state_of(job, root) in ("finished", "diverged") for job in plan.possible_jobs()):
         raise ValueError(f"--no-training: {root} holds no finished run of {arguments.config}")
@@ -86,3 +85,19 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     if lost:
         why = lost[0].reason or "it was not made"
         raise ValueError(f"{len(lost)} of {len(runs)} runs have no result; the first: {lost[0].folder}: {why}")
+
+
+def _refuse_shared_images(validation: DetectionDataset, test: DetectionDataset) -> None:
+    """Learning rates are chosen, and trainings watched, on images that no number of the answer comes from."""
+    known = {_identity(test, i) for i in range(len(test))}
+    shared = [name for i in range(len(validation)) if (name := _identity(validation, i)) in known]
+    if shared:
+        raise ValueError(
+            f"base.data.validation: {len(shared)} of {len(validation)} images are test images as well; the first: "
+            f"{shared[0]}"
+        )
+
+
+def _identity(dataset: DetectionDataset, index: int) -> str:
+    path = dataset.image_path(index)
+    return os.path.abspath(path) if path else dataset.image_name(index)

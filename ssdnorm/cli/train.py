@@ -20,7 +20,14 @@ import yaml
 from docstring_parser import parse as parse_docstring
 from pytorch_lightning import Callback
 
-from ssdnorm.build import build_dataset, build_model, build_training, check_model, loop_settings
+from ssdnorm.build import (
+    batch_norm_images,
+    build_dataset,
+    build_model,
+    build_training,
+    check_model,
+    loop_settings,
+)
 from ssdnorm.config import Config
 from ssdnorm.config_file import config_to_mapping, config_to_yaml, differing_keys, read_config
 from ssdnorm.data.dataset import DetectionDataset
@@ -85,6 +92,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
             "seed": config.training.seed,
             "parameters": sum(p.numel() for p in model.parameters()),
             "parameter_groups": groups,
+            "batch_norm_images": batch_norm_images(config, model),
             "class_names": list(train_set.class_names),
         },
         callbacks=_diagnostics(config, output),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -13,10 +14,12 @@ from ssdnorm.compare.collect import coco_result, collect_run
 from ssdnorm.compare.costs import costs_of, measure_latencies
 from ssdnorm.compare.plan import Arm, Plan, make_job
 from ssdnorm.compare.results import METRICS, ArmResult, Costs, Difference, Matched, Mean, Rate, Results, Run, Verdict
+from ssdnorm.compare.run_logs import mean_curve, read_diagnostics
 from ssdnorm.compare.statistics import holm, mean_with_interval, paired_difference, pooled_std, verdict_of
 from ssdnorm.compare.words import answer_of, sentence_of
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.metrics.arrays import ground_truth_arrays
+from ssdnorm.metrics.bootstrap import METRICS as BOOTSTRAPPED
 from ssdnorm.metrics.bootstrap import bootstrap_difference
 
 _RESAMPLES = 1000
@@ -65,6 +68,7 @@ def assemble(
                 differences.get(arm.name, {}),
                 costs,
                 matched[arm.name],
+                _why(chosen[arm.name], root),
             )
         )
     noise = pooled_std([arm.metrics[plan.metric].values for arm in arms if plan.metric in arm.metrics])
@@ -136,21 +140,23 @@ def _add_bootstrap(
     test_set: DetectionDataset,
     num_resamples: int,
 ) -> None:
-    """Put the intervals over test images in, for the metric of the answer, in place."""
+    """Put the intervals over test images in, for the metrics that have one, in place."""
     truth = ground_truth_arrays(test_set.ground_truth())
     baseline = {run.seed: run for run in chosen[plan.baseline] if run.status == "finished"}
     results = {seed: coco_result(run, root, truth) for seed, run in baseline.items()}
     for name, by_metric in tqdm(differences.items(), desc="bootstrap over test images", unit="arm"):
         pairs = [run for run in chosen[name] if run.status == "finished" and run.seed in results]
-        if plan.metric not in by_metric or not pairs:
+        metrics = [metric for metric in BOOTSTRAPPED if metric in by_metric]
+        if not metrics or not pairs:
             continue
-        interval = bootstrap_difference(
+        intervals = bootstrap_difference(
             [coco_result(run, root, truth) for run in pairs],
             [results[run.seed] for run in pairs],
-            metrics=[plan.metric],
+            metrics=metrics,
             num_resamples=num_resamples,
-        )[plan.metric]
-        by_metric[plan.metric] = replace(by_metric[plan.metric], images=(interval.low, interval.high))
+        )
+        for metric, interval in intervals.items():
+            by_metric[metric] = replace(by_metric[metric], images=(interval.low, interval.high))
 
 
 def _add_holm(differences: dict[str, dict[str, Difference]], metric: str) -> None:
@@ -185,6 +191,7 @@ def _arm_result(
     differences: dict[str, Difference],
     costs: Costs,
     matched: Matched,
+    why: dict[str, dict[str, tuple[float, float]]],
 ) -> ArmResult:
     difference = differences.get(plan.metric)
     verdict: Verdict
@@ -208,7 +215,21 @@ def _arm_result(
         sentence=sentence_of(arm.name, plan.baseline, plan.metric, verdict, difference, chosen, baseline),
         costs=costs,
         matched=matched,
+        why=why,
     )
+
+
+def _why(runs: Sequence[Run], root: Path) -> dict[str, dict[str, tuple[float, float]]]:
+    """What the runs' diagnostics began and ended with, mean over the seeds."""
+    logs = [read_diagnostics(root / run.folder) for run in runs if run.status == "finished"]
+    names = {statistic: list(curves) for log in logs for statistic, curves in log.items()}
+    why: dict[str, dict[str, tuple[float, float]]] = {}
+    for statistic, places in names.items():
+        curves = {place: mean_curve([log[statistic][place] for log in logs if statistic in log]) for place in places}
+        why[statistic] = {
+            place: (float(curve.values[0]), float(curve.values[-1])) for place, curve in curves.items() if len(curve)
+        }
+    return why
 
 
 def _means(runs: Sequence[Run], part: str) -> dict[str, Mean]:
@@ -232,7 +253,7 @@ def _provenance(plan: Plan, runs: Sequence[Run], test_set: DetectionDataset) -> 
     training = plan.base.training
     return {
         "commits": sorted({str(result["commit"]) for result in finished}),
-        "versions": finished[0]["versions"] if finished else {},
+        "versions": _versions(finished),
         "devices": sorted({str(result["device"]) for result in finished}),
         "threads": sorted({result["threads"] for result in finished}),
         "world_sizes": sorted({result["world_size"] for result in finished}),
@@ -244,3 +265,9 @@ def _provenance(plan: Plan, runs: Sequence[Run], test_set: DetectionDataset) -> 
         "test_images": len(test_set),
         "classes": list(test_set.class_names),
     }
+
+
+def _versions(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Package → version; all of them, where the runs had several."""
+    names = dict.fromkeys(name for result in results for name in result["versions"])
+    return {name: ", ".join(sorted({str(r["versions"].get(name, "none")) for r in results})) for name in names}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ssdnorm.compare.grid import failure_reason, state_of
+from ssdnorm.compare.grid import failure_reason, read_result, state_of
 from ssdnorm.compare.plan import Job
 from ssdnorm.compare.results import Run
 from ssdnorm.compare.run_logs import read_rows
@@ -23,7 +22,7 @@ def collect_run(job: Job, root: Path, *, target_ap50: float) -> Run:
     result: dict[str, Any] = {}
     reason = ""
     if status == "finished":
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        result = read_result(folder)
     elif status != "missing":
         reason = failure_reason(job, root)
     return Run(

@@ -42,7 +42,7 @@ class _Running:
     log_file: IO[bytes]
 
 
-def run_grid(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1) -> None:
+def run_grid(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1, later: Sequence[Job] = ()) -> None:
     """Make every run that is not finished yet; each is an ordinary run folder below ``root``.
 
     A run is a process (``python -m ssdnorm train … --resume``), so that one that dies takes no other along. Finished
@@ -53,6 +53,7 @@ def run_grid(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1) -> None:
 
     Args:
         num_parallel: runs at once.
+        later: what is made after these; counted in the progress view alone.
 
     Raises:
         ValueError: if a folder holds a run with another config, or another comparison is at work in ``root``.
@@ -65,9 +66,10 @@ def run_grid(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1) -> None:
         log.info("%d of %d runs are there already", num_done, len(jobs))
     if not waiting:
         return
-    total = sum(job.config.training.max_steps for job in jobs)
+    total = sum(job.config.training.max_steps for job in (*jobs, *later))
+    num_runs = len(jobs) + len(later)
     done_steps = {job.folder: _steps_done(root / job.folder) for job in waiting}
-    initial = total - sum(job.config.training.max_steps for job in waiting) + sum(done_steps.values())
+    initial = total - sum(job.config.training.max_steps for job in (*waiting, *later)) + sum(done_steps.values())
     running: list[_Running] = []
     free = list(range(num_parallel))
     environments = _environments(num_parallel)  # whatever is left to do: the last run gets no more than the others
@@ -78,7 +80,7 @@ def run_grid(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1) -> None:
             total=total,
             initial=initial,
             unit="step",
-            desc=f"{num_done}/{len(jobs)} runs",
+            desc=f"{num_done}/{num_runs} runs",
             mininterval=0.5 if sys.stderr.isatty() else 60,
             smoothing=0.02,
         ) as bar,
@@ -99,7 +101,7 @@ def run_grid(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1) -> None:
                         num_done += 1
                         _close(run, root, code)
                         steps = run.job.config.training.max_steps
-                        bar.set_description(f"{num_done}/{len(jobs)} runs", refresh=False)
+                        bar.set_description(f"{num_done}/{num_runs} runs", refresh=False)
                     bar.update(max(0, steps - done_steps[run.job.folder]))
                     done_steps[run.job.folder] = max(steps, done_steps[run.job.folder])
         finally:
@@ -119,7 +121,7 @@ def check_folders(jobs: Sequence[Job], root: Path) -> None:
     for job in jobs:
         old = root / job.folder / "config.yaml"
         if old.exists():
-            before = yaml.safe_load(old.read_text(encoding="utf-8"))
+            before = _read_mapping(old)
             keys = [k for k in differing_keys(before, config_to_mapping(job.config)) if not k.startswith("runtime.")]
             if keys:
                 raise ValueError(
@@ -144,7 +146,30 @@ def failure_reason(job: Job, root: Path) -> str:
 
 
 def _failure(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / FAILURE_FILE).read_text(encoding="utf-8"))
+    content = _read_mapping(folder / FAILURE_FILE)
+    if not {"status", "reason"} <= content.keys():
+        raise ValueError(f"{folder / FAILURE_FILE}: says no status and reason; remove the file to try the run anew")
+    return content
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The content of a finished run's ``result.json``.
+
+    Raises:
+        ValueError: naming the file, if it is damaged.
+    """
+    return _read_mapping(folder / "result.json")
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    """A run's YAML or JSON file (which is YAML, but read faster)."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: damaged; remove the run to make it anew: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: damaged, holds no keys and values; remove the run to make it anew")
     return content
 
 

@@ -9,9 +9,8 @@ from itertools import islice
 from typing import Any
 
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssdnorm.build import build_model, build_training
+from ssdnorm.build import batch_norm_images, build_model, build_training
 from ssdnorm.compare.plan import Arm, Plan, make_job
 from ssdnorm.compare.results import Matched
 from ssdnorm.data.dataset import DetectionDataset
@@ -59,7 +58,7 @@ def start_of(arm: Arm, seed: int, lr: float, train_set: DetectionDataset, test_s
         {name: _digest([parameter]) for name, parameter in model.named_parameters()},
         [_digest([batch.images, batch.boxes, batch.labels]) for batch in islice(loader, _NUM_BATCHES)],
         describe_groups(module.make_optimizer(model)),  # type: ignore[arg-type]
-        config.training.batch_size if any(isinstance(m, _BatchNorm) for m in model.modules()) else None,
+        batch_norm_images(config, model),
     )
 
 

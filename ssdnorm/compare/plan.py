@@ -10,11 +10,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ssdnorm.build import check_model
 from ssdnorm.config import Config
-from ssdnorm.config_file import config_from_mapping, config_to_mapping, config_with_overrides, differing_keys
+from ssdnorm.config_file import config_from_mapping, config_to_mapping, config_with_overrides, differing_keys, read_yaml
 from ssdnorm.metrics.bootstrap import METRICS as BOOTSTRAPPED
 
 _KEYS = ("title", "vary", "baseline", "seeds", "metric", "target_ap50", "arms", "learning_rates", "base")
@@ -110,13 +108,7 @@ def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
         ValueError: for an unknown key, an arm that changes a key outside ``vary``, a model that cannot be built, or
             rates without validation images; the message starts with the file and the key.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such config file")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(Path(path))
     where = str(path)
     _check_form(content, where)
     base = _base(content["base"], overrides, where)
@@ -199,7 +191,7 @@ def _rates(name: str, given: Any, where: str) -> tuple[float, ...]:
         rates = tuple(float(rate) for rate in given) if isinstance(given, list) else ()
     except (TypeError, ValueError):
         rates = ()
-    if not rates or len(set(rates)) < len(rates) or min(rates) <= 0:
+    if not rates or any(isinstance(rate, bool) for rate in given) or len(set(rates)) < len(rates) or min(rates) <= 0:
         raise ValueError(f"{where}: learning_rates.{name}: expected different rates above 0; got {given!r}")
     return rates
 

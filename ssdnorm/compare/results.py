@@ -113,7 +113,8 @@ class Matched:
         added, removed: names of parameters that only this arm, or only the baseline, has.
         same_batches: whether the first batches are the same, bit by bit.
         parameter_groups: rows as in ``result.json``.
-        batch_norm_images: images of one device over which batch norm takes its statistics in training; None without it.
+        batch_norm_images: over which batch norm takes its statistics in training: those of one device, or of all where
+            it is synchronised; None without it.
     """
 
     identical: int
@@ -138,6 +139,8 @@ class ArmResult:
         population: as metrics, with batch norm's statistics recomputed; empty where there are none.
         differences: to the baseline, by metric; empty for the baseline.
         sentence: what can be said about the arm, in words.
+        why: statistic of ``diagnostics.csv`` → tap, layer or block → value at the first and at the last step, mean over
+            the seeds; empty where nothing was measured.
     """
 
     name: str
@@ -153,6 +156,7 @@ class ArmResult:
     sentence: str
     costs: Costs
     matched: Matched
+    why: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def chosen_runs(self) -> list[Run]:

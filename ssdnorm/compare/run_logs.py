@@ -60,7 +60,7 @@ def read_run_log(folder: Path, metric: str) -> RunLog:
         evaluations={
             name: _curve([row for row in rows if (row.get("evaluated_on") or "") == name], metric) for name in names
         },
-        diagnostics=_read_diagnostics(folder / "diagnostics.csv"),
+        diagnostics=read_diagnostics(folder),
     )
 
 
@@ -84,9 +84,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _read_diagnostics(path: Path) -> dict[str, dict[str, Curve]]:
+def read_diagnostics(folder: Path) -> dict[str, dict[str, Curve]]:
+    """Statistic → tap, layer or block → curve, from a run's ``diagnostics.csv``; empty without one."""
     found: dict[str, dict[str, list[dict[str, str]]]] = {}
-    for row in read_rows(path):
+    for row in read_rows(folder / "diagnostics.csv"):
         found.setdefault(row["statistic"], {}).setdefault(row["name"], []).append(row)
     return {
         statistic: {name: _curve(rows, "value") for name, rows in names.items()} for statistic, names in found.items()

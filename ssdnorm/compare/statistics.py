@@ -12,6 +12,7 @@ from ssdnorm.compare.results import Difference, Mean, Verdict
 
 LEVEL = 0.95  # of intervals
 ALPHA = 0.05  # below which a corrected p-value counts
+_ROUNDING = 1e-12  # metrics in [0, 1] that differ by less are equal
 
 
 def mean_with_interval(values: Sequence[float]) -> Mean:
@@ -51,8 +52,8 @@ def paired_difference(ours: Mapping[int, float], baseline: Mapping[int, float]) 
     paired = mean_with_interval([ours[seed] - baseline[seed] for seed in seeds])
     if paired.std is None:
         return Difference(paired, None)
-    if paired.std == 0.0:  # the t-test divides by it
-        return Difference(paired, 1.0 if paired.mean == 0.0 else 0.0)
+    if paired.std < _ROUNDING:  # the t-test divides by it
+        return Difference(paired, 1.0 if abs(paired.mean) < _ROUNDING else 0.0)
     return Difference(paired, float(stats.ttest_1samp(paired.values, 0.0).pvalue))
 
 

@@ -48,7 +48,11 @@ def sentence_of(
 def answer_of(arms: Sequence[ArmResult], baseline: str, metric: str, num_seeds: int, seed_noise: float | None) -> str:
     """Two sentences: what was found, and how sure it is."""
     others = [arm for arm in arms if arm.name != baseline]
-    found = []
+    found: list[str] = []
+
+    def add(clause: str) -> None:
+        found.append(clause if found else clause[0].upper() + clause[1:])
+
     for verdict in ("better", "worse"):
         members = [arm for arm in others if arm.verdict == verdict]
         if members:
@@ -57,11 +61,16 @@ def answer_of(arms: Sequence[ArmResult], baseline: str, metric: str, num_seeds: 
     for verdict, clause in (
         ("no evidence of a difference", f"there is no evidence of a difference to {baseline} for "),
         ("one seed", "one seed allows no statement about "),
-        ("incomplete", "runs are missing for a comparison of "),
     ):
         names = [arm.name for arm in others if arm.verdict == verdict]
         if names:
-            found.append(f"{clause if found else clause[0].upper() + clause[1:]}{_list(names)}")
+            add(f"{clause}{_list(names)}")
+    diverged = {arm.name: sum(run.status == "diverged" for run in arm.runs if run.lr == arm.lr) for arm in arms}
+    found += [f"{name} diverged with {count} of {num_seeds} seeds" for name, count in diverged.items() if count]
+    names = [arm.name for arm in others if arm.verdict == "incomplete" and not diverged[arm.name]]
+    if names:
+        lost = f"without every run of {baseline} there is" if diverged[baseline] else "runs are missing:"
+        add(f"{lost} no comparison of {_list(names)}")
     first = "; ".join(found)
     tested = sum(metric in arm.differences and arm.differences[metric].p_holm is not None for arm in others)
     if not tested:

@@ -129,6 +129,10 @@ class DetectionDataset:
         """The image's file name, for messages and results."""
         return self._table.names[index]
 
+    def image_path(self, index: int) -> str:
+        """The image's file; empty for drawn images."""
+        return self._table.paths[index]
+
     def image_size(self, index: int) -> tuple[int, int]:
         """Height and width in pixels, as annotated or, where checked, as the file's header has them."""
         height, width = self._table.sizes[index]

@@ -51,6 +51,10 @@ def test_a_mistake_ends_in_one_line_and_code_2_before_anything_is_written(tmp_pa
     assert main(["compare", "--config", str(path), "--output", str(tmp_path / "cmp")]) == 2
     assert "arms.x: training.max_steps: arms may change norm, optimizer.lr alone" in capsys.readouterr().err
     assert not (tmp_path / "cmp").exists()
+    data = {**TINY["base"]["data"], "validation": {**TINY["base"]["data"]["test"], "num_images": 1}}
+    path = write(tmp_path, {**TINY, "base": {**TINY["base"], "data": data}})
+    assert main(["compare", "--config", str(path), "--output", str(tmp_path / "cmp")]) == 2
+    assert "base.data.validation: 1 of 1 images are test images as well; the first: " in capsys.readouterr().err
     path = write(tmp_path, TINY)
     assert main(["compare", "--config", str(path), "--output", str(path)]) == 2
     assert main(["compare", "--config", str(path), "--output", str(tmp_path / "cmp"), "--jobs", "0"]) == 2
@@ -59,20 +63,25 @@ def test_a_mistake_ends_in_one_line_and_code_2_before_anything_is_written(tmp_pa
     assert not (tmp_path / "cmp").exists()
 
 
-def test_nothing_is_chosen_where_a_run_that_chooses_failed(tmp_path, capsys, monkeypatch):
+def test_an_arm_whose_choosing_run_failed_gets_no_more_seeds_and_the_others_go_on(tmp_path, capsys, monkeypatch):
     data = {**TINY["base"]["data"], "validation": {"format": "shapes", "num_images": 3, "seed": 9}}
     content = {**TINY, "learning_rates": {"twin": [0.002, 0.004]}, "base": {**TINY["base"], "data": data}}
     path, root, grids = write(tmp_path, content), tmp_path / "cmp", []
 
-    def lose_the_last(jobs, root, num_parallel):
-        grids.append(jobs)
-        write_json(root / jobs[-1].folder / FAILURE_FILE, {"status": "failed", "reason": "disk full", "exit_code": 2})
+    def lose_the_last(jobs, root, num_parallel, later=()):
+        grids.append([(job.arm, job.seed, job.lr) for job in jobs])
+        if later:
+            failure = {"status": "failed", "reason": "disk full", "exit_code": 2}
+            write_json(root / jobs[-1].folder / FAILURE_FILE, failure)
 
     monkeypatch.setattr("ssdnorm.cli.compare.run_grid", lose_the_last)
     assert main(["compare", "--config", str(path), "--output", str(root)]) == 2
-    assert "1 of the 3 runs that choose learning rates failed; the first: runs/twin/" in capsys.readouterr().err
-    assert len(grids) == 1, "the other seeds wait for the choice"
-    assert not (root / "report.html").exists()
+    assert grids == [
+        [("l2_norm", 0, 0.004), ("twin", 0, 0.002), ("twin", 0, 0.004)],
+        [("l2_norm", 0, 0.004), ("l2_norm", 1, 0.004)],
+    ]
+    assert "runs have no result; the first: runs/l2_norm/lr0.004_seed0: it was not made" in capsys.readouterr().err
+    assert "disk full" in (root / "report.html").read_text()
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def _make_run(folder, job, *, share):
         "parameters": 123,
         "peak_memory_mib": 100 + job.seed,
         "commit": "abc",
-        "versions": {},
+        "versions": {"torch": "2.14.1" if job.seed else "2.14.0", "numpy": "2.4"},
         "device": "cpu",
         "threads": 1,
         "world_size": 1,
@@ -78,6 +78,9 @@ def _make_run(folder, job, *, share):
     ]
     with (folder / "metrics.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("step", "images_per_second", "seconds", "evaluated_on", "AP50"), *rows])
+    lengths = [(step, "length_before", "conv4_3", 10 * step + job.seed) for step in (0, 2, 4)]
+    with (folder / "diagnostics.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("step", "statistic", "name", "value"), *lengths])
 
 
 def results_of(root, **keys):
@@ -107,6 +110,9 @@ def test_an_arm_that_finds_more_is_better_and_one_that_differs_by_name_alone_is_
     assert difference.p_holm == pytest.approx(2 * difference.p), "two comparisons"
     low, high = difference.images
     assert low < difference.paired.mean < high
+    low, high = arms["batch_norm"].differences["AP75"].images
+    assert low < arms["batch_norm"].differences["AP75"].paired.mean < high
+    assert arms["batch_norm"].differences["VOC07"].images is None, "there is no bootstrap of VOC's metric"
     twin = arms["no_dropout"].differences["AP"]
     assert (twin.paired.values, twin.images, twin.p_holm) == ([0.0] * 3, (0.0, 0.0), 1.0)
     assert set(arms["l2_norm"].metrics) <= set(METRICS)
@@ -135,6 +141,12 @@ def test_costs_come_from_the_runs(root):
     assert arms_of(results_of(root))["l2_norm"].costs.seconds_to_target is None
 
 
+def test_why_holds_the_first_and_the_last_measurement_and_versions_all_that_were_used(root):
+    results = results_of(root)
+    assert arms_of(results)["batch_norm"].why == {"length_before": {"conv4_3": (1.0, 41.0)}}, "the mean of three seeds"
+    assert results.provenance["versions"] == {"torch": "2.14.0, 2.14.1", "numpy": "2.4"}
+
+
 def test_the_scatter_over_seeds_is_pooled_over_the_arms(root):
     values = [arm.metrics["AP"].values for arm in results_of(root).arms]
     assert results_of(root).seed_noise == pytest.approx(np.sqrt(np.mean([np.var(v, ddof=1) for v in values])))
@@ -150,7 +162,7 @@ def test_an_arm_with_a_diverged_seed_is_incomplete_and_says_so(root):
     assert [run.status for run in arm.runs] == ["finished", "diverged", "finished"]
     assert arm.runs[1].reason == "step 7: the loss is not finite"
     assert len(arm.metrics["AP"].values) == 2
-    assert "runs are missing for a comparison of no_dropout" in results_of(root).answer
+    assert "; no_dropout diverged with 1 of 3 seeds. This rests on 8 of 9 runs" in results_of(root).answer
 
 
 def test_without_a_seed_of_the_baseline_no_arm_is_judged(root):
@@ -158,6 +170,12 @@ def test_without_a_seed_of_the_baseline_no_arm_is_judged(root):
     results = results_of(root)
     assert {arm.verdict for arm in results.arms} == {"baseline", "incomplete"}
     assert arms_of(results)["batch_norm"].sentence.endswith("l2_norm: of 3 seeds 1 not run.")
+    assert results.answer.startswith("Runs are missing: no comparison of batch_norm and no_dropout. ")
+    failure = '{"status": "diverged", "reason": "step 7: the loss is not finite"}'
+    (root / "runs/l2_norm/lr0.004_seed1/failure.json").write_text(failure)
+    assert results_of(root).answer.startswith(
+        "l2_norm diverged with 1 of 3 seeds; without every run of l2_norm there is no comparison of batch_norm and no"
+    )
 
 
 def test_detections_that_are_gone_are_named(root):

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from ssdnorm.compare import grid
-from ssdnorm.compare.grid import failure_reason, run_grid, state_of
+from ssdnorm.compare.grid import failure_reason, read_result, run_grid, state_of
 from ssdnorm.compare.plan import read_plan
 
 from .test_plan import CONTENT
@@ -176,6 +176,32 @@ def _gone(run):
             return True
         time.sleep(0.05)
     return False
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.yaml", "", r"config\.yaml: damaged, holds no keys and values; remove the run"),
+        ("config.yaml", "- 1", r"config\.yaml: damaged, holds no keys"),
+        ("config.yaml", "[1", r"config\.yaml: damaged; remove the run to make it anew"),
+        ("failure.json", "{}", r"failure\.json: says no status and reason"),
+        ("failure.json", "", r"failure\.json: damaged; remove the run"),
+        ("result.json", "", r"result\.json: damaged; remove the run"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(jobs, tmp_path, name, content, message):
+    folder = tmp_path / "cmp" / jobs[0].folder
+    folder.mkdir(parents=True)
+    (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_result(folder) if name == "result.json" else run_grid(jobs, tmp_path / "cmp")
+    assert not calls(tmp_path)
+
+
+def test_the_progress_counts_what_comes_later(jobs, tmp_path, capsys):
+    (tmp_path / "mended").touch()
+    run_grid(jobs[:1], tmp_path / "cmp", later=jobs[1:])
+    assert "1/6 runs:  17%" in capsys.readouterr().err
 
 
 def test_a_second_comparison_in_the_same_folder_is_refused(jobs, tmp_path):

@@ -6,9 +6,10 @@ import pytest
 import torch
 import yaml
 
-from ssdnorm.build import build_dataset, build_model, build_training
+from ssdnorm.build import batch_norm_images, build_dataset, build_model, build_training
 from ssdnorm.compare.matched import compare_starts, match, start_of
 from ssdnorm.compare.plan import make_job, read_plan
+from ssdnorm.config_file import config_from_mapping, config_to_mapping
 
 from .test_plan import CONTENT
 
@@ -66,6 +67,10 @@ def test_the_record_says_what_was_the_same_and_what_was_not(plan):
     assert (record["none"].identical, record["none"].different, record["none"].added) == (70, [], [])
     assert (record["start_10"].identical, record["start_10"].different) == (70, [scale])
     assert "features.backbone.conv1_1.norm.weight" in record["batch_norm"].added
+    everything = {**config_to_mapping(plan.base), "runtime": {"devices": 2, "accelerator": "cpu"}}
+    for norm, images in {"batch_norm": 3, "sync_batch_norm": 6, "frozen_batch_norm": None}.items():
+        config = config_from_mapping({**everything, "norm": {"backbone": norm}}, where="test")
+        assert batch_norm_images(config, build_model(config, 6)) == images, norm
     assert {name: match.batch_norm_images for name, match in record.items() if match.batch_norm_images} == {
         "batch_norm": 3
     }

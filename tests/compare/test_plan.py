@@ -128,6 +128,7 @@ def test_the_command_line_changes_the_base_of_all_arms(tmp_path):
         (changed(target_ap50=50), r"target_ap50: must lie between 0 and 1; got 50"),
         (changed(learning_rates__batch=[0.1]), r"learning_rates: unknown name 'batch'"),
         (changed(learning_rates__batch_norm=[0.1, -1]), r"learning_rates\.batch_norm: expected different rates"),
+        (changed(learning_rates__batch_norm=[True, 0.1]), r"learning_rates\.batch_norm: expected different rates"),
         (changed(learning_rates__batch_norm=0.1), r"learning_rates\.batch_norm: expected different rates"),
         (changed(base__data__validation=None), r"learning_rates: rates are chosen on validation images"),
         (changed(vary=["norm", "training.seed"]), r"vary: training\.seed: arms share their seeds, data and runtime"),
@@ -161,3 +162,34 @@ def test_an_option_that_is_no_key_of_the_base_is_refused(tmp_path):
         plan_of(tmp_path, CONTENT, "--training.max_steps", "3")
     with pytest.raises(FileNotFoundError, match="no such config file"):
         read_plan(tmp_path / "missing.yaml")
+
+
+def test_a_name_that_stands_there_twice_is_refused(tmp_path):
+    text = yaml.safe_dump(CONTENT, sort_keys=False)
+    (tmp_path / "c.yaml").write_text(text.replace("  batch_norm:\n    norm", "  l2_norm:\n    norm"))
+    with pytest.raises(ValueError, match=r"c\.yaml: not readable as YAML: the key 'l2_norm' stands there twice.*line"):
+        read_plan(tmp_path / "c.yaml")
+
+
+CHOICES = {
+    "l2_norm", "none", "batch_norm_conv4_3", "l2_norm_all_taps", "l2_norm_fixed_20",
+    "l2_norm_start_1", "l2_norm_start_10", "l2_norm_start_40",
+    "batch_norm_backbone", "batch_norm", "batch_norm_and_l2_norm", "group_norm", "frozen_batch_norm",
+    "dropout_0", "batch_norm_dropout_0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["playing_cards", "voc0712", "coco2017"])
+def test_the_configs_for_gpus_have_every_choice(name):
+    arms = {arm.name: arm.config for arm in read_plan(f"configs/compare_{name}.yaml").arms}
+    assert arms.keys() == CHOICES
+    scales = {key: arms[key].norm.taps["conv4_3"] for key in CHOICES if key.startswith("l2_norm_start")}
+    assert {key: spec["scale"] for key, spec in scales.items()} == {
+        "l2_norm_start_1": 1.0, "l2_norm_start_10": 10.0, "l2_norm_start_40": 40.0,
+    }  # fmt: skip
+    assert arms["l2_norm_fixed_20"].norm.taps["conv4_3"]["learnable"] is False
+    assert len(arms["l2_norm_all_taps"].norm.taps) == 6
+    assert (arms["batch_norm_backbone"].norm.extras, arms["batch_norm"].norm.extras) == ("none", "batch_norm")
+    dropouts = {key: config.model.dropout for key, config in arms.items()}
+    assert {key for key, p in dropouts.items() if p == 0.0} == {"dropout_0", "batch_norm_dropout_0"}
+    assert set(dropouts.values()) == {0.0, 0.5}

@@ -80,6 +80,13 @@ def test_a_verdict_takes_seeds_and_images_and_the_correction(values, p_holm, ima
     assert verdict_of(Difference(mean_with_interval(values), 0.0, p_holm, images)) == verdict
 
 
+def test_differences_that_are_equal_but_for_rounding_have_no_scatter(recwarn):
+    difference = paired_difference({0: 0.3, 1: 0.4, 2: 0.5}, {0: 0.2, 1: 0.3, 2: 0.4})
+    assert difference.p == 0.0
+    assert paired_difference({0: 0.3, 1: 0.1 + 0.2}, {0: 0.1 + 0.2, 1: 0.3}).p == 1.0
+    assert not recwarn.list, "scipy warns of lost precision"
+
+
 def test_the_pooled_deviation_of_equal_groups_is_theirs():
     assert pooled_std([[1.0, 2.0, 4.0], [11.0, 12.0, 14.0]]) == pytest.approx(np.std([1, 2, 4], ddof=1))
     assert pooled_std([[1.0], [2.0]]) is None
