@@ -97,6 +97,10 @@ def check_model(config: Config) -> None:
     make_trainer(loop_settings(config, images_per_epoch=1), Path(), resumed=False, logs=False)
     with torch.device("meta"):
         model = build_model(replace(config, model=replace(config.model, weights=None, checkpoint=None)), 2)
+    if config.model.compile:
+        averaging = [n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.momentum is None]
+        if averaging:
+            raise ValueError(f"norm: {averaging[0]}: momentum: null, a mean over all steps, cannot be compiled")
     synchronised = [name for name, module in model.named_modules() if isinstance(module, nn.SyncBatchNorm)]
     if synchronised and runs_on_cpu(config.runtime.accelerator) and _num_processes(config) > 1:
         raise ValueError(f"norm: {synchronised[0]}: sync_batch_norm on several devices needs GPUs; choose batch_norm")

@@ -150,10 +150,10 @@ class SparseProgressBar(TQDMProgressBar):
         super().__init__(refresh_rate=1 if sys.stderr.isatty() else max(1, total_steps // 20))
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Loss and img/s, without the version number."""
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        return metrics
+        """Loss and img/s as last read."""
+        assert isinstance(pl_module, TrainingModule)
+        readings = pl_module.readings
+        return {"loss": readings["loss"], "img/s": readings["images_per_second"]} if readings else {}
 
 
 def make_checkpoints(folder: Path, *, every: int) -> ModelCheckpoint:

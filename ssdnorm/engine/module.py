@@ -163,9 +163,8 @@ class TrainingModule(pl.LightningModule):
         self.readings = {"loss": sum(mean.values()), **mean, "images_per_second": images_per_second}
         self._since, self._images = now, 0
         self._checked.clear()
-        self.log_dict({f"train/{name}": value for name, value in self.readings.items()})
-        self.log("loss", self.readings["loss"], prog_bar=True, logger=False)
-        self.log("img/s", self.readings["images_per_second"], prog_bar=True, logger=False)
+        for logger in self.trainer.loggers:  # Lightning's self.log would bring them to the host again at every step
+            logger.log_metrics({f"train/{name}": value for name, value in self.readings.items()}, step=self.global_step)
 
     def on_train_end(self) -> None:
         """Check what has not been read."""
@@ -193,10 +192,13 @@ class TrainingModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Detections of a batch, kept by their place in the data set."""
         detections = self.post_process(self(batch.images), batch.sizes)
-        for index, found in zip(batch.indices.tolist(), detections, strict=True):
-            self._found[index] = Detections(
-                boxes=found["boxes"].cpu(), scores=found["scores"].cpu(), labels=found["labels"].cpu()
-            )
+        counts = [len(found["scores"]) for found in detections]
+        boxes, scores, labels = (  # three copies to the host for the whole batch
+            torch.cat([found[key] for found in detections]).cpu().split(counts)  # type: ignore[literal-required]
+            for key in ("boxes", "scores", "labels")
+        )
+        for place, index in enumerate(batch.indices.tolist()):
+            self._found[index] = Detections(boxes=boxes[place], scores=scores[place], labels=labels[place])
 
     def on_validation_epoch_start(self) -> None:
         """Forget earlier detections; recompute batch norm's statistics if that is what is to be evaluated."""

@@ -37,7 +37,8 @@ def make_sgd(
     Args:
         norm_names: names of the parameters of norms; they are in ``norms`` even where they are called bias.
         fused: one kernel for all parameters; it divides by fp16's loss scale itself, after any clipping, so Lightning
-            refuses it where gradients are clipped in mixed precision.
+            refuses it where gradients are clipped in mixed precision. Otherwise PyTorch chooses: on a GPU a few kernels
+            for all.
     """
     rules = {"weights": GroupRule(1.0, weight_decay), "norms": norms, "biases": biases}
     members: dict[str, list[nn.Parameter]] = {name: [] for name in rules}
@@ -50,7 +51,7 @@ def make_sgd(
         for name, rule in rules.items()
         if members[name]
     ]
-    return SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused)
+    return SGD(groups, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused or None)
 
 
 def describe_groups(optimizer: SGD) -> list[dict[str, Any]]:

@@ -18,9 +18,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torchvision
-from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ssdnorm.checkout import checkout_commit
 from ssdnorm.engine.callbacks import MetricsFile, SparseProgressBar, make_checkpoints
@@ -90,7 +91,7 @@ def train(
                 module, ckpt_path=str(checkpoint) if resume and checkpoint.exists() else None, weights_only=True
             )
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, EMAWeightAveraging):  # not done by a run that is resumed after its last step
+                if isinstance(callback, WeightAveraging):  # not done by a run that is resumed after its last step
                     callback.on_train_end(trainer, module)
         except SystemExit as error:  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from error
@@ -182,12 +183,10 @@ def make_trainer(settings: LoopSettings, output: Path, *, resumed: bool, logs: b
     callbacks: list[pl.Callback] = [SparseProgressBar(settings.max_steps)]
     if logs:
         callbacks.append(make_checkpoints(output / "checkpoints", every=settings.checkpoint_every))
-    if settings.ema_decay is not None and logs:
-        callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     evaluates = settings.eval_every is not None and settings.eval_every <= settings.max_steps
     try:
         with _quiet():
-            return pl.Trainer(
+            trainer = pl.Trainer(
                 accelerator=settings.accelerator,
                 devices=settings.devices,
                 num_nodes=settings.num_nodes,
@@ -210,6 +209,11 @@ def make_trainer(settings: LoopSettings, output: Path, *, resumed: bool, logs: b
     except (MisconfigurationException, ImportError, ValueError) as error:
         got = f"accelerator {settings.accelerator!r}, devices {settings.devices!r}"
         raise ValueError(f"runtime: {got}: {' '.join(str(error).split())}") from error
+    if settings.ema_decay is not None and logs:  # Lightning's own EMA stays on the CPU, and goes tensor by tensor
+        average = get_ema_multi_avg_fn(settings.ema_decay)
+        averaging = WeightAveraging(device=trainer.strategy.root_device, multi_avg_fn=average)
+        trainer.callbacks.insert(0, averaging)  # type: ignore[attr-defined]
+    return trainer
 
 
 def runs_on_cpu(accelerator: str) -> bool:

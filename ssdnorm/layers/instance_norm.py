@@ -12,8 +12,8 @@ class InstanceNorm(nn.InstanceNorm2d):
     Sources:
         D. Ulyanov et al., Instance Normalization (arXiv:1607.08022).
 
-    Differs from ``nn.InstanceNorm2d``: channels_last maps come back channels_last, it has a weight and a bias unless
-    told otherwise, and no running statistics.
+    Differs from ``nn.InstanceNorm2d``: on a CPU channels_last maps come back channels_last (PyTorch's group norm on a
+    GPU gives plain ones), it has a weight and a bias unless told otherwise, and no running statistics.
 
     Args:
         num_features: C, the channels of the input.

@@ -7,15 +7,26 @@ import sys
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import yaml
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ssdnorm.build import build_dataset, build_model, build_training, check_model, check_statistics
+from ssdnorm.build import (
+    build_dataset,
+    build_model,
+    build_optimizer,
+    build_training,
+    check_model,
+    check_statistics,
+    loop_settings,
+)
 from ssdnorm.cli import main
 from ssdnorm.config_file import config_from_mapping
 from ssdnorm.engine.callbacks import MetricsFile
 from ssdnorm.engine.module import NonFiniteLossError
+from ssdnorm.engine.run import make_trainer
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -232,6 +243,59 @@ def test_a_logged_loss_is_the_mean_over_the_steps_since_the_last(config_file, tm
     assert third.keys() == {3, 6}
     for step in third:
         assert third[step] == pytest.approx(sum(each[step - i] for i in range(3)) / 3, rel=1e-4)
+
+
+def test_no_number_is_read_from_the_device_by_logging_and_each_reading_is_logged_once(tmp_path, monkeypatch):
+    reads, item = [], torch.Tensor.item
+    monkeypatch.setattr(torch.Tensor, "item", lambda tensor: reads.append(tensor) or item(tensor))
+    slow = {"lr": 1e-4, "warmup_steps": 0}
+    c = config(training={"max_steps": 9, "checkpoint_every": 20}, runtime={"log_every": 4}, optimizer=slow)
+    data = build_dataset(c, "train")
+    module = build_training(c, build_model(c, 6), train_set=data, test_set=build_dataset(c, "test"))
+    trainer = make_trainer(loop_settings(c, len(data)), tmp_path, resumed=False)
+    trainer.limit_val_batches = 0
+    trainer.fit(module)
+    assert trainer.global_step == 9
+    assert not [tensor for tensor in reads if tensor.is_floating_point()], "whole numbers are the loaders' seeds"
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [3, 7]
+    assert events.Scalars("train/loss")[1].value == pytest.approx(module.readings["loss"])
+
+
+def test_clipping_in_mixed_precision_takes_the_optimizer_that_goes_over_all_tensors_at_once():
+    model = build_model(config(), 6)
+    clipped = config(training={"clip_grad_norm": 1.0, "precision": "bf16-mixed"})
+    assert build_optimizer(config(), model).defaults["fused"] is True
+    assert build_optimizer(clipped, model).defaults["fused"] is None, "False would mean tensor by tensor on a GPU"
+
+
+def test_a_compiled_mean_over_all_steps_is_refused():
+    norm = {"backbone": {"kind": "batch_norm", "momentum": None}}
+    check_model(config(norm=norm))
+    with pytest.raises(ValueError, match=r"conv1_1\.norm: momentum: null, a mean over all steps, cannot be compiled"):
+        check_model(config(norm=norm, model={"compile": True}))
+
+
+def test_the_average_of_the_weights_is_the_exponential_one(tmp_path):
+    c = config(training={"max_steps": 5, "ema_decay": 0.8, "checkpoint_every": 20}, norm={"backbone": "batch_norm"})
+    data = build_dataset(c, "train")
+    module = build_training(c, build_model(c, 6), train_set=data, test_set=build_dataset(c, "test"))
+    trainer = make_trainer(loop_settings(c, len(data)), tmp_path, resumed=False)
+    trainer.limit_val_batches = 0
+    history = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            history.append({name: value.clone() for name, value in pl_module.model.state_dict().items()})
+
+    trainer.callbacks.insert(0, Watch())
+    trainer.fit(module)
+    for name, value in module.model.state_dict().items():
+        if value.is_floating_point():
+            expected = history[0][name]
+            for state in history[1:]:
+                expected = 0.8 * expected + 0.2 * state[name]
+            torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6, msg=name)
 
 
 def test_no_checkpoint_is_written_behind_a_loss_that_was_not_read():
