@@ -43,10 +43,12 @@ def interval(mean: Mean) -> str:
     Example:
         >>> interval(Mean([0.2, 0.3], 0.25, 0.07, -0.01, 0.5)), interval(Mean([0.2], 0.2, None, None, None))
         ('[−1.0, 50.0]', '')
+        >>> interval(Mean([0.0, 0.002], 0.001, 0.001, -0.0001, 0.002))  # no sign before zero
+        '[0.0, 0.2]'
     """
     if mean.low is None or mean.high is None or mean.mean < 0:
         return ""
-    return f"[{100 * mean.low:.1f}, {100 * mean.high:.1f}]".replace("-", "−")
+    return f"[{100 * mean.low:z.1f}, {100 * mean.high:z.1f}]".replace("-", "−")
 
 
 def signed_interval(low: float | None, high: float | None) -> str:
@@ -126,13 +128,13 @@ def in_words(value: Any) -> str:
 
 
 def breakable(name: str) -> Markup:
-    """A name for HTML that may go on in a new line after a ``_``, ``-``, ``.`` or ``/``.
+    """A name for HTML that may go on in a new line after a ``_``, ``-``, ``.`` or ``/``, unless a digit follows.
 
     Example:
-        >>> breakable("batch_norm<")
-        Markup('batch_<wbr>norm&lt;')
+        >>> breakable("batch_norm_conv4_3<")
+        Markup('batch_<wbr>norm_<wbr>conv4_3&lt;')
     """
-    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_\-./])(?=.)", name))
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_\-./])(?=\D)", name))
 
 
 def shortened(name: str, most: int) -> str:

@@ -22,7 +22,8 @@ from ssdnorm.compare.report_curves import (
     scale_rows,
 )
 from ssdnorm.compare.report_figures import Styles, plot_costs, plot_differences, plot_rates, plot_seeds
-from ssdnorm.compare.report_pictures import photos_of, seeds_shown
+from ssdnorm.compare.report_files import write_figures
+from ssdnorm.compare.report_pictures import class_colours, photos_of, seeds_shown
 from ssdnorm.compare.results import METRICS, ArmResult, Results
 from ssdnorm.compare.svg import PALETTE, arm_styles
 from ssdnorm.data.dataset import DetectionDataset
@@ -33,7 +34,7 @@ _LEAST_HIGHEST = 0.05  # AP; where all are lower, none gets the fullest colour
 
 
 def write_report(results: Results, root: Path, test_set: DetectionDataset, output: Path) -> None:
-    """Write the report. The same input gives the same bytes.
+    """Write the report, and its figures to ``figures/`` beside it. The same input gives the same bytes.
 
     Sections of which nothing is known are left out.
 
@@ -53,6 +54,7 @@ def write_report(results: Results, root: Path, test_set: DetectionDataset, outpu
     environment.globals.update({name: getattr(notation, name) for name in _WRITTEN})
     styles = arm_styles([arm.name for arm in results.arms], results.baseline)
     logs = read_logs(results, root)
+    photos = photos_of(results, root, test_set)
     html = environment.get_template("report.html.j2").render(
         results=results,
         palette=PALETTE,
@@ -68,7 +70,8 @@ def write_report(results: Results, root: Path, test_set: DetectionDataset, outpu
         rates=plot_rates(results, styles) if any(len(arm.rates) > 1 for arm in results.arms) else None,
         why=_why(results, logs, styles),
         classes=_classes(results),
-        photos=photos_of(results, root, test_set),
+        photos=photos,
+        class_colours=class_colours(photos),
         shown=_seeds_in_words(seeds_shown(results, root)),
         costs=plot_costs(results, styles),
         lost=[run for arm in results.arms for run in arm.runs if run.status != "finished"],
@@ -76,6 +79,7 @@ def write_report(results: Results, root: Path, test_set: DetectionDataset, outpu
         limits=_limits(results),
     )
     write_text(output, html)
+    write_figures(html, styles, output.parent / "figures")
 
 
 _WRITTEN = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ Styles = Mapping[str, ArmStyle]
 
 _ROW = 54  # pixels an arm
 _NAME = 0.36  # above the middle of its row
+_RATE = 0.15  # least distance of two rates on one line, over that of the lowest to the highest
 
 # what is paid → (axis label, how a value is written, attribute of Costs)
 _COSTS = (
@@ -32,7 +34,7 @@ _COSTS = (
 def plot_seeds(results: Results, styles: Styles) -> Markup:
     """The metric of every seed as a dot, joined over the arms, with mean and interval."""
     arms = [arm for arm in results.arms if results.metric in arm.metrics]
-    canvas = Canvas("seeds", height=50 + _ROW * len(arms), left=4)
+    canvas = Canvas("seeds", height=50 + _ROW * len(arms), left=14)
     axes = canvas.axes
     places: dict[int, list[tuple[float, int]]] = {}
     for row, arm in enumerate(arms):
@@ -61,7 +63,7 @@ def plot_seeds(results: Results, styles: Styles) -> Markup:
 def plot_differences(results: Results, styles: Styles) -> Markup:
     """Arm minus baseline: interval over seeds (thick) and over test images (thin), every seed's difference as a dot."""
     arms = [arm for arm in results.arms if results.metric in arm.differences]
-    canvas = Canvas("differences", height=50 + _ROW * len(arms), left=4)
+    canvas = Canvas("differences", height=50 + _ROW * len(arms), left=14)
     axes = canvas.axes
     axes.axvline(0, color=SOFT, linewidth=1.2)
     for row, arm in enumerate(arms):
@@ -91,7 +93,7 @@ def plot_differences(results: Results, styles: Styles) -> Markup:
 
 def plot_rates(results: Results, styles: Styles) -> Markup:
     """The metric on the validation images over the learning rate, first seed, the chosen one ringed."""
-    canvas = Canvas("rates", height=270)
+    canvas = Canvas("rates", height=285, bottom=57)
     axes = canvas.axes
     for arm in results.arms:
         tried = [(row.lr, 100 * row.validation) for row in arm.rates if row.validation is not None]
@@ -107,12 +109,28 @@ def plot_rates(results: Results, styles: Styles) -> Markup:
                 axes.plot([lr], [value], "o", markersize=15, fillstyle="none", color=style.colour, markeredgewidth=1.6)
     axes.set_xscale("log")
     lrs = sorted({row.lr for arm in results.arms for row in arm.rates})
-    axes.set_xticks(lrs, [rate(lr) for lr in lrs])
+    axes.set_xticks(lrs, rate_labels(lrs))
     axes.set_xticks([], minor=True)
     axes.margins(0.12, 0.15)
     canvas.at_least("y", 1.0)
     axes.set(xlabel="learning rate", ylabel=f"{results.metric} on validation, points")
     return canvas.svg(f"{results.metric} on the validation images by learning rate, a line an arm")
+
+
+def rate_labels(lrs: Sequence[float]) -> list[str]:
+    """Rates beside a logarithmic axis: on a second line where the first has no room, and none where neither has.
+
+    Args:
+        lrs: ascending.
+    """
+    span = math.log(lrs[-1] / lrs[0])
+    lines, labels = [-math.inf, -math.inf], []
+    for lr in lrs:
+        free = [line for line, last in enumerate(lines) if math.log(lr) - last >= _RATE * span]
+        if free:
+            lines[free[0]] = math.log(lr)
+        labels.append("\n" * free[0] + rate(lr) if free else "")
+    return labels
 
 
 def plot_costs(results: Results, styles: Styles) -> list[Markup]:
@@ -183,7 +201,7 @@ def plot_layers(
 def _row_words(axes: Axes, row: int, name: str, value: str) -> None:
     across = blended_transform_factory(axes.transAxes, axes.transData)
     text: Any = {"transform": across, "va": "center", "fontsize": 12, "parse_math": False}
-    ground = {"facecolor": SURFACE, "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
+    ground = {"facecolor": SURFACE, "edgecolor": "none", "pad": 0.5}  # nothing shows through
     axes.text(0.0, row - _NAME, name, color=INK, bbox=ground, **text)
     axes.text(1.0, row - _NAME, value, color=SOFT, ha="right", bbox=ground, **text)
 

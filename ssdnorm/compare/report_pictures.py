@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +25,9 @@ _SIDE = 480  # pixels of the longest side
 _QUALITY = 70  # of WebP
 _IOU = 0.5  # from which a box counts as found
 _LETTER = 0.058  # height of captions over that of the image
+_MOST_CAPTIONS = 6  # objects of an image; the captions of more would hide each other and what is in the boxes
+_COLOURS = ("#62c4ff", "#ffb02e", "#7ee787", "#ff8ad4", "#fff04d", "#c9b0ff")  # light, for lines on a dark ground
+_OTHERS = "#ffffff"
 
 Kind = Literal["object", "found", "wrong", "missed"]
 
@@ -32,6 +37,7 @@ class DrawnBox:
     """A box, in pixels of the picture, with a caption that stays inside of it.
 
     Attributes:
+        label: name of the class.
         leftward: the caption ends at ``caption_x``, instead of beginning there.
         kind: an object of the ground truth; a detection of one, or of none; an object that no detection found.
     """
@@ -41,6 +47,7 @@ class DrawnBox:
     y: float
     width: float
     height: float
+    label: str
     caption: str
     leftward: bool
     caption_x: float
@@ -58,6 +65,12 @@ class Panel:
     title: str
     alt: str
     boxes: list[DrawnBox]
+
+    @property
+    def tally(self) -> str:
+        """How many boxes there are of each kind, as ``2 found, 1 missed``."""
+        counts = Counter(box.kind for box in self.boxes)
+        return ", ".join(f"{counts[kind]} {kind}" for kind in ("found", "wrong", "missed") if counts[kind])
 
 
 @dataclass(frozen=True)
@@ -78,6 +91,11 @@ class Photo:
     def letter(self) -> float:
         """Size of captions."""
         return self.height * _LETTER
+
+    @property
+    def captioned(self) -> bool:
+        """Whether there is room for captions, the same for all panels."""
+        return len(self.panels[0].boxes) <= _MOST_CAPTIONS
 
 
 @dataclass(frozen=True)
@@ -113,6 +131,12 @@ def seeds_shown(results: Results, root: Path) -> dict[str, int]:
     return {arm.name: run.seed for arm in results.arms for run in arm.runs if run.folder == folders[arm.name]}
 
 
+def class_colours(photos: Sequence[Photo]) -> dict[str, str]:
+    """Class → colour of its boxes, the commonest class first; those beyond the sixth share white."""
+    counts = Counter(box.label for photo in photos for panel in photo.panels for box in panel.boxes)
+    return dict(zip((name for name, _ in counts.most_common()), chain(_COLOURS, repeat(_OTHERS)), strict=False))
+
+
 def _folder_shown(arm: ArmResult, root: Path) -> str | None:
     folders = (run.folder for run in arm.chosen_runs)
     return next((folder for folder in folders if (root / folder / "detections.json").is_file()), None)
@@ -140,7 +164,8 @@ def _photo(
     objects = _Found(target["boxes"].numpy()[single] * scale, target["labels"].numpy()[single])
     names, size = test_set.class_names, (width, height)
     truth = [
-        _drawn("object", box, names[label - 1], size) for box, label in zip(objects.boxes, objects.labels, strict=True)
+        _drawn("object", box, names[label - 1], "", size)
+        for box, label in zip(objects.boxes, objects.labels, strict=True)
     ]
     words = ", ".join(box.caption for box in truth) or "no objects"
     panels = [Panel("ground truth", f"ground truth: {words}", truth)]
@@ -162,10 +187,11 @@ def _panel(arm: str, found: _Found, objects: _Found, names: Sequence[str], size:
     hits = _match(found, objects)
     boxes = []
     for place, (box, label, score) in enumerate(zip(found.boxes, found.labels, found.scores, strict=True)):
-        boxes.append(_drawn("found" if place in hits else "wrong", box, f"{names[label - 1]} {score:.2f}", size))
+        kind: Kind = "found" if place in hits else "wrong"
+        boxes.append(_drawn(kind, box, names[label - 1], f" {score:.2f}", size))
     for place, (box, label) in enumerate(zip(objects.boxes, objects.labels, strict=True)):
         if place not in hits.values():
-            boxes.append(_drawn("missed", box, names[label - 1], size))
+            boxes.append(_drawn("missed", box, names[label - 1], "", size))
     words = ", ".join(f"{box.kind} {box.caption}" for box in boxes) or "no boxes"
     return Panel(arm, f"{arm}: {words}", boxes)
 
@@ -184,11 +210,12 @@ def _match(found: _Found, objects: _Found) -> dict[int, int]:
     return hits
 
 
-def _drawn(kind: Kind, box: np.ndarray, caption: str, size: tuple[int, int]) -> DrawnBox:
+def _drawn(kind: Kind, box: np.ndarray, label: str, score: str, size: tuple[int, int]) -> DrawnBox:
     x1, y1, x2, y2 = (round(float(value), 1) for value in box)
     letter = _LETTER * size[1]
     leftward = x1 + x2 > size[0]
     caption_x = min(x2, size[0] - 2.0) if leftward else max(x1, 2.0)
     caption_y = y1 - 0.25 * letter if y1 > 1.3 * letter else max(y1, 0.0) + 1.05 * letter
     width, height = round(x2 - x1, 1), round(y2 - y1, 1)
-    return DrawnBox(kind, x1, y1, width, height, caption, leftward, round(caption_x, 1), round(caption_y, 1))
+    caption_at = round(caption_x, 1), round(caption_y, 1)
+    return DrawnBox(kind, x1, y1, width, height, label, f"{label}{score}", leftward, *caption_at)

@@ -115,14 +115,16 @@ class Canvas:
     Args:
         key: unique in the page; ids in the SVG begin with it.
         width, height: in pixels.
-        left: of the axes, pixels from the figure's left side; room for tick labels.
+        left, bottom: of the axes, pixels from the figure's sides; room for tick labels.
         title: above the axes.
     """
 
-    def __init__(self, key: str, *, width: int = 400, height: int = 280, left: int = 54, title: str = "") -> None:
+    def __init__(
+        self, key: str, *, width: int = 400, height: int = 280, left: int = 54, bottom: int = 42, title: str = ""
+    ) -> None:
         self._key = key
         self._words: dict[str, str] = {}
-        right, top, bottom = 10, 26 if title else 10, 42
+        right, top = 10, 26 if title else 10
         sides = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
         with matplotlib.rc_context(_STYLE):
             self._figure = Figure(figsize=(width / 72, height / 72), dpi=72)
@@ -181,8 +183,14 @@ def _for_page(svg: str, key: str, alt: str, words: dict[str, str]) -> str:
     body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
     body = re.sub(r' (d|x|y|transform|points)="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]), body)
     body = re.sub(r"\s*\n\s*", "\n", body).strip()
-    head = f'<svg class="plot" viewBox="0 0 {width} {height}" style="--width:{float(width):.0f}px" role="img"'
-    return f'{head} aria-label="{escape(alt)}" xmlns:xlink="http://www.w3.org/1999/xlink">\n{_variables(body)}'
+    return f"{svg_head(key, float(width), float(height), alt)}\n{_variables(body)}"
+
+
+def svg_head(key: str, width: float, height: float, alt: str) -> str:
+    """How a figure begins: its size, and in words what it shows."""
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    size = f'viewBox="0 0 {width:g} {height:g}" style="--width:{width:.0f}px"'
+    return f'<svg class="plot" id="figure-{key}" {size} role="img" aria-label="{escape(alt)}" {names}>'
 
 
 def _own_id(match: re.Match[str], key: str, used: set[str]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -107,6 +108,27 @@ def test_two_arms_that_differ_by_name_alone_are_equal_bit_by_bit(tmp_path, capsy
     assert main(["compare", "--config", str(path), "--output", str(root)]) == 0
     assert {p: p.stat().st_mtime_ns for p in root.glob("runs/*/*/result.json")} == before, "nothing is trained twice"
     assert (root / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_an_arm_made_worse_on_purpose_comes_out_as_worse(tmp_path, capsys):
+    shapes = {name: {"format": "shapes", "num_images": n, "seed": n} for name, n in (("train", 1000), ("test", 60))}
+    base = {
+        "norm": {"backbone": "batch_norm", "extras": "batch_norm", "taps": {"conv4_3": "none"}},
+        "model": {"width": 0.125, "dropout": 0.0},
+        "data": shapes,
+        "augment": {"photometric": False, "zoom_out": False, "iou_crop": False},
+        "optimizer": {"lr": 0.02, "warmup_steps": 20, "warmup_factor": 0.1, "lr_drops": [80]},
+        "training": {"max_steps": 100, "batch_size": 8, "clip_grad_norm": 10.0},
+        "runtime": {"accelerator": "cpu", "devices": 1},
+    }
+    arms = {"usual": {}, "hundredth": {"optimizer.lr": 0.0002}}
+    content = {**TINY, "metric": "AP50", "baseline": "usual", "seeds": [0, 1, 2], "arms": arms, "base": base}
+    path, root = write(tmp_path, content), tmp_path / "cmp"
+    assert main(["compare", "--config", str(path), "--output", str(root), "--jobs", "2"]) == 0
+    assert re.search(r"hundredth \(−\d+\.\d points of AP50\) is worse than usual\.", capsys.readouterr().out)
+    results = json.loads((root / "results.json").read_text())
+    assert results["arms"][1]["verdict"] == "worse"
 
 
 @pytest.mark.slow

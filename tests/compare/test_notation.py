@@ -5,7 +5,8 @@ import doctest
 import pytest
 
 import ssdnorm.compare.notation
-from ssdnorm.compare.notation import in_words, shortened, signed_points
+from ssdnorm.compare.notation import breakable, in_words, interval, shortened, signed_points
+from ssdnorm.compare.results import Mean
 
 
 def test_the_examples_hold():
@@ -15,6 +16,15 @@ def test_the_examples_hold():
 @pytest.mark.parametrize("value", [0.00004, -0.00004, 0.0, -0.0])
 def test_a_difference_that_rounds_to_nothing_has_no_sign(value):
     assert signed_points(value) == "0.00"
+
+
+@pytest.mark.parametrize("low", [0.0004, -0.0004, 0.0, -0.0])
+def test_an_end_of_an_interval_that_rounds_to_nothing_has_no_sign(low):
+    assert interval(Mean([0.0, 0.1], 0.05, 0.07, low, 0.002)) == "[0.0, 0.2]"
+
+
+def test_a_name_is_not_broken_before_a_digit():
+    assert breakable("group_norm_16") == "group_<wbr>norm_16"
 
 
 @pytest.mark.parametrize("most", [5, 6, 11, 12])

@@ -4,10 +4,13 @@ import re
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from ssdnorm.compare.report import write_report
+from ssdnorm.compare.report_figures import rate_labels
+from ssdnorm.compare.svg import PALETTE
 from tests.compare.made_up import make_comparison, shapes
 
 _VOID = {"meta", "br", "wbr"}
@@ -128,10 +131,113 @@ def test_it_shows_the_answer_each_verdict_each_sentence_and_why_runs_were_lost(t
     assert f"{gap.p_holm:.3f}" in text
 
 
+def test_every_verdict_stands_beside_its_arms_name(tmp_path, whole):
+    results = make_comparison(tmp_path, rates=(0.001, 0.005), diverged=[("none", 1)], diagnostics=False)
+    table = whole[0].split("<table>")[1]
+    cells = re.findall(r'<th scope="row">(.*?)</th>', table)
+    words = [re.sub(r"<[^>]*>", "", cell) for cell in cells]
+    assert len(words) == len(results.arms)
+    for arm, cell in zip(results.arms, words, strict=True):
+        assert cell.startswith(arm.name)
+        assert cell.endswith(arm.verdict)
+
+
+def test_the_learned_scales_have_digits_enough_to_see_them_move(tmp_path):
+    results = make_comparison(tmp_path, seeds=[0])
+    measured = {0: (20, 0, 20, 20), 90: (19.984, 0.02, 19.91, 20.04)}
+    rows = [
+        f"{step},scale_{name},conv4_3,{value}"
+        for step, values in measured.items()
+        for name, value in zip(("mean", "std", "min", "max"), values, strict=True)
+    ]
+    path = tmp_path / results.arms[0].runs[0].folder / "diagnostics.csv"
+    path.write_text("\n".join(["step,statistic,name,value", *rows]))
+    write_report(results, tmp_path, shapes(4), tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", html.split('aria-label="Learned scales by arm and tap"')[1])
+    assert cells[:7] == ["conv4_3", "20", "19.984", "−0.08 %", "0.02", "19.91", "20.04"]
+
+
+@pytest.mark.parametrize(("num_arms", "columns"), [(2, 3), (3, 4), (4, 3), (5, 3), (6, 4), (15, 4)])
+def test_all_pictures_of_an_image_are_in_rows_of_four_at_most(tmp_path, num_arms, columns):
+    html, page = report(tmp_path, arms=[f"arm {i}" for i in range(num_arms)], seeds=[0], diagnostics=False)
+    strips = [attributes for attributes in page.all("div") if attributes.get("class") == "strip"]
+    assert [strip["style"] for strip in strips] == [f"--columns:{columns}"] * 4
+    assert html.count('href="#photo-1"') == num_arms
+
+
+def test_boxes_have_the_colour_of_their_class_and_the_legend_says_so(whole):
+    html = whole[0]
+    legend = html.split('aria-label="Colours of the classes"')[1].split("</ul>")[0]
+    colours = {name: colour for colour, name in re.findall(r'stroke="(#\w+)".*?</svg>(\w+)</li>', legend)}
+    drawn = re.findall(r'<rect class="(?:object|found|wrong|missed)" stroke="(#\w+)"[^>]*><title>\w+: (\w+)', html)
+    assert len(set(colours.values())) == len(colours) > 2
+    assert len(drawn) > 20
+    assert all(colour == colours[name] for colour, name in drawn)
+
+
+def test_only_images_with_few_objects_have_captions(tmp_path, monkeypatch):
+    monkeypatch.setattr("ssdnorm.compare.report_pictures._MOST_CAPTIONS", 2)
+    html, _ = report(tmp_path, arms=["a", "b"], seeds=[0], diagnostics=False)
+    num_objects = [len(shapes(4).target(place)["labels"]) for place in range(4)]
+    captioned = ['<text fill="#' in strip for strip in html.split('<div class="strip"')[1:]]
+    assert captioned == [num <= 2 for num in num_objects]
+    assert set(captioned) == {True, False}
+
+
+def test_no_line_shows_through_the_words_of_a_figure(whole):
+    grounds = re.findall(r'style="fill: var\(--surface\)[^"]*"', whole[0])
+    assert len(grounds) == 10  # name and numbers of three arms, and of two differences
+    assert not any("opacity" in ground for ground in grounds)
+
+
+def test_figures_are_left_as_files_that_need_no_page(tmp_path, whole):
+    _, page = report(tmp_path, rates=(0.001, 0.005), diverged=[("none", 1)])
+    files = {path.stem: path for path in (tmp_path / "figures").iterdir()}
+    plots = {a["id"].removeprefix("figure-"): a for a in page.all("svg") if a.get("class") == "plot"}
+    assert set(files) == {*plots, "legend"}
+    assert {"seeds", "differences", "evaluations", "losses", "length-conv4_3"} < set(plots)
+    for name, path in files.items():
+        text = path.read_text(encoding="utf-8")
+        root = ElementTree.fromstring(text)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert root.get("viewBox") == f"0 0 {root.get('width')} {root.get('height')}"
+        assert name == "legend" or root.get("aria-label") == plots[name]["aria-label"]
+        for variable in re.findall(r"var\(--([\w-]+)\)", text):
+            assert all(f"--{variable}: {colour};" in text for colour in PALETTE[variable])
+
+
+def test_the_legend_names_every_arm_and_stays_inside_its_picture(tmp_path):
+    arms = ["<b>", *(f"a norm with a long name, number {i}" for i in range(12))]
+    report(tmp_path, arms=arms, seeds=[0], diagnostics=False)
+    root = ElementTree.parse(tmp_path / "figures/legend.svg").getroot()
+    entries = [element for element in root.iter() if element.tag.endswith("}g")]
+    assert [element.text for entry in entries for element in entry if element.tag.endswith("text")] == arms
+    places = [tuple(map(int, re.findall(r"\d+", entry.get("transform", "")))) for entry in entries]
+    assert len(set(places)) == len(arms)
+    assert max(x for x, _ in places) < float(root.get("width", 0)) - 300
+    assert max(y for _, y in places) < float(root.get("height", 0)) - 16
+
+
+@pytest.mark.parametrize(
+    ("lrs", "labels"),
+    [
+        ([0.005], ["0.005"]),
+        ([0.002, 0.004, 0.005, 0.02], ["0.002", "0.004", "\n0.005", "0.02"]),
+        ([0.002, 0.004, 0.005, 0.0055, 0.02], ["0.002", "0.004", "\n0.005", "", "0.02"]),
+        ([0.001, 0.01, 0.011, 0.02, 0.1], ["0.001", "0.01", "\n0.011", "0.02", "0.1"]),
+    ],
+)
+def test_learning_rates_that_are_near_each_other_are_written_on_two_lines(lrs, labels):
+    assert rate_labels(lrs) == labels
+
+
 def test_the_same_input_gives_the_same_bytes(tmp_path):
     first, _ = report(tmp_path / "a", arms=["x", "y"], seeds=[0])
     second, _ = report(tmp_path / "b", arms=["x", "y"], seeds=[0])
     assert first == second
+    figures = [{path.name: path.read_bytes() for path in (tmp_path / one / "figures").iterdir()} for one in "ab"]
+    assert figures[0] == figures[1]
 
 
 def test_names_and_reasons_are_text_never_markup(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdnorm.compare.report_pictures import photos_of
+from ssdnorm.compare.report_pictures import class_colours, photos_of
 from tests.compare.made_up import make_comparison, shapes
 
 
@@ -105,6 +105,32 @@ def test_captions_stay_in_the_picture(case, tmp_path):
             assert min(box.caption_x, box.caption_x + length) >= 0
             assert max(box.caption_x, box.caption_x + length) <= photo.width
             assert photo.letter <= box.caption_y <= photo.height
+
+
+def test_the_tally_counts_boxes_of_each_kind_and_tells_none_of_which_there_is_none(case):
+    test_set, _, panel = case
+    assert panel(exact(test_set, 0)).tally == "3 found"
+    assert panel(exact(test_set, 0)[:1] + exact(test_set, 0, offset=90.0)[1:2]).tally == "1 found, 1 wrong, 2 missed"
+
+
+def test_an_image_with_more_than_six_objects_has_no_captions(case, tmp_path):
+    test_set, results, _ = case
+    photo = photos_of(results, tmp_path, test_set)[0]
+    truth, arm = photo.panels[:2]
+    six, seven = (replace(truth, boxes=truth.boxes[:1] * count) for count in (6, 7))
+    assert replace(photo, panels=[six, arm]).captioned
+    assert not replace(photo, panels=[seven, arm]).captioned
+
+
+def test_classes_have_colours_of_their_own_the_commonest_first_and_those_beyond_the_sixth_share_one(case, tmp_path):
+    test_set, results, _ = case
+    photo = photos_of(results, tmp_path, test_set)[0]
+    box = photo.panels[0].boxes[0]
+    boxes = [replace(box, label=f"class {i}") for i in range(8) for _ in range(i + 1)]
+    colours = class_colours([replace(photo, panels=[replace(photo.panels[0], boxes=boxes)])])
+    assert list(colours) == [f"class {i}" for i in reversed(range(8))]
+    assert len(set(colours.values())) == 7
+    assert colours["class 1"] == colours["class 0"] == "#ffffff"
 
 
 def test_no_photos_without_any_detections(case, tmp_path):
