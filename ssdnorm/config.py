@@ -212,7 +212,8 @@ class RuntimeConfig:
         cache_images: the most MiB that the decoded training images may take, kept in memory that the loading processes
             share; for small sets. null reads the files each time.
         log_every: steps between entries of the logs.
-        diagnose_every: steps between measurements of taps, scales and gradients, in diagnostics.csv; null for none.
+        diagnose_every: steps between measurements of layers, taps, scales and gradients, in diagnostics.csv; null for
+            none.
     """
 
     devices: int | Literal["auto"] = "auto"

@@ -225,7 +225,8 @@ def _why(runs: Sequence[Run], root: Path) -> dict[str, dict[str, tuple[float, fl
     names = {statistic: list(curves) for log in logs for statistic, curves in log.items()}
     why: dict[str, dict[str, tuple[float, float]]] = {}
     for statistic, places in names.items():
-        curves = {place: mean_curve([log[statistic][place] for log in logs if statistic in log]) for place in places}
+        measured = [log[statistic] for log in logs if statistic in log]
+        curves = {place: mean_curve([one[place] for one in measured if place in one]) for place in places}
         why[statistic] = {
             place: (float(curve.values[0]), float(curve.values[-1])) for place, curve in curves.items() if len(curve)
         }

@@ -62,7 +62,7 @@ class ActivationStatistics:
     """What ``activation_statistics`` measured.
 
     Attributes:
-        activations: by layer, in the order in which data passed.
+        activations: by layer, in the order in which data passed; see ``activation_statistics`` for the names.
         gradients: of the loss with respect to the same maps; empty without a loss.
         never_called: layers that no data passed, or that gave no map ``(B, C, …)`` of floats.
         num_images: how many were seen.
@@ -87,9 +87,11 @@ def activation_statistics(
 
     Works on any module, ours or torchvision's; axis 1 counts the channels. The maps are read by hooks at the moment
     they are made, so a layer behind that works in place changes nothing. A layer that runs several times is counted
-    each time, under one name; one with several outputs (a tuple, list or dict of maps) is counted under ``name[0]``, or
-    ``name[key]``. Model and outputs stay exactly as they were; ``.grad`` is not touched. A compiled model runs in eager
-    mode meanwhile, one in ``DistributedDataParallel`` without its wrapper.
+    each time, under one name; where the number of channels changes (torchvision's ResNet has one ReLU for three maps),
+    the first is counted under the name, another under ``name (256 channels)``. A layer with several outputs (a tuple,
+    list or dict of maps) is counted under ``name[0]``, or ``name[key]``. Model and outputs stay exactly as they were;
+    ``.grad`` is not touched. A compiled model runs in eager mode meanwhile, one in ``DistributedDataParallel`` without
+    its wrapper.
 
     Args:
         batches: what ``forward`` takes, one at a time.
@@ -124,7 +126,7 @@ def activation_statistics(
                 _run_backward(model, loss(output, batch))
     if num_images == 0:
         raise ValueError("activation_statistics: no images: the batches are empty")
-    silent = [name for name in places if not any(key == name or key.startswith(f"{name}[") for key in gathered.maps)]
+    silent = [name for name in places if not keys_of(name, gathered.maps)]
     if silent and layers is not None:
         raise ValueError(
             f"layers: {', '.join(silent)}: no map (B, C, …) came out: the layer never runs (its parts may be called "
@@ -137,10 +139,11 @@ def _watch(name: str, place: Place, gathered: _Gathered, gradients: _Gathered | 
     @torch.no_grad()
     def read(value: Any) -> None:
         for suffix, x in maps_in(value):
-            gathered.add(name + suffix, x.detach())
+            key = gathered.key_of(name + suffix, x)
+            gathered.add(key, x.detach())
             if gradients is not None and x.requires_grad:
                 # on the tensor as it is now: what an in-place layer behind makes of it has a gradient of its own
-                x.register_hook(torch.no_grad()(lambda grad, key=name + suffix: gradients.add(key, grad.detach())))
+                x.register_hook(torch.no_grad()(lambda grad, key=key: gradients.add(key, grad.detach())))
 
     if place.side == "input":
         return place.module.register_forward_pre_hook(lambda module, args: read(args[0]))
@@ -159,6 +162,11 @@ def maps_in(value: Any, suffix: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from maps_in(inner, f"{suffix}[{i}]")
 
 
+def keys_of(name: str, keys: Iterable[str]) -> list[str]:
+    """Those under which a layer is counted: its name, its outputs, other numbers of channels."""
+    return [key for key in keys if key == name or key.startswith((f"{name}[", f"{name} ("))]
+
+
 def _run_backward(model: nn.Module, loss: Tensor) -> None:
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained or not loss.requires_grad:
@@ -172,18 +180,17 @@ def _num_images(batch: Any) -> int:
 
 
 class _Gathered:
-    """Sums by name, from map to map."""
+    """Sums by key, from map to map; maps of one key have the same channels."""
 
     def __init__(self) -> None:
         self.maps: dict[str, _Sums] = {}
 
-    def add(self, name: str, x: Tensor) -> None:
-        sums = self.maps.setdefault(name, _Sums(x.shape[1]))
-        if sums.channels != x.shape[1]:
-            raise ValueError(
-                f"layers: {name}: maps of {sums.channels} and of {x.shape[1]} channels cannot be counted together"
-            )
-        sums.add(x)
+    def key_of(self, name: str, x: Tensor) -> str:
+        first = self.maps.get(name)
+        return name if first is None or first.channels == x.shape[1] else f"{name} ({x.shape[1]} channels)"
+
+    def add(self, key: str, x: Tensor) -> None:
+        self.maps.setdefault(key, _Sums(x.shape[1])).add(x)
 
     def statistics(self) -> dict[str, MapStatistics]:
         return {name: sums.statistics() for name, sums in self.maps.items()}

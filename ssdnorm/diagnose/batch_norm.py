@@ -23,12 +23,14 @@ class Distance:
 
     Attributes:
         mean_shift: root mean square of (mean − population mean) / population standard deviation.
-        variance_ratio: geometric mean of variance / population variance.
+        variance_ratio: geometric mean of variance / population variance; channels above and below 1 cancel.
+        variance_factor: exp(root mean square of log(variance / population variance)), 1 or more; nothing cancels.
         worst_variance_ratio: that of the channel furthest from 1.
     """
 
     mean_shift: float
     variance_ratio: float
+    variance_factor: float
     worst_variance_ratio: float
 
 
@@ -71,15 +73,19 @@ def batch_norm_uses(
     Everything else is in eval mode, dropout too, so that outputs differ by the statistics alone.
 
     Args:
+        model: also one that torch.compile or ``DistributedDataParallel`` wrapped.
         population: state-dict names → values, as ``batch_norm_distances`` gives them; for ``population`` alone.
+
+    Raises:
+        ValueError: ``population`` without values, or with a name that the model has not.
     """
+    inner = inner_model(model)  # whose names are those of the population
     with untouched(model), torch.no_grad():
         model.eval()
-        for layer in _layers(model).values():
+        for layer in _layers(inner).values():
             layer.training = statistics == "batch"
         if statistics == "population":
-            assert population is not None
-            model.load_state_dict(dict(population), strict=False)
+            _load(inner, population or {})
         yield
 
 
@@ -152,7 +158,7 @@ def distance(mean: Tensor, var: Tensor, population_mean: Tensor, population_var:
     Example:
         >>> one = torch.ones(2)
         >>> distance(1 + one, 4 * one, one, one, eps=0.0)
-        Distance(mean_shift=1.0, variance_ratio=4.0, worst_variance_ratio=4.0)
+        Distance(mean_shift=1.0, variance_ratio=4.0, variance_factor=4.0, worst_variance_ratio=4.0)
     """
     mean, var = mean.detach().double().cpu(), var.detach().double().cpu()
     population_mean, population_var = population_mean.double(), population_var.double() + eps
@@ -161,6 +167,7 @@ def distance(mean: Tensor, var: Tensor, population_mean: Tensor, population_var:
     return Distance(
         mean_shift=shifts.square().mean().sqrt().item(),
         variance_ratio=logs.mean().exp().item(),
+        variance_factor=logs.square().mean().sqrt().exp().item(),
         worst_variance_ratio=logs.flatten()[logs.abs().argmax()].exp().item(),
     )
 
@@ -171,6 +178,13 @@ def _layers(model: nn.Module) -> dict[str, _BatchNorm]:
         for name, module in model.named_modules()
         if isinstance(module, _BatchNorm) and module.running_mean is not None
     }
+
+
+def _load(model: nn.Module, population: Mapping[str, Tensor]) -> None:
+    unknown = sorted(set(population) - set(model.state_dict()))
+    if unknown or not population:
+        raise ValueError(f"population: {f'no {unknown[0]!r} in the model' if unknown else 'no statistics given'}")
+    model.load_state_dict(dict(population), strict=False)
 
 
 def _check(model: nn.Module, batches: Sequence[Tensor]) -> None:

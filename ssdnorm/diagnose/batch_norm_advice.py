@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import log
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from ssdnorm.diagnose.untouched import inner_model
 MEAN_SHIFT = 0.25  # σ: carries a tenth of normally distributed values across ReLU's threshold (Φ(.25) − ½ = .099)
 VARIANCE_RATIO = 1.5  # the layer's output is then 22 % too large or 18 % too small (√1.5)
 VARIANCE_NOISE = 0.1  # expected error of a running variance that is good enough: 5 % of the output
+OUTPUT_DISTANCE = 0.2  # of the output's length: what one layer makes of it whose variance is off by the ratio above
 SAME_OUTPUT = 1e-4  # of the largest output: ten times what rounding does in float32 when kernels change with the batch
 _NAMED = 3  # layers that advice names
 
@@ -118,6 +120,14 @@ def batch_norm_advice(report: BatchNormReport) -> list[str]:
         sentences = "; ".join(_in_words(row) for row in off[:_NAMED])
         more = f"; and so on in {len(off) - _NAMED} more layers" if len(off) > _NAMED else ""
         advice.append(f"{sentences}{more}: recompute (training.population_images){_momentum_advice(report)}")
+    elif any(not far <= OUTPUT_DISTANCE for far in report.output_distance["running"].values()):  # NaN is far, too
+        far = max(report.output_distance["running"].values())
+        worst = max(report.layers, key=lambda row: abs(log(row.running.worst_variance_ratio)))
+        advice.append(
+            f"with running statistics the output lies {far:.0%} from that with the population's, though no layer as a "
+            f"whole is off; the furthest channel, in {worst.name}, has {worst.running.worst_variance_ratio:.2g}× the "
+            "population's variance: recompute (training.population_images)"
+        )
     size, bias = _nearest_bias(report)
     if 1 + bias < 1 / VARIANCE_RATIO:
         advice.append(
@@ -132,26 +142,29 @@ def batch_norm_advice(report: BatchNormReport) -> list[str]:
     if not advice:
         advice.append(
             f"running statistics agree with the population's: means within {MEAN_SHIFT:g} σ, variances within a factor "
-            f"of {VARIANCE_RATIO:g} in all {len(report.layers)} layers"
+            f"of {VARIANCE_RATIO:g} in all {len(report.layers)} layers (root mean square over the channels)"
         )
     return advice
 
 
 def _is_off(row: LayerDistances) -> bool:
-    ratio = row.running.variance_ratio
-    return row.running.mean_shift > MEAN_SHIFT or not 1 / VARIANCE_RATIO <= ratio <= VARIANCE_RATIO
+    return row.running.mean_shift > MEAN_SHIFT or not row.running.variance_factor <= VARIANCE_RATIO
 
 
 def _how_far(row: LayerDistances) -> float:
     """In thresholds."""
-    ratio = max(row.running.variance_ratio, 1 / max(row.running.variance_ratio, 1e-30))
-    return max(row.running.mean_shift / MEAN_SHIFT, ratio / VARIANCE_RATIO)
+    return max(row.running.mean_shift / MEAN_SHIFT, row.running.variance_factor / VARIANCE_RATIO)
 
 
 def _in_words(row: LayerDistances) -> str:
     parts = []
     if not 1 / VARIANCE_RATIO <= row.running.variance_ratio <= VARIANCE_RATIO:
         parts.append(f"running variance of {row.name} is {row.running.variance_ratio:.2g}× the population's")
+    elif not row.running.variance_factor <= VARIANCE_RATIO:
+        parts.append(
+            f"running variances of {row.name} lie a factor of {row.running.variance_factor:.2g} from the population's, "
+            "channel by channel"
+        )
     if row.running.mean_shift > MEAN_SHIFT:
         parts.append(f"running mean of {row.name} lies {row.running.mean_shift:.2g} σ from the population's")
     return ", ".join(parts)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from torch import Tensor
 
-from ssdnorm.diagnose.activations import ActivationStatistics, MapStatistics
+from ssdnorm.diagnose.activations import ActivationStatistics, MapStatistics, keys_of
 from ssdnorm.diagnose.batch_norm_advice import MEAN_SHIFT, VARIANCE_RATIO, BatchNormReport
 
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#666666"
@@ -23,9 +23,11 @@ def plot_lengths(arms: Mapping[str, ActivationStatistics], layers: Sequence[str]
 
     Args:
         arms: statistics by name.
-        layers: rows; by default the taps, and conv5_3 for comparison, or every layer of another model.
+        layers: rows, with all that a layer is counted under; by default the taps, and conv5_3 for comparison, or every
+            layer of another model.
     """
-    rows = list(layers or _tap_rows(next(iter(arms.values()))))
+    first = next(iter(arms.values()))
+    rows = [key for name in layers for key in keys_of(name, first.activations)] if layers else _tap_rows(first)
     figure = Figure(figsize=(1.2 + 5.2 * len(arms), 1.2 + 0.62 * len(rows)), layout="constrained")
     axes = figure.subplots(1, len(arms), sharex=True, sharey=True, squeeze=False)[0]
     for column, (ax, (arm, found)) in enumerate(zip(axes, arms.items(), strict=True)):
@@ -66,7 +68,8 @@ def plot_depth(arms: Mapping[str, ActivationStatistics]) -> Figure:
     figure = Figure(figsize=(1 + width * len(arms), 3.4 * (1 + with_gradients)), layout="constrained")
     grid = figure.subplots(1 + with_gradients, len(arms), sharey="row", sharex=True, squeeze=False)
     for column, (arm, found) in enumerate(arms.items()):
-        _bands(grid[0][column], names, found.activations, _BLUE)
+        quantiles = {name: row.length_quantiles for name, row in found.activations.items()}
+        _bands(grid[0][column], names, quantiles, _BLUE)
         grid[0][column].set_title(arm, loc="left", fontsize=10)
         if with_gradients:
             _gradients(grid[1][column], names, found.gradients)
@@ -74,6 +77,20 @@ def plot_depth(arms: Mapping[str, ActivationStatistics]) -> Figure:
     grid[0][0].set_ylabel("L2 length of activations")
     if with_gradients:
         grid[1][0].set_ylabel("mean L2 length of the loss's gradient")
+    return figure
+
+
+def plot_length_quantiles(quantiles: Mapping[str, Mapping[float, float]]) -> Figure:
+    """Lengths layer by layer as in ``plot_depth``, of one model at one moment of its training.
+
+    Args:
+        quantiles: by layer, then by share (0.05, 0.5, 0.95; 0.25 and 0.75 too, or not).
+    """
+    figure = Figure(figsize=(1 + max(4.6, 0.24 * len(quantiles)), 3.4), layout="constrained")
+    ax = figure.subplots()
+    _bands(ax, list(quantiles), quantiles, _BLUE)
+    ax.set_xticks(range(len(quantiles)), list(quantiles), rotation=90, fontsize=8)
+    ax.set_ylabel("L2 length of activations")
     return figure
 
 
@@ -160,15 +177,15 @@ def _ridge(ax: Axes, row: MapStatistics, y: float, colour: str) -> None:
     ax.stairs(y - heights, edges, baseline=y, color=colour, linewidth=1)
 
 
-def _bands(ax: Axes, names: Sequence[str], rows: Mapping[str, MapStatistics], colour: str) -> None:
+def _bands(ax: Axes, names: Sequence[str], quantiles: Mapping[str, Mapping[float, float]], colour: str) -> None:
     x = np.arange(len(names))
-    by_share = {
-        q: np.array([rows[name].length_quantiles[q] if name in rows else np.nan for name in names])
-        for q in (0.05, 0.25, 0.5, 0.75, 0.95)
-    }
+    shares = {q for row in quantiles.values() for q in row}
+    by_share = {q: np.array([quantiles.get(name, {}).get(q, np.nan) for name in names]) for q in shares}
     positive = {q: np.where(values > 0, values, np.nan) for q, values in by_share.items()}
-    ax.fill_between(x, positive[0.05], positive[0.95], color=colour, alpha=0.15, linewidth=0, label="5 – 95 %")
-    ax.fill_between(x, positive[0.25], positive[0.75], color=colour, alpha=0.3, linewidth=0, label="25 – 75 %")
+    for low, high, alpha in ((0.05, 0.95, 0.15), (0.25, 0.75, 0.3)):
+        if low in shares:
+            label = f"{100 * low:g} – {100 * high:g} %"
+            ax.fill_between(x, positive[low], positive[high], color=colour, alpha=alpha, linewidth=0, label=label)
     ax.plot(x, positive[0.5], ".-", color=colour, label="median")
     ax.set_yscale("log")
     ax.legend(frameon=False, fontsize=8)

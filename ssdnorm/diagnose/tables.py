@@ -12,15 +12,16 @@ from ssdnorm.diagnose.batch_norm_advice import BatchNormReport, batch_norm_advic
 
 def activation_table(found: ActivationStatistics) -> str:
     """A line for each layer: single values, lengths over the channels, what is dead, and the gradient's mean length."""
+    width = max([14, *map(len, found.activations)])
     head = (
-        f"{'layer':14} {'channels':>8} {'mean':>9} {'std':>9} {'RMS':>9} {'length':>9} {'5 %':>9} {'median':>9} "
+        f"{'layer':{width}} {'channels':>8} {'mean':>9} {'std':>9} {'RMS':>9} {'length':>9} {'5 %':>9} {'median':>9} "
         f"{'95 %':>9} {'zero pos.':>9} {'dead ch.':>8}"
     )
     lines = [head + (f" {'gradient':>9}" if found.gradients else "")]
     for name, row in found.activations.items():
         q = row.length_quantiles
         numbers = (row.mean, row.std, row.rms, row.length_mean, q[0.05], q[0.5], q[0.95])
-        line = f"{name:14} {row.channels:8d} " + " ".join(f"{value:9.4g}" for value in numbers)
+        line = f"{name:{width}} {row.channels:8d} " + " ".join(f"{value:9.4g}" for value in numbers)
         line += f" {row.zero_positions:9.2%} {row.dead_channels:8.1%}"
         if found.gradients:
             gradient = found.gradients.get(name)

@@ -8,19 +8,20 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
-from ssdnorm.diagnose.maps import dead_channels, position_lengths, root_mean_square, zero_positions
 from ssdnorm.diagnose.ssd_parts import SSDParts, block_of, find_ssd_parts
+from ssdnorm.diagnose.training_maps import LENGTH_QUANTILES, TrainingMaps
 from ssdnorm.diagnose.untouched import untouched
 
 _COLUMNS = ["step", "statistic", "name", "value"]
+_Key = tuple[str, str]  # statistic, name
 
 
 class DiagnosticsFile(pl.Callback):
-    """Writes ``diagnostics.csv``, a row for each number, and the same to the run's loggers.
+    """Writes ``diagnostics.csv``, a row for each number; the same, and figures, go to the run's loggers.
 
     ``step`` counts the optimizer steps done before the measurement, so step 0 is the network as it was drawn. Measured
     are the steps 0, ``every``, 2 · ``every``, … and the last, on the batch that this step trains on; with several
@@ -28,12 +29,18 @@ class DiagnosticsFile(pl.Callback):
 
     | statistic | name | meaning |
     |---|---|---|
+    | mean, std, rms | layer | of the single values, after the ReLU |
+    | length_mean, length_p05, length_median, length_p95 | layer | L2 length over the channels at each position, there |
+    | zero_positions | layer | share of positions where all channels are 0, after the ReLU |
+    | dead_channels | layer | share of channels that are 0 at all positions of the batch, after the ReLU |
     | length_before, length_after | tap | L2 length over the channels, mean over positions, around its norm slot |
     | rms_before, rms_after | tap | root mean square of the single values, around its norm slot |
-    | zero_positions | tap | share of positions where all channels are 0, before its norm slot |
-    | dead_channels | layer or tap | share of channels that are 0 at all positions of the batch, after the ReLU |
     | scale_mean, scale_std, scale_min, scale_max | tap | of its norm's weights, where it has one a channel |
     | gradient_norm | conv1 … conv5, fc6, fc7, conv8 …, head, tap_norms | L2 length before clipping, in true units |
+
+    A tap that is no such layer counts as one, with what comes before its norm slot. Loggers that take figures, as
+    TensorBoard does, get one of the lengths by layer (``diagnostics/lengths``) and, for each tap, histograms of the
+    finite lengths at all positions around its norm slot (``lengths_before``, ``lengths_after``).
 
     Between measured steps it does nothing. At a measured one, hooks are on from the batch's start to the backward pass;
     they read and change nothing, and all numbers come to the host at once.
@@ -64,8 +71,7 @@ class DiagnosticsFile(pl.Callback):
         self._parts: SSDParts | None = None
         self._compiled = False
         self._step: int | None = None
-        self._measured: dict[tuple[str, str], Tensor] = {}
-        self._handles: list[RemovableHandle] = []
+        self._maps: TrainingMaps | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find the modules; start the file, or cut it back to the step of the checkpoint."""
@@ -95,12 +101,13 @@ class DiagnosticsFile(pl.Callback):
         self._step = step if step % self.every == 0 or step == trainer.max_steps - 1 else None
         if self._step is None:
             return
-        self._measured = {}
+        assert self._parts is not None
+        self._maps = TrainingMaps(self._parts)
         if self._compiled:  # in all processes: synchronised batch norms wait for each other
             with trainer.precision_plugin.forward_context():
                 self._measure_by_another_pass(pl_module, batch.images)
         elif trainer.is_global_zero:
-            self._put_hooks_on()
+            self._maps.put_hooks_on()
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Take the hooks off."""
@@ -110,86 +117,84 @@ class DiagnosticsFile(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         """Measure gradients and scales, which the step is about to change."""
-        if self._step is None or not trainer.is_global_zero:
+        if self._step is None or self._maps is None or not trainer.is_global_zero:
             return
-        assert self._parts is not None
+        numbers = self._maps.numbers
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         unscales_itself = getattr(optimizer, "_step_supports_amp_scaling", False)  # then Lightning has not done so
         loss_scale = scaler.get_scale() if scaler is not None and unscales_itself else 1.0
         for block, length in _gradient_norms(pl_module).items():
-            self._measured["gradient_norm", block] = length / loss_scale
-        for name, weight in self._parts.tap_scales().items():
+            numbers["gradient_norm", block] = length / loss_scale
+        for name, weight in self._maps.parts.tap_scales().items():
             w = weight.float()
-            self._measured["scale_mean", name], self._measured["scale_std", name] = w.mean(), w.std(correction=0)
-            self._measured["scale_min", name], self._measured["scale_max", name] = w.min(), w.max()
+            numbers["scale_mean", name], numbers["scale_std", name] = w.mean(), w.std(correction=0)
+            numbers["scale_min", name], numbers["scale_max", name] = w.min(), w.max()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write what was measured, once the optimizer has stepped."""
         self._take_hooks_off()
-        step, measured = self._step, self._measured
-        if step is None or trainer.global_step == step or not measured or not trainer.is_global_zero:
+        step, maps = self._step, self._maps
+        if step is None or maps is None or not maps.numbers:
             return
-        self._step, self._measured = None, {}
-        values = torch.stack([value.float() for value in measured.values()]).tolist()
-        numbers = sorted(zip(measured, values, strict=True), key=lambda row: row[0][0])  # by statistic
+        if trainer.global_step == step or not trainer.is_global_zero:  # gradients are still gathered; the first writes
+            return
+        self._step = self._maps = None
+        numbers, tap_lengths = _to_host(maps)
         with self.path.open("a", newline="") as file:
-            csv.writer(file).writerows((step, *key, f"{value:.6g}") for key, value in numbers)
-        scalars = {f"diagnostics/{statistic}/{name}": value for (statistic, name), value in numbers}
+            csv.writer(file).writerows((step, *key, f"{value:.6g}") for key, value in numbers.items())
         for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=step)
+            logger.log_metrics({_tag(key): value for key, value in numbers.items()}, step=step)
+            _draw(logger, numbers, tap_lengths, maps.layers(), step)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave no hook behind."""
         self._take_hooks_off()
 
-    def _put_hooks_on(self) -> None:
-        assert self._parts is not None
-        for name, norm in self._parts.tap_norms.items():
-            self._handles.append(norm.register_forward_pre_hook(_reader(self._before_tap_norm, name)))
-            self._handles.append(norm.register_forward_hook(_reader(self._after_tap_norm, name)))
-        for name, relu in self._parts.activations.items():
-            self._handles.append(relu.register_forward_hook(_reader(self._after_relu, name)))
-
     def _take_hooks_off(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-
-    def _before_tap_norm(self, name: str, x: Tensor) -> None:
-        lengths = position_lengths(x)
-        self._measured["length_before", name] = lengths.mean()
-        self._measured["rms_before", name] = root_mean_square(lengths, x.shape[1])
-        self._measured["zero_positions", name] = zero_positions(x)
-        if ("dead_channels", name) not in self._measured:  # a tap of our own backbones is a layer, measured already
-            self._measured["dead_channels", name] = dead_channels(x)
-
-    def _after_tap_norm(self, name: str, x: Tensor) -> None:
-        lengths = position_lengths(x)
-        self._measured["length_after", name] = lengths.mean()
-        self._measured["rms_after", name] = root_mean_square(lengths, x.shape[1])
-
-    def _after_relu(self, name: str, x: Tensor) -> None:
-        self._measured["dead_channels", name] = dead_channels(x)
+        if self._maps is not None:
+            self._maps.take_hooks_off()
 
     def _measure_by_another_pass(self, pl_module: pl.LightningModule, images: Tensor) -> None:
+        assert self._maps is not None
         with untouched(pl_module), torch.no_grad():
             try:
-                self._put_hooks_on()
+                self._maps.put_hooks_on()
                 pl_module(images)
             finally:
                 self._take_hooks_off()
 
 
-def _reader(measure: Any, name: str) -> Any:
-    """A hook, before or after a module, that hands its map on and changes nothing."""
+def _to_host(maps: TrainingMaps) -> tuple[dict[_Key, float], dict[_Key, Tensor]]:
+    """The numbers, sorted by statistic, and the lengths at the taps: all in one transfer."""
+    on_device = [torch.stack([value.float() for value in maps.numbers.values()]), *maps.tap_lengths.values()]
+    numbers, *lengths = torch.cat([x.float() for x in on_device]).cpu().split([len(x) for x in on_device])
+    by_key = dict(zip(maps.numbers, numbers.tolist(), strict=True))
+    return {key: by_key[key] for key in sorted(by_key, key=lambda key: key[0])}, dict(
+        zip(maps.tap_lengths, lengths, strict=True)
+    )
 
-    @torch.no_grad()
-    def read(module: nn.Module, args: tuple[Tensor, ...], output: Tensor | None = None) -> None:
-        measure(name, (args[0] if output is None else output).detach())
 
-    return read
+def _draw(
+    logger: Logger, numbers: dict[_Key, float], tap_lengths: dict[_Key, Tensor], layers: list[str], step: int
+) -> None:
+    """The lengths as histograms and as a figure, where the logger takes such."""
+    experiment: Any = getattr(logger, "experiment", None)
+    if hasattr(experiment, "add_histogram"):
+        for key, lengths in tap_lengths.items():
+            finite = lengths[lengths.isfinite()]
+            if len(finite):
+                experiment.add_histogram(_tag(key), finite, step)
+    if hasattr(experiment, "add_figure"):
+        from ssdnorm.diagnose.figures import plot_length_quantiles  # loads matplotlib, which other runs need not
+
+        quantiles = {name: {q: numbers[key, name] for key, q in LENGTH_QUANTILES.items()} for name in layers}
+        experiment.add_figure("diagnostics/lengths", plot_length_quantiles(quantiles), step, close=False)
+
+
+def _tag(key: _Key) -> str:
+    return "diagnostics/" + "/".join(key)
 
 
 def _is_compiled(module: nn.Module) -> bool:

@@ -38,12 +38,17 @@ def inner_model(model: nn.Module) -> nn.Module:
 def untouched(model: nn.Module) -> Iterator[list[RemovableHandle]]:
     """Within it, a model may run in any mode with any hooks; afterwards, also after an exception, it is as before.
 
-    Put back are the mode of every module, every buffer's values, and the state of the random numbers; handles that are
-    appended to the yielded list are removed. What torch.compile compiled runs in eager mode, since hooks that come
-    later are not in its graphs; and ``torch.inference_mode`` is lifted, which switches gradients on.
+    Put back are the mode of every module, every buffer (its values, and the tensor itself where ``forward`` put another
+    in its place), and the state of the random numbers; handles that are appended to the yielded list are removed. What
+    torch.compile compiled runs in eager mode, since hooks that come later are not in its graphs; and
+    ``torch.inference_mode`` is lifted, which switches gradients on.
     """
     modes = {module: module.training for module in model.modules()}
-    buffers = {buffer: buffer.detach().clone() for buffer in model.buffers()}
+    buffers = [
+        (module, name, buffer, None if buffer is None else buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+    ]
     devices = {p.device for p in (*model.parameters(), *model.buffers()) if p.device.type == "cuda"}
     handles: list[RemovableHandle] = []
     try:
@@ -59,6 +64,8 @@ def untouched(model: nn.Module) -> Iterator[list[RemovableHandle]]:
         for module, mode in modes.items():
             module.training = mode
         with torch.no_grad():
-            for buffer, values in buffers.items():
-                if not torch.equal(buffer, values):
+            for module, name, buffer, values in buffers:
+                if module._buffers[name] is not buffer:
+                    module._buffers[name] = buffer
+                if buffer is not None and values is not None and not torch.equal(buffer, values):
                     buffer.copy_(values)

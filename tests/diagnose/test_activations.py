@@ -1,5 +1,6 @@
 """Activation statistics: against plain formulas, on foreign models, and a model left exactly as it was."""
 
+import json
 import math
 
 import pytest
@@ -10,6 +11,8 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn, ssd300_vgg16
 import ssdnorm
 from ssdnorm.diagnose import activation_statistics
 from ssdnorm.diagnose.activations import QUANTILES
+from ssdnorm.diagnose.figures import plot_depth, plot_lengths
+from ssdnorm.diagnose.tables import activation_table
 
 
 def small_ssd(**options):
@@ -128,6 +131,29 @@ def test_the_model_is_as_it_was(train_mode, failing):
         assert torch.equal(value, before[name]), name
 
 
+def test_a_buffer_that_forward_replaces_is_put_back():
+    class Averaging(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("ema", torch.tensor(1.0))
+            self.register_buffer("first", None)
+
+        def forward(self, x):
+            self.ema.add_(0.5)  # its values first, then the tensor
+            self.ema = 0.9 * self.ema + 0.1 * x.mean()
+            self.first = x if self.first is None else self.first
+            return x + self.ema
+
+    model, x = nn.Sequential(Averaging(), nn.Identity()), torch.full((1, 1, 2, 2), 11.0)
+    ema = model[0].ema
+    found = activation_statistics(model, [x])
+    assert found.activations["0"].mean == pytest.approx(11 + 0.9 * 1.5 + 0.1 * 11)  # it ran
+    assert model[0].ema is ema
+    assert ema == 1.0
+    assert model[0].first is None
+    assert list(model.state_dict()) == ["0.ema"]
+
+
 def test_outputs_under_the_hooks_are_bit_identical():
     model = small_ssd(backbone_norm="batch_norm").eval()
     expected, seen = model(images()), []
@@ -244,14 +270,55 @@ def test_what_cannot_be_measured_is_refused():
     assert hooks_of(ssd) == 0
 
 
-def test_maps_of_different_widths_under_one_name_are_refused():
-    class Twice(nn.Module):
+def test_maps_of_another_width_are_counted_under_a_name_of_their_own():
+    class Reused(nn.Module):
         def __init__(self):
             super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
             self.same = nn.Identity()
 
         def forward(self, x):
-            return self.same(self.same(x)[:, :1])
+            return self.same(self.same(self.same(self.conv(x)))[:, :1])
 
-    with pytest.raises(ValueError, match=r"same: maps of 3 and of 1 channels cannot be counted together"):
-        activation_statistics(Twice(), [torch.randn(1, 3, 4, 4)])
+    torch.manual_seed(0)
+    model, x, weights = Reused(), torch.randn(2, 3, 4, 4), torch.randn(2, 1, 4, 4)
+    found = activation_statistics(model, [x, x], layers=["same"], loss=lambda output, batch: (output * weights).sum())
+    y = model.conv(x)
+    assert [(name, row.channels, row.calls) for name, row in found.activations.items()] == [
+        ("same", 3, 4),
+        ("same (1 channels)", 1, 2),
+    ]
+    assert found.activations["same"].mean == pytest.approx(y.mean().item(), rel=1e-5)
+    assert found.activations["same (1 channels)"].mean == pytest.approx(y[:, :1].mean().item(), rel=1e-5)
+    assert {name: row.channels for name, row in found.gradients.items()} == {"same": 3, "same (1 channels)": 1}
+    assert found.gradients["same (1 channels)"].mean == pytest.approx(weights.mean().item(), rel=1e-5)
+    assert found.gradients["same"].mean == pytest.approx(weights.mean().item() / 3, rel=1e-5)
+
+
+def test_faster_r_cnn_is_measured_at_every_layer_with_tables_figures_and_json():
+    torch.manual_seed(0)
+    model = fasterrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=3, min_size=64, max_size=64, rpn_post_nms_top_n_train=10
+    )
+    target = {"boxes": torch.tensor([[5.0, 5.0, 40.0, 40.0]]), "labels": torch.tensor([1])}
+    found = activation_statistics(
+        model,
+        [([torch.rand(3, 64, 64)], [target])],
+        forward=lambda m, batch: m(*batch),
+        loss=lambda losses, batch: sum(losses.values()),
+        train_mode=True,
+    )
+    name = "backbone.body.layer4.2.relu"  # of a Bottleneck: after its first two norms, and after the sum
+    narrow, wide = found.activations[name], found.activations[f"{name} (2048 channels)"]
+    assert (narrow.channels, narrow.calls, wide.channels, wide.calls) == (512, 2, 2048, 1)
+    assert {key: row.channels for key, row in found.gradients.items()}.items() <= {
+        key: row.channels for key, row in found.activations.items()
+    }.items()
+    assert found.never_called == ()
+    assert hooks_of(model) == 0
+    assert f"{name} (2048 channels)" in activation_table(found)
+    json.dumps({key: row.as_json() for key, row in found.activations.items()}, allow_nan=False)
+    labels = [label.get_text() for label in plot_lengths({"one": found}, [name]).axes[0].get_yticklabels()]
+    assert labels == [name, f"{name} (2048 channels)"]
+    labels = [label.get_text() for label in plot_depth({"one": found}).axes[-1].get_xticklabels()]
+    assert labels == list(found.activations)

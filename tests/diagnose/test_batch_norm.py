@@ -1,5 +1,8 @@
 """Batch norm's three statistics: distances against plain formulas, curves against a simulation, advice in words."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -60,6 +63,8 @@ def test_the_worst_channel_is_told_beside_the_mean():
     found = distance(one, torch.tensor([1.0, 8.0, 0.5]), one, one, eps=0.0)
     assert found.variance_ratio == pytest.approx(4 ** (1 / 3))
     assert found.worst_variance_ratio == pytest.approx(8.0)
+    logs = [math.log(r) for r in (1.0, 8.0, 0.5)]
+    assert found.variance_factor == pytest.approx(math.exp(math.hypot(*logs) / 3**0.5))
     assert distance(one, torch.tensor([1.0, 2.0, 0.1]), one, one, eps=0.0).worst_variance_ratio == pytest.approx(0.1)
 
 
@@ -139,6 +144,49 @@ def test_a_wrong_variance_is_named_with_its_factor_and_a_way_out():
     assert "momentum" in advice
     assert report.output_distance["running"]["output"] > 0.1
     assert report.as_json()["layers"]["1"]["running"]["variance_ratio"] == pytest.approx(4, rel=1e-3)
+
+
+def test_wrong_variances_that_cancel_over_the_channels_are_named_too():
+    images = batches(num=8)
+    torch.manual_seed(0)
+    model = settle(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), images)
+    model[1].running_var[:2] *= 16
+    model[1].running_var[2:] /= 16
+    report, _ = batch_norm_report(model, images)
+    running = report.layers[0].running
+    assert running.variance_ratio == pytest.approx(1, rel=1e-3)  # the geometric mean says nothing
+    assert running.variance_factor == pytest.approx(16, rel=1e-3)
+    assert max(running.worst_variance_ratio, 1 / running.worst_variance_ratio) == pytest.approx(16, rel=1e-3)
+    assert report.output_distance["running"]["output"] > 2
+    advice = " ".join(batch_norm_advice(report))
+    assert "running variances of 1 lie a factor of 16 from the population's, channel by channel: recompute" in advice
+    assert "agree" not in advice
+
+
+@pytest.mark.parametrize(("distance", "agrees"), [(0.19, True), (0.21, False), (math.nan, False)])
+def test_an_output_far_off_is_no_agreement_though_no_layer_is_off(distance, agrees):
+    images = batches(num=8)
+    model = settle(network(), images)
+    model[4].running_var[1] *= 1.4
+    report, _ = batch_norm_report(model, images)
+    assert all(row.running.variance_factor < 1.5 for row in report.layers)
+    far = {"running": {"boxes": 0.0, "output": distance}, "batch": {"boxes": 0.0, "output": 1.0}}
+    (sentence,) = batch_norm_advice(replace(report, output_distance=far))
+    assert sentence.startswith("running statistics agree") == agrees
+    if not agrees:
+        assert "no layer as a whole is off; the furthest channel, in 4, has 1.4× the population's variance" in sentence
+        assert ("the output lies 21% from" in sentence) == (distance == 0.21)
+
+
+def test_a_population_of_another_model_is_refused():
+    model = network()
+    for population, message in (({"7.running_var": torch.ones(2)}, "no '7.running_var' in the model"), (None, "given")):
+        with (
+            pytest.raises(ValueError, match=rf"population: .*{message}"),
+            batch_norm_uses(model, "population", population),
+        ):
+            pass
+    assert model.training
 
 
 def test_a_wrong_mean_is_named_in_standard_deviations():

@@ -38,4 +38,5 @@ def test_the_thresholds_in_the_docs_are_those_of_the_code():
     assert f"mean off by {batch_norm_advice.MEAN_SHIFT:g} σ" in table
     assert f"variance off by a factor of {batch_norm_advice.VARIANCE_RATIO:g}" in table
     assert f"expected error of a variance {batch_norm_advice.VARIANCE_NOISE:.0%}".replace("%", " %") in table
+    assert f"output off by {batch_norm_advice.OUTPUT_DISTANCE:.0%}".replace("%", " %") in table
     assert f"output changed by {batch_norm_advice.SAME_OUTPUT:.0e}".replace("e-0", "e-") in table

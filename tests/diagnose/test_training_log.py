@@ -16,6 +16,8 @@ from ssdnorm.diagnose.training_log import DiagnosticsFile
 from ssdnorm.engine.run import make_trainer
 
 TAPS = ["conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2"]
+VGG16 = [f"conv{i}_{j}" for i, n in enumerate((2, 2, 3, 3, 3), 1) for j in range(1, n + 1)]
+LAYERS = [*VGG16, "fc6", "fc7", *(f"conv{i}_{j}" for i in range(8, 12) for j in (1, 2))]
 BLOCKS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "conv8", "conv9", "conv10", "conv11", "head"]
 
 
@@ -117,6 +119,35 @@ def test_the_numbers_are_those_of_the_batch_and_weights_of_the_step(tmp_path):
     assert rows[0, "length_after", "conv4_3"] == pytest.approx(7 * (1 - rows[0, "zero_positions", "conv4_3"]), rel=1e-4)
 
 
+def test_every_layer_has_the_numbers_of_its_map_after_the_relu(tmp_path):
+    watch = Watch()
+    c = config(model={"width": 0.02, "dropout": 0.0}, training={"max_steps": 1, "batch_size": 2})
+    fit(tmp_path, c, watch, DiagnosticsFile(tmp_path / "diagnostics.csv", every=1))
+    rows = {(s, n): v for _, s, n, v in read(tmp_path / "diagnostics.csv")}
+    model, maps = build_model(c, 6), {}
+    model.load_state_dict(watch.weights[0])
+    for room in (model.features.backbone, model.features.extras):
+        for name, block in room.named_children():
+            if hasattr(block, "relu"):
+                block.relu.register_forward_hook(lambda _, args, y, name=name: maps.update({name: y.double()}))
+    with torch.no_grad():
+        model(watch.images[0])
+    assert list(maps) == LAYERS
+    for name, x in maps.items():
+        values, lengths = x.flatten().tolist(), sorted(x.permute(0, 2, 3, 1).flatten(0, 2).norm(dim=1).tolist())
+        expected = {
+            "mean": statistics.fmean(values),
+            "std": statistics.pstdev(values),
+            "rms": math.hypot(*values) / math.sqrt(len(values)),
+            "length_mean": statistics.fmean(lengths),
+            "length_p05": lengths[int(0.05 * (len(lengths) - 1))],
+            "length_median": lengths[int(0.5 * (len(lengths) - 1))],
+            "length_p95": lengths[int(0.95 * (len(lengths) - 1))],
+            "zero_positions": lengths.count(0.0) / len(lengths),
+        }
+        assert {s: rows[s, name] for s in expected} == pytest.approx(expected, rel=1e-3, abs=1e-5), name
+
+
 def test_gradient_norms_are_those_before_clipping_and_their_squares_add_up(tmp_path):
     watch = Watch()
     fit(tmp_path, config(), watch, DiagnosticsFile(tmp_path / "diagnostics.csv", every=5))
@@ -140,8 +171,7 @@ def test_every_layer_has_its_share_of_dead_channels(tmp_path):
     c = config(training={"max_steps": 1, "batch_size": 2})
     fit(tmp_path, c, Kill(), DiagnosticsFile(tmp_path / "diagnostics.csv", every=1))
     dead = {name: value for _, s, name, value in read(tmp_path / "diagnostics.csv") if s == "dead_channels"}
-    layers = [f"conv{i}_{j}" for i, n in enumerate((2, 2, 3, 3, 3), 1) for j in range(1, n + 1)]
-    assert list(dead) == [*layers, "fc6", "fc7", *(f"conv{i}_{j}" for i in range(8, 12) for j in (1, 2))]
+    assert list(dead) == LAYERS
     assert dead["conv2_1"] >= 0.25
     assert dead["conv1_1"] == 0
 
@@ -255,6 +285,50 @@ def test_tensorboard_has_the_same_numbers(tmp_path):
     for step, statistic, name, value in read(tmp_path / "diagnostics.csv"):
         found = {e.step: e.value for e in events.Scalars(f"diagnostics/{statistic}/{name}")}
         assert found[step] == pytest.approx(value, rel=1e-5, abs=1e-9)
+
+
+def test_tensorboard_has_the_lengths_as_histograms_and_as_a_figure(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(tmp_path, config(), DiagnosticsFile(tmp_path / "diagnostics.csv", every=4))
+    rows = {(step, s, n): v for step, s, n, v in read(tmp_path / "diagnostics.csv")}
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"histograms": 0})
+    events.Reload()
+    sides = [38, 19, 10, 5, 3, 1]
+    for side in ("before", "after"):
+        for tap, size in zip(TAPS, sides, strict=True):
+            found = events.Histograms(f"diagnostics/lengths_{side}/{tap}")
+            assert [event.step for event in found] == [0, 4, 5]
+            for event in found:
+                histogram = event.histogram_value
+                assert histogram.num == 2 * size * size  # every position of two images
+                mean = rows[event.step, f"length_{side}", tap]
+                assert histogram.sum / histogram.num == pytest.approx(mean, rel=1e-4, abs=1e-6)
+    figures = events.Images("diagnostics/lengths")
+    assert [figure.step for figure in figures] == [0, 4, 5]
+    assert all(figure.width > 400 and len(figure.encoded_image_string) < 60_000 for figure in figures)
+
+
+def test_lengths_that_are_no_numbers_are_written_and_stop_no_training(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    class Diverge(pl.Callback):  # as on a GPU, whose losses are read later
+        def on_train_start(self, trainer, pl_module):
+            pl_module._check_losses = pl_module._publish_readings = lambda: None
+            with torch.no_grad():
+                pl_module.model.features.tap_norms["conv4_3"].weight.fill_(math.nan)
+
+    c = config(training={"max_steps": 2, "batch_size": 2, "checkpoint_every": 4})
+    fit(tmp_path, c, Diverge(), DiagnosticsFile(tmp_path / "diagnostics.csv", every=1))
+    rows = {(step, s, n): v for step, s, n, v in read(tmp_path / "diagnostics.csv")}
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert math.isfinite(rows[0, "length_before", "conv4_3"])
+    assert math.isnan(rows[0, "length_after", "conv4_3"])
+    assert all(math.isnan(rows[1, "length_median", name]) for name in LAYERS)
+    assert [event.step for event in events.Histograms("diagnostics/lengths_before/conv4_3")] == [0]
+    assert "diagnostics/lengths_after/conv4_3" not in events.Tags()["histograms"]
+    assert [event.step for event in events.Images("diagnostics/lengths")] == [0, 1]
 
 
 def test_a_model_without_taps_is_refused(tmp_path):
