@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from ssdnorm.bench.gpu_turns import seconds_a_call
 from ssdnorm.bench.table import Table
 
 GFLOP_AN_IMAGE = 62.75  # SSD300-VGG16 forward, 21 classes; forward and backward take three times as much
-
-
-def seconds_a_call(call: Callable[[], Any], device: torch.device, *, calls: int, warm_up: int = 3) -> float:
-    """Mean over calls that follow each other without waiting, as in training."""
-    for _ in range(warm_up):
-        call()
-    _wait(device)
-    start = time.perf_counter()
-    for _ in range(calls):
-        call()
-    _wait(device)
-    return (time.perf_counter() - start) / calls
 
 
 def measure_limits(device: torch.device, *, size: int = 8192, calls: int = 20) -> Table:
@@ -54,8 +42,3 @@ def limit(table: Table, name: str) -> float:
 
 def _rate(name: str, work: float, call: Callable[[], Any], device: torch.device, calls: int) -> dict[str, Any]:
     return {"limit": name, "rate": work / seconds_a_call(call, device, calls=calls) / 1e12, "unit": "TFLOP/s"}
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,10 +14,12 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from ssdnorm.bench.gpu_limits import GFLOP_AN_IMAGE, limit, seconds_a_call
+from ssdnorm.bench.gpu_goals import GOAL_BATCH, gpu_goal
+from ssdnorm.bench.gpu_limits import GFLOP_AN_IMAGE, limit
+from ssdnorm.bench.gpu_turns import failure_in, forget, measure_in_turns, seconds_a_call
 from ssdnorm.bench.made_up_outputs import draw_targets
 from ssdnorm.bench.photos import VOC_SIZE, load_photos
-from ssdnorm.bench.table import Goal, Table
+from ssdnorm.bench.table import Table
 from ssdnorm.bench.torchvision_ssd import torchvision_detector
 from ssdnorm.bench.training_step import Step, draw_images, our_step, torchvision_step
 from ssdnorm.data import EncodedImage, TrainTransform
@@ -27,8 +28,10 @@ from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.models.ssd import ssd300_vgg16
 
 NUM_CLASSES = 21
-OURS = "ours, bf16 compiled"
-_GOAL_BATCH = 64
+OURS = ("ours, bf16", "ours, bf16 compiled")
+PEER = "torchvision, bf16 autocast"
+_PREFETCH = 4  # batches of each loading process, as in training
+_WARM_UP = 3
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,11 @@ class Plan:
 
     Args:
         device: where they run.
-        batch_sizes: images a step; goals are read at 64, or at the largest if that is not among them.
-        steps: that count.
+        batch_sizes: images a step.
+        goal_batch: the one of them at which goals are read.
+        steps: of a candidate in one round.
+        rounds: in which the candidates take turns.
+        loaded: batches of JPEGs that count.
         width: factor on the channels of our network.
         workers: loading processes.
         images: folder of JPEGs; None draws photos.
@@ -49,18 +55,16 @@ class Plan:
 
     device: torch.device
     batch_sizes: tuple[int, ...] = (8, 16, 32, 64, 128)
-    steps: int = 20
+    goal_batch: int = GOAL_BATCH
+    steps: int = 10
+    rounds: int = 5
+    loaded: int = 100
     width: float = 1.0
     workers: int = 16
     images: Path | None = None
     photos: int = 256
     compiled: bool = True
     matrix: int = 8192
-
-    @property
-    def goal_batch(self) -> int:
-        """The batch size at which goals are read."""
-        return _GOAL_BATCH if _GOAL_BATCH in self.batch_sizes else max(self.batch_sizes)
 
 
 def candidates(plan: Plan) -> dict[str, Callable[[], Step]]:
@@ -75,11 +79,11 @@ def candidates(plan: Plan) -> dict[str, Callable[[], Step]]:
 
     found: dict[str, Callable[[], Step]] = {
         "torchvision, fp32": partial(theirs, None),
-        "torchvision, bf16 autocast": partial(theirs, torch.bfloat16),
-        "ours, bf16": partial(ours, False),
+        PEER: partial(theirs, torch.bfloat16),
+        OURS[0]: partial(ours, False),
     }
     if plan.compiled:
-        found[OURS] = partial(ours, True)
+        found[OURS[1]] = partial(ours, True)
     return found
 
 
@@ -88,64 +92,81 @@ def measure_steps(plan: Plan, limits: Table) -> Table:
     table = Table(
         "gpu_training",
         "Training steps on one drawn batch on the device: SSD300-VGG16, 21 classes, SGD. torchvision's with its own "
-        f"transform and loss. *Of conv* is the share of the measured bf16 convolution rate, at {GFLOP_AN_IMAGE} GFLOP "
-        "an image forward and three times that for a step.",
+        f"transform and loss. Medians of {plan.rounds} rounds of {plan.steps} steps each, the candidates in turns. "
+        f"*Times faster* is over {PEER}. *Of conv* is the share of the measured bf16 convolution rate, at "
+        f"{GFLOP_AN_IMAGE} GFLOP an image forward and three times that for a step. Peak memory of each alone.",
     )
     rate = 1e3 * limit(limits, "bf16 convolution 3 × 3")
-    for name, make in candidates(plan).items():
-        for size in plan.batch_sizes:
-            row: dict[str, Any] = {"candidate": name, "batch": size}
-            try:
-                row |= _measure_step(make, size, plan, rate)
-            except RuntimeError as error:  # out of memory, most of all: the other sizes are still worth having
-                row["failed"] = str(error).splitlines()[0][:120]
-            table.rows.append(row)
-    ours = max(_images_a_second(table, name, plan.goal_batch) for name in ("ours, bf16", OURS))
-    theirs = _images_a_second(table, "torchvision, bf16 autocast", plan.goal_batch)
-    at = f"at batch {plan.goal_batch}"
-    table.goals += [
-        Goal(f"training {at}", 1400, ours, unit="images/s"),
-        Goal(f"training {at}, over torchvision with autocast", 3.0, ours / theirs if theirs else None),
-        Goal(f"training {at}, of the convolution rate", 0.45, 3 * GFLOP_AN_IMAGE * ours / rate, unit=""),
-    ]
+    for size in plan.batch_sizes:
+        makes = {name: partial(_on_drawn, make, size) for name, make in candidates(plan).items()}
+        rows = measure_in_turns(makes, plan.device, calls=plan.steps, rounds=plan.rounds, peer=PEER)
+        for name, row in rows.items():
+            if "ms" in row:
+                row["images_a_second"] = 1e3 * size / row["ms"]
+                row["of_conv"] = 3 * GFLOP_AN_IMAGE * row["images_a_second"] / rate
+            table.rows.append({"candidate": name, "batch": size, **row})
+    best = max(_ours(table, plan.goal_batch, "images_a_second"), key=lambda row: row["images_a_second"], default={})
+    for goal, column in (("rate", "images_a_second"), ("over_torchvision", "times_faster"), ("of_conv", "of_conv")):
+        table.goals.append(gpu_goal(goal, best.get(column)))
     return table
 
 
-def measure_real_batches(plan: Plan, steps: Table) -> Table:
-    """Steps on batches that loading processes make out of JPEGs meanwhile."""
+def measure_real_batches(plan: Plan) -> Table:
+    """Steps on batches that loading processes make out of JPEGs meanwhile, beside steps on a drawn batch."""
     photos, what = load_photos(plan.images, plan.photos)
-    size = plan.goal_batch
+    table = Table(
+        "gpu_real_batches",
+        f"{what}, 500 × 375 pixels, decoded, augmented and resized by {plan.workers} loading processes while the "
+        f"device trains. Each candidate first empties the queue of batches that were loaded before, then {plan.loaded} "
+        "batches count.",
+    )
+    for size in sorted({min(plan.batch_sizes), plan.goal_batch, max(plan.batch_sizes)}):
+        table.rows += _measure_loading(size, photos, plan)
+    best = max(_ours(table, plan.goal_batch, "of_drawn"), key=lambda row: row["drawn_images_a_second"], default={})
+    table.goals.append(gpu_goal("real_batches", best.get("of_drawn")))
+    return table
+
+
+def _measure_loading(size: int, photos: list[bytes], plan: Plan) -> list[dict[str, Any]]:
+    """Loading alone, then every candidate on its drawn batch, which compiles it, and on loaded ones."""
+    found = candidates(plan)
+    in_flight = max(1, plan.workers) * _PREFETCH
     loader = make_train_loader(
         _Photos(photos),
         TrainTransform(300, channel_swap=True),
         batch_size=size,
-        num_batches=3 * plan.steps + 10,
+        num_batches=(1 + len(found)) * (in_flight + _WARM_UP + plan.loaded),
         seed=0,
         num_workers=plan.workers,
+        prefetch_factor=_PREFETCH,
     )
     batches = iter(loader)
-    alone = seconds_a_call(lambda: next(batches), torch.device("cpu"), calls=plan.steps)
-    step = list(candidates(plan).values())[-1]()
 
-    def train() -> Tensor:
-        batch = next(batches).to(plan.device, non_blocking=True)
-        return step(batch.images, batch.boxes, batch.labels)
+    def images_a_second(call: Callable[[], Any]) -> float:
+        for _ in range(in_flight):  # else most of what counts would lie ready before the clock starts
+            next(batches)
+        return size / seconds_a_call(call, plan.device, calls=plan.loaded, warm_up=_WARM_UP)
 
-    together = seconds_a_call(train, plan.device, calls=plan.steps)
-    drawn = max(_images_a_second(steps, name, size) for name in ("ours, bf16", OURS))
-    table = Table(
-        "gpu_real_batches",
-        f"{what}, 500 × 375 pixels, decoded, augmented and resized by {plan.workers} loading processes while the "
-        f"device trains, batch {size}, bf16.",
-        [
-            {"measured": "loading alone", "images_a_second": size / alone},
-            {"measured": "training on them", "images_a_second": size / together},
-            {"measured": "training on a drawn batch", "images_a_second": drawn},
-        ],
-    )
-    share = size / together / drawn if drawn else None
-    table.goals.append(Goal("training on real batches, of drawn ones", 0.9, share, unit=""))
-    return table
+    def train(prepare: Step) -> Tensor:
+        batch = next(batches)
+        return prepare(batch.images, batch.boxes, batch.labels)()
+
+    rows: list[dict[str, Any]] = [
+        {"candidate": "loading alone", "batch": size, "real_images_a_second": images_a_second(lambda: next(batches))}
+    ]
+    for name, make in found.items():
+        rows.append({"candidate": name, "batch": size})
+        forget(plan.device)
+        with failure_in(rows[-1:]):
+            prepare = make()
+            seconds = seconds_a_call(prepare(*_batch(size)), plan.device, calls=plan.steps * plan.rounds)
+            real = images_a_second(partial(train, prepare))
+            rows[-1] |= {
+                "real_images_a_second": real,
+                "drawn_images_a_second": size / seconds,
+                "of_drawn": real * seconds / size,
+            }
+    return rows
 
 
 def measure_kernels(plan: Plan) -> Table:
@@ -155,21 +176,20 @@ def measure_kernels(plan: Plan) -> Table:
     )
     for name, make in candidates(plan).items():
         for size in sorted({min(plan.batch_sizes), plan.goal_batch}):
-            step = partial(make(), *_batch(size, plan))
-            for _ in range(3):
-                step()
-            kernels, waits = count_on_device(step, plan.device)
-            table.rows.append({"candidate": name, "batch": size, "kernels": kernels, "waits": waits})
-            del step
-            _forget(plan.device)
+            table.rows.append({"candidate": name, "batch": size})
+            with failure_in(table.rows[-1:]):
+                step = _on_drawn(make, size)
+                for _ in range(_WARM_UP):
+                    step()
+                table.rows[-1] |= count_on_device(step, plan.device)
+            forget(plan.device)
     return table
 
 
-def count_on_device(call: Callable[[], Any], device: torch.device) -> tuple[int, int]:
-    """Kernels and waits of a call; both are 0 without CUDA."""
+def count_on_device(call: Callable[[], Any], device: torch.device) -> dict[str, int]:
+    """Launches and waits of a call; nothing without CUDA."""
     if device.type != "cuda":
-        call()
-        return 0, 0
+        return {}
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -181,41 +201,26 @@ def count_on_device(call: Callable[[], Any], device: torch.device) -> tuple[int,
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         call()
         torch.cuda.synchronize(device)
-    on_device = [event for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA]
-    return sum(not event.name.startswith(("Memcpy", "Memset")) for event in on_device), waits
+    return {"launches": num_launches(profiler.events()), "waits": waits}
 
 
-def _measure_step(make: Callable[[], Step], size: int, plan: Plan, rate: float) -> dict[str, Any]:
-    cuda = plan.device.type == "cuda"
-    _forget(plan.device)
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(plan.device)
-    step = partial(make(), *_batch(size, plan))
-    seconds = seconds_a_call(step, plan.device, calls=plan.steps)
-    images = size / seconds
-    return {
-        "images_a_second": images,
-        "ms_a_step": 1e3 * seconds,
-        "of_conv": 3 * GFLOP_AN_IMAGE * images / rate,
-        "peak_gb": torch.cuda.max_memory_allocated(plan.device) / 1e9 if cuda else "",
-    }
+def num_launches(events: Iterable[Any]) -> int:
+    """Kernels among a profiler's events: what ran on the device, no copies, and no ranges that code gave a name."""
+    on_device = (event for event in events if event.device_type == torch.autograd.DeviceType.CUDA)
+    return sum(not (event.is_user_annotation or event.name.startswith(("Memcpy", "Memset"))) for event in on_device)
 
 
-def _images_a_second(table: Table, name: str, size: int) -> float:
-    rows = [row for row in table.rows if (row.get("candidate"), row.get("batch")) == (name, size)]
-    return float(rows[0].get("images_a_second", 0.0)) if rows else 0.0
+def _ours(table: Table, size: int, column: str) -> list[dict[str, Any]]:
+    """Our rows at a batch size that have a number in the column."""
+    return [row for row in table.rows if row["candidate"] in OURS and row["batch"] == size and column in row]
 
 
-def _batch(size: int, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
-    images, (boxes, labels) = draw_images(size), draw_targets(size, NUM_CLASSES)
-    return images.to(plan.device), boxes.to(plan.device), labels.to(plan.device)
+def _on_drawn(make: Callable[[], Step], size: int) -> Callable[[], Tensor]:
+    return make()(*_batch(size))
 
 
-def _forget(device: torch.device) -> None:
-    gc.collect()
-    torch._dynamo.reset()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+def _batch(size: int) -> tuple[Tensor, Tensor, Tensor]:
+    return draw_images(size), *draw_targets(size, NUM_CLASSES)
 
 
 class _Photos(DetectionDataset):

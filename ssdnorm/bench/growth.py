@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from ssdnorm.bench.coco_files import write_coco_files
 from ssdnorm.bench.made_up_outputs import trained_output, untrained_output
 from ssdnorm.bench.made_up_set import made_up_data
+from ssdnorm.bench.operators import top_functions, top_operators
 from ssdnorm.bench.table import Goal, Settings, Table, interleaved
 from ssdnorm.boxes.default_boxes import make_default_boxes
 from ssdnorm.boxes.matcher import match_default_boxes
@@ -32,6 +33,7 @@ _BATCHES, _OBJECTS, _CLASSES = (1, 2, 4, 8, 16, 32), (1, 5, 20, 50, 100, 200), (
 _IMAGES, _FILES = (100, 300, 1000, 3000, 10_000), (100, 1000, 10_000, 100_000)
 _BOXES_AN_IMAGE = 7
 _SECONDS_A_CURVE = 20.0
+_BY_OPERATORS = ("loss", "matching", "post-processing")  # parts that PyTorch's profiler sees into
 _INK = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
@@ -73,6 +75,10 @@ def measure(settings: Settings) -> Table:
             ]
             what = f"{curve.part} against {curve.against}"
             table.goals.append(Goal(what, LINEAR, exponent, "", at_most=True))
+            if not table.goals[-1].met:
+                top = top_operators if curve.part in _BY_OPERATORS else top_functions
+                profiles = [f"at {size}: {top(calls[size])}" for size in sizes[-2:]]
+                table.notes.append(f"Where the time of '{what}' goes, {'; '.join(profiles)}.")
     return table
 
 

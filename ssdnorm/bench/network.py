@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 
 from ssdnorm.bench.gpu_limits import GFLOP_AN_IMAGE
 from ssdnorm.bench.operators import top_operators
-from ssdnorm.bench.table import Goal, Settings, Table, interleaved
+from ssdnorm.bench.table import Goal, Settings, Table, interleaved, seconds_to_compile
 from ssdnorm.bench.torchvision_ssd import torchvision_detector
 from ssdnorm.layers.fold import fold_batch_norm
 from ssdnorm.models.compiled import compile_for_inference
@@ -57,12 +56,7 @@ def _measure_on(threads: int, table: Table, settings: Settings) -> list[Goal]:
     if not settings.quick:
         compiled = copy.deepcopy(eager)
         example = torch.rand(1, 3, 300, 300, device=settings.device).contiguous(memory_format=torch.channels_last)
-        import torch._inductor.config as inductor  # slow to import
-
-        start = time.perf_counter()
-        with inductor.patch(force_disable_caches=True):
-            compile_for_inference(compiled.model, example)
-        seconds = time.perf_counter() - start
+        seconds = seconds_to_compile(lambda: compile_for_inference(compiled.model, example))
         table.notes.append(
             f"Compiling for {_threads(threads)} took {seconds:.0f} s, nothing taken from PyTorch's cache."
         )

@@ -1,8 +1,12 @@
-"""This file is about where the time goes: the operators that took most of a call."""
+"""This file is about where time and memory go: what took most of a call, and the most memory that it held."""
 
 from __future__ import annotations
 
+import cProfile
+import pstats
 from collections.abc import Callable
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,3 +27,33 @@ def top_operators(call: Callable[[], Any], *, repeats: int = 3, number: int = 8)
     total = sum(seconds.values()) or 1.0
     top = sorted(seconds, key=lambda name: -seconds[name])[:number]
     return ", ".join(f"{name.removeprefix('aten::')} {seconds[name] / total:.0%} ({calls[name]}×)" for name in top)
+
+
+def top_functions(call: Callable[[], Any], *, number: int = 8) -> str:
+    """The same for Python's functions, for work that is not PyTorch's."""
+    profiler = cProfile.Profile()
+    profiler.runcall(call)
+    # (file, line, function) → primitive calls, calls, own seconds, …
+    stats: dict[tuple[str, int, str], Any] = pstats.Stats(profiler).stats  # type: ignore[attr-defined]
+    total = sum(row[2] for row in stats.values()) or 1.0
+    top = sorted(stats, key=lambda key: -stats[key][2])[:number]
+    return ", ".join(f"{_name(*key)} {stats[key][2] / total:.0%} ({stats[key][1]}×)" for key in top)
+
+
+def peak_megabytes(call: Callable[[], Any]) -> float:
+    """The most memory that PyTorch's CPU allocator held at once for ``call``, beyond what it held before.
+
+    Example:
+        >>> peak_megabytes(lambda: torch.ones(1_000_000).add(1).sum()) > 7.9  # two tensors of 4 MB
+        True
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    results: Any = profiler.profiler
+    events = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return max(accumulate(event.nbytes() for event in events), default=0) / 1e6
+
+
+def _name(file: str, line: int, function: str) -> str:
+    return function if file == "~" else f"{Path(file).stem}.{function}"

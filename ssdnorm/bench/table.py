@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -202,8 +203,18 @@ def interleaved(
     return Times(seconds)
 
 
+def seconds_to_compile(call: Callable[[], Any]) -> float:
+    """Seconds of a first call, with nothing taken from PyTorch's cache."""
+    import torch._inductor.config as inductor  # slow to import
+
+    start = time.perf_counter()
+    with inductor.patch(force_disable_caches=True):
+        call()
+    return time.perf_counter() - start
+
+
 def machine() -> dict[str, Any]:
-    """What the measurements depend on: processor, cores, threads, load, versions, commit."""
+    """What the measurements depend on: processor, cores, threads, load, GPU and its software, versions, commit."""
     packages = {}
     for name in _PACKAGES:
         try:
@@ -215,7 +226,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        **_gpu(),
         "python": platform.python_version(),
         **packages,
         "commit": checkout_commit(),
@@ -287,3 +298,16 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def _gpu() -> dict[str, Any]:
+    """Name, and versions of CUDA, cuDNN and the driver."""
+    if not torch.cuda.is_available():
+        return {"gpu": None}
+    words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        driver = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split("\n")[0]
+    except (OSError, subprocess.CalledProcessError):
+        driver = "unknown"
+    versions = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "driver": driver}
+    return {"gpu": torch.cuda.get_device_name(), **versions}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +13,7 @@ from torchvision.models.detection import ssd300_vgg16
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
+from torchvision.ops import boxes as box_ops
 
 from ssdnorm.boxes.matcher import cxcywh_to_xyxy
 from ssdnorm.structures import SSDOutput
@@ -30,15 +34,14 @@ class TorchvisionSSD:
         boxes = DefaultBoxGenerator([[2], [2, 3], [2, 3], [2, 3], [2], [2]])  # only their number a cell is read
         self.model = SSD(nn.Identity(), boxes, (_SIZE, _SIZE), num_classes, head=nn.Identity())
 
-    def loss(self, output: SSDOutput, boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Matching and loss; boxes in [0, 1], label 0 marks padding."""
-        targets = [{"boxes": b[c > 0] * _SIZE, "labels": c[c > 0]} for b, c in zip(boxes, labels, strict=True)]
+    def loss(self, output: SSDOutput, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Matching and loss; targets as :func:`torchvision_targets` makes them."""
         matched = []
         for target in targets:
             if target["boxes"].numel():
                 matched.append(self.model.proposal_matcher(box_iou(target["boxes"], self.default_boxes_px)))
             else:
-                matched.append(torch.full((len(self.default_boxes_px),), -1, device=boxes.device))
+                matched.append(torch.full((len(self.default_boxes_px),), -1, device=output.locs.device))
         parts: dict[str, Tensor] = self.model.compute_loss(
             targets, _heads(output), [self.default_boxes_px] * len(targets), matched
         )
@@ -51,6 +54,25 @@ class TorchvisionSSD:
             _heads(output), [self.default_boxes_px] * number, [(_SIZE, _SIZE)] * number
         )
         return found
+
+
+def torchvision_targets(boxes: Tensor, labels: Tensor) -> list[dict[str, Tensor]]:
+    """Boxes in [0, 1] and labels, 0 for padding, as torchvision takes them: a dict an image, in pixels, no padding."""
+    return [{"boxes": b[c > 0] * _SIZE, "labels": c[c > 0]} for b, c in zip(boxes, labels, strict=True)]
+
+
+@contextmanager
+def nms_as_on_a_gpu() -> Iterator[None]:
+    """On a CPU, let ``batched_nms`` go class by class only from 100,000 numbers on, as on a GPU, instead of 4000."""
+
+    def batched_nms(boxes: Tensor, *others: Any) -> Tensor:
+        by_class = boxes.numel() > 100_000
+        way = box_ops._batched_nms_vanilla if by_class else box_ops._batched_nms_coordinate_trick
+        kept: Tensor = way(boxes, *others)
+        return kept
+
+    with patch.object(box_ops, "batched_nms", batched_nms):
+        yield
 
 
 def torchvision_detector(num_classes: int) -> Any:

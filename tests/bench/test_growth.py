@@ -1,6 +1,7 @@
 """Growth is fitted where it shows, and shown as it was fitted."""
 
 import doctest
+import time
 
 import numpy as np
 import pytest
@@ -38,10 +39,26 @@ def test_a_quadratic_part_misses_its_goal_and_a_linear_one_meets_it(monkeypatch)
 
     curves = [Curve("once", "size", (8, 16, 32, 64), work), Curve("each", "size", (8, 16, 32, 64), quadratic)]
     monkeypatch.setattr(growth, "_curves", lambda settings, folder: curves)
-    goals = measure(Settings(quick=True)).goals
+    table = measure(Settings(quick=True))
+    goals = table.goals
     assert [goal.what for goal in goals] == ["once against size", "each against size"]
     assert goals[0].measured < goals[1].measured
     assert not goals[1].met
+    assert any(note.startswith("Where the time of 'each against size' goes, at 32: ") for note in table.notes)
+    assert len(table.notes) == sum(not goal.met for goal in goals)
+
+
+@pytest.mark.parametrize(("part", "profile"), [("loss", "fill_"), ("reading annotations", "sleep")])
+def test_a_missed_goal_has_the_profile_that_sees_into_it(part, profile, monkeypatch):
+    def work(size):
+        return lambda: (torch.ones(size**2), time.sleep(1e-6 * size**2))
+
+    monkeypatch.setattr(growth, "_curves", lambda settings, folder: [Curve(part, "size", (30, 100, 300), work)])
+    monkeypatch.setattr(growth, "fitted_exponent", lambda sizes, seconds: 2.0)
+    (note,) = measure(Settings(quick=True)).notes
+    assert profile in note
+    assert "at 100: " in note
+    assert "at 300: " in note
 
 
 def test_the_figure_has_a_panel_a_size_and_a_line_a_part_with_its_exponent(tmp_path):

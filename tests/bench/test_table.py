@@ -1,8 +1,10 @@
 """Tables of measurements: goals by the numbers, turns in turns, files that say the same."""
 
 import json
+import sys
 
 import pytest
+import torch
 
 from ssdnorm.bench.table import Goal, Table, Times, goals_table, interleaved, machine, write_tables
 
@@ -66,3 +68,24 @@ def test_markdown_and_json_say_the_same(tmp_path):
     text = (tmp_path / "new" / "benchmark.md").read_text()
     assert "| speed | ≥ 2 × | 1.50 × | not met | |" in text
     assert f"- torch: {written['about']['torch']}" in text
+
+
+def test_a_gpu_is_named_with_the_versions_of_its_software(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91400)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine()["driver"] == "unknown"
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!{sys.executable}\nprint('580.65.06\\n580.65.06')\n")
+    program.chmod(0o755)
+    about = machine()
+    assert (about["gpu"], about["driver"], about["cuda"]) == ("NVIDIA H200", "580.65.06", torch.version.cuda)
+    assert about["cudnn"] == 91400
+
+
+def test_without_a_gpu_no_versions_of_it_are_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    about = machine()
+    assert about["gpu"] is None
+    assert "driver" not in about
