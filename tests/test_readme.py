@@ -41,7 +41,9 @@ def test_every_make_command_of_the_pages_is_a_target_that_always_runs():
         assert f"\n{target}:" in makefile
 
 
-@pytest.mark.parametrize(("name", "num_lines"), [("compare_bccd", 8), ("compare_bccd_pretrained", 7)])
+@pytest.mark.parametrize(
+    ("name", "num_lines"), [("compare_bccd", 8), ("compare_bccd_pretrained", 7), ("compare_playing_cards_scratch", 7)]
+)
 def test_the_table_of_a_comparison_is_the_one_that_the_command_wrote(name, num_lines):
     written = (ROOT / "docs/results" / name / "table.md").read_text(encoding="utf-8").splitlines()
     assert len(written) == num_lines

@@ -40,9 +40,9 @@ def sentence_of(
     verdict_in_words = (
         "no evidence of a difference to" if verdict == "no evidence of a difference" else f"{verdict} than"
     )
-    return (
-        f"{name}: {verdict_in_words} {baseline}: {interval}, p = {p_value(difference.p_holm)} after Holm's correction."
-    )
+    p = p_value(difference.p_holm)
+    p = p if p.startswith("<") else f"= {p}"
+    return f"{name}: {verdict_in_words} {baseline}: {interval}, p {p} after Holm's correction."
 
 
 def answer_of(arms: Sequence[ArmResult], baseline: str, metric: str, num_seeds: int, seed_noise: float | None) -> str:

@@ -28,7 +28,9 @@ _TAP_NORMS = {name: f"backbone.{name}.norm" for name in ("conv4_3", "fc7")} | {
 
 
 def measure_batch_size(*, seed: int = 0, steps: int = 200, progress: Progress = in_silence) -> Numbers:
-    """Train a small network on coloured discs with either norm; then let batches of each size give the statistics.
+    """Train a small network on coloured discs with either norm; then pass the same images in batches of each size.
+
+    The statistics come from the batch; under the keys ``…_from_training`` they are those of training, in eval mode.
 
     Args:
         steps: of gradient descent on batches of 32.
@@ -42,6 +44,9 @@ def measure_batch_size(*, seed: int = 0, steps: int = 200, progress: Progress = 
             "accuracy_from_training": _accuracy(_probabilities(network.eval(), tests[0], _TESTS), tests[1]),
             "by_size": {str(size): _in_batches(network, *tests, size) for size in BATCH_SIZES},
             "one_image": {str(size): _one_image(network, *tests, size, seed) for size in BATCH_SIZES},
+            "one_image_from_training": {
+                str(size): _one_image(network, *tests, size, seed, from_training=True) for size in BATCH_SIZES
+            },
         }
     return for_json({"seed": seed, "steps": steps, "networks": networks, "taps": measure_taps(seed, progress)})
 
@@ -105,22 +110,32 @@ def _accuracy(probabilities: Tensor, labels: Tensor) -> float:
     return (probabilities.argmax(1) == labels).float().mean().item()
 
 
+def _distance(probabilities: Tensor, reference: Tensor) -> float:
+    """Total variation, the mean over images."""
+    return ((probabilities - reference).abs().sum(1) / 2).mean().item()
+
+
 def _in_batches(network: nn.Module, images: Tensor, labels: Tensor, size: int) -> Numbers:
     reference = _probabilities(network.eval(), images, _TESTS)
+    from_training = _probabilities(network, images, size)
     order = labels.argsort()
     mixed = _probabilities(statistics_of_the_batch(network), images, size)
     alike = _probabilities(network, images[order], size)
     return {
-        "distance": ((mixed - reference).abs().sum(1) / 2).mean().item(),
+        "distance": _distance(mixed, reference),
+        "distance_from_training": _distance(from_training, reference),
         "accuracy_mixed": _accuracy(mixed, labels),
         "accuracy_alike": _accuracy(alike, labels[order]),
+        "accuracy_from_training": _accuracy(from_training, labels),
     }
 
 
-def _one_image(network: nn.Module, images: Tensor, labels: Tensor, size: int, seed: int) -> list[float]:
-    """Probability of the right class of image 0 in so many random companies."""
+def _one_image(
+    network: nn.Module, images: Tensor, labels: Tensor, size: int, seed: int, *, from_training: bool = False
+) -> list[float]:
+    """Probability of the right class of image 0 in so many random companies, the same ones for either statistics."""
     stream, label = generator(seed), int(labels[0])
-    network = statistics_of_the_batch(network)
+    network = network.eval() if from_training else statistics_of_the_batch(network)
     company = [1 + torch.randperm(_TESTS - 1, generator=stream)[: size - 1] for _ in range(_DRAWS)]
     batches = [torch.cat([images[:1], images[others]]) for others in company]
     return [_probabilities(network, batch, size)[0, label].item() for batch in batches]
@@ -162,14 +177,21 @@ def draw_batch_size(numbers: Numbers) -> dict[str, Figure]:
 
 def _draw_one(numbers: Numbers) -> Figure:
     figure, axes = panels(1, 2, 3.2, sharey=True)
-    for place, (name, colour) in zip(axes[0], {"batch norm": BLUE, "group norm": ORANGE}.items(), strict=True):
-        for column, values in enumerate(numbers["networks"][name]["one_image"].values()):
-            spread = np.linspace(-0.28, 0.28, len(values))
-            place.plot(column + spread, values, ".", color=colour, markersize=4)
+    rows = {
+        "one_image_from_training": ("-", BLACK, "statistics of training, in eval mode"),
+        "one_image": (".", BLUE, "statistics of the batch"),
+    }
+    for place, name in zip(axes[0], NORMS, strict=True):
+        for row, (style, colour, words) in rows.items():
+            companies = np.array(list(numbers["networks"][name][row].values()))  # sizes × companies
+            spread = np.linspace(-0.28, 0.28, companies.shape[1])
+            columns = np.arange(len(companies))[:, None] + spread
+            place.plot(columns.flat, companies.flat, style, color=colour, linewidth=1, markersize=4, label=words)
         place.set_xticks(range(len(BATCH_SIZES)), map(str, BATCH_SIZES))
         place.set(xlabel="images in the batch", ylim=(-0.03, 1.03))
         title(place, f"One image, {name}")
     axes[0, 0].set_ylabel("probability of the right class")
+    legend(axes[0, 1], loc="center right")
     return figure
 
 
@@ -178,16 +200,19 @@ def _draw_all(numbers: Numbers) -> Figure:
     norm, group = (numbers["networks"][name] for name in NORMS)
     rows = [norm["by_size"][str(size)] for size in BATCH_SIZES]
     control = [group["by_size"][str(size)]["distance"] for size in BATCH_SIZES]
+    eval_mode = [row["distance_from_training"] for row in rows]
     axes[0, 0].plot(BATCH_SIZES, [row["distance"] for row in rows], "o-", color=BLUE, label="batch norm")
     axes[0, 0].plot(BATCH_SIZES, control, "s-", color=ORANGE, label="group norm")
+    axes[0, 0].plot(BATCH_SIZES, eval_mode, "k.--", linewidth=1, label="batch norm in eval mode")
     axes[0, 0].set(ylabel="mean distance, total variation")
-    title(axes[0, 0], "From the output in eval mode")
+    title(axes[0, 0], "From all images at once in eval mode")
     axes[0, 1].plot(BATCH_SIZES, [row["accuracy_mixed"] for row in rows], "o-", color=BLUE, label="mixed batch")
     axes[0, 1].plot(BATCH_SIZES, [row["accuracy_alike"] for row in rows], "o-", color=RED, label="all of one class")
-    axes[0, 1].axhline(norm["accuracy_from_training"], color=BLACK, linewidth=1, label="statistics of training")
+    eval_mode = [row["accuracy_from_training"] for row in rows]
+    axes[0, 1].plot(BATCH_SIZES, eval_mode, "k.--", linewidth=1, label="mixed batch, eval mode")
     axes[0, 1].axhline(0.25, color=GREY, linewidth=1, linestyle=":", label="guessing")
     axes[0, 1].set(ylabel="accuracy", ylim=(0, 1.03))
-    title(axes[0, 1], "Batch norm, statistics of the batch")
+    title(axes[0, 1], "Batch norm")
     for place in axes[0]:
         place.set(xlabel="images in the batch", xscale="log")
         place.set_xticks(BATCH_SIZES, map(str, BATCH_SIZES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from itertools import product
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ LAYERS, UNITS, NOISE_STD = 7, 30, 2.0
 SATURATED = 0.99  # of tanh's largest value
 LEARNING_RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8, 1e-10)
 _TRAIN, _TEST, _BATCH = 2500, 500, 50
+_MOMENTS = (0, 1, 3, 10, 30, 100)  # steps after which the layers are looked into, and after the last
 _EDGES = np.linspace(-15, 15, 77)  # of asinh(pre-activation): ±1.6 million
 
 
@@ -60,10 +63,15 @@ def measure_deep_mlp(
 
     The cost is the mean squared error on unseen points over the variance of y there: 1 is what a constant reaches. An
     idle unit is a ReLU that is 0 on all unseen points; for tanh it is the share of |outputs| above ``SATURATED``.
+    Costs are those of eval mode; pre-activations and idle units those of train mode, the unseen points as one batch.
 
     Args:
         seed: the first; data, weights and batches of a seed are the same for all arms.
         steps: of plain gradient descent on batches of 50.
+
+    Returns:
+        By arm, for the learning rate with the lowest median cost: ``cost`` by seed; and by step of ``moments`` and
+        layer ``idle`` (mean over seeds), ``rms`` (median over seeds) and ``histograms`` (of all seeds together).
     """
     runs: dict[str, dict[float, list[dict[str, Any]]]] = {name: {} for name in ARMS}
     for name, lr in progress(list(product(ARMS, learning_rates))):
@@ -78,14 +86,17 @@ def measure_deep_mlp(
             "best_lr": best,
             "cost": [run["cost"] for run in some],
             "final_cost": float(np.median(final[best])),
-            "idle_before": np.mean([run["idle"][0] for run in some], 0).tolist(),
-            "idle_after": np.mean([run["idle"][1] for run in some], 0).tolist(),
-            "rms_before": np.median([run["rms"] for run in some], 0).tolist(),
-            "histogram_before": some[0]["histogram"][0],
-            "histogram_after": some[0]["histogram"][1],
+            "idle": np.mean([run["idle"] for run in some], 0).tolist(),
+            "rms": np.median([run["rms"] for run in some], 0).tolist(),
+            "histograms": np.sum([run["histograms"] for run in some], 0).tolist(),
         }
     floor = NOISE_STD**2 / _points(_TEST, generator(seed))[1].var().item()
-    return for_json({"seed": seed, "num_seeds": num_seeds, "steps": steps, "noise_floor": floor, "arms": arms})
+    about = {"seed": seed, "num_seeds": num_seeds, "steps": steps, "moments": _moments(steps), "noise_floor": floor}
+    return for_json(about | {"arms": arms})
+
+
+def _moments(steps: int) -> list[int]:
+    return [moment for moment in _MOMENTS if moment < steps] + [steps]
 
 
 def _points(count: int, stream: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -110,13 +121,14 @@ def _train(arm: Arm, lr: float, steps: int, seed: int) -> dict[str, Any]:
     x, y = _points(_TRAIN, stream)
     network = _network(arm, stream)
     optimizer = torch.optim.SGD(network.parameters(), lr)
-    before = _pre_activations(network.train(), test_x)
-    costs = []
+    seen, costs = [pre_activations(network, test_x)], []
     for step in range(1, steps + 1):
         chosen = torch.randint(_TRAIN, (_BATCH,), generator=stream)
         optimizer.zero_grad()
         (network.train()(x[chosen]) - y[chosen]).square().mean().backward()
         optimizer.step()
+        if step in _moments(steps):
+            seen.append(pre_activations(network, test_x))
         if step % 10 == 0:
             with torch.no_grad():
                 error = (network.eval()(test_x) - test_y).square().mean()
@@ -124,26 +136,26 @@ def _train(arm: Arm, lr: float, steps: int, seed: int) -> dict[str, Any]:
             if not math.isfinite(costs[-1]):
                 break
     costs += [math.nan] * (steps // 10 - len(costs))
-    after = _pre_activations(network.eval(), test_x)
+    seen += [pre_activations(network, test_x)] * (len(_moments(steps)) - len(seen))  # of a network that diverged
     return {
         "cost": costs,
-        "idle": [_idle(arm, before), _idle(arm, after)],
-        "rms": [z.square().mean().sqrt().item() for z in before],
-        "histogram": [[np.histogram(z.asinh().numpy(), _EDGES)[0].tolist() for z in zs] for zs in (before, after)],
+        "idle": [_idle(arm, layers) for layers in seen],
+        "rms": [[z.square().mean().sqrt().item() for z in layers] for layers in seen],
+        "histograms": [[np.histogram(z.asinh().numpy(), _EDGES)[0] for z in layers] for layers in seen],
     }
 
 
 @torch.no_grad()
-def _pre_activations(network: nn.Sequential, x: Tensor) -> list[Tensor]:
-    """What each activation is given. In train mode a batch norm takes the statistics of ``x`` (none exist yet)."""
+def pre_activations(network: nn.Sequential, x: Tensor) -> list[Tensor]:
+    """What each activation is given in train mode, where a batch norm takes the statistics of ``x``.
+
+    A copy is asked, so that the network's running statistics and mode stay as they are.
+    """
     found = []
-    for part in network:
+    for part in copy.deepcopy(network).train():
         if isinstance(part, nn.ReLU | nn.Tanh):
             found.append(x)
         x = part(x)
-    for part in network:
-        if isinstance(part, nn.BatchNorm1d) and network.training:
-            part.reset_running_stats()
     return found
 
 
@@ -164,27 +176,29 @@ def draw_deep_mlp(numbers: Numbers) -> dict[str, Figure]:
 
 
 def _draw_histograms(numbers: Numbers) -> Figure:
-    figure, axes = panels(3, 2, 7.0, sharex=True, sharey=True)
-    centres = (_EDGES[1:] + _EDGES[:-1]) / 2
+    figure, axes = panels(3, 2, 7.4, sharex=True, sharey=True)
+    num_moments = len(numbers["moments"])
     for place, (name, arm) in zip(axes.T.flat, numbers["arms"].items(), strict=True):
-        for key, side, colour in (("before", -1, GREY), ("after", 1, _COLOURS[ARMS[name].words])):
-            for layer, counts in enumerate(arm[f"histogram_{key}"], 1):
-                width = 0.42 * side * np.sqrt(np.array(counts) / max(max(counts), 1))
-                place.fill_betweenx(centres, layer, layer + width, color=colour, linewidth=0)
-            words = "before training" if key == "before" else f"after {numbers['steps']} steps"
-            place.fill_between([], [], color=colour, label=words)
+        counts = np.array(arm["histograms"], dtype=float).transpose(2, 1, 0)  # height × layer × moment
+        shares = np.sqrt(counts / counts.max(0).clip(1))
+        with_gaps = np.pad(shares, ((0, 0), (0, 0), (0, 1)))
+        columns = np.ma.masked_equal(with_gaps, 0).reshape(len(shares), -1)
+        x_edges = 0.5 + (np.arange(columns.shape[1] + 1) + 0.5) / (num_moments + 1)
+        colours = LinearSegmentedColormap.from_list("", ["white", _COLOURS[ARMS[name].words]])
+        place.pcolormesh(x_edges, _EDGES, columns, cmap=colours, vmin=-0.1, vmax=1)
         title(place, f"{name}, lr {arm['best_lr']:g}")
-        legend(place, loc="lower left", ncols=2, handlelength=1, columnspacing=1)
         if ARMS[name].activation == "tanh":
             for end in (-1, 1):
                 place.axhline(math.asinh(end * math.atanh(SATURATED)), color="black", linewidth=0.8, linestyle=":")
     ticks = [-1e4, -100, -1, 1, 100, 1e4]
     axes[0, 0].set_yticks(np.arcsinh(ticks), ["−10⁴", "−100", "−1", "1", "100", "10⁴"])
-    axes[0, 0].set(ylim=(-14.8, 12), xticks=range(1, LAYERS + 1))
+    axes[0, 0].set(xlim=(0.4, LAYERS + 0.6), ylim=(-12, 12), xticks=range(1, LAYERS + 1))
     for place in axes[:, 0]:
         place.set_ylabel("input of the activation")
     for place in axes[-1]:
         place.set_xlabel("hidden layer")
+    moments = ", ".join(map(str, numbers["moments"]))
+    figure.supxlabel(f"in each layer from left to right: after {moments} steps, in train mode", fontsize=9.5)
     return figure
 
 
@@ -192,8 +206,8 @@ def _draw_idle(numbers: Numbers) -> Figure:
     figure, axes = panels(1, 2, 3.2, sharey=True)
     for place, arm, measured in _by_activation(axes[0], numbers):
         layers = np.arange(1, LAYERS + 1)
-        place.plot(layers, measured["idle_after"], "o-", color=_COLOURS[arm.words], label=arm.words)
-        place.plot(layers, measured["idle_before"], ":", color=_COLOURS[arm.words])
+        place.plot(layers, measured["idle"][-1], "o-", color=_COLOURS[arm.words], label=arm.words)
+        place.plot(layers, measured["idle"][0], ":", color=_COLOURS[arm.words])
         place.set(xlabel="hidden layer", xticks=layers, ylim=(-0.03, 1.03))
     axes[0, 0].set_ylabel("share, mean over seeds")
     title(axes[0, 0], "ReLU: units that are 0 on all data")

@@ -69,6 +69,11 @@ def expected_mean(decay: float, step: int) -> float:
     return (1 - decay**step) * MEAN
 
 
+def expected_variance(decay: float, step: int) -> float:
+    """What an average that starts at 1 is on average after so many steps: decay^t · 1 + (1 − decay^t) · variance."""
+    return decay**step + (1 - decay**step) * STD**2
+
+
 def noise(decay: float, step: int) -> float:
     """Standard deviation of that average over one of a batch's mean: √((1 − d)/(1 + d) · (1 − d^2t))."""
     return math.sqrt((1 - decay) / (1 + decay) * (1 - decay ** (2 * step)))
@@ -85,14 +90,17 @@ def measure_moving_average(*, seed: int = 0, streams: int = 400, progress: Progr
     at = torch.tensor(_MOMENTS) - 1
     warm_up = {}
     for decay in progress(list(DECAYS)):
-        plain, corrected = (Convention(decay, corrected=c).follow(batches)[0][at] for c in (False, True))
-        warm_up[f"{decay:g}"] = {
-            "one_stream": plain[:, 0],
-            "one_stream_corrected": corrected[:, 0],
-            "mean": plain.mean(1),
+        plain, corrected = (Convention(decay, corrected=c).follow(batches) for c in (False, True))
+        measured: Numbers = {}
+        for name, average, divided in zip(("mean", "variance"), plain, corrected, strict=True):
+            measured[f"one_stream_{name}"] = average[at, 0]
+            measured[f"one_stream_{name}_corrected"] = divided[at, 0]
+            measured[name] = average[at].mean(1)
+            measured[f"{name}_corrected"] = divided[at].mean(1)
+        warm_up[f"{decay:g}"] = measured | {
             "expected_mean": [expected_mean(decay, step) for step in _MOMENTS],
-            "mean_corrected": corrected.mean(1),
-            "noise": (plain[-1].std() / (STD / math.sqrt(BATCH))).item(),
+            "expected_variance": [expected_variance(decay, step) for step in _MOMENTS],
+            "noise": (plain[0][-1].std() / (STD / math.sqrt(BATCH))).item(),
             "expected_noise": noise(decay, _MOMENTS[-1]),
             "steps_to_one_percent": math.ceil(math.log(0.01) / math.log(decay)),
         }
@@ -159,17 +167,21 @@ def draw_moving_average(numbers: Numbers) -> dict[str, Figure]:
 
 
 def _draw_warm_up(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 2, 3.3, sharey=True)
-    for decay, colour in _COLOURS.items():
-        measured = numbers["warm_up"][f"{decay:g}"]
-        axes[0, 0].plot(numbers["steps"], measured["one_stream"], color=colour)
-        axes[0, 0].plot(numbers["steps"], measured["expected_mean"], ":", color=colour)
-        axes[0, 1].plot(numbers["steps"], measured["one_stream_corrected"], color=colour, label=f"decay {decay:g}")
-    for place, words in zip(axes[0], ("Started at 0", "Divided by 1 − decay^t"), strict=True):
-        place.axhline(MEAN, color=BLACK, linewidth=0.8)
-        place.set(xlabel="step", xscale="log", ylim=(0, 4))
-        title(place, words)
-    axes[0, 0].set_ylabel("moving average of the mean")
+    figure, axes = panels(2, 2, 5.6, sharex=True, sharey="row")
+    for row, (moment, start, truth) in zip(axes, (("mean", 0, MEAN), ("variance", 1, STD**2)), strict=True):
+        for decay, colour in _COLOURS.items():
+            measured = numbers["warm_up"][f"{decay:g}"]
+            row[0].plot(numbers["steps"], measured[f"one_stream_{moment}"], color=colour)
+            row[0].plot(numbers["steps"], measured[f"expected_{moment}"], ":", color=colour)
+            corrected = measured[f"one_stream_{moment}_corrected"]
+            row[1].plot(numbers["steps"], corrected, color=colour, label=f"decay {decay:g}")
+        for place, words in zip(row, (f"started at {start}", "divided by 1 − decay^t"), strict=True):
+            place.axhline(truth, color=BLACK, linewidth=0.8)
+            place.set(xscale="log", ylim=(0, 1.5 * truth))
+            title(place, f"{moment.capitalize()}, {words}")
+        row[0].set_ylabel(f"moving average of the {moment}")
+    for place in axes[1]:
+        place.set_xlabel("step")
     axes[0, 1].plot([], [], ":", color=GREY, label="expected")
     legend(axes[0, 1], loc="lower right")
     return figure

@@ -1,9 +1,18 @@
 """What docs/lab/batch-size.md claims of the small network; of the SSD's taps under slow."""
 
+import numpy as np
 import pytest
 import torch
 
-from ssdnorm.lab.batch_size import draw_discs, measure_batch_size, measure_taps, statistics_of_the_batch, train
+from ssdnorm.lab.batch_size import (
+    TAP_BATCH_SIZES,
+    draw_batch_size,
+    draw_discs,
+    measure_batch_size,
+    measure_taps,
+    statistics_of_the_batch,
+    train,
+)
 from ssdnorm.lab.demonstration import generator, in_silence
 
 
@@ -42,6 +51,39 @@ def test_the_company_decides_whether_one_image_is_recognised_until_batches_are_l
         assert min(one[size]) < 0.2
         assert max(one[size]) > 0.95
     assert min(*one["16"], *one["32"], *one["64"]) > 0.95
+
+
+def test_the_company_does_not_matter_with_the_statistics_of_training_and_does_with_those_of_the_batch(networks):
+    network = networks["batch norm"]
+    assert np.ptp(list(network["one_image_from_training"].values())) < 1e-6
+    assert np.ptp(list(network["one_image"].values())) > 0.9
+    for row in network["by_size"].values():
+        assert row["distance_from_training"] < 1e-6
+        assert row["distance"] > 0.01
+        assert row["accuracy_from_training"] == network["accuracy_from_training"]
+
+
+def test_an_unsure_network_gives_an_image_the_same_output_alone_and_in_company_in_eval_mode_only():
+    images, labels = draw_discs(64, 16, generator(0))
+    network = train("batch_norm", images, labels, 5, 0).double()
+    images = images.double()
+    alone = network.eval()(images[:1])
+    assert 0.3 < alone.softmax(1).max() < 0.9  # not saturated: a probability of 1 could hide a difference
+    for size in (2, 16, 64):
+        assert torch.allclose(network.eval()(images[:size])[:1], alone, rtol=0, atol=1e-6)
+        assert (statistics_of_the_batch(network)(images[:size])[:1] - alone).abs().max() > 0.01
+
+
+def test_the_figures_draw_both_statistics(networks):
+    taps = {f"tap {i}": {"cells": 1, "distance": dict.fromkeys(TAP_BATCH_SIZES, 0.0)} for i in range(6)}
+    figures = draw_batch_size({"networks": networks, "taps": taps})
+    for axes in figures["one-image"].axes:
+        assert [line.get_label() for line in axes.lines] == [
+            "statistics of training, in eval mode",
+            "statistics of the batch",
+        ]
+    flat, moved = (line.get_ydata() for line in figures["one-image"].axes[0].lines)
+    assert np.ptp(flat) < 1e-6 < np.ptp(moved)
 
 
 def test_group_norm_does_not_notice_the_batch(networks):

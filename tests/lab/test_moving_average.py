@@ -58,6 +58,30 @@ def test_an_average_that_starts_at_0_is_low_by_decay_to_the_t_and_a_corrected_on
     assert numbers["warm_up"]["0.999"]["mean"][-1] == pytest.approx(3 * (1 - 0.999**1000), abs=0.05)
 
 
+def test_a_variance_that_starts_at_1_nears_the_truth_by_the_closed_form_and_a_corrected_one_is_there_at_once(numbers):
+    for decay, row in numbers["warm_up"].items():
+        left = [float(decay) ** step for step in numbers["steps"]]
+        closed_form = [share * 1 + (1 - share) * 4 for share in left]
+        assert row["expected_variance"] == pytest.approx(closed_form, rel=1e-5)
+        # 60 streams: one batch's variance has the standard deviation 4 · √(2 / 31), five of them are allowed
+        deviation = 5 * 4 * math.sqrt(2 / 31) / math.sqrt(60) * math.sqrt((1 - float(decay)) / (1 + float(decay)))
+        assert row["variance"] == pytest.approx(closed_form, abs=deviation)
+        assert row["variance_corrected"] == pytest.approx([4.0] * len(left), abs=5 * 4 * math.sqrt(2 / 31 / 60))
+    assert numbers["warm_up"]["0.999"]["variance"][-1] == pytest.approx(2.897, abs=0.03)
+
+
+def test_the_warm_up_figure_shows_both_moments_plain_and_corrected(numbers):
+    axes = draw_moving_average(numbers)["warm-up"].axes
+    assert [each.get_title(loc="left") for each in axes] == [
+        "Mean, started at 0",
+        "Mean, divided by 1 − decay^t",
+        "Variance, started at 1",
+        "Variance, divided by 1 − decay^t",
+    ]
+    assert list(axes[2].lines[0].get_ydata()) == numbers["warm_up"]["0.5"]["one_stream_variance"]
+    assert list(axes[2].lines[1].get_ydata()) == numbers["warm_up"]["0.5"]["expected_variance"]
+
+
 def test_the_noise_of_an_average_is_that_of_the_closed_form(numbers):
     for row in numbers["warm_up"].values():
         assert row["noise"] == pytest.approx(row["expected_noise"], rel=0.2)
