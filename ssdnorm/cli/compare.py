@@ -1,8 +1,8 @@
 """Compare norm choices: python scripts/compare.py --config configs/compare_quickstart.yaml --output runs/cmp
 
 Trains every arm with every seed (and learning rate), each in a run folder below runs/cmp/runs, then writes report.html,
-results.json, results.csv, table.md and figures/. Started again it skips what is finished and goes on with the rest. A key of
-the base config can be set for all arms: --base.training.max_steps 100.
+results.json, results.csv, table.md and figures/. Started again it skips what is finished and goes on with the rest. A
+key of the base config can be set for all arms: --base.training.max_steps 100.
 """
 
 from __future__ import annotations
