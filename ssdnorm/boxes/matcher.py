@@ -72,8 +72,10 @@ def match_default_boxes(boxes: Tensor, labels: Tensor, default_boxes: Tensor, *,
         boxes ``(B, G, 4)`` xyxy in [0, 1]; labels ``(B, G)`` with 0 for padding rows; default_boxes ``(K, 4)`` cxcywh;
         output ``(B, K)`` int64: the place of the ground truth in its image, −1 for background.
 
-    Differs from Caffe on a GPU alone: those who share a box in the fifth round of rule 2 take their best free one among
-    the boxes whose number is theirs modulo G, which no two ground truths of an image share.
+    Differs from Caffe on a GPU alone, and only where six or more ground truths of an image are after the same default
+    boxes (seven copies of a box, say): who is turned down in the fifth round of rule 2 takes its best box that nobody
+    has asked for among those whose number is its own modulo G, which no two ground truths of an image share. If all of
+    these were asked for, as can be with fewer than a few default boxes per ground truth, it may go without.
 
     Sources:
         W. Liu et al., SSD (arXiv:1512.02325), section 2.2; ``bbox_util.cpp`` ``MatchBBox`` (weiliu89/caffe).

@@ -25,7 +25,9 @@ class MultiboxLoss(nn.Module):
 
     with N the matched boxes of the batch. A batch without objects has loss 0 and zero gradients. Half precision is
     summed in float32, also under autocast. On a GPU everything runs on all boxes of the batch at once, without waiting
-    for the device; on a CPU only the chosen boxes enter the loss and its backward pass. The results are the same.
+    for the device; on a CPU only the chosen boxes enter the loss and its backward pass. The results are the same up to
+    rounding, but may differ where six or more ground truths of an image are after the same default boxes: see
+    *Differs from* in :func:`~ssdnorm.boxes.matcher.match_default_boxes`.
 
     Args:
         default_boxes: the boxes that the output refers to.
@@ -138,13 +140,14 @@ class MultiboxLoss(nn.Module):
         log_p = _wide(logits).log_softmax(dim=-1)
         mined = hard_negative_mask(-log_p.detach()[..., 0], matched, ratio=self.negative_ratio)
         wanted = torch.where(matched, labels.gather(1, truth), mined * -_IGNORED + _IGNORED)
-        class_sum = F.nll_loss(log_p.flatten(0, 1), wanted.flatten(), ignore_index=_IGNORED, reduction="sum")
+        # summed apart, as a GPU's nll_loss with a sum runs on one block
+        losses = F.nll_loss(log_p.flatten(0, 1), wanted.flatten(), ignore_index=_IGNORED, reduction="none")
 
         own = boxes.gather(1, truth[..., None].expand(-1, -1, 4))
         got = _wide(locs)
         target = self.coder.encode(own, self.default_boxes).to(got.dtype).masked_fill_(~matched[..., None], 0.0)
         box_losses = F.smooth_l1_loss(got, target, reduction="none")
-        return (box_losses * matched[..., None]).sum(), class_sum
+        return (box_losses * matched[..., None]).sum(), losses.sum()
 
 
 def _wide(x: Tensor) -> Tensor:

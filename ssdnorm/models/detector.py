@@ -74,8 +74,9 @@ class Detector(nn.Module):
         if targets is None or len(targets) != len(images):
             got = "none" if targets is None else str(len(targets))
             raise ValueError(f"Detector: training takes one target per image; got {len(images)} images, targets: {got}")
-        boxes, labels = self._pad(images, targets)
-        return self.loss(self.model(self.prepare(images)[0]), boxes, labels)
+        batch, sizes = self.prepare(images)
+        boxes, labels = self._pad(targets, sizes)
+        return self.loss(self.model(batch), boxes, labels)
 
     def prepare(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """What the network and the post-processing take.
@@ -84,7 +85,7 @@ class Detector(nn.Module):
             images ``(3, H, W)`` each; output ``(B, 3, S, S)`` channels-last, and ``(B, 2)`` height and width in pixels.
         """
         batch = torch.stack([self._resize(image, i) for i, image in enumerate(images)])
-        sizes = torch.tensor([image.shape[-2:] for image in images], device=batch.device)
+        sizes = torch.tensor([image.shape[-2:] for image in images]).to(batch.device, non_blocking=True)
         return batch.contiguous(memory_format=torch.channels_last), sizes
 
     def _resize(self, image: Tensor, index: int) -> Tensor:
@@ -95,22 +96,24 @@ class Detector(nn.Module):
         size = (self.model.image_size, self.model.image_size)
         return F.interpolate(image[None], size=size, mode="bilinear", antialias=self.antialias)[0]
 
-    def _pad(self, images: Sequence[Tensor], targets: Sequence[Target]) -> tuple[Tensor, Tensor]:
-        """Boxes in [0, 1], ``(B, G, 4)``, and labels ``(B, G)`` with 0 for padding."""
+    def _pad(self, targets: Sequence[Target], sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes in [0, 1], ``(B, G, 4)``, and labels ``(B, G)`` with 0 for padding; looks at the device once."""
         longest = max(len(target["labels"]) for target in targets)
-        boxes = images[0].new_zeros((len(targets), longest, 4), dtype=torch.float32)
-        labels = torch.zeros((len(targets), longest), dtype=torch.int64, device=boxes.device)
-        for i, (image, target) in enumerate(zip(images, targets, strict=True)):
+        boxes = torch.zeros((len(targets), longest, 4), dtype=torch.float32, device=sizes.device)
+        labels = torch.zeros((len(targets), longest), dtype=torch.int64, device=sizes.device)
+        real = torch.zeros_like(labels, dtype=torch.bool)
+        for i, target in enumerate(targets):
             n = len(target["labels"])
-            height, width = image.shape[-2:]
-            boxes[i, :n] = target["boxes"].reshape(-1, 4) / boxes.new_tensor((width, height, width, height))
+            boxes[i, :n] = target["boxes"].reshape(-1, 4)
             labels[i, :n] = target["labels"]
-            flat = (boxes[i, :n, 2:] <= boxes[i, :n, :2]).any(dim=1)
-            if flat.any():
-                j = int(flat.nonzero()[0])
-                raise ValueError(f"Detector: image {i}: box {target['boxes'][j].tolist()} has no area")
-            wrong = (labels[i, :n] < 1) | (labels[i, :n] >= self.model.num_classes)
-            if wrong.any():
-                label = int(labels[i, :n][wrong][0])
-                raise ValueError(f"Detector: image {i}: label {label} is not in 1 … {self.model.num_classes - 1}")
+            real[i, :n] = True
+        boxes /= sizes.flip(1).repeat(1, 2)[:, None]
+        flat = (boxes[..., 2:] <= boxes[..., :2]).any(dim=2)
+        wrong = (labels < 1) | (labels >= self.model.num_classes)
+        if (real & (flat | wrong)).any():
+            i, j = (real & (flat | wrong)).nonzero()[0].tolist()
+            if flat[i, j]:
+                raise ValueError(f"Detector: image {i}: box {targets[i]['boxes'][j].tolist()} has no area")
+            label = int(labels[i, j])
+            raise ValueError(f"Detector: image {i}: label {label} is not in 1 … {self.model.num_classes - 1}")
         return boxes, labels

@@ -13,6 +13,7 @@ from ssdnorm.boxes.waiting import host_may_look
 from ssdnorm.structures import Detections, SSDOutput
 
 _FIRST_CANDIDATES = 1000  # best-scored candidates of an image that are looked at first; nearly always enough
+_GPU_ROWS = 32_768  # boxes in one NMS on a GPU, which makes n² bits of them and walks over those that stay in turn
 
 
 class PostProcess(nn.Module):
@@ -20,7 +21,8 @@ class PostProcess(nn.Module):
 
     The order of the steps and their result are those of Caffe's DetectionOutput and of torchvision's SSD. The work is
     done on the whole batch, and only on candidates that can still matter: whether a detection is kept depends on
-    higher scores alone, so the best-scored candidates are enough as soon as they yield ``max_detections``.
+    higher scores alone, so the best-scored candidates are enough as soon as they yield ``max_detections``. On a GPU the
+    host waits three times if the first candidates are enough, and twice more each time that they are not.
 
     Args:
         default_boxes: the boxes that the output refers to.
@@ -38,6 +40,7 @@ class PostProcess(nn.Module):
     """
 
     default_boxes: Tensor
+    _aside: Tensor  # where boxes go in an NMS that do not count
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class PostProcess(nn.Module):
             if value < 1:
                 raise ValueError(f"post_process.{name}: must be 1 or more; got {value}")
         self.register_buffer("default_boxes", default_boxes, persistent=False)
+        self.register_buffer("_aside", torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64), persistent=False)
         self.coder = coder or BoxCoder()
         self.score_threshold = score_threshold
         self.nms_threshold = nms_threshold
@@ -82,13 +86,15 @@ class PostProcess(nn.Module):
         locs, logits = output.locs.float(), output.logits.float()
         rows = self._rows_that_can_pass(logits)
         scores = logits.gather(1, rows[..., None].expand(-1, -1, logits.shape[2])).softmax(dim=-1)[..., 1:].flatten(1)
-        num_candidates = _FIRST_CANDIDATES
+        num_classes = logits.shape[2] - 1
+        most = min(self.top_k, rows.shape[1]) * num_classes  # that are among the top_k of their class
+        number = _FIRST_CANDIDATES if most > 2 * _FIRST_CANDIDATES else most
         while True:
-            num_candidates = min(num_candidates, scores.shape[1])
-            kept, complete = self._suppress(locs, rows, scores, num_candidates, sizes)
-            if complete or num_candidates == scores.shape[1]:
-                return kept
-            num_candidates *= 2
+            candidates = self._candidates(scores, num_classes, number, among_all=most > 2 * number)
+            detections, growth = self._suppress(locs, rows, candidates, num_classes, sizes)
+            if growth == 0 or number == most:
+                return detections
+            number = min(growth * number, most)
 
     def _rows_that_can_pass(self, logits: Tensor) -> Tensor:
         """Boxes with a class that may exceed the threshold, ``(B, R)``, padded with boxes that have none.
@@ -100,56 +106,91 @@ class PostProcess(nn.Module):
         num_rows = int((margin > bound).sum(dim=1).amax()) if margin.numel() else 0
         return margin.topk(max(num_rows, 1), dim=1, sorted=False).indices.sort(dim=1).values
 
+    def _candidates(
+        self, scores: Tensor, num_classes: int, number: int, *, among_all: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The best candidates: scores in falling order, labels, places of their rows, and which are possible.
+
+        Possible is a score above the threshold among the ``top_k`` of its class.
+
+        Args:
+            number: P, the candidates of an image.
+            among_all: take the best of all classes together, which may be not possible; to find the ``top_k`` of each
+                class first is dear where classes are many.
+
+        Shape:
+            scores ``(B, R * num_classes)``; each of the four ``(B, P)``.
+        """
+        if among_all:
+            best, places = scores.topk(number, dim=1)
+            labels, rows = places % num_classes + 1, places // num_classes
+            return best, labels, rows, (best > self.score_threshold) & (_rank_within_class(labels) < self.top_k)
+        scores = scores.unflatten(1, (-1, num_classes))
+        scores, rows = scores.topk(min(self.top_k, scores.shape[1]), dim=1, sorted=False)
+        best, places = scores.flatten(1).topk(number, dim=1)
+        return best, places % num_classes + 1, rows.flatten(1).gather(1, places), best > self.score_threshold
+
     def _suppress(
-        self, locs: Tensor, rows: Tensor, scores: Tensor, num_candidates: int, sizes: Tensor
-    ) -> tuple[list[Detections], bool]:
-        """Detections from the best candidates, and whether more candidates could change nothing."""
-        num_classes = scores.shape[1] // rows.shape[1]
-        scores, candidates = scores.topk(num_candidates, dim=1)
-        labels = candidates % num_classes + 1
-        rows = rows.gather(1, candidates // num_classes)
+        self, locs: Tensor, rows: Tensor, candidates: tuple[Tensor, ...], num_classes: int, sizes: Tensor
+    ) -> tuple[list[Detections], int]:
+        """Detections from the best candidates, and how many times as many to try; 0 if more would change nothing."""
+        scores, labels, places, possible = candidates
+        rows = rows.gather(1, places)
         locs = locs.gather(1, rows[..., None].expand(-1, -1, 4))
         boxes = self.coder.decode(locs, self.default_boxes[rows]).clamp_(0.0, 1.0)
-        ranks = torch.arange(num_candidates, device=scores.device).expand_as(labels)
-        scored = possible = scores > self.score_threshold
-        if num_candidates > self.top_k:
-            possible = scored & (_rank_within_class(labels, ranks) < self.top_k)
-
         kept = self._nms(boxes, scores, labels, possible, num_classes)
         place = kept.cumsum(dim=1)  # 1 for the best that is kept, and so on
-        numbers, more = torch.stack((place[:, -1], scored[:, -1])).tolist()
-        complete = all(n >= self.max_detections or not m for n, m in zip(numbers, more, strict=True))
+        numbers, more = torch.stack((place[:, -1], scores[:, -1] > self.score_threshold)).tolist()
+        short = [n for n, m in zip(numbers, more, strict=True) if m and n < self.max_detections]
+        growth = 2 * (self.max_detections // max(1, min(short))) if short else 0
 
         # the n-th that is kept goes to column n, all others to column 0, which nobody reads
-        order = place.new_zeros(len(place), num_candidates + 1).scatter_(1, place * kept, ranks)
+        ranks = torch.arange(place.shape[1], device=place.device).expand_as(place)
+        order = place.new_zeros(len(place), place.shape[1] + 1).scatter_(1, place * kept, ranks)
         order = order[:, 1 : self.max_detections + 1]
         boxes_px = boxes.unflatten(2, (2, 2)) * sizes.flip(1)[:, None, None]
         boxes_px = boxes_px.flatten(2).gather(1, order[..., None].expand(-1, -1, 4))
         parts = zip(numbers, boxes_px, scores.gather(1, order), labels.gather(1, order), strict=True)
-        return [Detections(boxes=b[:n], scores=s[:n], labels=c[:n]) for n, b, s, c in parts], complete
+        return [Detections(boxes=b[:n], scores=s[:n], labels=c[:n]) for n, b, s, c in parts], growth
 
     def _nms(self, boxes: Tensor, scores: Tensor, labels: Tensor, possible: Tensor, num_classes: int) -> Tensor:
         """Which candidates survive, ``(B, P)`` bool. Boxes of other classes and images are moved out of reach."""
+        num_images, num_candidates = labels.shape
         boxes, scores = boxes.double(), scores.double()
         kept = torch.zeros_like(possible)
-        if host_may_look(boxes):  # a CPU's NMS takes quadratic time, so image by image
+        if host_may_look(boxes) or num_candidates > _GPU_ROWS:  # image by image
             apart = torch.add(boxes, labels[..., None], alpha=2)
-            for image in range(boxes.shape[0]):
+            for image in range(num_images):
                 places = possible[image].nonzero().squeeze(1)
-                survivors = nms(apart[image, places], scores[image, places], self.nms_threshold)
+                survivors = self._nms_in_turns(apart[image, places], scores[image, places])
                 kept[image, places[survivors]] = True
             return kept
-        # what is not possible comes after all of its class that is, so it suppresses nothing that counts
-        step = num_classes + 1
-        first_of_image = torch.arange(0, len(labels) * step, step, device=labels.device)
-        apart = torch.add(boxes, (labels + first_of_image[:, None])[..., None], alpha=2)
-        survivors = nms(apart.flatten(0, 1), scores.flatten(), self.nms_threshold)
-        kept.view(-1).index_fill_(0, survivors, True)
+        images = torch.arange(num_images, device=labels.device)[:, None]
+        apart = torch.add(boxes, torch.add(labels, images, alpha=num_classes + 1)[..., None], alpha=2)
+        # what is not possible suppresses itself: those that stay take the time
+        apart = torch.where(possible[..., None], apart, self._aside)
+        for part in zip(*(x.split(_GPU_ROWS // num_candidates) for x in (kept, apart, scores)), strict=True):
+            survivors = nms(part[1].flatten(0, 1), part[2].flatten(), self.nms_threshold)
+            part[0].view(-1).index_fill_(0, survivors, True)
         return kept & possible
 
+    def _nms_in_turns(self, boxes: Tensor, scores: Tensor) -> Tensor:
+        """Places of the best survivors among boxes in falling order: of the first quarter, then with the next.
 
-def _rank_within_class(labels: Tensor, ranks: Tensor) -> Tensor:
-    """How many earlier candidates of the same image have the same label, ``(B, P)``; ranks are 0, 1, 2 …"""
+        Survivors go on to the next turn, and the turns end as soon as there are enough: the time of an NMS, and its
+        memory on a GPU, grow with the square of its boxes.
+        """
+        best, start, size = torch.arange(0, device=boxes.device), 0, min(len(scores) // 4 + 1, _GPU_ROWS // 2)
+        while start < len(scores) and len(best) < self.max_detections:
+            turn = torch.cat((best, torch.arange(start, min(start + size, len(scores)), device=boxes.device)))
+            best = turn[nms(boxes[turn], scores[turn], self.nms_threshold)[: self.max_detections]]
+            start, size = start + size, min(2 * size, _GPU_ROWS // 2)
+        return best
+
+
+def _rank_within_class(labels: Tensor) -> Tensor:
+    """How many earlier candidates of the same image have the same label, ``(B, P)``."""
     by_label, order = labels.sort(dim=1, stable=True)
+    ranks = torch.arange(labels.shape[1], device=labels.device)
     first = torch.searchsorted(by_label, by_label)  # of the label
     return torch.empty_like(labels).scatter_(1, order, ranks - first)

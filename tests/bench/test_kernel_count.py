@@ -8,6 +8,7 @@ import torch
 import ssdnorm.bench.kernel_count
 from ssdnorm import MultiboxLoss, PostProcess, SSDOutput, make_default_boxes
 from ssdnorm.bench.kernel_count import KernelCount
+from ssdnorm.bench.made_up_outputs import trained_output
 from ssdnorm.boxes.waiting import as_on_a_gpu
 
 DEFAULT_BOXES = make_default_boxes("ssd300_voc")
@@ -17,6 +18,12 @@ def random_output(num_images: int, num_classes: int) -> SSDOutput:
     generator = torch.Generator().manual_seed(num_images)
     locs = torch.randn(num_images, 8732, 4, generator=generator) * 0.1
     return SSDOutput(locs, torch.randn(num_images, 8732, num_classes, generator=generator))
+
+
+def few_classes_and_many_candidates(num_images: int) -> SSDOutput:
+    output = trained_output(num_images, DEFAULT_BOXES, 4, 5)
+    output.logits[..., 0] -= 4  # a background of 6: nearly every box passes the threshold in every class
+    return output
 
 
 def test_the_example_holds():
@@ -58,7 +65,7 @@ def test_the_loss_takes_at_most_120_kernels_and_never_waits_whatever_the_batch(n
     loss, labels = MultiboxLoss(DEFAULT_BOXES), torch.ones(num_images, num_truths, dtype=torch.int64)
     with as_on_a_gpu(), KernelCount() as count:
         torch.stack(list(loss(leaves, boxes, labels).values())).sum().backward()
-    assert count.kernels == 112, count.most_common(50)
+    assert count.kernels == 113, count.most_common(50)
     assert (count.waits, count.uploads) == (0, 0)
 
 
@@ -70,5 +77,26 @@ def test_post_processing_takes_at_most_60_kernels_and_four_waits_whatever_the_ba
         detections = post_process(output, sizes)
     assert all(len(d["scores"]) == 200 for d in detections)
     assert count.kernels <= 60, count.most_common(50)
-    assert count.waits <= 4
+    assert count.waits <= 3
     assert count.uploads == 0
+
+
+@pytest.mark.parametrize("num_images", [1, 8])
+def test_post_processing_takes_no_more_where_few_classes_have_many_candidates(num_images):
+    post_process = PostProcess(DEFAULT_BOXES)
+    output, sizes = few_classes_and_many_candidates(num_images), torch.full((num_images, 2), 300)
+    with as_on_a_gpu(), KernelCount() as count:
+        detections = post_process(output, sizes)
+    assert all(0 < len(d["scores"]) < 200 for d in detections)
+    assert count.kernels <= 60, count.most_common(50)
+    assert (count.waits, count.uploads) == (3, 0)
+
+
+def test_post_processing_waits_twice_more_each_time_that_the_candidates_are_not_enough():
+    post_process = PostProcess(DEFAULT_BOXES)
+    output, sizes = trained_output(2, DEFAULT_BOXES, 21, 200), torch.full((2, 2), 300)
+    with as_on_a_gpu(), KernelCount() as count:
+        post_process(output, sizes)
+    times = 2  # 1000, then 2000, then 4000 candidates
+    assert count.kernels <= 60 + times * 50, count.most_common(50)
+    assert (count.waits, count.uploads) == (3 + times * 2, 0)

@@ -65,13 +65,27 @@ def test_matching_as_on_a_gpu_gives_the_same_among_crowds_of_tiny_objects(seed):
     assert set(expected[0].tolist()) == set(range(-1, 11))
 
 
+@pytest.mark.parametrize("path", [nullcontext, as_on_a_gpu])
 @given(count=st.integers(1, 30), copies=st.integers(1, 8), seed=st.integers(0, 10_000))
 @settings(max_examples=40)
-def test_every_ground_truth_keeps_a_default_box_even_among_copies_of_itself(count, copies, seed):
+def test_every_ground_truth_keeps_a_default_box_even_among_copies_of_itself(path, count, copies, seed):
     boxes = random_truths(1, count, seed, smallest=0.005).repeat_interleave(copies, dim=1)
     labels = torch.ones(1, count * copies, dtype=torch.int64)
-    matches = match_default_boxes(boxes, labels, DEFAULT_BOXES)
+    with path():
+        matches = match_default_boxes(boxes, labels, DEFAULT_BOXES)
     assert set(matches[0].tolist()) - {-1} == set(range(count * copies))
+
+
+@pytest.mark.parametrize("copies", [5, 20])
+def test_a_chain_longer_than_the_rounds_of_a_gpu_changes_only_who_was_turned_down_in_all(copies):
+    boxes, labels = torch.tensor([0.31, 0.22, 0.55, 0.61]).expand(1, copies, 4), torch.ones(1, copies).long()
+    expected = match_default_boxes(boxes, labels, DEFAULT_BOXES, iou_threshold=1.0)[0]
+    with as_on_a_gpu():
+        got = match_default_boxes(boxes, labels, DEFAULT_BOXES, iou_threshold=1.0)[0]
+    for truth in range(copies):
+        (place,) = (got == truth).nonzero().flatten().tolist()
+        assert truth >= 5 or expected[place] == truth
+    assert torch.equal(got, expected) == (copies == 5)
 
 
 def test_two_ground_truths_after_one_box_share_out_the_two_best():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ssdnorm import Detector, MultiboxLoss, PostProcess, ssd300_vgg16
+from ssdnorm.bench.kernel_count import KernelCount
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,22 @@ def test_training_without_targets_is_refused(detector):
 def test_targets_that_no_loss_can_take_are_refused(detector, target, message):
     with pytest.raises(ValueError, match=message):
         detector.train()(IMAGES[:1], [target])
+
+
+def test_the_first_mistake_of_a_batch_is_named_by_its_image(detector):
+    good = {"boxes": torch.tensor([[1.0, 1, 9, 9]]), "labels": torch.tensor([1])}
+    bad = {"boxes": torch.tensor([[1.0, 1, 9, 9], [3.0, 7, 9, 7]]), "labels": torch.tensor([1, 3])}
+    worse = {"boxes": torch.tensor([[1.0, 1, 9, 9]]), "labels": torch.tensor([0])}
+    with pytest.raises(ValueError, match=r"image 1: box \[3.0, 7.0, 9.0, 7.0\] has no area"):
+        detector.train()([IMAGES[0]] * 3, [good, bad, worse])
+    with pytest.raises(ValueError, match="image 1: label 0 is not in"):
+        detector.train()([IMAGES[0]] * 3, [good, worse, bad])
+
+
+def test_targets_are_looked_at_once_whatever_the_batch(detector):
+    with KernelCount() as count:
+        detector._pad(TARGETS * 8, torch.tensor([[60, 90], [300, 200]] * 8))
+    assert (count.waits, count.uploads) == (1, 1)  # the upload is the line above's
 
 
 def test_grey_images_and_wrong_class_counts_are_refused(detector):

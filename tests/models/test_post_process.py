@@ -1,10 +1,14 @@
 """Post-processing against torchvision's SSD and against rules one by one."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torchvision.models.detection import ssd300_vgg16 as torchvision_ssd300
+from torchvision.ops import box_iou, nms
 
 from ssdnorm import BoxCoder, PostProcess, SSDOutput, make_default_boxes
+from ssdnorm.bench.made_up_outputs import trained_output
 from ssdnorm.boxes.matcher import cxcywh_to_xyxy, pairwise_iou
 from ssdnorm.boxes.waiting import as_on_a_gpu
 
@@ -89,6 +93,73 @@ def test_looking_at_few_candidates_first_changes_nothing(monkeypatch):
         got = PostProcess(DEFAULT_BOXES)(output, SIZES)[0]
         for key in ("boxes", "scores", "labels"):
             assert torch.equal(got[key], expected[key]), key
+
+
+def one_by_one(output: SSDOutput, top_k: int = 400, max_detections: int = 200) -> list[tuple]:
+    """Scores, labels and boxes of one image by the words of the class: a loop over classes and their candidates."""
+    scores = output.logits[0].softmax(dim=-1)
+    boxes = BoxCoder().decode(output.locs[0], DEFAULT_BOXES).clamp(0, 1)
+    found = []
+    for label in range(1, scores.shape[1]):
+        order = scores[:, label].argsort(descending=True)[:top_k]
+        order = order[scores[order, label] > 0.01]
+        iou, free = box_iou(boxes[order], boxes[order]), torch.ones(len(order), dtype=torch.bool)
+        for i in range(len(order)):
+            if free[i]:
+                found.append((scores[order[i], label].item(), label, (boxes[order[i]] * 300).tolist()))
+                free &= iou[i] <= 0.45
+    return sorted(found, key=lambda one: -one[0])[:max_detections]
+
+
+@pytest.mark.parametrize("path", [nullcontext, as_on_a_gpu])
+@pytest.mark.parametrize(
+    ("num_classes", "louder", "options"),
+    [(4, 4, {}), (12, 4, {}), (12, 2, {"max_detections": 40}), (4, 4, {"top_k": 30}), (2, 8, {"top_k": 9000})],
+)
+def test_few_classes_with_very_many_candidates_give_what_a_loop_gives(path, num_classes, louder, options):
+    output = trained_output(1, DEFAULT_BOXES, num_classes, 5)
+    output.logits[..., 0] -= louder
+    expected = one_by_one(output, **options)
+    with path():
+        got = PostProcess(DEFAULT_BOXES, **options)(output, SIZES)[0]
+    scores, labels, boxes = zip(*expected, strict=True)
+    assert got["labels"].tolist() == list(labels)
+    torch.testing.assert_close(got["scores"], torch.tensor(scores), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(got["boxes"], torch.tensor(boxes), rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("path", [nullcontext, as_on_a_gpu])
+def test_a_class_that_has_all_the_best_scores_still_gets_its_top_k_alone(path):
+    torch.manual_seed(4)
+    output = SSDOutput(torch.randn(1, 8732, 4) * 0.1, torch.randn(1, 8732, 12) * 0.1)
+    output.logits[..., 3] += 2
+    expected = one_by_one(output, top_k=190)
+    with path():
+        got = PostProcess(DEFAULT_BOXES, top_k=190)(output, SIZES)[0]
+    assert got["labels"].tolist() == [one[1] for one in expected]
+    assert set(got["labels"].tolist()) > {3}
+
+
+@pytest.mark.parametrize("cap", [300, 3000, 10_000])
+def test_no_nms_of_a_gpu_takes_more_rows_than_fit_whatever_the_batch(monkeypatch, cap):
+    output = trained_output(3, DEFAULT_BOXES, 12, 5)
+    output.logits[..., 0] -= 4
+    sizes = SIZES.repeat(3, 1)
+    expected = PostProcess(DEFAULT_BOXES, max_detections=120)(output, sizes)
+    numbers = []
+
+    def counting_nms(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Tensor:
+        numbers.append(len(boxes))
+        return nms(boxes, scores, threshold)
+
+    monkeypatch.setattr("ssdnorm.models.post_process._GPU_ROWS", cap)
+    monkeypatch.setattr("ssdnorm.models.post_process.nms", counting_nms)
+    with as_on_a_gpu():
+        got = PostProcess(DEFAULT_BOXES, max_detections=120)(output, sizes)
+    assert 0 < max(numbers) <= cap
+    for here, there in zip(expected, got, strict=True):
+        for key in ("boxes", "scores", "labels"):
+            assert torch.equal(here[key], there[key]), key
 
 
 def two_boxes(iou_is_high: bool, classes: tuple[int, int]) -> SSDOutput:
