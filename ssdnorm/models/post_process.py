@@ -94,7 +94,7 @@ class PostProcess(nn.Module):
             detections, growth = self._suppress(locs, rows, candidates, num_classes, sizes)
             if growth == 0 or number == most:
                 return detections
-            number = min(growth * number, most)
+            number = min(int(growth * number), most)
 
     def _rows_that_can_pass(self, logits: Tensor) -> Tensor:
         """Boxes with a class that may exceed the threshold, ``(B, R)``, padded with boxes that have none.
@@ -132,7 +132,7 @@ class PostProcess(nn.Module):
 
     def _suppress(
         self, locs: Tensor, rows: Tensor, candidates: tuple[Tensor, ...], num_classes: int, sizes: Tensor
-    ) -> tuple[list[Detections], int]:
+    ) -> tuple[list[Detections], float]:
         """Detections from the best candidates, and how many times as many to try; 0 if more would change nothing."""
         scores, labels, places, possible = candidates
         rows = rows.gather(1, places)
@@ -142,7 +142,7 @@ class PostProcess(nn.Module):
         place = kept.cumsum(dim=1)  # 1 for the best that is kept, and so on
         numbers, more = torch.stack((place[:, -1], scores[:, -1] > self.score_threshold)).tolist()
         short = [n for n, m in zip(numbers, more, strict=True) if m and n < self.max_detections]
-        growth = 2 * (self.max_detections // max(1, min(short))) if short else 0
+        growth = max(2.0, 1.25 * self.max_detections / max(1, min(short))) if short else 0.0
 
         # the n-th that is kept goes to column n, all others to column 0, which nobody reads
         ranks = torch.arange(place.shape[1], device=place.device).expand_as(place)
