@@ -194,8 +194,7 @@ class TrainingModule(pl.LightningModule):
         detections = self.post_process(self(batch.images), batch.sizes)
         counts = [len(found["scores"]) for found in detections]
         boxes, scores, labels = (  # three copies to the host for the whole batch
-            torch.cat([found[key] for found in detections]).cpu().split(counts)
-            for key in ("boxes", "scores", "labels")
+            torch.cat([found[key] for found in detections]).cpu().split(counts) for key in ("boxes", "scores", "labels")
         )
         for place, index in enumerate(batch.indices.tolist()):
             self._found[index] = Detections(boxes=boxes[place], scores=scores[place], labels=labels[place])
