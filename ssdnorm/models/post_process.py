@@ -126,8 +126,9 @@ class PostProcess(nn.Module):
             labels, rows = places % num_classes + 1, places // num_classes
             return best, labels, rows, (best > self.score_threshold) & (_rank_within_class(labels) < self.top_k)
         scores = scores.unflatten(1, (-1, num_classes))
-        scores, rows = scores.topk(min(self.top_k, scores.shape[1]), dim=1, sorted=False)
-        best, places = scores.flatten(1).topk(number, dim=1)
+        rows = scores.topk(min(self.top_k, scores.shape[1]), dim=1, sorted=False).indices.sort(dim=1).values
+        scores = scores.gather(1, rows)  # in the order of the boxes, in which equal scores come out
+        best, places = (x[:, :number] for x in scores.flatten(1).sort(dim=1, descending=True, stable=True))
         return best, places % num_classes + 1, rows.flatten(1).gather(1, places), best > self.score_threshold
 
     def _suppress(
