@@ -104,7 +104,7 @@ def expand_pairs(
 
     Yields places in the two arrays, sorted by detection, then object; a detection's pairs are in one portion.
     """
-    by_group = np.argsort(object_group, kind="stable")
+    by_group = stable_order(object_group)
     first, count = _runs_of(detection_group, object_group[by_group])
     candidates = np.flatnonzero(count)
     portions = np.cumsum(count[candidates]) // at_once
@@ -139,10 +139,23 @@ def class_and_image(boxes: GroundTruthArrays | DetectionArrays, num_images: int)
     return boxes.category * max(1, num_images) + boxes.image
 
 
-def stable_order(places: np.ndarray) -> np.ndarray:
-    """What sorts them, equal ones as they stood; NumPy sorts 16-bit integers by radix, ten times faster."""
-    small = places.max(initial=0) < 65536
-    return np.argsort(places.astype(np.uint16) if small else places, kind="stable")
+def stable_order(numbers: np.ndarray) -> np.ndarray:
+    """What sorts integers from 0 on, equal ones as they stood.
+
+    In digits of 16 bits, the last one first: NumPy sorts those by radix, ten times faster than larger integers.
+    """
+    order = np.argsort(numbers.astype(np.uint16), kind="stable")  # which keeps the last 16 bits
+    for shift in range(16, int(numbers.max(initial=0)).bit_length(), 16):
+        digit = (numbers >> shift).astype(np.uint16)
+        order = order[np.argsort(digit[order], kind="stable")]
+    return order
+
+
+def best_first(scores: np.ndarray) -> np.ndarray:
+    """What sorts float64 scores in falling order, equal ones as they stood."""
+    bits = (0.0 - scores).view(np.int64)  # no negative zero among them
+    negative = bits >> 63  # all bits of a negative number turn, of the others the sign
+    return stable_order((bits ^ (negative | np.iinfo(np.int64).min)).view(np.uint64))
 
 
 def _outside(area: np.ndarray, ranges: np.ndarray) -> np.ndarray:
@@ -153,11 +166,11 @@ def _evaluation_order(
     ground_truth: GroundTruthArrays, detections: DetectionArrays, limit: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Detections by (class, −score, image, input order) with rank and (class, image) group, up to a limit."""
-    order = np.argsort(detections.image, kind="stable")
-    order = order[np.argsort(-detections.scores[order], kind="stable")]
+    order = stable_order(detections.image)
+    order = order[best_first(detections.scores[order])]
     order = order[stable_order(detections.category[order])]
     group = class_and_image(detections, len(ground_truth.image_ids))[order]
-    by_group = np.argsort(group, kind="stable")
+    by_group = stable_order(group)
     rank = np.empty(len(order), np.int64)
     rank[by_group] = _place_in_run(group[by_group])
     keep = rank < limit

@@ -11,7 +11,14 @@ import numpy as np
 
 from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
 from ssdnorm.metrics.collect import Collected, ImageBoxes, Names
-from ssdnorm.metrics.matching import best_of_each, box_iou_pairs, class_and_image, expand_pairs, stable_order
+from ssdnorm.metrics.matching import (
+    best_first,
+    best_of_each,
+    box_iou_pairs,
+    class_and_image,
+    expand_pairs,
+    stable_order,
+)
 from ssdnorm.metrics.voc_files import read_voc_detections, write_voc_detections
 
 __all__ = ["VocMetric", "VocResult", "evaluate_voc", "read_voc_detections", "write_voc_detections"]
@@ -93,7 +100,7 @@ def evaluate_voc(
     _check_options(iou_threshold, interpolation)
     truth = ground_truth_arrays(ground_truth)
     found = detection_arrays(detections, truth)
-    order = np.argsort(-found.scores, kind="stable")
+    order = best_first(found.scores)
     order = order[stable_order(found.category[order])]
     hit, ignored = _judge(truth, found, order, iou_threshold)
     counted = order[~ignored]
