@@ -1,5 +1,7 @@
 """SSD object detectors with every normalisation choice as a slot that is honoured or refused."""
 
+from typing import TYPE_CHECKING
+
 from ssdnorm.boxes.coder import BoxCoder
 from ssdnorm.boxes.default_boxes import DEFAULT_BOXES, DefaultBoxSpec, make_default_boxes
 from ssdnorm.boxes.matcher import match_default_boxes
@@ -15,20 +17,20 @@ from ssdnorm.structures import Batch, Detections, SSDOutput, Target
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "DEFAULT_BOXES",
-    "NORMS",
-    "SSD",
+__all__ = [  # noqa: RUF022 - as sorted() has it
     "Batch",
     "BoxCoder",
     "CocoMetric",
     "ConvBlock",
+    "DEFAULT_BOXES",
     "DefaultBoxSpec",
     "Detections",
     "Detector",
     "L2Norm",
     "MultiboxLoss",
+    "NORMS",
     "PostProcess",
+    "SSD",
     "SSDOutput",
     "Target",
     "VocMetric",
@@ -42,9 +44,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name == "load_detector":  # reads the engine's and the data's rooms: not for those who import layers alone
-        from ssdnorm.build import load_detector
+if TYPE_CHECKING:
+    from ssdnorm.build import load_detector
+else:
 
-        return load_detector
-    raise AttributeError(f"module 'ssdnorm' has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name == "load_detector":  # reads the engine's and the data's rooms: not for those who import layers alone
+            from ssdnorm.build import load_detector
+
+            return load_detector
+        raise AttributeError(f"module 'ssdnorm' has no attribute {name!r}")

@@ -94,7 +94,7 @@ def check_model(config: Config) -> None:
     """
     if config.training.precision == "16-mixed" and runs_on_cpu(config.runtime.accelerator):
         raise ValueError("training.precision: 16-mixed needs a GPU; on a CPU choose 32-true or bf16-mixed")
-    make_trainer(loop_settings(config, images_per_epoch=1), Path(), resumed=False, logs=False)
+    make_trainer(loop_settings(config, images_per_epoch=1), Path(), logs=False)
     with torch.device("meta"):
         model = build_model(replace(config, model=replace(config.model, weights=None, checkpoint=None)), 2)
     if config.model.compile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import types
 import typing
@@ -64,11 +65,17 @@ def config_with_overrides(content: Mapping[str, Any], overrides: Sequence[str], 
     changes = parse_overrides(overrides)
     config = config_from_mapping(content, where=where, complete=not changes)
     if changes:
+        changed = put({}, changes).get("optimizer", {})
         preset = (content.get("optimizer") or {}).get("preset")
-        if preset and not changes.get("optimizer", {}).keys() & {"preset", "norms", "biases"}:
-            changes["optimizer"] = {"preset": preset, **changes.get("optimizer", {})}  # of the weight decay that is new
-        changes = write_out_preset(changes, weight_decay=config.optimizer.weight_decay, where="command line")
-        config = config_from_mapping(_merge(config_to_mapping(config), changes), where=f"{where} and the command line")
+        if preset and not changed.keys() & {"preset", "norms", "biases"}:
+            changed["preset"] = preset  # of the weight decay that is new
+        mapping = put(config_to_mapping(config), changes)
+        if changed.get("preset") is not None:
+            decay = config.optimizer.weight_decay
+            mapping["optimizer"] |= write_out_preset({"optimizer": changed}, weight_decay=decay, where="command line")[
+                "optimizer"
+            ]
+        config = config_from_mapping(mapping, where=f"{where} and the command line")
     return config
 
 
@@ -112,7 +119,9 @@ def config_to_yaml(config: Config) -> str:
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """``--a.b value`` or ``--a.b=value`` words as nested mappings; values are read as YAML.
+    """``--a.b value`` or ``--a.b=value`` words as dotted key → value, read as YAML, in their order.
+
+    A mapping that is given for a section changes the keys that it names; a map of taps or a norm is taken whole.
 
     Raises:
         ValueError: for a word that is no option, a missing value, or an unknown key.
@@ -129,14 +138,28 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
                 raise ValueError(f"command line: --{key}: a value is missing")
             value = rest.pop(0)
         try:
-            change: Any = _number(yaml.safe_load(value) if value else None)
+            given: Any = _number(yaml.safe_load(value) if value else None)
         except yaml.YAMLError as error:
             raise ValueError(f"command line: --{key}: not readable as YAML: {_one_line(error)}") from error
-        for part in reversed(key.split(".")):
-            change = {part: change}
-        _check_keys(change, Config, "command line")
-        changes = _merge(changes, change)
+        _check_keys(put({}, {key: given}), Config, "command line")
+        for place, change in _by_key(key, given):
+            for earlier in [name for name in changes if name == place or name.startswith(f"{place}.")]:
+                del changes[earlier]  # the last word counts
+            changes[place] = change
     return changes
+
+
+def put(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Put values at dotted keys of nested mappings, in place; what is missing on the way there is made."""
+    for key, value in changes.items():
+        *rooms, last = key.split(".")
+        room = content
+        for name in rooms:
+            if not isinstance(room.get(name), dict):
+                room[name] = {}
+            room = room[name]
+        room[last] = copy.deepcopy(value)
+    return content
 
 
 def write_out_preset(content: Mapping[str, Any], *, weight_decay: float, where: str) -> dict[str, Any]:
@@ -198,16 +221,20 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in change.items():
-        old = merged.get(key)
-        # a norm spec is replaced whole: the options of one norm mean nothing to another
-        replaced = isinstance(value, Mapping) and "kind" in value
-        merged[key] = (
-            _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) and not replaced else value
-        )
-    return merged
+def _by_key(key: str, value: Any) -> list[tuple[str, Any]]:
+    """A value at a dotted key; that of a section key by key."""
+    kind: type | None = Config
+    for name in key.split("."):
+        kind = _section(typing.get_type_hints(kind).get(name)) if kind is not None else None
+    if kind is None or not isinstance(value, Mapping):
+        return [(key, value)]
+    return [leaf for name, inner in value.items() for leaf in _by_key(f"{key}.{name}", inner)]
+
+
+def _section(annotation: Any) -> type | None:
+    """The dataclass that an annotation allows, if any."""
+    kinds = (annotation, *typing.get_args(annotation))
+    return next((kind for kind in kinds if dataclasses.is_dataclass(kind) and isinstance(kind, type)), None)
 
 
 def _check_keys(content: Any, kind: type, where: str, prefix: str = "") -> None:
@@ -222,9 +249,9 @@ def _check_keys(content: Any, kind: type, where: str, prefix: str = "") -> None:
             raise ValueError(f"{where}: {prefix}{key}: unknown key; choose one of: {', '.join(sorted(known))}.{hint}")
         if value is None and known[key] is not Any and types.NoneType not in typing.get_args(known[key]):
             raise ValueError(f"{where}: {prefix}{key}: a value is needed; got null")
-        inner = [kind for kind in (known[key], *typing.get_args(known[key])) if dataclasses.is_dataclass(kind)]
-        if inner and not (value is None and types.NoneType in typing.get_args(known[key])):
-            _check_keys(value, typing.cast(type, inner[0]), where, f"{prefix}{key}.")
+        inner = _section(known[key])
+        if inner is not None and not (value is None and types.NoneType in typing.get_args(known[key])):
+            _check_keys(value, inner, where, f"{prefix}{key}.")
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,8 @@
-"""This file is about files that are there whole or not at all, so that an interrupted evaluation leaves no halves."""
+"""This file is about files that are there whole or not at all, and reading those that were cut off."""
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,3 +31,11 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def whole_rows(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a CSV file; none where it is missing. A row that a full disk or a kill has cut off is left out."""
+    if not Path(path).is_file():
+        return []
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if None not in row.values()]

@@ -76,6 +76,29 @@ def test_an_override_of_one_tap_keeps_the_others(file):
     assert config.norm.taps == {"conv4_3": "l2_norm", "fc7": "batch_norm"}
 
 
+@pytest.mark.parametrize(
+    ("words", "key", "expected"),
+    [
+        (["--norm.taps", "{}"], "taps", {}),
+        (["--norm.taps", "{fc7: l2_norm}"], "taps", {"fc7": "l2_norm"}),
+        (["--norm", "{taps: {fc7: l2_norm}}"], "taps", {"fc7": "l2_norm"}),
+        (["--norm.taps", "{}", "--norm.taps.fc7", "l2_norm"], "taps", {"fc7": "l2_norm"}),
+        (["--norm.taps.fc7", "l2_norm", "--norm.taps", "{}"], "taps", {}),
+        (["--norm.taps.fc7", "l2_norm", "--norm.taps.fc7", "none"], "taps", {"conv4_3": "l2_norm", "fc7": "none"}),
+        (["--norm", "{backbone: batch_norm}"], "taps", {"conv4_3": "l2_norm"}),
+        (["--norm", "{backbone: batch_norm}"], "backbone", "batch_norm"),
+    ],
+)
+def test_a_map_of_taps_is_taken_whole_and_a_section_key_by_key(file, words, key, expected):
+    assert getattr(read_config(file, words).norm, key) == expected
+
+
+def test_a_map_of_dropouts_is_taken_whole_too(file):
+    words = ["--model.dropout", "{fc6: .3}", "--model.dropout", "{fc7: .1}"]
+    assert read_config(file, words).model.dropout == {"fc7": 0.1}
+    assert read_config(file, [*words, "--model.dropout.fc6", "0.2"]).model.dropout == {"fc7": 0.1, "fc6": 0.2}
+
+
 def test_a_norm_with_options_replaces_the_other_norms_options(file):
     file.write_text(yaml.safe_dump({"data": SHAPES, "norm": {"backbone": {"kind": "group_norm", "groups": 4}}}))
     config = read_config(file, ["--norm.backbone", "{kind: batch_norm, momentum: 0.01}"])

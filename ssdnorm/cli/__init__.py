@@ -1,4 +1,4 @@
-"""The command line: `ssdnorm train|evaluate|predict|convert|export`, the same commands as scripts/."""
+"""The command line: `ssdnorm train`, `ssdnorm compare` and others, the same commands as scripts/."""
 
 from __future__ import annotations
 

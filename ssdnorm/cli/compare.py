@@ -22,7 +22,7 @@ from ssdnorm.compare.grid import check_folders, run_grid, state_of
 from ssdnorm.compare.matched import compare_starts
 from ssdnorm.compare.plan import read_plan
 from ssdnorm.compare.report import write_report
-from ssdnorm.compare.tables import table_markdown, write_csv
+from ssdnorm.compare.tables import metrics_markdown, table_markdown, write_csv
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.engine.run import write_json, write_text
 
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     results = assemble(plan, root, test_set, matched)
     write_json(root / "results.json", dataclasses.asdict(results))
     write_csv(results, root / "results.csv")
-    write_text(root / "table.md", table_markdown(results))
+    write_text(root / "table.md", f"{table_markdown(results)}\n{metrics_markdown(results)}")
     write_report(results, root, test_set, root / "report.html")
     print(table_markdown(results))
     for arm in results.arms:

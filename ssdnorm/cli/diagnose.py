@@ -34,6 +34,7 @@ from ssdnorm.diagnose.figures import plot_batch_norm, plot_depth, plot_lengths, 
 from ssdnorm.diagnose.ssd_parts import find_ssd_parts
 from ssdnorm.diagnose.tables import activation_table, batch_norm_table, scale_table
 from ssdnorm.engine.run import provenance, write_json
+from ssdnorm.layers import running_statistics
 from ssdnorm.models.detector import Detector
 from ssdnorm.structures import Batch
 
@@ -72,6 +73,9 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     if not files and arguments.run is None and arguments.config is None:
         raise ValueError("--images: give pictures, or --config for the data's own")
     arms, config = read_arms(arguments, rest)
+    with_batch_norm = {arm.name for arm in arms if running_statistics(arm.detector.model)}
+    if arguments.batch_norm and not with_batch_norm:
+        raise ValueError("--batch-norm: the model has no batch norm with running statistics")
     pictures = read_pictures(arguments, files, config, arms)
     for message in pictures.unreadable:
         print(f"not read: {message}", file=sys.stderr)
@@ -88,7 +92,9 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         if weights:
             print(f"{scale_table(weights, initial)}\n")
         record["arms"][arm.name] = {**as_json(found[arm.name]), "scales": {k: w.tolist() for k, w in weights.items()}}
-        if arguments.batch_norm:
+        if arguments.batch_norm and arm.name not in with_batch_norm:
+            print(f"{arm.name}: no batch norm with running statistics\n")
+        elif arguments.batch_norm:
             report, metrics = measure_batch_norm(arm.detector, batches, pictures)
             print(f"{batch_norm_table(report)}\n{metrics_table(metrics)}")
             record["arms"][arm.name]["batch_norm"] = {**report.as_json(), "metrics": metrics}

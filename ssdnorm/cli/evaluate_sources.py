@@ -19,7 +19,7 @@ from ssdnorm.build import build_dataset, build_training, load_detector, loop_set
 from ssdnorm.cli.predict import resize_image
 from ssdnorm.cli.refuse import no_keys_of_training, no_more_words
 from ssdnorm.config import Config, PostProcessConfig
-from ssdnorm.config_file import config_from_mapping, parse_overrides, read_config
+from ssdnorm.config_file import config_from_mapping, parse_overrides, put, read_config
 from ssdnorm.data.batches import make_eval_loader
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import EncodedImage
@@ -85,7 +85,7 @@ def evaluate_weights(arguments: argparse.Namespace, rest: Sequence[str], options
     config_path = arguments.config if arguments.run is None else arguments.run / "config.yaml"
     if arguments.run is not None and not arguments.run.is_dir():
         raise FileNotFoundError(f"--run: {arguments.run}: no such run folder")
-    no_keys_of_training(rest)
+    no_keys_of_training(rest, test_given=arguments.annotations is not None)
     detector = load_detector(checkpoint)
     if config_path is None:
         config, where = _config_for(_source(arguments), rest), "command line"
@@ -182,16 +182,15 @@ def _as_overrides(arguments: argparse.Namespace) -> list[str]:
 
 def _config_for(source: Mapping[str, Any], rest: Sequence[str]) -> Config:
     """A config for evaluation alone: the data given, defaults for the rest."""
-    changes = parse_overrides(rest)
-    data = {**changes.get("data", {}), "train": dict(source), "test": dict(source)}
-    return config_from_mapping({**changes, "data": data}, where="command line")
+    content = put({"data": {"train": dict(source), "test": dict(source)}}, parse_overrides(rest))
+    return config_from_mapping(content, where="command line")
 
 
 def _post_process(detector: Detector, rest: Sequence[str]) -> PostProcess:
     """The checkpoint's own, with what the command line changes."""
     own = detector.post_process
-    values = {name: getattr(own, name) for name in vars(PostProcessConfig())}
-    return PostProcess(own.default_boxes, coder=own.coder, **values | parse_overrides(rest).get("post_process", {}))
+    values = {"post_process": {name: getattr(own, name) for name in vars(PostProcessConfig())}}
+    return PostProcess(own.default_boxes, coder=own.coder, **put(values, parse_overrides(rest))["post_process"])
 
 
 class _ResizeAsForeign:

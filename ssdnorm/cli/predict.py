@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         for i, source in enumerate(sources):
             video: VideoFile | None = None
             try:
-                for frame in read_frames(source, limit=arguments.max_frames):
+                for frame in _readable_frames(source, arguments.max_frames, unreadable):
                     start = time.perf_counter()
                     detections = _above(detect(frame.pixels), arguments.score_threshold)
                     seconds += time.perf_counter() - start
@@ -82,8 +82,6 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
                     _draw(frame, detections, class_names, arguments.output / name, video)
                     found.append(_listed(frame, name, detections, class_names))
                     bar.update()
-            except (OSError, ValueError) as error:
-                unreadable.append(str(error))
             except KeyboardInterrupt:
                 if not isinstance(source, int):
                     raise
@@ -102,6 +100,14 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     )
 
 
+def _readable_frames(source: Path | int, limit: int | None, unreadable: list[str]) -> Iterator[Frame]:
+    """The frames of a source; why one cannot be read goes to ``unreadable``."""
+    try:
+        yield from read_frames(source, limit=limit)
+    except (OSError, ValueError) as error:
+        unreadable.append(str(error))
+
+
 def _load(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
     """Pixels → detections, from a checkpoint or an ONNX file, and the class names."""
     if arguments.onnx is not None:
@@ -112,12 +118,17 @@ def _load(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
         if arguments.compile:
             raise ValueError("--compile: an ONNX file runs compiled already; give --checkpoint")
         onnx = OnnxDetector(arguments.onnx)
+        if onnx.output == "raw":
+            onnx.post_process.score_threshold = arguments.score_threshold
+        elif arguments.score_threshold < onnx.post_process.score_threshold:
+            lowest = onnx.post_process.score_threshold
+            raise ValueError(f"--score-threshold: the detections inside of {arguments.onnx} begin at {lowest:g}")
         return _detector(onnx, onnx.image_size, antialias=onnx.antialias, device=torch.device("cpu")), onnx.class_names
     device = usable_device(arguments.device)
     if arguments.compile and arguments.mc_dropout is not None:
         raise ValueError("--compile: does not go with --mc-dropout, whose dropout stays random")
     detector = load_detector(arguments.checkpoint, fold=True).to(device)
-    detector.model.to(memory_format=torch.channels_last)
+    detector.post_process.score_threshold = arguments.score_threshold
     size = detector.model.image_size
     if arguments.compile:
         dtype = torch.uint8 if detector.antialias else torch.float32  # as resize_image gives them

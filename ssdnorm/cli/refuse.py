@@ -8,7 +8,19 @@ import torch
 
 from ssdnorm.config_file import parse_overrides
 
-_OF_EVALUATION = ("data", "post_process", "runtime", "training.batch_size", "training.precision")
+_OF_EVALUATION = (
+    "data.class_names",
+    "data.test",
+    "data.on_bad_annotation",
+    "post_process",
+    "runtime.devices",
+    "runtime.accelerator",
+    "runtime.num_nodes",
+    "runtime.num_workers",
+    "training.batch_size",
+    "training.precision",
+)
+_USELESS = {"meta": "computes nothing", "mps": "has no float64, which suppressing overlaps takes"}
 
 
 def no_more_words(rest: Sequence[str]) -> None:
@@ -21,17 +33,21 @@ def no_more_words(rest: Sequence[str]) -> None:
         raise ValueError(f"unknown argument {rest[0]!r}; see --help")
 
 
-def no_keys_of_training(rest: Sequence[str]) -> None:
+def no_keys_of_training(rest: Sequence[str], *, test_given: bool = False) -> None:
     """Refuse config keys that change nothing where a model is trained already.
+
+    Args:
+        test_given: whether ``--annotations`` says what to evaluate on, in place of ``data.test``.
 
     Raises:
         ValueError: naming the first of them.
     """
-    listed = ", ".join(_OF_EVALUATION)
-    for room, values in parse_overrides(rest).items():
-        for key in values if isinstance(values, dict) else ():
-            if room not in _OF_EVALUATION and f"{room}.{key}" not in _OF_EVALUATION:
-                raise ValueError(f"--{room}.{key}: changes nothing in a model that is trained; choose among: {listed}")
+    allowed = [name for name in _OF_EVALUATION if not (test_given and name == "data.test")]
+    for key in parse_overrides(rest):
+        if test_given and key.split(".")[:2] == ["data", "test"]:
+            raise ValueError(f"--{key}: does not go with --annotations, which takes the place of data.test")
+        if not any(key == name or key.startswith(f"{name}.") for name in allowed):
+            raise ValueError(f"--{key}: changes nothing in a model that is trained; choose among: {', '.join(allowed)}")
 
 
 def usable_device(name: str | None) -> torch.device:
@@ -42,8 +58,8 @@ def usable_device(name: str | None) -> torch.device:
     """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if device.type == "meta":
-            raise ValueError("--device: meta computes nothing")
+        if device.type in _USELESS:
+            raise ValueError(f"--device: {device.type} {_USELESS[device.type]}; choose cpu or cuda")
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]

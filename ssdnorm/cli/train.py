@@ -62,7 +62,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     output: Path = arguments.output
     check_model_at(arguments.config, config)
     first = is_first_process()  # the others of a run find what it leaves
-    if first and _finished_or_checked(output, config, resume=arguments.resume):
+    finished = arguments.resume and (output / "result.json").exists()
+    if _finished_or_checked(output, config, resume=arguments.resume) if first else finished:
         log.info("%s: this run is finished; its numbers are in %s", output, output / "result.json")
         return
 

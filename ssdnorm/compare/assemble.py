@@ -37,7 +37,7 @@ def assemble(
 
     Args:
         test_set: of the base config; what the runs' detections are of.
-        matched: by arm, from ``compare_starts``.
+        matched: by arm, from ``compare_starts``; an arm may be missing.
         num_resamples: of the bootstrap over test images.
     """
     rates = {arm.name: rates_of(plan, arm, root) for arm in plan.arms}
@@ -67,7 +67,7 @@ def assemble(
                 rates[arm.name],
                 differences.get(arm.name, {}),
                 costs,
-                matched[arm.name],
+                matched.get(arm.name),
                 _why(chosen[arm.name], root),
             )
         )
@@ -190,7 +190,7 @@ def _arm_result(
     rates: list[Rate],
     differences: dict[str, Difference],
     costs: Costs,
-    matched: Matched,
+    matched: Matched | None,
     why: dict[str, dict[str, tuple[float, float]]],
 ) -> ArmResult:
     difference = differences.get(plan.metric)

@@ -9,11 +9,11 @@ from typing import Any
 from ssdnorm.compare.grid import failure_reason, read_result, state_of
 from ssdnorm.compare.plan import Job
 from ssdnorm.compare.results import Run
-from ssdnorm.compare.run_logs import read_rows
 from ssdnorm.engine.evaluation import EvaluationOptions, evaluate_arrays
 from ssdnorm.metrics.arrays import GroundTruthArrays
 from ssdnorm.metrics.coco import CocoResult
 from ssdnorm.metrics.coco_files import load_detections_as_arrays
+from ssdnorm.whole_files import whole_rows
 
 
 def collect_run(job: Job, root: Path, *, target_ap50: float) -> Run:
@@ -39,7 +39,7 @@ def collect_run(job: Job, root: Path, *, target_ap50: float) -> Run:
 
 def images_per_second(folder: Path) -> float | None:
     """Median over the readings of a run, without the first, which holds the start."""
-    rows = read_rows(folder / "metrics.csv")[1:]
+    rows = whole_rows(folder / "metrics.csv")[1:]
     readings = [float(row["images_per_second"]) for row in rows if row["images_per_second"]]
     return median(readings) if readings else None
 
@@ -61,7 +61,7 @@ def coco_result(run: Run, root: Path, truth: GroundTruthArrays) -> CocoResult:
 
 def _seconds_to(folder: Path, target_ap50: float) -> float | None:
     """Time trained until an evaluation during training, on the images that serve for it, reached the target."""
-    rows = [row for row in read_rows(folder / "metrics.csv") if row["AP50"]]
+    rows = [row for row in whole_rows(folder / "metrics.csv") if row["AP50"]]
     for row in rows:
         if row["evaluated_on"] == rows[0]["evaluated_on"] and float(row["AP50"]) >= target_ap50:
             return float(row["seconds"])

@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from ssdnorm.compare.plan import Job
 from ssdnorm.compare.results import Status
-from ssdnorm.compare.run_logs import read_rows
 from ssdnorm.config_file import config_to_mapping, config_to_yaml, differing_keys
 from ssdnorm.engine.run import FAILURE_FILE, write_json, write_text
+from ssdnorm.whole_files import whole_rows
 
 log = logging.getLogger("ssdnorm.compare")
 
@@ -210,7 +210,7 @@ def _close(run: _Running, root: Path, code: int) -> None:
 
 def _steps_done(folder: Path) -> int:
     """The last step in the run's metrics file."""
-    steps = (row["step"] or "" for row in read_rows(folder / "metrics.csv"))
+    steps = (row["step"] or "" for row in whole_rows(folder / "metrics.csv"))
     return max((int(step) for step in steps if step.isdigit()), default=0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -17,6 +18,8 @@ from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.engine.optimizer import describe_groups
 
 _NUM_BATCHES = 2
+
+log = logging.getLogger("ssdnorm.compare")
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,21 @@ def compare_starts(
 ) -> dict[str, Matched]:
     """Build every arm, draw its first batches, and compare them with the baseline's.
 
+    Arms that cannot be built here, because a file of weights is missing for instance, are left out and named in the
+    log; all of them, if it is the baseline.
+
     Args:
         plan: its first seed is looked at; weights and batches depend on the seed in the same way in all arms.
         lrs: arm → chosen learning rate.
     """
-    starts = {arm.name: start_of(arm, plan.seeds[0], lrs[arm.name], train_set, test_set) for arm in plan.arms}
+    starts = {}
+    for arm in plan.arms:
+        try:
+            starts[arm.name] = start_of(arm, plan.seeds[0], lrs[arm.name], train_set, test_set)
+        except (OSError, ValueError, RuntimeError) as error:  # the arm's own runs fail of it too
+            log.warning("%s: not built again to see what it shares with %s: %s", arm.name, plan.baseline, error)
+    if plan.baseline not in starts:
+        return {}
     return {name: match(start, starts[plan.baseline]) for name, start in starts.items()}
 
 

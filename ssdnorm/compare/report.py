@@ -199,13 +199,7 @@ def _limits(results: Results) -> list[str]:
         limits.insert(0, "One seed: nothing here tells an arm's merit from its luck.")
     elif num_seeds < 5:
         limits.insert(0, f"{_number(num_seeds)} seeds make wide intervals: small differences cannot be found.")
-    if any(len(arm.rates) > 1 for arm in results.arms):
-        limits.append(
-            "Learning rates were chosen among those listed, on validation images with the first seed; nothing else was "
-            "tuned."
-        )
-    else:
-        limits.append("Every arm was trained with one learning rate; another might have suited some arm better.")
+    limits += _rate_limits(results)
     if lost:
         limits.append(
             f"{lost} run{'s' if lost > 1 else ''} did not finish; means are over those that did, which flatters an arm "
@@ -213,8 +207,32 @@ def _limits(results: Results) -> list[str]:
         )
     if len(results.provenance.get("world_sizes", [])) > 1:
         limits.append("Runs had different numbers of devices, so the images of a step differ between them.")
+    if len(results.provenance.get("commits", [])) > 1:
+        limits.append("The runs were made by different commits of this library; they are listed below.")
     if any(run.result.get("device") == "cpu" for arm in results.arms for run in arm.chosen_runs):
         limits.append("Memory on a CPU is that of the whole process, with libraries and data.")
+    return limits
+
+
+def _rate_limits(results: Results) -> list[str]:
+    """What the choice of learning rates leaves open."""
+    arms = results.arms
+    if all(len(arm.rates) <= 1 for arm in arms):
+        limits = ["Every arm was trained with one learning rate; another might have suited some arm better."]
+        if len({arm.lr for arm in arms}) > 1:
+            limits.append("The arms' rates differ, and nothing in this comparison says that each has its best one.")
+        return limits
+    limits = [
+        "Learning rates were chosen among those listed, on validation images with the first seed; nothing else was "
+        "tuned."
+    ]
+    tried = {arm.name: sorted(rate.lr for rate in arm.rates) for arm in arms}
+    outermost = [arm.name for arm in arms if len(arm.rates) > 1 and arm.lr in (tried[arm.name][0], tried[arm.name][-1])]
+    if outermost:
+        limits.append(
+            "The chosen rate is the lowest or the highest that was tried, so that one beyond might be better, for "
+            f"{', '.join(outermost)}."
+        )
     return limits
 
 

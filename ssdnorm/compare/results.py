@@ -89,7 +89,8 @@ class Costs:
         gflops: of one image's forward pass, in 10⁹ multiply-adds × 2.
         images_per_second: of training, median over the run, mean over the seeds.
         peak_memory_mib: largest over the seeds.
-        latency_ms: of one image through the detector, batch norm folded; median of interleaved rounds.
+        latency_ms: of one image through the detector, batch norm folded; median of interleaved rounds. On a CPU it is
+            the processor time of one thread.
         seconds_to_target: mean over the seeds that reached the target AP50 on the images evaluated during training.
         num_reached: how many did.
     """
@@ -139,6 +140,7 @@ class ArmResult:
         population: as metrics, with batch norm's statistics recomputed; empty where there are none.
         differences: to the baseline, by metric; empty for the baseline.
         sentence: what can be said about the arm, in words.
+        matched: None where the arm, or the baseline, could not be built again for it.
         why: statistic of ``diagnostics.csv`` → tap, layer or block → value at the first and at the last step, mean over
             the seeds; empty where nothing was measured.
     """
@@ -155,7 +157,7 @@ class ArmResult:
     verdict: Verdict
     sentence: str
     costs: Costs
-    matched: Matched
+    matched: Matched | None
     why: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
     @property

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from ssdnorm.whole_files import whole_rows
 
 _MOST_POINTS = 150  # of a curve in a figure; more than it has pixels for
 
@@ -53,7 +54,7 @@ class RunLog:
 
 def read_run_log(folder: Path, metric: str) -> RunLog:
     """The curves of a run's ``metrics.csv`` and ``diagnostics.csv``; empty ones for files that are not there."""
-    rows = read_rows(folder / "metrics.csv")
+    rows = whole_rows(folder / "metrics.csv")
     names = sorted({row.get("evaluated_on") or "" for row in rows if row.get(metric)})
     return RunLog(
         loss=_curve(rows, "loss"),
@@ -76,18 +77,10 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     return Curve(steps, np.mean(values, axis=0))
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file; none where it is missing."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def read_diagnostics(folder: Path) -> dict[str, dict[str, Curve]]:
     """Statistic → tap, layer or block → curve, from a run's ``diagnostics.csv``; empty without one."""
     found: dict[str, dict[str, list[dict[str, str]]]] = {}
-    for row in read_rows(folder / "diagnostics.csv"):
+    for row in whole_rows(folder / "diagnostics.csv"):
         found.setdefault(row["statistic"], {}).setdefault(row["name"], []).append(row)
     return {
         statistic: {name: _curve(rows, "value") for name, rows in names.items()} for statistic, names in found.items()

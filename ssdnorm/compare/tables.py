@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,36 +28,51 @@ def table_markdown(results: Results) -> str:
     """
     metric = results.metric
     other = "AP50" if metric != "AP50" else "AP"
-    rows = [_markdown_row(arm, metric, other) for arm in results.arms]
-    columns = [name for name in rows[0] if name in ("arm", metric) or any(row[name] != NOTHING for row in rows)]
-    lines = [columns, ["---"] * len(columns), *([row[name] for name in columns] for row in rows)]
-    return "\n".join(f"| {' | '.join(_escape(cell) for cell in line)} |" for line in lines) + "\n"
+    return _table([_markdown_row(arm, metric, other) for arm in results.arms], always=("arm", metric))
+
+
+def metrics_markdown(results: Results) -> str:
+    """Arms as rows, all metrics as columns: points of 100, with 95 % intervals over seeds in brackets."""
+    return _table(
+        [{"arm": arm.name} | {name: _with_interval(arm, name) for name in METRICS} for arm in results.arms],
+        always=("arm",),
+    )
 
 
 def write_csv(results: Results, path: Path) -> None:
     """Write one row a run, every learning rate included: arm, seed, lr, status, reason, metrics, seconds, costs.
 
     Metrics are in [0, 1] as in ``result.json``; ``chosen`` says whether the run has its arm's chosen learning rate;
-    metrics with batch norm's recomputed statistics end in ``_population``.
+    metrics with batch norm's recomputed statistics end in ``_population``. ``validation`` is the comparison's metric on
+    the validation images, by which the rates were chosen.
     """
-    rows = [_csv_row(arm, run) for arm in results.arms for run in arm.runs]
+    rows = [_csv_row(arm, run, results.metric) for arm in results.arms for run in arm.runs]
     extra = sorted({name for row in rows for name in row if name.endswith("_population")})
     columns = ["arm", "seed", "lr", "chosen", "status", "reason", *METRICS, *extra]
-    columns += ["seconds", "seconds_to_target", "parameters", "peak_memory_mib", "device", "commit", "folder"]
+    columns += ["validation", "seconds", "seconds_to_target", "parameters", "peak_memory_mib", "device", "commit"]
+    columns += ["folder"]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
 
 
+def _table(rows: Sequence[dict[str, str]], always: Sequence[str]) -> str:
+    """Markdown without the columns of which nothing is known, but for those that are wanted always."""
+    columns = [name for name in rows[0] if name in always or any(row[name] != NOTHING for row in rows)]
+    lines = [columns, ["---"] * len(columns), *([row[name] for name in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(_escape(cell) for cell in line)} |" for line in lines) + "\n"
+
+
 def _markdown_row(arm: ArmResult, metric: str, other: str) -> dict[str, str]:
     difference = arm.differences.get(metric)
     costs = arm.costs
     row = {"arm": arm.name, metric: _with_interval(arm, metric), other: _with_interval(arm, other)}
-    row["difference"] = row["p (Holm)"] = NOTHING
+    row["difference"] = row["over images"] = row["p (Holm)"] = NOTHING
     if difference is not None:
         paired = difference.paired
         row["difference"] = f"{signed_points(paired.mean)} {signed_interval(paired.low, paired.high)}".strip()
+        row["over images"] = signed_interval(*difference.images) if difference.images else NOTHING
         row["p (Holm)"] = p_value(difference.p_holm)
     return row | {
         "verdict": arm.verdict,
@@ -84,7 +100,7 @@ def _with_interval(arm: ArmResult, metric: str) -> str:
     return NOTHING if mean is None else f"{points(mean.mean)} {interval(mean)}".strip()
 
 
-def _csv_row(arm: ArmResult, run: Run) -> dict[str, Any]:
+def _csv_row(arm: ArmResult, run: Run, metric: str) -> dict[str, Any]:
     result = run.result
     metrics = {name: value for name, value in result.get("metrics", {}).items() if name in METRICS}
     population = {f"{name}_population": value for name, value in result.get("metrics_population", {}).items()}
@@ -97,6 +113,7 @@ def _csv_row(arm: ArmResult, run: Run) -> dict[str, Any]:
         "reason": run.reason,
         **metrics,
         **{name: value for name, value in population.items() if name.removesuffix("_population") in METRICS},
+        "validation": result.get("metrics_validation", {}).get(metric, ""),
         "seconds_to_target": "" if run.seconds_to_target is None else run.seconds_to_target,
         **{name: result.get(name, "") for name in ("seconds", "parameters", "peak_memory_mib", "device", "commit")},
         "folder": run.folder,

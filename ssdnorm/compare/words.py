@@ -67,10 +67,16 @@ def answer_of(arms: Sequence[ArmResult], baseline: str, metric: str, num_seeds: 
             add(f"{clause}{_list(names)}")
     diverged = {arm.name: sum(run.status == "diverged" for run in arm.runs if run.lr == arm.lr) for arm in arms}
     found += [f"{name} diverged with {count} of {num_seeds} seeds" for name, count in diverged.items() if count]
+    lost = {arm.name for arm in arms if any(run.status != "finished" for run in arm.runs if run.lr == arm.lr)}
     names = [arm.name for arm in others if arm.verdict == "incomplete" and not diverged[arm.name]]
-    if names:
-        lost = f"without every run of {baseline} there is" if diverged[baseline] else "runs are missing:"
-        add(f"{lost} no comparison of {_list(names)}")
+    reasons = {
+        f"without every run of {baseline} there is": [name for name in names if baseline in lost],
+        "runs are missing:": [name for name in names if baseline not in lost and name in lost],
+        f"the test images hold nothing that {metric} counts:": [n for n in names if not {baseline, n} & lost],
+    }
+    for reason, missing in reasons.items():
+        if missing:
+            add(f"{reason} no comparison of {_list(missing)}")
     first = "; ".join(found)
     tested = sum(metric in arm.differences and arm.differences[metric].p_holm is not None for arm in others)
     if not tested:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -202,7 +202,7 @@ def _table(
 
     rows = np.flatnonzero(keep)
     kept = [annotations[row] for row in rows.tolist()]  # in the file's order, as they lie in memory
-    area = np.array([item.get("area", item["bbox"][2] * item["bbox"][3]) for item in kept], np.float64)
+    area = np.array([_area(item) for item in kept], np.float64)
     iscrowd = np.array([bool(item.get("iscrowd", 0)) for item in kept], bool)
     ids = [item.get("id") for item in kept]
     by_image = np.argsort(owners[rows], kind="stable")
@@ -231,6 +231,11 @@ def _bbox(annotation: Json) -> Sequence[float]:
     if isinstance(bbox, list) and len(bbox) == 4 and all(isinstance(value, (int, float)) for value in bbox):
         return bbox
     return _NO_BOX
+
+
+def _area(item: Mapping[str, Any]) -> float:
+    area = item.get("area")
+    return item["bbox"][2] * item["bbox"][3] if area is None else area
 
 
 def _usable_ids(ids: list[Any], order: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from ssdnorm.diagnose.ssd_parts import SSDParts, block_of, find_ssd_parts
 from ssdnorm.diagnose.training_maps import LENGTH_QUANTILES, TrainingMaps
 from ssdnorm.diagnose.untouched import untouched
+from ssdnorm.whole_files import replaced_file, whole_rows
 
 _COLUMNS = ["step", "statistic", "name", "value"]
 _Key = tuple[str, str]  # statistic, name
@@ -84,11 +85,8 @@ class DiagnosticsFile(pl.Callback):
         self._compiled = any(_is_compiled(module) for module in pl_module.modules())
         if not trainer.is_global_zero:
             return
-        rows = []
-        if self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) < trainer.global_step]
-        with self.path.open("w", newline="") as file:
+        rows = [row for row in whole_rows(self.path) if int(row["step"]) < trainer.global_step]
+        with replaced_file(self.path) as unfinished, unfinished.open("w", newline="") as file:
             writer = csv.DictWriter(file, _COLUMNS)
             writer.writeheader()
             writer.writerows(rows)

@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.trainer.states import TrainerFn
 
 from ssdnorm.engine.module import TrainingModule
-from ssdnorm.whole_files import replaced_file
+from ssdnorm.whole_files import replaced_file, whole_rows
 
 _COLUMNS = [
     "step",
@@ -61,7 +61,7 @@ class MetricsFile(pl.Callback):
         self._columns = list(_COLUMNS)
         self._last_written = -1
         # of a run that was killed after its last step, which is resumed for its evaluation alone
-        self._seconds = max((float(row["seconds"]) for row in _read(path)), default=0.0)
+        self._seconds = max((float(row["seconds"]) for row in whole_rows(path)), default=0.0)
         self._since: float | None = None
         self._began, self._elapsed_before = time.perf_counter(), 0.0
 
@@ -69,7 +69,7 @@ class MetricsFile(pl.Callback):
         """Start the file, or cut it back to the step of the checkpoint."""
         if not trainer.is_global_zero:
             return
-        rows = [row for row in _read(self.path) if int(row["step"]) <= trainer.global_step]
+        rows = [row for row in whole_rows(self.path) if int(row["step"]) <= trainer.global_step]
         self._columns += [name for name in (rows[0] if rows else ()) if name not in self._columns]
         self._seconds = max((float(row["seconds"]) for row in rows), default=0.0)
         self._since = time.perf_counter()
@@ -97,7 +97,7 @@ class MetricsFile(pl.Callback):
         is_there = {"step": str(trainer.global_step), "evaluated_on": on}.items()  # of a run that was stopped after it
         if trainer.sanity_checking or pl_module.last_evaluation is None or not self.path.exists():
             pass
-        elif not any(is_there <= row.items() for row in _read(self.path)):
+        elif not any(is_there <= row.items() for row in whole_rows(self.path)):
             self._write(trainer, {"evaluated_on": on, **pl_module.last_evaluation[1].metrics})
         if trainer.state.fn == TrainerFn.FITTING:
             self._since = time.perf_counter()
@@ -123,7 +123,7 @@ class MetricsFile(pl.Callback):
             row = {"step": step, "epoch": step * self.epochs_per_step, "seconds": self._trained(), **values}
             if more := [name for name in row if name not in self._columns]:  # of another loss or evaluator
                 self._columns += more
-                self._start_with(_read(self.path))
+                self._start_with(whole_rows(self.path))
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerow(
                     {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
@@ -134,13 +134,6 @@ class MetricsFile(pl.Callback):
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if None not in row.values()]  # a full disk leaves half a row
 
 
 class SparseProgressBar(TQDMProgressBar):

@@ -75,7 +75,8 @@ def train(
     """
     origin = provenance()  # the commit may move on while it trains
     checkpoint = output / "checkpoints" / "last.ckpt"
-    trainer = make_trainer(settings, output, resumed=resume and checkpoint.exists())
+    resume = resume and checkpoint.exists()
+    trainer = make_trainer(settings, output)
     world_size = trainer.world_size
     metrics_file = MetricsFile(
         output / "metrics.csv",
@@ -83,13 +84,11 @@ def train(
         images_per_step=settings.batch_size * world_size,
     )
     trainer.callbacks[:0] = [metrics_file, *callbacks]  # type: ignore[attr-defined]
-    if resume and checkpoint.exists() and not zipfile.is_zipfile(checkpoint):
+    if resume and not zipfile.is_zipfile(checkpoint):
         raise ValueError(f"--resume: {checkpoint} is cut off or no checkpoint; delete it to start the run anew")
     with _quiet():
         try:
-            trainer.fit(
-                module, ckpt_path=str(checkpoint) if resume and checkpoint.exists() else None, weights_only=True
-            )
+            trainer.fit(module, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, WeightAveraging):  # not done by a run that is resumed after its last step
                     callback.on_train_end(trainer, module)
@@ -167,12 +166,12 @@ def evaluate(module: TrainingModule, settings: LoopSettings, output: Path) -> Ev
         log.warning("training.precision: 16-mixed needs a GPU; this is evaluated in 32-true")
         settings = replace(settings, precision="32-true")
     with _quiet():
-        make_trainer(settings, output, resumed=False, logs=False).validate(module, verbose=False)
+        make_trainer(settings, output, logs=False).validate(module, verbose=False)
     assert module.last_evaluation is not None
     return module.last_evaluation[1]
 
 
-def make_trainer(settings: LoopSettings, output: Path, *, resumed: bool, logs: bool = True) -> pl.Trainer:
+def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> pl.Trainer:
     """Lightning's Trainer for the settings; the loop is one endless epoch that ``max_steps`` ends.
 
     Raises:
@@ -209,6 +208,8 @@ def make_trainer(settings: LoopSettings, output: Path, *, resumed: bool, logs: b
     except (MisconfigurationException, ImportError, ValueError) as error:
         got = f"accelerator {settings.accelerator!r}, devices {settings.devices!r}"
         raise ValueError(f"runtime: {got}: {' '.join(str(error).split())}") from error
+    if trainer.strategy.root_device.type == "mps":
+        raise ValueError("runtime.accelerator: Apple's GPUs have no float64, which matching takes; choose cpu")
     if settings.ema_decay is not None and logs:  # Lightning's own EMA stays on the CPU, and goes tensor by tensor
         average = get_ema_multi_avg_fn(settings.ema_decay)
         averaging = WeightAveraging(device=trainer.strategy.root_device, multi_avg_fn=average)

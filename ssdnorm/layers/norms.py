@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm
 from ssdnorm.layers.frozen_batch_norm import FrozenBatchNorm
@@ -96,14 +98,35 @@ class NormFactory:
     where: str
 
     def __call__(self, channels: int) -> nn.Module:
-        build = NORMS[self.kind].build if self.kind in NORMS else _load(self.kind, self.where)
+        if self.kind in NORMS:
+            return mark_norm(self._build(NORMS[self.kind].build, channels))
+        build = _load(self.kind, self.where)
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            self._try_out(self._build(build, channels), channels)
+        return mark_norm(self._build(build, channels))
+
+    def _build(self, build: Callable[..., nn.Module], channels: int) -> nn.Module:
         try:
             module = build(channels, **self.options)
         except (TypeError, ValueError, AssertionError) as error:
             raise ValueError(f"{self.where}: {self.kind} for {channels} channels: {error}") from error
         if not isinstance(module, nn.Module):
             raise ValueError(f"{self.where}: {self.kind}: expected a Module from ({channels}); got {module!r}")
-        return mark_norm(module)
+        return module
+
+    def _try_out(self, module: nn.Module, channels: int) -> None:
+        """Refuse a class of somebody else's that no map of features can go through."""
+        if any(is_lazy(parameter) for parameter in module.parameters()):
+            raise ValueError(f"{self.where}: {self.kind}: has no parameters before its first input")
+        maps = torch.zeros(2, channels, 3, 3)
+        try:
+            y = module(maps)
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"{self.where}: {self.kind}: takes no map {tuple(maps.shape)}: {reason}") from error
+        if not isinstance(y, torch.Tensor) or y.shape != maps.shape:
+            got = tuple(y.shape) if isinstance(y, torch.Tensor) else type(y).__name__
+            raise ValueError(f"{self.where}: {self.kind}: expected a map {tuple(maps.shape)} from it; got {got}")
 
 
 def norm_layer(spec: str | Mapping[str, Any], *, where: str = "norm") -> NormFactory:
@@ -171,7 +194,10 @@ def _choices(got: str, known: Iterable[str], *, also: str = "") -> str:
 
 def _named_options(build: Callable[..., nn.Module]) -> list[str]:
     """The arguments after the first that a class names; ``*args`` and ``**kwargs`` name none."""
-    parameters = list(inspect.signature(build).parameters.values())[1:]
+    try:
+        parameters = list(inspect.signature(build).parameters.values())[1:]
+    except (TypeError, ValueError):  # of C functions, which have no signature
+        return []
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 

@@ -10,7 +10,8 @@ class SyncBatchNorm(nn.SyncBatchNorm):
     """Batch norm over the images of all processes; with one process it is batch norm.
 
     Differs from ``nn.SyncBatchNorm``, whose place it takes (same arguments, same state dict): that one refuses CPU
-    tensors as soon as a process group exists, here they are reduced through the group (gloo), gradients included.
+    tensors as soon as a process group exists, here they are reduced through the group (gloo), gradients included. Only
+    ``DistributedDataParallel`` still refuses to wrap it on a CPU.
 
     Shape:
         input ``(B, C, …)``, B may differ between processes; output the same shape.

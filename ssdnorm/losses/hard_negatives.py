@@ -33,7 +33,8 @@ def hard_negative_mask(background_loss: Tensor, matched: Tensor, *, ratio: float
     candidates = background_loss.masked_fill(matched, -torch.inf)
     num_matched = matched.sum(dim=1, keepdim=True)
     if host_may_look(candidates):  # finding the first few is cheaper than sorting
-        numbers = [min(int(ratio * n), matched.shape[1] - n) for n in num_matched.flatten().tolist()]
+        wanted = (ratio * num_matched).int()  # rounded as on a GPU
+        numbers = torch.minimum(wanted, matched.shape[1] - num_matched).flatten().tolist()
         return torch.stack([_largest(row, n) for row, n in zip(candidates, numbers, strict=True)])
     order = candidates.sort(dim=1, descending=True, stable=True).indices
     first = torch.arange(1, matched.shape[1] + 1, device=matched.device) <= ratio * num_matched
@@ -44,7 +45,10 @@ def _largest(values: Tensor, number: int) -> Tensor:
     """Which are the ``number`` largest values, the lower index first among equals; ``(K,)`` bool."""
     if number == 0:
         return torch.zeros_like(values, dtype=torch.bool)
-    smallest = values.topk(number, sorted=False).values.min()
+    largest = values.topk(number, sorted=False)
+    smallest = largest.values.min()
+    if smallest.isnan():  # taken, so that the loss is not a number either
+        return torch.zeros_like(values, dtype=torch.bool).index_fill_(0, largest.indices, True)
     chosen = values >= smallest
     too_many = int(chosen.sum()) - number
     if too_many:

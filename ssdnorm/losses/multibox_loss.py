@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -69,8 +71,8 @@ class MultiboxLoss(nn.Module):
         super().__init__()
         if not 0 < iou_threshold <= 1:
             raise ValueError(f"MultiboxLoss: iou_threshold must lie in (0, 1]; got {iou_threshold}")
-        if negative_ratio < 0:
-            raise ValueError(f"MultiboxLoss: negative_ratio must be 0 or more; got {negative_ratio}")
+        if not 0 <= negative_ratio < math.inf:
+            raise ValueError(f"MultiboxLoss: negative_ratio must be 0 or more, and finite; got {negative_ratio}")
         self.register_buffer("default_boxes", default_boxes, persistent=False)
         self.register_buffer("columns", default_box_columns(default_boxes), persistent=False)
         self.coder = coder or BoxCoder()

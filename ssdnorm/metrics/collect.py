@@ -47,6 +47,9 @@ class Names:
             return
         first = 0 if len(class_names) and class_names[0] == "__background__" else 1
         self.by_label = {label: str(name) for label, name in enumerate(class_names, first) if label > 0}
+        names = list(self.by_label.values())
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"class_names: {twice!r} is given twice")
 
     def check(self, labels: np.ndarray, where: str) -> None:
         """Refuse labels without a name, and 0, which is background."""

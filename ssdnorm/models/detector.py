@@ -84,6 +84,8 @@ class Detector(nn.Module):
         Shape:
             images ``(3, H, W)`` each; output ``(B, 3, S, S)`` channels-last, and ``(B, 2)`` height and width in pixels.
         """
+        if not images:
+            raise ValueError("Detector: expected one image or more; got none")
         batch = torch.stack([self._resize(image, i) for i, image in enumerate(images)])
         sizes = torch.tensor([image.shape[-2:] for image in images]).to(batch.device, non_blocking=True)
         return batch.contiguous(memory_format=torch.channels_last), sizes
@@ -91,8 +93,12 @@ class Detector(nn.Module):
     def _resize(self, image: Tensor, index: int) -> Tensor:
         if image.ndim != 3 or image.shape[0] != 3:
             raise ValueError(f"Detector: image {index}: expected (3, H, W); got {tuple(image.shape)}")
-        if image.dtype == torch.uint8:
-            image = image.to(self.model.image_mean.dtype) / 255
+        if image.dtype != torch.uint8 and not image.is_floating_point():
+            raise ValueError(f"Detector: image {index}: expected uint8 or floats in [0, 1]; got {image.dtype}")
+        scale = 255 if image.dtype == torch.uint8 else 1
+        image = image.to(self.model.image_mean.dtype)
+        if scale != 1:
+            image = image / scale
         size = (self.model.image_size, self.model.image_size)
         return F.interpolate(image[None], size=size, mode="bilinear", antialias=self.antialias)[0]
 
@@ -104,11 +110,16 @@ class Detector(nn.Module):
         real = torch.zeros_like(labels, dtype=torch.bool)
         for i, target in enumerate(targets):
             n = len(target["labels"])
+            if target["boxes"].shape != (n, 4) and target["boxes"].numel() + n > 0:
+                raise ValueError(
+                    f"Detector: image {i}: expected boxes (G, 4) and labels (G,); got {tuple(target['boxes'].shape)} "
+                    f"and {tuple(target['labels'].shape)}"
+                )
             boxes[i, :n] = target["boxes"].reshape(-1, 4)
             labels[i, :n] = target["labels"]
             real[i, :n] = True
         boxes /= sizes.flip(1).repeat(1, 2)[:, None]
-        flat = (boxes[..., 2:] <= boxes[..., :2]).any(dim=2)
+        flat = ~(boxes[..., 2:] > boxes[..., :2]).all(dim=2)  # or no numbers
         wrong = (labels < 1) | (labels >= self.model.num_classes)
         if (real & (flat | wrong)).any():
             i, j = (real & (flat | wrong)).nonzero()[0].tolist()

@@ -45,12 +45,12 @@ class PostProcess(nn.Module):
     def __init__(
         self,
         default_boxes: Tensor,
-        *,
-        coder: BoxCoder | None = None,
         score_threshold: float = 0.01,
         nms_threshold: float = 0.45,
         top_k: int = 400,
         max_detections: int = 200,
+        *,
+        coder: BoxCoder | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= score_threshold < 1:
@@ -83,6 +83,7 @@ class PostProcess(nn.Module):
             output locs ``(B, K, 4)``, logits ``(B, K, num_classes)``; sizes ``(B, 2)``, height and width of the
             original images in pixels, whose pixels the boxes are in.
         """
+        self._check(output, sizes)
         locs, logits = output.locs.float(), output.logits.float()
         rows = self._rows_that_can_pass(logits)
         scores = logits.gather(1, rows[..., None].expand(-1, -1, logits.shape[2])).softmax(dim=-1)[..., 1:].flatten(1)
@@ -95,6 +96,14 @@ class PostProcess(nn.Module):
             if growth == 0 or number == most:
                 return detections
             number = min(int(growth * number), most)
+
+    def _check(self, output: SSDOutput, sizes: Tensor) -> None:
+        batch, boxes = output.logits.shape[0], len(self.default_boxes)
+        if output.locs.shape != (batch, boxes, 4) or output.logits.shape[:2] != (batch, boxes):
+            got = f"locs {tuple(output.locs.shape)} and logits {tuple(output.logits.shape)}"
+            raise ValueError(f"PostProcess: expected locs (B, {boxes}, 4) and logits (B, {boxes}, …); got {got}")
+        if sizes.shape != (batch, 2):
+            raise ValueError(f"PostProcess: expected sizes ({batch}, 2); got {tuple(sizes.shape)}")
 
     def _rows_that_can_pass(self, logits: Tensor) -> Tensor:
         """Boxes with a class that may exceed the threshold, ``(B, R)``, padded with boxes that have none.
@@ -111,7 +120,8 @@ class PostProcess(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The best candidates: scores in falling order, labels, places of their rows, and which are possible.
 
-        Possible is a score above the threshold among the ``top_k`` of its class.
+        Possible is a score above the threshold among the ``top_k`` of its class. Of equal
+        scores the earlier box comes first if ``among_all`` is not asked for; else the order is that of ``topk``.
 
         Args:
             number: P, the candidates of an image.
@@ -127,7 +137,7 @@ class PostProcess(nn.Module):
             return best, labels, rows, (best > self.score_threshold) & (_rank_within_class(labels) < self.top_k)
         scores = scores.unflatten(1, (-1, num_classes))
         rows = scores.topk(min(self.top_k, scores.shape[1]), dim=1, sorted=False).indices.sort(dim=1).values
-        scores = scores.gather(1, rows)  # in the order of the boxes, in which equal scores come out
+        scores = scores.gather(1, rows)
         best, places = (x[:, :number] for x in scores.flatten(1).sort(dim=1, descending=True, stable=True))
         return best, places % num_classes + 1, rows.flatten(1).gather(1, places), best > self.score_threshold
 

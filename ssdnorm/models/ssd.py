@@ -208,6 +208,8 @@ def _ssd_vgg16(
     backbone = VGG16(norm=norm_layer(backbone_norm, where="norm.backbone"), dropout=dropout, width=width)
     extras_factory = norm_layer(extras_norm, where="norm.extras")
     extras = ExtraLayers(backbone.out_channels, extra_layers, norm=extras_factory, width=width)
+    if not isinstance(tap_norms, Mapping):
+        raise ValueError(f"tap_norms: expected norms by tap, such as {{'conv4_3': 'l2_norm'}}; got {tap_norms!r}")
     tap_factories = {name: norm_layer(spec, where=f"norm.taps.{name}") for name, spec in tap_norms.items()}
     model = SSD(SSDFeatures(backbone, extras, tap_norms=tap_factories), default_boxes, num_classes)
     model.arguments = {

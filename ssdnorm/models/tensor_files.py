@@ -33,6 +33,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if path.suffix == ".index" or (not path.exists() and path.with_name(f"{path.name}.index").is_file()):
         return _read_tensorflow(path.with_suffix("") if path.suffix == ".index" else path)
+    if path.is_dir():
+        raise ValueError(f"{path}: a folder; the weights of a run are checkpoints/model.safetensors in it")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such weights file")
     try:

@@ -88,6 +88,6 @@ def _dropouts(dropout: float | Mapping[str, float]) -> tuple[float, float]:
     if unknown := set(by_name) - {"fc6", "fc7"}:
         raise ValueError(f"model.dropout: unknown layer {sorted(unknown)[0]!r}; choose one of: fc6, fc7")
     for name, p in by_name.items():
-        if not 0 <= p < 1:
-            raise ValueError(f"model.dropout: {name}: must lie in [0, 1); got {p}")
+        if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p < 1:
+            raise ValueError(f"model.dropout: {name}: must lie in [0, 1); got {p!r}")
     return by_name.get("fc6", 0.0), by_name.get("fc7", 0.0)

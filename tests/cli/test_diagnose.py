@@ -101,6 +101,15 @@ def test_batch_norm_is_reported_with_ap_under_each_statistics_and_advice(tmp_pat
     assert list(read(tmp_path)["arms"]["batch_norm (drawn)"]["activations"]) == ["conv1_1"]
 
 
+def test_an_arm_without_batch_norm_beside_one_with_it_is_named_and_the_other_reported(tmp_path, capsys):
+    words = ["--config", "batch_norm.yaml", "--against", "model.safetensors", "--batch-norm", "--layers", "conv1_1"]
+    assert main(["diagnose", *words, "--output", str(tmp_path)]) == 0
+    assert "model: no batch norm with running statistics" in capsys.readouterr().out
+    arms = read(tmp_path)["arms"]
+    assert "batch_norm" in arms["batch_norm (drawn)"]
+    assert "batch_norm" not in arms["model"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -77,6 +77,31 @@ def test_boxes_are_drawn_where_they_were_found(checkpoint, pictures, tmp_path):
     assert (abs(picture - 128).max(axis=2) > 60).any()  # a coloured line on grey
 
 
+def test_a_threshold_below_the_checkpoints_is_honoured_and_refused_where_it_cannot_be(
+    checkpoint, pictures, tmp_path, capsys
+):
+    model = load_detector(checkpoint).model
+    path = tmp_path / "high.safetensors"
+    save_checkpoint(path, model, class_names=["cat", "dog"], post_process={"score_threshold": 0.9})
+    for options, name in (((), "raw.onnx"), (("--detections",), "inside.onnx")):
+        assert main(["export", "--checkpoint", str(path), "--output", str(tmp_path / name), *options]) == 0
+    for source in ("--checkpoint", path), ("--onnx", tmp_path / "raw.onnx"):
+        words = (*source, "--output", tmp_path / source[0], "--score-threshold", 0.5)
+        assert predict(*words, pictures / "a.jpg") == 0
+        assert json.loads((tmp_path / source[0] / "detections.json").read_text())[0]["detections"]
+    words = ("--onnx", tmp_path / "inside.onnx", "--output", tmp_path / "out", "--score-threshold", 0.5)
+    assert predict(*words, pictures / "a.jpg") == 2
+    assert "inside.onnx begin at 0.9" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_not_called_unreadable(checkpoint, pictures, tmp_path, capsys):
+    (tmp_path / "out" / "00000_a.jpg").mkdir(parents=True)
+    assert predict("--checkpoint", checkpoint, "--output", tmp_path / "out", pictures / "a.jpg") != 0
+    said = capsys.readouterr().err
+    assert "not read" not in said
+    assert "00000_a.jpg" in said
+
+
 @pytest.mark.parametrize(("threshold", "there"), [(0.66, True), (0.68, False)])
 def test_the_threshold_of_the_command_line_is_apart_from_the_checkpoints(
     checkpoint, pictures, tmp_path, threshold, there

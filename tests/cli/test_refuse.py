@@ -5,7 +5,19 @@ import pytest
 from ssdnorm.cli.refuse import no_keys_of_training, usable_device
 
 
-@pytest.mark.parametrize("word", ["--norm.backbone=group_norm", "--model.width=0.5", "--training.ema_decay=0.9"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--norm.backbone=group_norm",
+        "--model.width=0.5",
+        "--training.ema_decay=0.9",
+        "--data.train.root=x",
+        "--data.validation=null",
+        "--data.train_on_difficult=false",
+        "--runtime.cache_images=9",
+        "--runtime.diagnose_every=9",
+    ],
+)
 def test_keys_of_a_training_are_refused_where_there_is_none(word):
     with pytest.raises(ValueError, match=f"{word.partition('=')[0]}: changes nothing in a model that is trained"):
         no_keys_of_training([word])
@@ -15,7 +27,13 @@ def test_keys_of_an_evaluation_are_taken():
     no_keys_of_training(["--data.test.split=val", "--runtime.num_workers=2", "--training.batch_size", "4"])
 
 
-@pytest.mark.parametrize("name", ["zzz", "meta", "cuda:99", "xpu"])
+def test_another_test_set_is_refused_where_annotations_are_given():
+    with pytest.raises(ValueError, match=r"--data.test.split: does not go with --annotations"):
+        no_keys_of_training(["--data.test.split=val"], test_given=True)
+    no_keys_of_training(["--data.class_names=[a]"], test_given=True)
+
+
+@pytest.mark.parametrize("name", ["zzz", "meta", "mps", "cuda:99", "xpu"])
 def test_a_device_that_is_not_here_is_refused(name):
     with pytest.raises(ValueError, match="--device: "):
         usable_device(name)

@@ -170,12 +170,21 @@ def test_without_a_seed_of_the_baseline_no_arm_is_judged(root):
     results = results_of(root)
     assert {arm.verdict for arm in results.arms} == {"baseline", "incomplete"}
     assert arms_of(results)["batch_norm"].sentence.endswith("l2_norm: of 3 seeds 1 not run.")
-    assert results.answer.startswith("Runs are missing: no comparison of batch_norm and no_dropout. ")
+    without = "ithout every run of l2_norm there is no comparison of batch_norm and no_dropout"
+    assert results.answer.startswith(f"W{without}. ")
     failure = '{"status": "diverged", "reason": "step 7: the loss is not finite"}'
     (root / "runs/l2_norm/lr0.004_seed1/failure.json").write_text(failure)
-    assert results_of(root).answer.startswith(
-        "l2_norm diverged with 1 of 3 seeds; without every run of l2_norm there is no comparison of batch_norm and no"
-    )
+    assert results_of(root).answer.startswith(f"l2_norm diverged with 1 of 3 seeds; w{without}. ")
+
+
+def test_a_run_that_is_missing_is_told_from_images_that_hold_nothing_to_count(root):
+    (root / "runs/batch_norm/lr0.004_seed1/result.json").unlink()
+    assert "runs are missing: no comparison of batch_norm. " in results_of(root).answer
+    for path in root.glob("runs/no_dropout/*/result.json"):
+        result = json.loads(path.read_text())
+        result["metrics"]["AP"] = -1.0
+        path.write_text(json.dumps(result))
+    assert "the test images hold nothing that AP counts: no comparison of no_dropout. " in results_of(root).answer
 
 
 def test_detections_that_are_gone_are_named(root):

@@ -80,6 +80,20 @@ def test_the_record_says_what_was_the_same_and_what_was_not(plan):
     assert groups["norms"] > {r["group"]: r["parameters"] for r in record["l2_norm"].parameter_groups}["norms"]
 
 
+def test_an_arm_that_cannot_be_built_is_left_out_and_named(plan, caplog):
+    sets = build_dataset(plan.base, "train"), build_dataset(plan.base, "test")
+    arms = [
+        replace(arm, config=replace(arm.config, model=replace(arm.config.model, weights="/nowhere.npz")))
+        if arm.name == "none"
+        else arm
+        for arm in plan.arms[:3]
+    ]
+    record = compare_starts(replace(plan, arms=arms), {arm.name: 0.008 for arm in arms}, *sets)
+    assert list(record) == ["l2_norm", "start_10"]
+    assert "none: not built again to see what it shares with l2_norm: /nowhere.npz" in caplog.text
+    assert compare_starts(replace(plan, arms=arms, baseline="none"), {arm.name: 0.008 for arm in arms}, *sets) == {}
+
+
 def test_other_seeds_and_other_augmentation_are_seen(plan):
     arm = plan.arms[0]
     sets = build_dataset(arm.config, "train"), build_dataset(arm.config, "test")

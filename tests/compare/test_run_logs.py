@@ -42,6 +42,8 @@ def test_a_loss_that_is_no_number_is_left_out(tmp_path):
 def test_a_cut_last_line_is_no_error(tmp_path):
     (tmp_path / "metrics.csv").write_text("step,loss,evaluated_on,AP\n1,2.0,,\n2,")
     assert read_run_log(tmp_path, "AP").loss.steps.tolist() == [1]
+    (tmp_path / "diagnostics.csv").write_text("step,statistic,name,value\n0,rms,fc7,2.0\n20,rms_after")
+    assert list(read_run_log(tmp_path, "AP").diagnostics) == ["rms"]
 
 
 def test_the_mean_is_taken_where_all_curves_have_a_value():

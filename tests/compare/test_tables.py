@@ -2,7 +2,7 @@
 
 import csv
 
-from ssdnorm.compare.tables import table_markdown, write_csv
+from ssdnorm.compare.tables import metrics_markdown, table_markdown, write_csv
 from tests.compare.made_up import make_comparison
 
 
@@ -21,7 +21,17 @@ def test_markdown_holds_each_arms_mean_interval_and_difference_in_points(tmp_pat
         assert row["verdict"] == arm.verdict
     gap = results.arms[2].differences["AP"].paired
     assert rows[2]["difference"].startswith(f"{100 * gap.mean:+.2f} [".replace("-", "−"))
-    assert rows[0]["difference"] == rows[0]["p (Holm)"] == "–"
+    low, high = results.arms[2].differences["AP"].images
+    assert rows[2]["over images"] == f"[{100 * low:+.2f}, {100 * high:+.2f}]".replace("-", "−")
+    assert rows[0]["difference"] == rows[0]["over images"] == rows[0]["p (Holm)"] == "–"
+
+
+def test_the_second_table_has_all_metrics_with_their_intervals(tmp_path):
+    results = make_comparison(tmp_path, diagnostics=False)
+    rows = rows_of(metrics_markdown(results))
+    assert set(rows[0]) == {"arm", *results.arms[0].metrics}
+    mean = results.arms[1].metrics["AP75"]
+    assert rows[1]["AP75"] == f"{100 * mean.mean:.1f} [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
 
 
 def test_markdown_leaves_out_columns_of_which_nothing_is_known_and_keeps_pipes_inside_cells(tmp_path):
@@ -44,6 +54,7 @@ def test_csv_has_a_row_for_every_run_of_every_rate_with_its_metrics(tmp_path):
         assert row["chosen"] == str(int(run.lr == 0.005))
         if run.status == "finished":
             assert float(row["AP50"]) == run.result["metrics"]["AP50"]
+            assert row["validation"] == str(run.result.get("metrics_validation", {}).get("AP", ""))
             population = run.result.get("metrics_population")
             assert row["AP_population"] == ("" if population is None else str(population["AP"]))
     lost = next(row for row in rows if row["status"] == "diverged")

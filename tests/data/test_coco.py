@@ -31,6 +31,13 @@ def test_boxes_leave_as_exactly_as_they_came(coco):
     assert annotation["area"] == 1.23456789012345
 
 
+def test_an_area_that_is_null_is_the_boxs(coco):
+    coco.add_image(1, "a.jpg")
+    coco.annotate(1, 3, [0, 0, 5, 4], area=None)
+    (annotation,) = CocoDataset(*coco.save()).ground_truth()["annotations"]
+    assert annotation["area"] == 20
+
+
 def test_crowd_regions_are_ground_truth_but_never_trained_on(coco):
     coco.add_image(1, "a.jpg")
     coco.annotate(1, 3, [0, 0, 5, 5], iscrowd=1)

@@ -40,7 +40,7 @@ def fit(folder, c, *callbacks, resume=False):
     data = build_dataset(c, "train")
     model = build_model(c, 6)
     module = build_training(c, model, train_set=data, test_set=build_dataset(c, "test"))
-    trainer = make_trainer(loop_settings(c, len(data)), folder, resumed=resume)
+    trainer = make_trainer(loop_settings(c, len(data)), folder)
     trainer.limit_val_batches = 0
     trainer.callbacks = [*callbacks, *trainer.callbacks]
     checkpoint = folder / "checkpoints" / "last.ckpt"

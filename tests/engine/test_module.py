@@ -252,7 +252,7 @@ def test_no_number_is_read_from_the_device_by_logging_and_each_reading_is_logged
     c = config(training={"max_steps": 9, "checkpoint_every": 20}, runtime={"log_every": 4}, optimizer=slow)
     data = build_dataset(c, "train")
     module = build_training(c, build_model(c, 6), train_set=data, test_set=build_dataset(c, "test"))
-    trainer = make_trainer(loop_settings(c, len(data)), tmp_path, resumed=False)
+    trainer = make_trainer(loop_settings(c, len(data)), tmp_path)
     trainer.limit_val_batches = 0
     trainer.fit(module)
     assert trainer.global_step == 9
@@ -280,7 +280,7 @@ def test_the_average_of_the_weights_is_the_exponential_one(tmp_path):
     c = config(training={"max_steps": 5, "ema_decay": 0.8, "checkpoint_every": 20}, norm={"backbone": "batch_norm"})
     data = build_dataset(c, "train")
     module = build_training(c, build_model(c, 6), train_set=data, test_set=build_dataset(c, "test"))
-    trainer = make_trainer(loop_settings(c, len(data)), tmp_path, resumed=False)
+    trainer = make_trainer(loop_settings(c, len(data)), tmp_path)
     trainer.limit_val_batches = 0
     history = []
 

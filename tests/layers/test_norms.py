@@ -319,3 +319,20 @@ def test_sync_batch_norm_in_one_process_is_batch_norm():
     torch.testing.assert_close(sync.running_var, plain.running_var)
     y = F.batch_norm(x, sync.running_mean, sync.running_var, sync.weight, sync.bias)
     torch.testing.assert_close(sync.eval()(x), y)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("torch.nn:LayerNorm", r"norm: torch.nn:LayerNorm: takes no map \(2, 8, 3, 3\): Given normalized_shape"),
+        ("torch.nn:LazyBatchNorm2d", r"norm: torch.nn:LazyBatchNorm2d: has no parameters before"),
+        ("torch.nn:BatchNorm1d", r"norm: torch.nn:BatchNorm1d: takes no map .*expected 2D or 3D input"),
+        ("torch.nn:AdaptiveAvgPool2d", r"expected a map \(2, 8, 3, 3\) from it; got \(2, 8, 8, 8\)"),
+        ("torch:zeros", r"norm: torch:zeros: expected a Module"),
+    ],
+)
+def test_a_class_that_takes_no_map_is_refused(kind, message):
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match=message):
+        norm_layer(kind)(8)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -46,3 +46,24 @@ def test_sorting_as_on_a_gpu_chooses_the_same(ratio):
     expected = hard_negative_mask(loss, matched, ratio=ratio)
     with as_on_a_gpu():
         assert torch.equal(hard_negative_mask(loss, matched, ratio=ratio), expected)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_loss_that_is_no_number_is_chosen_as_on_a_gpu(value):
+    loss, matched = torch.rand(2, 30), torch.zeros(2, 30, dtype=torch.bool)
+    matched[:, :3] = True
+    loss[1, 20] = value
+    chosen = hard_negative_mask(loss, matched)
+    assert chosen.sum(dim=1).tolist() == [9, 9]
+    assert chosen[1, 20]
+    with as_on_a_gpu():
+        assert hard_negative_mask(loss, matched)[1, 20]
+
+
+def test_the_number_is_rounded_as_on_a_gpu():
+    loss, matched = torch.rand(1, 400), torch.zeros(1, 400, dtype=torch.bool)
+    matched[:, :100] = True
+    for ratio in (0.29, 0.57, 0.58, 1.13, 2.01):
+        chosen = hard_negative_mask(loss, matched, ratio=ratio)
+        with as_on_a_gpu():
+            assert torch.equal(hard_negative_mask(loss, matched, ratio=ratio), chosen), ratio

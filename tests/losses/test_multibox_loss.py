@@ -220,3 +220,9 @@ def test_boxes_and_labels_that_do_not_fit_are_refused():
         MultiboxLoss(DEFAULT_BOXES)(
             SSDOutput(torch.zeros(1, 8732, 4), torch.zeros(1, 8732, 21)), torch.zeros(1, 2, 4), torch.zeros(1, 3)
         )
+
+
+@pytest.mark.parametrize("ratio", [-1.0, torch.inf, torch.nan])
+def test_a_ratio_that_is_no_number_of_boxes_is_refused(ratio):
+    with pytest.raises(ValueError, match="negative_ratio must be 0 or more, and finite; got"):
+        MultiboxLoss(torch.rand(4, 4), negative_ratio=ratio)

@@ -130,3 +130,8 @@ def test_two_processes_with_an_uneven_last_batch_count_each_image_once():
     for worker in workers:
         worker.join(10)
     assert computed == [alone.compute()] * 2
+
+
+def test_a_name_that_is_given_twice_is_refused():
+    with pytest.raises(ValueError, match="class_names: 'cat' is given twice"):
+        CocoMetric(["cat", "dog", "cat"])

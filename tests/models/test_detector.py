@@ -54,6 +54,12 @@ def test_training_without_targets_is_refused(detector):
             r"image 0: box \[5.0, 5.0, 5.0, 9.0\] has no area",
         ),
         ({"boxes": torch.tensor([[1.0, 1, 9, 9]]), "labels": torch.tensor([4])}, r"image 0: label 4 is not in 1 … 3"),
+        ({"boxes": torch.tensor([[1.0, torch.nan, 9, 9]]), "labels": torch.tensor([1])}, r"image 0: box \[1.0, nan, 9"),
+        (
+            {"boxes": torch.tensor([[1.0, 1, 9, 9]]), "labels": torch.tensor([1, 2, 3])},
+            r"image 0: expected boxes \(G, 4\) and labels \(G,\); got \(1, 4\) and \(3,\)",
+        ),
+        ({"boxes": torch.ones(1, 5), "labels": torch.tensor([1])}, r"got \(1, 5\) and \(1,\)"),
     ],
 )
 def test_targets_that_no_loss_can_take_are_refused(detector, target, message):
@@ -82,3 +88,11 @@ def test_grey_images_and_wrong_class_counts_are_refused(detector):
         detector.eval()([torch.zeros(1, 5, 5)])
     with pytest.raises(ValueError, match="2 class names for 3 classes"):
         Detector(detector.model, None, detector.post_process, class_names=["a", "b"])
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.bool])
+def test_images_of_other_numbers_and_no_images_are_refused(detector, dtype):
+    with pytest.raises(ValueError, match=f"image 0: expected uint8 or floats in .0, 1.; got {dtype}"):
+        detector.eval()([torch.zeros(3, 20, 20, dtype=dtype)])
+    with pytest.raises(ValueError, match="expected one image or more; got none"):
+        detector.eval()([])

@@ -203,6 +203,18 @@ def test_top_k_limits_each_class_and_max_detections_each_image():
     assert scores.tolist() == sorted(scores.tolist(), reverse=True)
 
 
+def test_equal_scores_of_few_classes_stand_in_the_order_of_their_boxes():
+    spots = torch.arange(20) / 20 + 1 / 40
+    grid = torch.stack(torch.meshgrid(spots, spots, indexing="ij"), dim=-1).reshape(-1, 2)
+    boxes = torch.cat((grid, torch.full_like(grid, 1 / 30)), dim=1)  # 400 that do not overlap
+    logits = torch.zeros(1, len(boxes), 3)
+    logits[..., 1] = 2.0
+    output = SSDOutput(torch.zeros(1, len(boxes), 4), logits)
+    found = PostProcess(boxes)(output, SIZES)[0]
+    centres = (found["boxes"][:, :2] + found["boxes"][:, 2:]) / 2 / SIZES[0].flip(0)
+    torch.testing.assert_close(centres, grid[:200])
+
+
 def test_a_score_must_exceed_the_threshold():
     default = torch.tensor([[0.5, 0.5, 0.2, 0.2]])
     output = SSDOutput(torch.zeros(1, 1, 4), torch.zeros(1, 1, 2))  # score one half
@@ -223,3 +235,21 @@ def test_a_score_must_exceed_the_threshold():
 def test_options_out_of_range_are_refused(option, message):
     with pytest.raises(ValueError, match=message):
         PostProcess(DEFAULT_BOXES, **option)
+
+
+def test_the_four_numbers_may_be_given_by_place():
+    assert repr(PostProcess(DEFAULT_BOXES, 0.1, 0.5, 9, 7)).endswith(
+        "0.1, nms_threshold=0.5, top_k=9, max_detections=7)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("locs", "logits", "sizes"),
+    [((2, 99, 4), (2, 99, 5), 2), ((2, 8732, 4), (2, 8732, 5), 1), ((2, 99, 4), (2, 8732, 5), 2)],
+)
+def test_output_of_other_boxes_and_sizes_of_other_images_are_refused(locs, logits, sizes):
+    post_process = PostProcess(make_default_boxes("ssd300_voc"))
+    with pytest.raises(
+        ValueError, match=r"PostProcess: expected .*8732|PostProcess: expected sizes \(2, 2\); got \(1, 2\)"
+    ):
+        post_process(SSDOutput(torch.zeros(locs), torch.zeros(logits)), torch.full((sizes, 2), 300))

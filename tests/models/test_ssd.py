@@ -167,3 +167,17 @@ def test_pool5_keeps_the_size_and_fc6_looks_six_cells_away():
     assert backbone.fc6.conv.dilation == (6, 6)
     assert backbone.fc6.conv.padding == (6, 6)
     assert backbone.fc7.conv.kernel_size == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tap_norms": "l2_norm"}, "tap_norms: expected norms by tap, .*; got 'l2_norm'"),
+        ({"tap_norms": None}, "tap_norms: expected norms by tap"),
+        ({"dropout": None}, "model.dropout: fc6: must lie in .*; got None"),
+        ({"dropout": "a"}, "got 'a'"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ssd300_vgg16(3, width=0.02, **options)

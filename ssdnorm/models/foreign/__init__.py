@@ -49,6 +49,8 @@ def convert_tensors(
         ValueError: for an unknown family, and for missing, unexpected or wrongly shaped tensors.
     """
     family = recognise(tensors)
+    if family is None and "model.image_mean" in tensors:
+        raise ValueError(f"{where}: what --resume goes on from; the trained detector is model.safetensors beside it")
     if family is None:
         some = ", ".join(list(tensors)[:3])
         raise ValueError(
