@@ -16,12 +16,14 @@ GPU_GOALS = {
     "of_conv": Goal(f"{_AT} training step, of the bf16 convolution rate", 0.45, None, "", note=_NO_GPU),
     "real_batches": Goal(f"{_AT} training from JPEGs, of drawn batches", 0.9, None, "", note=_NO_GPU),
     "l2_norm": Goal("on a GPU: L2Norm forward, compiled, of the copy rate", 0.8, None, "", note=_NO_GPU),
-    "loss operations": Goal("on a GPU: loss, operations at any size", 120, None, "", True, _NO_GPU),
-    "loss waits": Goal("on a GPU: loss, waits at any size", 0, None, "", True, _NO_GPU),
+    "loss operations": Goal("on a GPU: loss, operations at any batch", 120, None, "", True, _NO_GPU),
+    "loss waits": Goal("on a GPU: loss, waits at any batch", 0, None, "", True, _NO_GPU),
     "post-processing operations": Goal(
-        "on a GPU: post-processing, operations at any size", 60, None, "", True, _NO_GPU
+        "on a GPU: post-processing of 20 objects, operations at any batch", 60, None, "", True, _NO_GPU
     ),
-    "post-processing waits": Goal("on a GPU: post-processing, waits at any size", 4, None, "", True, _NO_GPU),
+    "post-processing waits": Goal(
+        "on a GPU: post-processing of 20 objects, waits at any batch", 4, None, "", True, _NO_GPU
+    ),
 }
 
 

@@ -10,7 +10,7 @@ from ssdnorm.diagnose import activation_statistics
 from ssdnorm.diagnose.batch_norm import batch_norm_distances, batch_norm_uses
 from ssdnorm.diagnose.batch_norm_advice import batch_norm_report
 
-STATES = ["frozen", "bfloat16", "compiled", "distributed"]
+STATES = ["frozen", "bfloat16", "float16", "compiled", "distributed"]
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def put_into(state, model):
     match state:
         case "frozen":
             return model.requires_grad_(False)
-        case "bfloat16":
-            return model.bfloat16()
+        case "bfloat16" | "float16":
+            return model.to(getattr(torch, state))
         case "compiled":
             return torch.compile(model, backend="eager")
         case "distributed":
@@ -51,7 +51,7 @@ def put_into(state, model):
 
 def images(state):
     x = torch.rand(4, 3, 300, 300, generator=torch.Generator().manual_seed(1))
-    return x.bfloat16() if state == "bfloat16" else x
+    return x.to(getattr(torch, state)) if state.endswith("float16") else x
 
 
 def hooks_of(model):
@@ -97,8 +97,8 @@ def test_a_model_in_any_state_is_measured_and_its_outputs_stay_bit_identical(sta
 def test_the_populations_statistics_are_used_in_any_state(state):
     plain = small_ssd()
     x = images(state)
-    if state == "bfloat16":
-        plain.bfloat16()
+    if state.endswith("float16"):
+        plain.to(getattr(torch, state))
     _, population = batch_norm_distances(plain, list(x.split(2)))
     model = put_into(state, small_ssd())
     running = outputs(model, x)
