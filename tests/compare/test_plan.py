@@ -179,7 +179,7 @@ CHOICES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["playing_cards", "voc0712", "coco2017"])
+@pytest.mark.parametrize("name", ["bccd_gpu", "playing_cards", "voc0712", "coco2017"])
 def test_the_configs_for_gpus_have_every_choice(name):
     arms = {arm.name: arm.config for arm in read_plan(f"configs/compare_{name}.yaml").arms}
     assert arms.keys() == CHOICES
