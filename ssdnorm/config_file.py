@@ -7,7 +7,6 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from ssdnorm.choices import did_you_mean
 from ssdnorm.config import Config, OptimizerConfig, check_values
 
 
@@ -244,8 +244,7 @@ def _check_keys(content: Any, kind: type, where: str, prefix: str = "") -> None:
     known = typing.get_type_hints(kind)
     for key, value in content.items():
         if key not in known:
-            guess = get_close_matches(str(key), known, n=1)
-            hint = f" Did you mean {prefix + guess[0]!r}?" if guess else ""
+            hint = did_you_mean(key, known, prefix=prefix)
             raise ValueError(f"{where}: {prefix}{key}: unknown key; choose one of: {', '.join(sorted(known))}.{hint}")
         if value is None and known[key] is not Any and types.NoneType not in typing.get_args(known[key]):
             raise ValueError(f"{where}: {prefix}{key}: a value is needed; got null")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from difflib import get_close_matches
 from math import sqrt
 from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from ssdnorm.choices import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -108,16 +109,14 @@ def default_box_spec(spec: str | DefaultBoxSpec | Mapping[str, Any], *, where: s
         needed = [field.name for field in fields(DefaultBoxSpec) if field.default is MISSING]
         for name in spec:
             if name not in known:
-                guess = get_close_matches(str(name), known, n=1)
-                hint = f" Did you mean {guess[0]!r}?" if guess else ""
+                hint = did_you_mean(name, known)
                 raise ValueError(f"{where}: unknown field {name!r}; choose among: {', '.join(known)}.{hint}")
         if missing := [name for name in needed if name not in spec]:
             raise ValueError(f"{where}: {', '.join(missing)} missing; got {', '.join(map(str, spec))}")
         values: dict[str, Any] = {key: _as_tuple(value) for key, value in spec.items()}
         return DefaultBoxSpec(**values)
     if not isinstance(spec, str) or spec not in DEFAULT_BOXES:
-        guess = get_close_matches(str(spec), DEFAULT_BOXES, n=1)
-        hint = f" Did you mean {guess[0]!r}?" if guess else ""
+        hint = did_you_mean(spec, DEFAULT_BOXES)
         raise ValueError(f"{where}: unknown default boxes {spec!r}; choose one of: {', '.join(DEFAULT_BOXES)}.{hint}")
     return DEFAULT_BOXES[spec]
 

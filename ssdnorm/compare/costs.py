@@ -67,10 +67,7 @@ def measure_latencies(checkpoints: Mapping[str, Path], image: Tensor) -> dict[st
         image: ``(3, H, W)`` uint8.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    detectors = {
-        name: load_detector(path, fold=True).to(device).to(memory_format=torch.channels_last)
-        for name, path in checkpoints.items()
-    }
+    detectors = {name: load_detector(path, fold=True).to(device) for name, path in checkpoints.items()}
     image = image.to(device)
     seconds: dict[str, list[float]] = {name: [] for name in detectors}
     clock = time.perf_counter if device.type == "cuda" else time.process_time

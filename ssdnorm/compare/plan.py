@@ -6,11 +6,11 @@ import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from ssdnorm.build import check_model
+from ssdnorm.choices import did_you_mean
 from ssdnorm.config import Config
 from ssdnorm.config_file import config_from_mapping, config_to_mapping, config_with_overrides, differing_keys, read_yaml
 from ssdnorm.metrics.bootstrap import METRICS as BOOTSTRAPPED
@@ -235,8 +235,7 @@ def _below(key: str, room: str) -> bool:
 
 def _choose(name: Any, allowed: Any, where: str, *, what: str = "name") -> None:
     if name not in list(allowed):
-        guess = get_close_matches(str(name), [str(a) for a in allowed], n=1)
-        hint = f" Did you mean {guess[0]!r}?" if guess else ""
+        hint = did_you_mean(name, [str(a) for a in allowed])
         raise ValueError(f"{where}: unknown {what} {name!r}; choose one of: {', '.join(map(str, allowed))}.{hint}")
 
 
@@ -246,8 +245,7 @@ def _get(content: Any, key: str, where: str) -> Any:
     for part in key.split("."):
         if not isinstance(content, Mapping) or part not in content:
             choices = content if isinstance(content, Mapping) else {}
-            guess = get_close_matches(part, choices, n=1)
-            hint = f" Did you mean {'.'.join([*path, guess[0]])!r}?" if guess else ""
+            hint = did_you_mean(part, choices, prefix="".join(f"{room}." for room in path))
             raise ValueError(f"{where}: {key}: unknown key; choose one of: {', '.join(choices) or 'none'}.{hint}")
         content = content[part]
         path.append(part)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
+
+from ssdnorm.choices import did_you_mean
 
 logger = logging.getLogger("ssdnorm.data")
 
@@ -153,9 +154,8 @@ def unknown_name(what: str, got: str, choices: Iterable[str]) -> str:
     names = list(choices)
     shown = ", ".join(names[:30]) + (", …" if len(names) > 30 else "")
     sentence = f"unknown {what} {got!r}; choose one of: {shown}"
-    by_lower = {name.lower(): name for name in reversed(names)}
-    guess = difflib.get_close_matches(str(got).lower(), by_lower, n=1)
-    return sentence + (f". Did you mean {by_lower[guess[0]]!r}?" if guess else "")
+    hint = did_you_mean(got, names)
+    return f"{sentence}.{hint}" if hint else sentence
 
 
 def _count(kind: str, number: int) -> str:

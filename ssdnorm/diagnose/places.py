@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Literal
 
 from torch import nn
 
+from ssdnorm.choices import did_you_mean
 from ssdnorm.diagnose.ssd_parts import find_ssd_parts
 
 
@@ -50,8 +50,7 @@ def find_places(model: nn.Module, names: Sequence[str]) -> dict[str, Place]:
     known = {name: Place(module) for name, module in model.named_modules() if name} | default_places(model)
     for name in names:
         if name not in known:
-            guess = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {guess[0]!r}?" if guess else ""
+            hint = did_you_mean(name, known)
             some = ", ".join(list(default_places(model))[:40])
             raise ValueError(f"layers: no layer {name!r}; choose some of: {some}, or any module by its name.{hint}")
     return {name: known[name] for name in names}

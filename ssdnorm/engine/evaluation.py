@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ssdnorm.choices import did_you_mean
 from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
 from ssdnorm.metrics.coco import CocoResult, check_options, coco_results, evaluate_coco
 from ssdnorm.metrics.voc import VocResult, evaluate_voc
@@ -38,8 +38,7 @@ class EvaluationOptions:
     def __post_init__(self) -> None:
         for name in self.metrics:
             if name not in METRICS:
-                near = difflib.get_close_matches(name, METRICS, 1)
-                guess = f" Did you mean {near[0]!r}?" if near else ""
+                guess = did_you_mean(name, METRICS)
                 raise ValueError(f"metric: unknown metric {name!r}; choose one of: {', '.join(METRICS)}.{guess}")
         if not self.metrics:
             raise ValueError(f"metric: none is asked for; choose some of: {', '.join(METRICS)}")

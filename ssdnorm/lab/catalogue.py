@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
+from ssdnorm.choices import did_you_mean
 from ssdnorm.lab.batch_size import draw_batch_size, measure_batch_size
 from ssdnorm.lab.deep_mlp import draw_deep_mlp, measure_deep_mlp
 from ssdnorm.lab.demonstration import Demonstration
@@ -48,7 +47,6 @@ def find_demonstration(name: str) -> Demonstration:
         ValueError: an unknown name; lists the choices and the nearest guess.
     """
     if name not in DEMONSTRATIONS:
-        guess = get_close_matches(name.lower(), DEMONSTRATIONS, n=1)
-        hint = f" Did you mean {guess[0]!r}?" if guess else ""
+        hint = did_you_mean(name, DEMONSTRATIONS)
         raise ValueError(f"unknown demonstration {name!r}; choose one of: {', '.join(DEMONSTRATIONS)}.{hint}")
     return DEMONSTRATIONS[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import math
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from ssdnorm.choices import did_you_mean
 from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm
 from ssdnorm.layers.frozen_batch_norm import FrozenBatchNorm
 from ssdnorm.layers.instance_norm import InstanceNorm
@@ -187,9 +187,8 @@ def _choices(got: str, known: Iterable[str], *, also: str = "") -> str:
     names = sorted(known)
     if not names:
         return "it has no options"
-    near = difflib.get_close_matches(got.lower(), names, n=1, cutoff=0.5)
     listed = ", ".join(names) + (f", {also}" if also else "")
-    return f"choose one of: {listed}." + (f" Did you mean {near[0]!r}?" if near else "")
+    return f"choose one of: {listed}.{did_you_mean(got, names)}"
 
 
 def _named_options(build: Callable[..., nn.Module]) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ssdnorm.choices import did_you_mean
 from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
 from ssdnorm.metrics.coco_files import coco_results, load_detections, load_ground_truth
 from ssdnorm.metrics.coco_reference import evaluate_with
@@ -207,8 +207,7 @@ def check_options(
         ValueError: an unknown backend; thresholds or limits that are not allowed.
     """
     if backend not in BACKENDS:
-        near = difflib.get_close_matches(str(backend), BACKENDS, 1)
-        guess = f" Did you mean {near[0]!r}?" if near else ""
+        guess = did_you_mean(backend, BACKENDS)
         raise ValueError(f"backend: unknown backend {backend!r}; choose one of: {', '.join(BACKENDS)}.{guess}")
     thresholds = IOU_THRESHOLDS if iou_thresholds is None else np.asarray(iou_thresholds, np.float64)
     if thresholds.ndim != 1 or not len(thresholds) or not ((thresholds > 0) & (thresholds <= 1)).all():

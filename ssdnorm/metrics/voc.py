@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ssdnorm.choices import did_you_mean
 from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
 from ssdnorm.metrics.collect import Collected, ImageBoxes, Names
 from ssdnorm.metrics.matching import (
@@ -162,8 +162,7 @@ class VocMetric:
 
 def _check_options(iou_threshold: float, interpolation: str) -> None:
     if interpolation not in INTERPOLATIONS:
-        near = difflib.get_close_matches(str(interpolation), INTERPOLATIONS, 1)
-        guess = f" Did you mean {near[0]!r}?" if near else ""
+        guess = did_you_mean(interpolation, INTERPOLATIONS)
         choices = ", ".join(INTERPOLATIONS)
         raise ValueError(f"interpolation: unknown interpolation {interpolation!r}; choose one of: {choices}.{guess}")
     if not 0 < iou_threshold <= 1:

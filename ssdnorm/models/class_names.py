@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import cache
 
 import torch
 
+from ssdnorm.choices import did_you_mean
 from ssdnorm.models.checkpoint import Checkpoint
 
 # in the order of the VOC devkit's VOCinit.m
@@ -59,8 +59,7 @@ def select_classes(checkpoint: Checkpoint, names: Sequence[str]) -> Checkpoint:
     rows = [0]
     for name in names:
         if _canonical(name) not in places:
-            guess = get_close_matches(_canonical(name), places, n=1)
-            hint = f" Did you mean {guess[0]!r}?" if guess else ""
+            hint = did_you_mean(_canonical(name), places)
             known = ", ".join(checkpoint.class_names)
             raise ValueError(f"classes: the checkpoint has no class {name!r}; choose from: {known}.{hint}")
         rows.append(places[_canonical(name)])

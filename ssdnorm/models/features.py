@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from ssdnorm.choices import did_you_mean
 
 
 class TapNorms(nn.ModuleDict):
@@ -38,8 +39,7 @@ class TapNorms(nn.ModuleDict):
     ) -> None:
         for name in norms:
             if name not in channels:
-                guess = get_close_matches(name, channels, n=1)
-                hint = f" Did you mean {guess[0]!r}?" if guess else ""
+                hint = did_you_mean(name, channels)
                 raise ValueError(f"{where}: unknown tap {name!r}; choose one of: {', '.join(channels)}.{hint}")
         super().__init__({name: norms[name](c) if name in norms else nn.Identity() for name, c in channels.items()})
 

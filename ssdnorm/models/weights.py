@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ssdnorm.choices import did_you_mean
 from ssdnorm.models.ssd import IMAGENET_MEAN, IMAGENET_STD, SSD
 from ssdnorm.models.tensor_files import read_tensors
 
@@ -65,8 +65,7 @@ def _from_torchvision(name: str) -> tuple[dict[str, Tensor], tuple[float, ...], 
 
     names = [str(entry) for enum in (VGG16_Weights, VGG16_BN_Weights) for entry in enum]
     if name not in names:
-        guess = get_close_matches(name, names, n=1)
-        hint = f" Did you mean {guess[0]!r}?" if guess else ""
+        hint = did_you_mean(name, names)
         raise ValueError(
             f"model.weights: unknown weights {name!r}; choose one of: {', '.join(names)}, or a path.{hint}"
         )
