@@ -12,13 +12,13 @@ import torch
 
 from ssdnorm.build import build_dataset, build_loss, build_model, build_post_process, load_detector
 from ssdnorm.cli.frames import find_sources, is_video
-from ssdnorm.cli.predict import resize_image
 from ssdnorm.cli.refuse import no_keys_of_training, no_more_words
 from ssdnorm.config import Config
 from ssdnorm.config_file import read_config
 from ssdnorm.data.batches import Sample, collate
 from ssdnorm.data.dataset import DetectionDataset, subset
 from ssdnorm.data.images import EncodedImage
+from ssdnorm.data.transforms import resize_image
 from ssdnorm.data.views import whole_image
 from ssdnorm.models.detector import Detector
 from ssdnorm.structures import Batch

@@ -12,18 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ssdnorm.build import build_dataset, build_training, load_detector, loop_settings
-from ssdnorm.cli.predict import resize_image
 from ssdnorm.cli.refuse import no_keys_of_training, no_more_words
 from ssdnorm.config import Config, PostProcessConfig
 from ssdnorm.config_file import config_from_mapping, parse_overrides, put, read_config
 from ssdnorm.data.batches import make_eval_loader
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import EncodedImage
-from ssdnorm.data.views import whole_image
+from ssdnorm.data.transforms import EvalTransform
 from ssdnorm.data.voc import VocDataset
 from ssdnorm.engine.evaluation import EvaluationOptions, EvaluationResult, Evaluator, evaluate_arrays
 from ssdnorm.engine.module import EvaluationSet
@@ -102,10 +99,13 @@ def evaluate_weights(arguments: argparse.Namespace, rest: Sequence[str], options
     ids = [test_set.image_id(place) for place in range(len(test_set))]
     if config_path is None:  # otherwise the config's, which may differ from those of the training
         module.post_process = _post_process(detector, rest)
-    make_loader = module.test.make_loader
-    if not detector.antialias:
-        loader = partial(make_eval_loader, test_set, _ResizeAsForeign(detector.model.image_size))
-        make_loader = partial(loader, batch_size=config.training.batch_size, num_workers=config.runtime.num_workers)
+    make_loader = partial(
+        make_eval_loader,
+        test_set,
+        EvalTransform(detector.model.image_size, antialias=detector.antialias),
+        batch_size=config.training.batch_size,
+        num_workers=config.runtime.num_workers,
+    )
     evaluator = Evaluator(truth.content, ids, test_set.category_ids, options)
     module.evaluated_on = EvaluationSet("test", evaluator, make_loader)
     result = evaluate(module, loop_settings(config, len(test_set)), arguments.output or Path.cwd())
@@ -191,20 +191,6 @@ def _post_process(detector: Detector, rest: Sequence[str]) -> PostProcess:
     own = detector.post_process
     values = {"post_process": {name: getattr(own, name) for name in vars(PostProcessConfig())}}
     return PostProcess(own.default_boxes, coder=own.coder, **put(values, parse_overrides(rest))["post_process"])
-
-
-class _ResizeAsForeign:
-    """Resize without antialiasing, as other systems' weights were trained; in place of ``EvalTransform``."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __call__(
-        self, image: EncodedImage | np.ndarray, boxes_px: np.ndarray, labels: np.ndarray, *, rng: Any = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        pixels = image.decode() if isinstance(image, EncodedImage) else image
-        boxes, labels = whole_image(*pixels.shape[:2]).place_boxes(boxes_px, labels)
-        return resize_image(pixels, self.size, antialias=False), torch.from_numpy(boxes), torch.from_numpy(labels)
 
 
 def _inputs(arguments: argparse.Namespace) -> dict[str, Any]:

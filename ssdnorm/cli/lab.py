@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ssdnorm.cli.refuse import no_more_words
 from ssdnorm.data.images import EncodedImage
-from ssdnorm.data.transforms import EvalTransform
+from ssdnorm.data.transforms import resize_image
 from ssdnorm.engine.run import write_text
 from ssdnorm.lab.catalogue import DEMONSTRATIONS, find_demonstration
 from ssdnorm.lab.demonstration import Demonstration
@@ -74,5 +74,4 @@ def _photographs(arguments: argparse.Namespace, demonstration: Demonstration) ->
 
 
 def _photograph(path: Path) -> Tensor:
-    no_boxes = torch.zeros(0, 4).numpy(), torch.zeros(0, dtype=torch.int64).numpy()
-    return EvalTransform(300)(EncodedImage.read(path), *no_boxes)[0]
+    return resize_image(EncodedImage.read(path).decode(), 300)

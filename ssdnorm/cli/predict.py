@@ -15,14 +15,13 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
 from ssdnorm.build import load_detector
 from ssdnorm.cli.frames import Frame, VideoFile, count_frames, find_sources, is_video, read_frames
 from ssdnorm.cli.refuse import no_more_words, usable_device
-from ssdnorm.data.transforms import EvalTransform
+from ssdnorm.data.transforms import resize_image
 from ssdnorm.drawing import draw_boxes
 from ssdnorm.engine.run import write_json
 from ssdnorm.models.compiled import compile_for_inference
@@ -154,18 +153,6 @@ def _detector(
         return cast(Detections, {key: value.cpu() for key, value in cast(dict[str, Tensor], detections).items()})
 
     return detect
-
-
-def resize_image(pixels: np.ndarray, size: int, *, antialias: bool) -> Tensor:
-    """A picture at the network's size, as its weights were trained on.
-
-    Shape:
-        pixels ``(H, W, 3)`` uint8 RGB; output ``(3, size, size)``: uint8 with antialiasing, floats in [0, 1] without.
-    """
-    if antialias:
-        return EvalTransform(size)(pixels, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))[0]
-    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-    return F.interpolate(planes, size=(size, size), mode="bilinear")[0]
 
 
 def _above(detections: Detections, threshold: float) -> Detections:

@@ -85,7 +85,8 @@ class TrainTransform:
         distort = draw_distortion(rng, channel_swap=self.channel_swap) if self.photometric else None
         pixels, scale = _decode_for(image, view, self.size)
         canvas = show(pixels, view, self.size, fill=self.fill, scale=scale, distort=distort)
-        return _as_tensors(canvas, *view.place_boxes(boxes_px, labels))
+        boxes, labels = view.place_boxes(boxes_px, labels)
+        return torch.from_numpy(canvas).permute(2, 0, 1), torch.from_numpy(boxes), torch.from_numpy(labels)
 
     def draw_view(self, height: int, width: int, boxes_px: np.ndarray, rng: np.random.Generator) -> View:
         """The window to show of an image of this size: zoom-out, crop and flip drawn in this order."""
@@ -97,14 +98,16 @@ class TrainTransform:
 
 
 class EvalTransform:
-    """Resize alone, antialiased bilinear, from the fully decoded image; the aspect ratio is not kept.
+    """Resize alone, bilinear, from the fully decoded image; the aspect ratio is not kept.
 
     Args:
         size: S, the side of the square the network takes, in pixels.
+        antialias: see :func:`resize_image`.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, antialias: bool = True) -> None:
         self.size = _checked_size(size)
+        self.antialias = antialias
 
     def __call__(
         self,
@@ -116,8 +119,24 @@ class EvalTransform:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As ``TrainTransform``; ``rng`` is there for the same call and not used."""
         pixels = image.decode() if isinstance(image, EncodedImage) else image
-        view = whole_image(*pixels.shape[:2])
-        return _as_tensors(show(pixels, view, self.size), *view.place_boxes(boxes_px, labels))
+        boxes, labels = whole_image(*pixels.shape[:2]).place_boxes(boxes_px, labels)
+        resized = resize_image(pixels, self.size, antialias=self.antialias)
+        return resized, torch.from_numpy(boxes), torch.from_numpy(labels)
+
+
+def resize_image(pixels: np.ndarray, size: int, *, antialias: bool = True) -> Tensor:
+    """A picture at the network's size.
+
+    Args:
+        antialias: weights of this library were trained on antialiased pictures, those of other systems were not.
+
+    Shape:
+        pixels ``(H, W, 3)`` uint8 RGB; output ``(3, size, size)``: uint8 with antialiasing, floats in [0, 1] without.
+    """
+    if antialias:
+        return torch.from_numpy(show(pixels, whole_image(*pixels.shape[:2]), size)).permute(2, 0, 1)
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    return functional.interpolate(planes, size=(size, size), mode="bilinear")[0]
 
 
 def show(
@@ -134,7 +153,7 @@ def show(
     Args:
         scale: x and y size of a pixel given over one of the image that ``view`` speaks of, less than 1 for an image
             that was decoded smaller.
-        distort: applied to the visible part after the resize, never to the fill.
+        distort: applied to the visible part after the resize, never to the fill beyond its blended edge.
 
     Shape:
         pixels ``(H, W, 3)`` uint8; result ``(size, size, 3)`` uint8.
@@ -220,10 +239,6 @@ def _decode_for(image: EncodedImage | np.ndarray, view: View, size: int) -> tupl
 
 def _size_of(image: EncodedImage | np.ndarray) -> tuple[int, int]:
     return image.size if isinstance(image, EncodedImage) else (image.shape[0], image.shape[1])
-
-
-def _as_tensors(canvas: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.from_numpy(canvas).permute(2, 0, 1), torch.from_numpy(boxes), torch.from_numpy(labels)
 
 
 def _checked_size(size: int) -> int:

@@ -11,7 +11,7 @@ from PIL import Image
 from ssdnorm import load_detector, ssd300_vgg16
 from ssdnorm.cli import main
 from ssdnorm.cli.frames import count_frames, find_sources, read_frames
-from ssdnorm.cli.predict import resize_image
+from ssdnorm.data.transforms import resize_image
 from ssdnorm.models.checkpoint import save_checkpoint
 
 
