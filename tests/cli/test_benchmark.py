@@ -112,8 +112,11 @@ def test_a_case_with_other_detections_misses_the_goal(monkeypatch):
 def test_kernels_and_waits_stay_within_their_goals_at_every_batch_size(monkeypatch):
     monkeypatch.setattr(kernels, "_NUM_CLASSES", 21)
     table = kernels.measure(QUICK)
-    assert [goal.verdict for goal in table.goals] == ["met"] * 4
-    assert {goal.note for goal in table.goals} == {"the same at every batch size"}
+    verdicts = {goal.what: goal.verdict for goal in table.goals}
+    looked_at_twice = {"post-processing, 200 objects: kernels", "post-processing, 200 objects: waits"}
+    assert {what for what, verdict in verdicts.items() if verdict != "met"} == looked_at_twice
+    assert len(verdicts) == 2 * 4
+    assert all(goal.note.startswith("the same at every batch size") for goal in table.goals)
     assert table.rows[1]["torchvision_kernels"] > 3 * table.rows[1]["kernels"]
 
 

@@ -187,6 +187,13 @@ PROSE = {
     "train-eval-gap": [
         ("eval mode sees ±{:.2f} instead", lambda n: [n["fits"]["1e5 and 2e5"]["0.1"]["normalised"]["eval"][1]]),
         ("(0.5 · (1 − 1/√2))² = {:.4f}", lambda n: [n["fits"]["1e5 and 2e5"]["0.1"]["eval"][-1]]),
+        (
+            "With 1 and 2e13 the error in eval mode is {:.0f}e25; with any other momentum it is the same {:.4f}",
+            lambda n: [
+                n["fits"]["1 and 2e13"]["0"]["eval"][-1] / 1e25,
+                max(n["fits"]["1 and 2e13"][m]["eval"][-1] for m in ("0.1", "1", "None")),
+            ],
+        ),
         ("At n = 32 the factor is {:.3f}", lambda n: [math.sqrt(32 / 31)]),
         ("({:.2f} here, which eps lets through", lambda n: [n["batches"]["2"]["gradient"]]),
         ("−{:.1f}e8 here", lambda n: [-n["extremes"]["apart_by_1e5_at_2e13"][0] / 1e8]),
