@@ -11,7 +11,7 @@ from ssdnorm.data import EncodedImage
 
 @pytest.fixture
 def paths(tmp_path):
-    photos, _ = load_photos(None, 2, size=(90, 120))
+    photos, _ = load_photos(None, 2, size=(480, 640))
     for i, photo in enumerate(photos):
         (tmp_path / f"{i}.jpg").write_bytes(photo)
     return sorted(tmp_path.iterdir())
@@ -19,7 +19,7 @@ def paths(tmp_path):
 
 def test_files_become_a_data_set_with_five_boxes_each(paths):
     data = dataset_of(paths)
-    assert [data.image_size(i) for i in range(len(data))] == [(90, 120), (90, 120)]
+    assert [data.image_size(i) for i in range(len(data))] == [(480, 640), (480, 640)]
     assert isinstance(data.open_image(1), EncodedImage)
     assert data.open_image(1).data == paths[1].read_bytes()
     assert len(data.ground_truth()["annotations"]) == 10
