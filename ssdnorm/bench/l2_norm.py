@@ -98,8 +98,8 @@ def _profile(settings: Settings, candidate: str) -> str:
     """Where the time of a candidate that misses a goal goes, channels_last."""
     x, grad, weight = _inputs(settings, "channels_last", SHAPE, torch.float32)
     formula = _candidates(SHAPE[1], x.device, compiled=True)[candidate]
-    leaf, leaf_weight = x.requires_grad_(), weight.requires_grad_()
-    where = top_operators(lambda: formula(leaf, leaf_weight).backward(grad))
+    leaves = x.requires_grad_(), weight.requires_grad_()
+    where = top_operators(lambda: torch.autograd.grad(formula(*leaves), leaves, grad))
     return f"Where the time of '{candidate}', forward and backward, goes: {where}."
 
 
