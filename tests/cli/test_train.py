@@ -161,6 +161,14 @@ def test_a_run_is_never_overwritten_nor_resumed_with_another_config(config, tmp_
     assert (output / "result.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_finished_run_is_not_gone_on_with_by_any_of_its_processes(config, tmp_path, monkeypatch, rank):
+    assert train(config, tmp_path / "run") == 0
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr("ssdnorm.cli.train.build_dataset", lambda *_, **__: pytest.fail("it goes on"))
+    assert train(config, tmp_path / "run", "--resume") == 0
+
+
 def test_averaged_weights_are_saved_by_a_run_that_is_resumed_after_its_last_step(config, tmp_path, monkeypatch):
     words = ["--training.ema_decay", "0.8", "--training.max_steps", "4"]
     assert train(config, tmp_path / "whole", *words) == 0
