@@ -33,8 +33,8 @@ def hard_negative_mask(background_loss: Tensor, matched: Tensor, *, ratio: float
     candidates = background_loss.masked_fill(matched, -torch.inf)
     num_matched = matched.sum(dim=1, keepdim=True)
     if host_may_look(candidates):  # finding the first few is cheaper than sorting
-        wanted = (ratio * num_matched).int()  # rounded as on a GPU
-        numbers = torch.minimum(wanted, matched.shape[1] - num_matched).flatten().tolist()
+        wanted = torch.minimum(ratio * num_matched, matched.shape[1] - num_matched)
+        numbers = wanted.int().flatten().tolist()  # rounded as on a GPU
         return torch.stack([_largest(row, n) for row, n in zip(candidates, numbers, strict=True)])
     order = candidates.sort(dim=1, descending=True, stable=True).indices
     first = torch.arange(1, matched.shape[1] + 1, device=matched.device) <= ratio * num_matched

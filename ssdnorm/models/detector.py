@@ -95,10 +95,10 @@ class Detector(nn.Module):
             raise ValueError(f"Detector: image {index}: expected (3, H, W); got {tuple(image.shape)}")
         if image.dtype != torch.uint8 and not image.is_floating_point():
             raise ValueError(f"Detector: image {index}: expected uint8 or floats in [0, 1]; got {image.dtype}")
-        scale = 255 if image.dtype == torch.uint8 else 1
+        is_bytes = image.dtype == torch.uint8
         image = image.to(self.model.image_mean.dtype)
-        if scale != 1:
-            image = image / scale
+        if is_bytes:
+            image = image / 255
         size = (self.model.image_size, self.model.image_size)
         return F.interpolate(image[None], size=size, mode="bilinear", antialias=self.antialias)[0]
 

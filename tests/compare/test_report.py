@@ -1,6 +1,7 @@
 """The report: one file, everything in it, nothing invented."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -8,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ssdnorm.compare.report import write_report
+from ssdnorm.compare.report import _limits, write_report
 from ssdnorm.compare.report_figures import rate_labels
 from ssdnorm.compare.svg import PALETTE
 from tests.compare.made_up import make_comparison, shapes
@@ -287,3 +288,24 @@ def test_many_arms_and_eighty_classes_stay_below_five_megabytes(tmp_path):
     assert len(html.encode()) < 5e6
     assert len(page.all("polygon")) >= 13
     assert page.text.count("class 79") == 1
+
+
+def test_an_arm_that_could_not_be_built_again_is_in_the_report_without_what_it_shares(tmp_path):
+    results = make_comparison(tmp_path, diagnostics=False)
+    arms = [replace(arm, matched=None) if arm.name == "none" else arm for arm in results.arms]
+    write_report(replace(results, arms=arms), tmp_path, shapes(), tmp_path / "report.html")
+    text = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    assert text.count("could not be built again to see") == 1
+
+
+def test_what_the_choice_of_rates_leaves_open_is_said(tmp_path):
+    results = make_comparison(tmp_path, rates=(0.001, 0.005), diagnostics=False)
+    assert "one beyond might be better, for l2_norm, none, batch_norm." in " ".join(_limits(results))
+    tried = [replace(arm, rates=[*arm.rates, replace(arm.rates[0], lr=0.05)]) for arm in results.arms]
+    assert "one beyond" not in " ".join(_limits(replace(results, arms=tried)))
+    alone = [replace(arm, rates=arm.rates[-1:]) for arm in results.arms]
+    assert "rates differ" not in " ".join(_limits(replace(results, arms=alone)))
+    alone[0] = replace(alone[0], lr=0.01)
+    assert "The arms' rates differ" in " ".join(_limits(replace(results, arms=alone)))
+    two = {**results.provenance, "commits": ["a", "b"]}
+    assert "different commits" in " ".join(_limits(replace(results, provenance=two)))

@@ -63,7 +63,7 @@ def test_a_loss_that_is_no_number_is_chosen_as_on_a_gpu(value):
 def test_the_number_is_rounded_as_on_a_gpu():
     loss, matched = torch.rand(1, 400), torch.zeros(1, 400, dtype=torch.bool)
     matched[:, :100] = True
-    for ratio in (0.29, 0.57, 0.58, 1.13, 2.01):
+    for ratio in (0.29, 0.57, 0.58, 1.13, 2.01, 1e12):
         chosen = hard_negative_mask(loss, matched, ratio=ratio)
         with as_on_a_gpu():
             assert torch.equal(hard_negative_mask(loss, matched, ratio=ratio), chosen), ratio
