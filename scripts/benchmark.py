@@ -1,8 +1,11 @@
-"""`python scripts/benchmark.py …` is `ssdnorm benchmark …`."""
+"""Measure speeds beside other systems: `python scripts/benchmark.py …`."""
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ssdnorm.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main(["benchmark", *sys.argv[1:]]))
+    sys.exit(main(["benchmark", *sys.argv[1:]], {"benchmark": "benchmarks.command"}))

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 from ssdnorm.boxes.coder import BoxCoder
 from ssdnorm.boxes.default_boxes import DEFAULT_BOXES, DefaultBoxSpec, make_default_boxes
 from ssdnorm.boxes.matcher import match_default_boxes
+from ssdnorm.detector import Detector
 from ssdnorm.layers.conv import ConvBlock
 from ssdnorm.layers.l2_norm import L2Norm
 from ssdnorm.layers.norms import NORMS, norm_layer
 from ssdnorm.losses.multibox_loss import MultiboxLoss
 from ssdnorm.metrics import CocoMetric, VocMetric
-from ssdnorm.models.detector import Detector
 from ssdnorm.models.post_process import PostProcess
 from ssdnorm.models.ssd import SSD, ssd300_vgg16, ssd512_vgg16
 from ssdnorm.structures import Batch, Detections, SSDOutput, Target

@@ -24,6 +24,7 @@ from ssdnorm.data.image_cache import CachedDataset
 from ssdnorm.data.shapes import ShapesDataset
 from ssdnorm.data.transforms import EvalTransform, TrainTransform
 from ssdnorm.data.voc import VocDataset
+from ssdnorm.detector import Detector
 from ssdnorm.engine.evaluation import Evaluator
 from ssdnorm.engine.module import EvaluationSet, TrainingModule
 from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_sgd
@@ -38,7 +39,6 @@ from ssdnorm.layers import (
 )
 from ssdnorm.losses.multibox_loss import MultiboxLoss
 from ssdnorm.models.checkpoint import Checkpoint
-from ssdnorm.models.detector import Detector
 from ssdnorm.models.foreign import read_any_checkpoint
 from ssdnorm.models.post_process import PostProcess
 from ssdnorm.models.ssd import SSD, ssd300_vgg16, ssd512_vgg16

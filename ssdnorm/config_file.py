@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from ssdnorm.choices import did_you_mean
 from ssdnorm.config import Config, OptimizerConfig, check_values
+from ssdnorm.messages import did_you_mean
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ssdnorm.drawing import contact_sheet, draw_boxes
+from ssdnorm.plots.boxes import contact_sheet, draw_boxes
 
 
 def test_a_box_is_outlined_in_its_labels_colour_and_the_rest_stays():

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ssdnorm.choices import did_you_mean
+from ssdnorm.messages import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -5,27 +5,30 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from ssdnorm import __version__
 
-_COMMANDS = ("train", "evaluate", "compare", "predict", "diagnose", "convert", "export", "benchmark", "lab")
+_COMMANDS = {
+    name: f"ssdnorm.cli.{name}" for name in ("train", "evaluate", "compare", "predict", "diagnose", "convert", "export")
+}
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None, known: Mapping[str, str] = _COMMANDS) -> int:
     """Run a command; bad input ends in one line on standard error and exit code 2.
 
     Args:
         words: the command line without the program's name; None reads ``sys.argv``.
+        known: modules of the commands, by name.
     """
     words = sys.argv[1:] if words is None else list(words)
     parser = argparse.ArgumentParser(prog="ssdnorm", description="SSD detectors, with every norm choice honoured.")
     parser.add_argument("--version", action="version", version=f"ssdnorm {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(_COMMANDS))
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(known))
     # only the command that is asked for is imported: some need none of the training code
-    wanted = words[:1] if words and words[0] in _COMMANDS else _COMMANDS
-    modules = {name: import_module(f"ssdnorm.cli.{name}") for name in wanted}
+    wanted = words[:1] if words and words[0] in known else list(known)
+    modules = {name: import_module(known[name]) for name in wanted}
     for name, module in modules.items():
         command = commands.add_parser(
             name,

@@ -14,11 +14,11 @@ import torch
 
 from ssdnorm.boxes.default_boxes import DEFAULT_BOXES, default_box_spec
 from ssdnorm.cli.refuse import no_more_words
+from ssdnorm.files import replaced_file
 from ssdnorm.models.checkpoint import Checkpoint, write_checkpoint
 from ssdnorm.models.class_names import VOC_CLASSES, coco_classes, select_classes
 from ssdnorm.models.foreign import read_any_checkpoint
 from ssdnorm.models.foreign.torchvision import to_torchvision
-from ssdnorm.whole_files import replaced_file
 
 HELP = "convert a checkpoint from another SSD, or to torchvision"
 

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from ssdnorm.build import build_evaluator
 from ssdnorm.cli.diagnose_sources import Arm, Pictures, find_pictures, read_arms, read_pictures
 from ssdnorm.cli.refuse import usable_device
+from ssdnorm.detector import Detector
 from ssdnorm.diagnose.activations import ActivationStatistics, activation_statistics
 from ssdnorm.diagnose.batch_norm import batch_norm_uses
 from ssdnorm.diagnose.batch_norm_advice import BatchNormReport, batch_norm_report
@@ -35,7 +36,6 @@ from ssdnorm.diagnose.ssd_parts import find_ssd_parts
 from ssdnorm.diagnose.tables import activation_table, batch_norm_table, scale_table
 from ssdnorm.engine.run import provenance, write_json
 from ssdnorm.layers import running_statistics
-from ssdnorm.models.detector import Detector
 from ssdnorm.structures import Batch
 
 log = logging.getLogger("ssdnorm.diagnose")

@@ -20,7 +20,7 @@ from ssdnorm.data.dataset import DetectionDataset, subset
 from ssdnorm.data.images import EncodedImage
 from ssdnorm.data.transforms import resize_image
 from ssdnorm.data.views import whole_image
-from ssdnorm.models.detector import Detector
+from ssdnorm.detector import Detector
 from ssdnorm.structures import Batch
 
 _BACKBONE_SUFFIX = ".npz"  # the Oxford release of VGG16; an SSD is never in one

@@ -22,13 +22,13 @@ from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import EncodedImage
 from ssdnorm.data.transforms import EvalTransform
 from ssdnorm.data.voc import VocDataset
+from ssdnorm.detector import Detector
 from ssdnorm.engine.evaluation import EvaluationOptions, EvaluationResult, Evaluator, evaluate_arrays
 from ssdnorm.engine.module import EvaluationSet
 from ssdnorm.engine.run import evaluate
 from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
 from ssdnorm.metrics.coco_files import load_detections_as_arrays, load_ground_truth
 from ssdnorm.metrics.voc import read_voc_detections
-from ssdnorm.models.detector import Detector
 from ssdnorm.models.post_process import PostProcess
 
 ImageLoader = Callable[[Any], np.ndarray]

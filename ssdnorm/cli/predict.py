@@ -22,11 +22,11 @@ from ssdnorm.build import load_detector
 from ssdnorm.cli.frames import Frame, VideoFile, count_frames, find_sources, is_video, read_frames
 from ssdnorm.cli.refuse import no_more_words, usable_device
 from ssdnorm.data.transforms import resize_image
-from ssdnorm.drawing import draw_boxes
 from ssdnorm.engine.run import write_json
 from ssdnorm.models.compiled import compile_for_inference
 from ssdnorm.models.mc_dropout import mc_dropout_batch
 from ssdnorm.models.onnx_detector import OnnxDetector
+from ssdnorm.plots.boxes import draw_boxes
 from ssdnorm.structures import Detections
 
 HELP = "draw the detections of a checkpoint on pictures"

@@ -10,10 +10,10 @@ from ssdnorm.compare.grid import failure_reason, read_result, state_of
 from ssdnorm.compare.plan import Job
 from ssdnorm.compare.results import Run
 from ssdnorm.engine.evaluation import EvaluationOptions, evaluate_arrays
+from ssdnorm.files import whole_rows
 from ssdnorm.metrics.arrays import GroundTruthArrays
 from ssdnorm.metrics.coco import CocoResult
 from ssdnorm.metrics.coco_files import load_detections_as_arrays
-from ssdnorm.whole_files import whole_rows
 
 
 def collect_run(job: Job, root: Path, *, target_ap50: float) -> Run:

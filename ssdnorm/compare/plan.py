@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ssdnorm.build import check_model
-from ssdnorm.choices import did_you_mean
 from ssdnorm.config import Config
 from ssdnorm.config_file import config_from_mapping, config_to_mapping, config_with_overrides, differing_keys, read_yaml
+from ssdnorm.messages import did_you_mean
 from ssdnorm.metrics.bootstrap import METRICS as BOOTSTRAPPED
 
 _KEYS = ("title", "vary", "baseline", "seeds", "metric", "target_ap50", "arms", "learning_rates", "base")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssdnorm.whole_files import whole_rows
+from ssdnorm.files import whole_rows
 
 _MOST_POINTS = 150  # of a curve in a figure; more than it has pixels for
 

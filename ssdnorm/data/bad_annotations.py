@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ssdnorm.choices import did_you_mean
+from ssdnorm.messages import did_you_mean
 
 logger = logging.getLogger("ssdnorm.data")
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 from torch import nn
 
-from ssdnorm.choices import did_you_mean
 from ssdnorm.diagnose.ssd_parts import find_ssd_parts
+from ssdnorm.messages import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from ssdnorm.diagnose.ssd_parts import SSDParts, block_of, find_ssd_parts
 from ssdnorm.diagnose.training_maps import LENGTH_QUANTILES, TrainingMaps
 from ssdnorm.diagnose.untouched import untouched
-from ssdnorm.whole_files import replaced_file, whole_rows
+from ssdnorm.files import replaced_file, whole_rows
 
 _COLUMNS = ["step", "statistic", "name", "value"]
 _Key = tuple[str, str]  # statistic, name

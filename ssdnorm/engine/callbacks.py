@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.trainer.states import TrainerFn
 
 from ssdnorm.engine.module import TrainingModule
-from ssdnorm.whole_files import replaced_file, whole_rows
+from ssdnorm.files import replaced_file, whole_rows
 
 _COLUMNS = [
     "step",

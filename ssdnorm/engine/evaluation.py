@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssdnorm.choices import did_you_mean
+from ssdnorm.messages import did_you_mean
 from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
 from ssdnorm.metrics.coco import CocoResult, check_options, coco_results, evaluate_coco
 from ssdnorm.metrics.voc import VocResult, evaluate_voc

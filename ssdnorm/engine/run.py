@@ -23,11 +23,11 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ssdnorm.checkout import checkout_commit
 from ssdnorm.engine.callbacks import MetricsFile, SparseProgressBar, make_checkpoints
 from ssdnorm.engine.evaluation import EvaluationResult
 from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
-from ssdnorm.whole_files import replaced_file
+from ssdnorm.files import replaced_file
+from ssdnorm.provenance import checkout_commit
 
 log = logging.getLogger("ssdnorm.engine")
 

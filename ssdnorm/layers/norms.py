@@ -14,13 +14,13 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ssdnorm.choices import did_you_mean
 from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm
 from ssdnorm.layers.frozen_batch_norm import FrozenBatchNorm
 from ssdnorm.layers.instance_norm import InstanceNorm
 from ssdnorm.layers.l2_norm import L2Norm
 from ssdnorm.layers.norm_parameters import mark_norm
 from ssdnorm.layers.sync_batch_norm import SyncBatchNorm
+from ssdnorm.messages import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ssdnorm.choices import did_you_mean
+from ssdnorm.messages import did_you_mean
 from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
 from ssdnorm.metrics.coco_files import coco_results, load_detections, load_ground_truth
 from ssdnorm.metrics.coco_reference import evaluate_with

@@ -10,12 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ssdnorm.files import replaced_file
 from ssdnorm.metrics.bootstrap import Interval
 from ssdnorm.metrics.coco import CocoResult
 from ssdnorm.metrics.drawing import KIND_COLOURS
 from ssdnorm.metrics.errors import KINDS, ErrorBreakdown
 from ssdnorm.metrics.precision_recall import RECALLS
-from ssdnorm.whole_files import replaced_file
 
 _BLUE, _LIGHT_BLUE, _GREY = "#0072b2", "#9ecae1", "#666666"
 _MOST_CLASSES = 40

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ssdnorm.files import replaced_file
 from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
-from ssdnorm.whole_files import replaced_file
 
 PREFIX = "comp4_det_test_"
 

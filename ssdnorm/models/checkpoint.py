@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ssdnorm.files import replaced_file
 from ssdnorm.models.key_report import report_mismatch
 from ssdnorm.models.ssd import SSD
-from ssdnorm.whole_files import replaced_file
 
 _FORMAT = "ssdnorm 1"
 

@@ -8,7 +8,7 @@ from functools import cache
 
 import torch
 
-from ssdnorm.choices import did_you_mean
+from ssdnorm.messages import did_you_mean
 from ssdnorm.models.checkpoint import Checkpoint
 
 # in the order of the VOC devkit's VOCinit.m

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from ssdnorm.models.detector import Detector
+from ssdnorm.detector import Detector
 from ssdnorm.models.post_process import PostProcess
 from ssdnorm.structures import SSDOutput
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ssdnorm.choices import did_you_mean
+from ssdnorm.messages import did_you_mean
 
 
 class TapNorms(nn.ModuleDict):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ssdnorm.detector import Detector
 from ssdnorm.layers.dropout import enable_dropout
-from ssdnorm.models.detector import Detector
 from ssdnorm.structures import Detections, SSDOutput
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ssdnorm.choices import did_you_mean
+from ssdnorm.messages import did_you_mean
 from ssdnorm.models.ssd import IMAGENET_MEAN, IMAGENET_STD, SSD
 from ssdnorm.models.tensor_files import read_tensors
 

@@ -1,6 +1,6 @@
 import pytest
 
-from ssdnorm.whole_files import replaced_file
+from ssdnorm.files import replaced_file
 
 
 def test_a_file_appears_when_it_is_whole_with_its_folder(tmp_path):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from benchmarks.kernel_count import KernelCount
 from ssdnorm import Detector, MultiboxLoss, PostProcess, ssd300_vgg16
-from ssdnorm.bench.kernel_count import KernelCount
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,255 @@
+"""This file is about seven hidden layers with badly scaled weights, and what batch norm makes of them."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from examples.lab.demonstration import Numbers, Progress, for_json, generator, in_silence
+from examples.lab.figures import BLUE, GREY, ORANGE, RED, legend, panels, title
+
+LAYERS, UNITS, NOISE_STD = 7, 30, 2.0
+SATURATED = 0.99  # of tanh's largest value
+LEARNING_RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8, 1e-10)
+_TRAIN, _TEST, _BATCH = 2500, 500, 50
+_MOMENTS = (0, 1, 3, 10, 30, 100)  # steps after which the layers are looked into, and after the last
+_EDGES = np.linspace(-15, 15, 77)  # of asinh(pre-activation): ±1.6 million
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One network: its activation, whether a batch norm precedes it, and whether weights are N(0, 1) or scaled."""
+
+    activation: str
+    words: str
+    norm: bool
+    scaled: bool
+
+    def weight_std(self, fan_in: int) -> float:
+        """1, or what keeps the second moment: √(2/n) for ReLU (He et al.), √(1/n) for tanh (LeCun et al.)."""
+        gain = 2.0 if self.activation == "ReLU" else 1.0
+        return math.sqrt(gain / fan_in) if self.scaled else 1.0
+
+
+ARMS = {
+    f"{activation}, {words}": Arm(activation, words, norm, scaled)
+    for activation, (words, norm, scaled) in product(
+        ("ReLU", "tanh"),
+        (("N(0, 1) weights", False, False), ("with batch norm", True, False), ("scaled weights", False, True)),
+    )
+}
+_COLOURS = {"N(0, 1) weights": RED, "with batch norm": BLUE, "scaled weights": ORANGE}
+
+
+def measure_deep_mlp(
+    *,
+    seed: int = 0,
+    num_seeds: int = 5,
+    steps: int = 300,
+    learning_rates: tuple[float, ...] = LEARNING_RATES,
+    progress: Progress = in_silence,
+) -> Numbers:
+    """Train every arm with every learning rate and seed on y = x² − 5 + noise.
+
+    The cost is the mean squared error on unseen points over the variance of y there: 1 is what a constant reaches. An
+    idle unit is a ReLU that is 0 on all unseen points; for tanh it is the share of |outputs| above ``SATURATED``.
+    Costs are those of eval mode; pre-activations and idle units those of train mode, the unseen points as one batch.
+
+    Args:
+        seed: the first; data, weights and batches of a seed are the same for all arms.
+        steps: of plain gradient descent on batches of 50.
+
+    Returns:
+        By arm, for the learning rate with the lowest median cost: ``cost`` by seed; and by step of ``moments`` and
+        layer ``idle`` (mean over seeds), ``rms`` (median over seeds) and ``histograms`` (of all seeds together).
+    """
+    runs: dict[str, dict[float, list[dict[str, Any]]]] = {name: {} for name in ARMS}
+    for name, lr in progress(list(product(ARMS, learning_rates))):
+        runs[name][lr] = [_train(ARMS[name], lr, steps, s) for s in range(seed, seed + num_seeds)]
+    arms = {}
+    for name, by_rate in runs.items():
+        final = {lr: [run["cost"][-1] for run in some] for lr, some in by_rate.items()}
+        best = min(final, key=lambda lr: np.nan_to_num(np.median(final[lr]), nan=np.inf))
+        some = by_rate[best]
+        arms[name] = {
+            "final_cost_by_lr": {f"{lr:g}": costs for lr, costs in final.items()},
+            "best_lr": best,
+            "cost": [run["cost"] for run in some],
+            "final_cost": float(np.median(final[best])),
+            "idle": np.mean([run["idle"] for run in some], 0).tolist(),
+            "rms": np.median([run["rms"] for run in some], 0).tolist(),
+            "histograms": np.sum([run["histograms"] for run in some], 0).tolist(),
+        }
+    floor = NOISE_STD**2 / _points(_TEST, generator(seed))[1].var().item()
+    about = {"seed": seed, "num_seeds": num_seeds, "steps": steps, "moments": _moments(steps), "noise_floor": floor}
+    return for_json(about | {"arms": arms})
+
+
+def _moments(steps: int) -> list[int]:
+    return [moment for moment in _MOMENTS if moment < steps] + [steps]
+
+
+def _points(count: int, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+    x = 17 * torch.rand(count, 1, generator=stream) - 7
+    return x, x.square() - 5 + NOISE_STD * torch.randn(count, 1, generator=stream)
+
+
+def _network(arm: Arm, stream: torch.Generator) -> nn.Sequential:
+    parts: list[nn.Module] = []
+    for fan_in in [1] + [UNITS] * LAYERS:
+        linear = nn.Linear(fan_in, UNITS if len(parts) < 3 * LAYERS else 1)
+        nn.init.normal_(linear.weight, 0.0, arm.weight_std(fan_in), generator=stream)
+        nn.init.zeros_(linear.bias)
+        parts += [linear, nn.BatchNorm1d(UNITS) if arm.norm else nn.Identity()]
+        parts += [nn.ReLU() if arm.activation == "ReLU" else nn.Tanh()]
+    return nn.Sequential(*parts[:-2])  # the last linear layer has neither norm nor activation
+
+
+def _train(arm: Arm, lr: float, steps: int, seed: int) -> dict[str, Any]:
+    stream = generator(seed)
+    test_x, test_y = _points(_TEST, stream)
+    x, y = _points(_TRAIN, stream)
+    network = _network(arm, stream)
+    optimizer = torch.optim.SGD(network.parameters(), lr)
+    seen, costs = [pre_activations(network, test_x)], []
+    for step in range(1, steps + 1):
+        chosen = torch.randint(_TRAIN, (_BATCH,), generator=stream)
+        optimizer.zero_grad()
+        (network.train()(x[chosen]) - y[chosen]).square().mean().backward()
+        optimizer.step()
+        if step in _moments(steps):
+            seen.append(pre_activations(network, test_x))
+        if step % 10 == 0:
+            with torch.no_grad():
+                error = (network.eval()(test_x) - test_y).square().mean()
+            costs.append((error / test_y.var()).item())
+            if not math.isfinite(costs[-1]):
+                break
+    costs += [math.nan] * (steps // 10 - len(costs))
+    seen += [pre_activations(network, test_x)] * (len(_moments(steps)) - len(seen))  # of a network that diverged
+    return {
+        "cost": costs,
+        "idle": [_idle(arm, layers) for layers in seen],
+        "rms": [[z.square().mean().sqrt().item() for z in layers] for layers in seen],
+        "histograms": [[np.histogram(z.asinh().numpy(), _EDGES)[0] for z in layers] for layers in seen],
+    }
+
+
+@torch.no_grad()
+def pre_activations(network: nn.Sequential, x: Tensor) -> list[Tensor]:
+    """What each activation is given in train mode, where a batch norm takes the statistics of ``x``.
+
+    A copy is asked, so that the network's running statistics and mode stay as they are.
+    """
+    found = []
+    for part in copy.deepcopy(network).train():
+        if isinstance(part, nn.ReLU | nn.Tanh):
+            found.append(x)
+        x = part(x)
+    return found
+
+
+def _idle(arm: Arm, pre_activations: list[Tensor]) -> list[float]:
+    if arm.activation == "ReLU":
+        return [(z <= 0).all(0).float().mean().item() for z in pre_activations]
+    return [(z.tanh().abs() > SATURATED).float().mean().item() for z in pre_activations]
+
+
+def draw_deep_mlp(numbers: Numbers) -> dict[str, Figure]:
+    """Four figures: pre-activations by layer, idle units by layer, cost while training, cost by learning rate."""
+    return {
+        "pre-activations": _draw_histograms(numbers),
+        "idle": _draw_idle(numbers),
+        "cost": _draw_cost(numbers),
+        "learning-rates": _draw_rates(numbers),
+    }
+
+
+def _draw_histograms(numbers: Numbers) -> Figure:
+    figure, axes = panels(3, 2, 7.4, sharex=True, sharey=True)
+    num_moments = len(numbers["moments"])
+    for place, (name, arm) in zip(axes.T.flat, numbers["arms"].items(), strict=True):
+        counts = np.array(arm["histograms"], dtype=float).transpose(2, 1, 0)  # height × layer × moment
+        shares = np.sqrt(counts / counts.max(0).clip(1))
+        with_gaps = np.pad(shares, ((0, 0), (0, 0), (0, 1)))
+        columns = np.ma.masked_equal(with_gaps, 0).reshape(len(shares), -1)
+        x_edges = 0.5 + (np.arange(columns.shape[1] + 1) + 0.5) / (num_moments + 1)
+        colours = LinearSegmentedColormap.from_list("", ["white", _COLOURS[ARMS[name].words]])
+        place.pcolormesh(x_edges, _EDGES, columns, cmap=colours, vmin=-0.1, vmax=1)
+        title(place, f"{name}, lr {arm['best_lr']:g}")
+        if ARMS[name].activation == "tanh":
+            for end in (-1, 1):
+                place.axhline(math.asinh(end * math.atanh(SATURATED)), color="black", linewidth=0.8, linestyle=":")
+    ticks = [-1e4, -100, -1, 1, 100, 1e4]
+    axes[0, 0].set_yticks(np.arcsinh(ticks), ["−10⁴", "−100", "−1", "1", "100", "10⁴"])
+    axes[0, 0].set(xlim=(0.4, LAYERS + 0.6), ylim=(-12, 12), xticks=range(1, LAYERS + 1))
+    for place in axes[:, 0]:
+        place.set_ylabel("input of the activation")
+    for place in axes[-1]:
+        place.set_xlabel("hidden layer")
+    moments = ", ".join(map(str, numbers["moments"]))
+    figure.supxlabel(f"in each layer from left to right: after {moments} steps, in train mode", fontsize=9.5)
+    return figure
+
+
+def _draw_idle(numbers: Numbers) -> Figure:
+    figure, axes = panels(1, 2, 3.2, sharey=True)
+    for place, arm, measured in _by_activation(axes[0], numbers):
+        layers = np.arange(1, LAYERS + 1)
+        place.plot(layers, measured["idle"][-1], "o-", color=_COLOURS[arm.words], label=arm.words)
+        place.plot(layers, measured["idle"][0], ":", color=_COLOURS[arm.words])
+        place.set(xlabel="hidden layer", xticks=layers, ylim=(-0.03, 1.03))
+    axes[0, 0].set_ylabel("share, mean over seeds")
+    title(axes[0, 0], "ReLU: units that are 0 on all data")
+    title(axes[0, 1], f"tanh: outputs beyond ±{SATURATED}")
+    axes[0, 0].plot([], [], ":", color=GREY, label="before training")
+    legend(axes[0, 0])
+    return figure
+
+
+def _draw_cost(numbers: Numbers) -> Figure:
+    figure, axes = panels(1, 2, 3.4, sharey=True)
+    for place, arm, measured in _by_activation(axes[0], numbers):
+        costs = np.array(measured["cost"], dtype=float)
+        steps = np.linspace(10, numbers["steps"], costs.shape[1])
+        words = f"{arm.words}, lr {measured['best_lr']:g}"
+        place.plot(steps, np.median(costs, 0), color=_COLOURS[arm.words], label=words)
+        place.fill_between(steps, costs.min(0), costs.max(0), color=_COLOURS[arm.words], alpha=0.2, linewidth=0)
+        place.set(xlabel="step", yscale="log", ylim=(numbers["noise_floor"] / 2, 1e3))
+    axes[0, 0].set_ylabel("squared error / variance of y")
+    for place, name in zip(axes[0], ("ReLU", "tanh"), strict=True):
+        place.axhline(numbers["noise_floor"], color="black", linewidth=0.8, linestyle=":", label="noise alone")
+        title(place, f"{name}: median and range of {numbers['num_seeds']} seeds")
+        legend(place, loc="upper right")
+    return figure
+
+
+def _draw_rates(numbers: Numbers) -> Figure:
+    figure, axes = panels(1, 2, 3.4, sharey=True)
+    for place, arm, measured in _by_activation(axes[0], numbers):
+        by_rate = {float(lr): np.array(costs, dtype=float) for lr, costs in measured["final_cost_by_lr"].items()}
+        rates = [lr for lr, costs in by_rate.items() if np.isfinite(costs).all()]
+        medians = [np.median(by_rate[lr]) for lr in rates]
+        place.plot(rates, medians, "o-", color=_COLOURS[arm.words], label=arm.words)
+        place.set(xlabel="learning rate", xscale="log", yscale="log", ylim=(numbers["noise_floor"] / 2, 1e3))
+    for place, name in zip(axes[0], ("ReLU", "tanh"), strict=True):
+        place.axhline(numbers["noise_floor"], color="black", linewidth=0.8, linestyle=":", label="noise alone")
+        title(place, f"{name}: no point where a seed diverged")
+    axes[0, 0].set_ylabel(f"squared error / variance of y\nafter {numbers['steps']} steps")
+    legend(axes[0, 1], loc="upper right")
+    return figure
+
+
+def _by_activation(axes: np.ndarray, numbers: Numbers) -> list[tuple[Axes, Arm, dict[str, Any]]]:
+    places = {"ReLU": axes[0], "tanh": axes[1]}
+    return [(places[ARMS[name].activation], ARMS[name], measured) for name, measured in numbers["arms"].items()]

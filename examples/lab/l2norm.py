@@ -1,0 +1,131 @@
+"""This file is about L2Norm on conv4_3: lengths on photographs, and the gradient and the precision of its formula."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from examples.lab.demonstration import Numbers, Progress, for_json, in_silence
+from examples.lab.figures import BLACK, BLUE, GREEN, GREY, ORANGE, RED, legend, panels, title
+from ssdnorm.layers.l2_norm import L2Norm
+from ssdnorm.models.ssd import ssd300_vgg16
+
+LAYERS = ("conv4_3", "conv5_3", "fc7")
+_EDGES = np.geomspace(1, 1e4, 81)
+_FLOAT16_MAX = torch.finfo(torch.float16).max  # 65504
+_COLOURS = {"conv4_3": RED, "conv5_3": GREEN, "fc7": ORANGE, "conv4_3 after L2Norm": BLUE}
+
+
+def measure_l2norm(*, images: Tensor, weights: str | Path, seed: int = 0, progress: Progress = in_silence) -> Numbers:
+    """Length of each position's channel vector in VGG16, image by image, and the formula at its edges.
+
+    fc6 and fc7 are drawn: the classification weights end with conv5_3. All layers are read after their ReLU.
+
+    Shape:
+        images ``(B, 3, 300, 300)``, uint8 or floats in [0, 1].
+    """
+    model = ssd300_vgg16(21, tap_norms={}, dropout=0, weights=weights, seed=seed).eval()
+    backbone = model.features.get_submodule("backbone")
+    maps: dict[str, list[Tensor]] = {name: [] for name in LAYERS}
+    for name in LAYERS[:2]:
+        hook = lambda _, args, output, name=name: maps[name].append(output.clone())  # noqa: E731
+        backbone.get_submodule(name).register_forward_hook(hook)
+    with torch.no_grad():
+        for image in progress(list(images)):
+            taps, _ = backbone(model.normalize(image[None]))
+            maps["fc7"].append(taps["fc7"])
+        conv4_3 = torch.cat(maps["conv4_3"])
+        maps["conv4_3 after L2Norm"] = [L2Norm(conv4_3.shape[1])(conv4_3)]
+    layers = {name: _lengths(torch.cat(found)) for name, found in maps.items()}
+    return for_json({"seed": seed, "images": len(images), "layers": layers, "formula": formula_at_its_edges()})
+
+
+def _lengths(x: Tensor) -> Numbers:
+    lengths = x.double().norm(dim=1).flatten()
+    low, middle, high = torch.quantile(lengths, torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)).tolist()
+    return {
+        "channels": x.shape[1],
+        "positions": lengths.numel(),
+        "percentile_5": low,
+        "median": middle,
+        "percentile_95": high,
+        "rms_a_channel": middle / math.sqrt(x.shape[1]),
+        "share_all_zero": (lengths == 0).double().mean().item(),
+        "share_sum_of_squares_beyond_float16": (lengths.square() > _FLOAT16_MAX).double().mean().item(),
+        "share_one_square_beyond_float16": (x.amax(1).square() > _FLOAT16_MAX).double().mean().item(),
+        "histogram": np.histogram(lengths.numpy(), _EDGES)[0].tolist(),
+    }
+
+
+def eps_outside_the_root(x: Tensor, eps: float = 1e-10) -> Tensor:
+    """The formula of several published SSDs: x over its length plus eps."""
+    return x / (x.pow(2).sum(1, keepdim=True).sqrt() + eps)
+
+
+def formula_at_its_edges() -> Numbers:
+    """Outputs and gradients of both formulas at an all-zero position and at large values; text where JSON has none."""
+    layer = L2Norm(2, scale=1.0)
+    zero, large = torch.zeros(1, 2, 1, 1), torch.full((1, 2, 1, 1), 256.0, dtype=torch.float16)
+    half_zero = zero.half()
+    return {
+        "gradient_at_0": {"eps outside": _gradient(eps_outside_the_root, zero), "L2Norm": _gradient(layer, zero)},
+        "gradient_at_0_in_float16": {"L2Norm": _gradient(layer, half_zero)},
+        "output_at_0_in_float16": {
+            "eps outside": _words(eps_outside_the_root(half_zero)),
+            "L2Norm": _words(layer(half_zero)),
+        },
+        "output_at_256_in_float16": {
+            "eps outside": _words(eps_outside_the_root(large)),
+            "L2Norm": _words(layer(large)),
+        },
+        "eps_1e-10_in_float16": repr(torch.tensor(1e-10).half().item()),
+        "256_squared_in_float16": repr(torch.tensor(256.0).half().square().item()),
+        "largest_rms_of_512_channels_in_float16": math.sqrt(_FLOAT16_MAX / 512),
+    }
+
+
+def _gradient(formula: Callable[[Tensor], Tensor], x: Tensor) -> str:
+    x = x.clone().requires_grad_()
+    formula(x).sum().backward()
+    assert x.grad is not None
+    return _words(x.grad)
+
+
+def _words(x: Tensor) -> str:
+    return f"{x.flatten()[0].item():.4g}"
+
+
+def draw_l2norm(numbers: Numbers) -> dict[str, Figure]:
+    """One figure: lengths by layer."""
+    figure, axes = panels(1, 1, 3.6)
+    place = axes[0, 0]
+    centres = np.sqrt(_EDGES[1:] * _EDGES[:-1])
+    for name, layer in numbers["layers"].items():
+        share = np.array(layer["histogram"]) / layer["positions"]
+        words = f"{name}, drawn weights" if name == "fc7" else name
+        if name.endswith("L2Norm"):
+            words = f"{name}: {layer['median']:.0f}"
+            place.axvline(layer["median"], 0, 0.6, color=_COLOURS[name], linewidth=2.5, label=words)
+        else:
+            place.fill_between(centres, share, step="mid", color=_COLOURS[name], alpha=0.25, linewidth=0)
+            place.step(
+                centres, share, where="mid", color=_COLOURS[name], label=f"{words}: median {layer['median']:.0f}"
+            )
+    place.axvline(math.sqrt(_FLOAT16_MAX), 0, 0.92, color=BLACK, linewidth=1, linestyle=":")
+    place.text(math.sqrt(_FLOAT16_MAX) * 1.04, 0.2, "sum of squares\noverflows float16 →", fontsize=8.5, color=GREY)
+    place.set(
+        xscale="log",
+        xlabel="length of a position's channel vector",
+        ylabel="share of positions",
+        xlim=(4, 1e4),
+        ylim=(0, 0.24),
+    )
+    title(place, f"Lengths in VGG16 on {numbers['images']} photographs")
+    legend(place, loc="upper left")
+    return {"lengths": figure}

@@ -1,0 +1,1 @@
+"""Pictures and figures: one style for boxes on photographs, one for diagrams."""
