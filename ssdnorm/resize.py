@@ -15,9 +15,9 @@ def resize_image(image: Tensor, height: int, width: int, *, antialias: bool = Tr
             antialiased pictures; torchvision's, amdegroot's and lufficc's are not.
 
     Shape:
-        image ``(3, H, W)``, uint8 or floats in [0, 1]; output ``(3, height, width)`` in channels-last memory. uint8 stays
-        uint8 with antialiasing (the same values on every device, up to one step of rounding) and becomes floats in
-        [0, 1] without.
+        image ``(3, H, W)``, uint8 or floats in [0, 1]; output ``(3, height, width)`` in channels-last memory. With
+        antialiasing uint8 stays uint8 (on every device the same up to one step of rounding); without, it becomes
+        floats in [0, 1].
     """
     is_bytes = image.dtype == torch.uint8
     if is_bytes and not antialias:
