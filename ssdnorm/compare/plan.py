@@ -151,9 +151,7 @@ def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
     content = read_yaml(find_config(path, "comparison"))
     file = validate(Comparison, content, lambda _: where)
     base = merge_config(
-        (f"{where}: base", file.base)
-        if isinstance(file.base, dict)
-        else (file.base, read_yaml(find_config(file.base))),
+        _base(file.base, f"{where}: base"),
         (f"{where}: changes", file.changes),
         ("command line", _base_overrides(overrides)),
     )
@@ -181,6 +179,16 @@ def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
         base=base,
         content={key: complete.get(key, value) for key, value in content.items() if key != "changes"},
     )
+
+
+def _base(base: str | dict[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+    """Where the base's keys come from, and the keys."""
+    if isinstance(base, dict):
+        return where, base
+    try:
+        return base, read_yaml(find_config(base))
+    except FileNotFoundError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _base_overrides(arguments: Sequence[str]) -> dict[str, Any]:
