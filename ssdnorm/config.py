@@ -60,10 +60,10 @@ class ModelConfig(Section):
         description="probability of a zero after fc6 and fc7, or by layer name (others have none); the paper has 0",
     )
     default_boxes: str | None = Field(
-        default=None, description="sizes of the default boxes; null takes the checkpoint's, or the network's VOC sizes"
+        default=None, description="null takes the checkpoint's, or the network's VOC sizes"
     )
     weights: str | None = Field(
-        default=None, description="ImageNet weights of the backbone, a torchvision name or a file; null draws them"
+        default=None, description="of the backbone: a torchvision name or a file; null draws them"
     )
     checkpoint: str | None = Field(
         default=None,
@@ -92,7 +92,7 @@ class VocSource(Section):
     root: str | list[str] = Field(description="voc: folder of a VOC year, or several")
     split: str | list[str] = Field(description="voc: name of the image list, one per root")
     only: list[int] | list[str] | None = Field(
-        default=None, description="file names without suffix to take; null takes all"
+        default=None, description="file names without suffix (voc) or image ids (coco) to take; null takes all"
     )
 
 
@@ -102,9 +102,7 @@ class CocoSource(Section):
     format: Literal["coco"]
     annotations: str = Field(description="coco: instances file")
     images: str = Field(description="coco: folder of its images")
-    only: list[int] | list[str] | None = Field(
-        default=None, description="file names without suffix (voc) or image ids (coco) to take; null takes all"
-    )
+    only: list[int] | list[str] | None = Field(default=None, description="image ids to take; null takes all")
 
 
 class ShapesSource(Section):
@@ -136,15 +134,15 @@ class DataConfig(Section):
     """What is trained and evaluated on."""
 
     class_names: list[str] | None = Field(
-        default=None, description="without background, in the order of the labels; null takes those found in the data"
+        default=None, description="without background, in label order; null takes those found in the data"
     )
     train: Source = Field(description="images to train on")
     validation: Source | None = Field(
-        default=None, description="images to evaluate on during training and to choose by; null takes the test images"
+        default=None, description="images to evaluate on during training; null takes the test images"
     )
     test: Source = Field(description="images to evaluate on at the end")
     train_on_difficult: bool = Field(
-        default=True, description="train on VOC's difficult objects (evaluation ignores them in any case)"
+        default=True, description="train on VOC's difficult objects; evaluation ignores them"
     )
     on_bad_annotation: Literal["drop", "error"] = Field(
         default="drop", description="drop warns and continues; error stops"
@@ -172,9 +170,7 @@ class PostProcessConfig(Section):
     """From raw output to detections."""
 
     score_threshold: float = Field(default=0.01, description="boxes below it are dropped before NMS")
-    nms_threshold: float = Field(
-        default=0.45, description="IoU above which the lower-scored box of a class is suppressed"
-    )
+    nms_threshold: float = Field(default=0.45, description="IoU above which the lower-scored box is suppressed")
     top_k: int = Field(default=400, description="boxes per class that enter NMS")
     max_detections: int = Field(default=200, description="detections per image")
 
@@ -224,7 +220,7 @@ class OptimizerConfig(Section):
     lr: PositiveFloat = Field(default=1e-3, description="learning rate after the warm-up")
     momentum: Fraction = Field(default=0.9, description="of SGD")
     weight_decay: NonNegativeFloat = Field(
-        default=_WEIGHT_DECAY, description="of all parameters that are neither norms nor biases"
+        default=_WEIGHT_DECAY, description="of parameters other than norms and biases"
     )
     preset: Literal["caffe", "modern"] | None = Field(
         default=None,
@@ -238,9 +234,7 @@ class OptimizerConfig(Section):
     biases: GroupConfig = Field(
         default=GroupConfig(lr_factor=2.0, weight_decay=0.0), description="biases of convolutions"
     )
-    warmup_steps: NonNegativeInt = Field(
-        default=500, description="steps over which the rate rises linearly from warmup_factor · lr"
-    )
+    warmup_steps: NonNegativeInt = Field(default=500, description="steps of linear rise from warmup_factor · lr")
     warmup_factor: PositiveFraction = Field(default=0.1, description="where the rise starts")
     lr_drops: list[int] = Field(default=[], description="steps at which the rate is multiplied by lr_drop_factor")
     lr_drop_factor: PositiveFloat = Field(default=0.1, description="see lr_drops")
@@ -268,7 +262,7 @@ class TrainingConfig(Section):
         default="32-true", description="of the forward pass"
     )
     ema_decay: Fraction | None = Field(
-        default=None, description="decay of the averaged weights, which are then evaluated and saved; null for none"
+        default=None, description="of averaged weights, which are evaluated and saved; null for none"
     )
     clip_grad_norm: PositiveFloat | None = Field(
         default=None, description="largest L2 norm of the gradient; null for none"
@@ -294,9 +288,7 @@ class RuntimeConfig(Section):
     )
     accelerator: str = Field(default="auto", description="auto, cpu, gpu, …")
     num_nodes: PositiveInt = Field(default=1, description="machines")
-    num_workers: NonNegativeInt = Field(
-        default=0, description="processes that load images; 0 loads in the main process"
-    )
+    num_workers: NonNegativeInt = Field(default=0, description="processes that load images; 0 uses the main process")
     cache_images: PositiveInt | None = Field(
         default=None,
         description="MiB of memory, shared by the loading processes, in which decoded training images are kept; for "

@@ -177,7 +177,7 @@ def test_the_command_line_changes_the_base_of_all_arms(tmp_path):
         (changed(learning_rates__batch_norm=0.1), r"learning_rates\.batch_norm: must be a valid list; got 0\.1"),
         (changed(learning_rates__batch_norm=[0.1, 0.1]), r"learning_rates\.batch_norm: must be different values"),
         (changed(base__data__validation=None), r"learning_rates: rates are chosen on validation images"),
-        (changed(vary=["norm", "optimizer.lr"], arms__batch_norm={"optimizer.lr": 0.1}), r".*optimizer\.lr: the arm has learning_ra"),
+        (changed(vary=["norm", "optimizer.lr"], arms__batch_norm={"optimizer.lr": 1.0}), r".*the arm has learning_"),
         (changed(vary=["norm", "training.seed"]), r"vary: training\.seed: arms share their seeds, data and runtime"),
         (changed(vary=["norm", "training"]), r"vary: training: arms share their seeds"),
         (changed(vary=["norms"]), r"vary: norms: unknown key.*Did you mean 'norm'"),
