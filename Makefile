@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test slow check format clean
 
 demo: $(READY)
-	$(RUN) scripts/compare.py --config configs/compare_quickstart.yaml --output runs/demo --jobs 2
+	$(RUN) scripts/compare.py --config compare_quickstart --output runs/demo --jobs 2
 
 test: $(READY)
 	$(RUN) -m pytest

@@ -1,10 +1,10 @@
-"""This file is about building: a config in, the objects of a training out; the one file that knows both."""
+"""Build the objects of a training from its config."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from ssdnorm.boxes.default_boxes import default_box_spec
-from ssdnorm.config import Config, SourceConfig
+from ssdnorm.config import CocoSource, Config, ShapesSource, VocSource
 from ssdnorm.data.batches import make_eval_loader, make_train_loader
 from ssdnorm.data.coco import CocoDataset
 from ssdnorm.data.dataset import DetectionDataset, subset
@@ -96,7 +96,8 @@ def check_model(config: Config) -> None:
         raise ValueError("training.precision: 16-mixed needs a GPU; on a CPU choose 32-true or bf16-mixed")
     make_trainer(loop_settings(config, images_per_epoch=1), Path(), logs=False)
     with torch.device("meta"):
-        model = build_model(replace(config, model=replace(config.model, weights=None, checkpoint=None)), 2)
+        drawn = config.model.model_copy(update={"weights": None, "checkpoint": None})
+        model = build_model(config.model_copy(update={"model": drawn}), 2)
     if config.model.compile:
         averaging = [n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.momentum is None]
         if averaging:
@@ -160,41 +161,36 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
         FileNotFoundError: for a missing folder, list or file.
         ValueError: for annotations that are refused, or names that do not fit.
     """
-    source: SourceConfig = getattr(config.data, which)
-    names = config.data.class_names or class_names
-    if source.format == "shapes":
-        assert source.num_images is not None
-        assert source.seed is not None
+    source, data, where = getattr(config.data, which), config.data, f"data.{which}"
+    names = data.class_names or class_names
+    if isinstance(source, ShapesSource):
         shapes = ShapesDataset(source.num_images, seed=source.seed)
         if names is not None and tuple(names) != shapes.class_names:
             raise ValueError(f"data.class_names: shapes have the classes {shapes.class_names}; got {tuple(names)}")
         return shapes
-    if source.format == "coco":
-        assert source.annotations is not None
-        assert source.images is not None
+    if isinstance(source, CocoSource):
         coco = CocoDataset(
-            source.annotations, source.images, class_names=names, on_bad_annotation=config.data.on_bad_annotation
+            source.annotations, source.images, class_names=names, on_bad_annotation=data.on_bad_annotation
         )
-        return _only(coco, source, [coco.image_id(i) for i in range(len(coco))], f"data.{which}.only")
-    assert source.root is not None
-    assert source.split is not None
+        return _only(coco, source.only, [coco.image_id(i) for i in range(len(coco))], where)
+    assert isinstance(source, VocSource), f"{where}: null"
     voc = VocDataset(
         source.root,
         source.split,
         class_names=names,
-        train_on_difficult=config.data.train_on_difficult,
-        on_bad_annotation=config.data.on_bad_annotation,
+        train_on_difficult=data.train_on_difficult,
+        on_bad_annotation=data.on_bad_annotation,
     )
-    return _only(voc, source, [Path(voc.image_name(i)).stem for i in range(len(voc))], f"data.{which}.only")
+    return _only(voc, source.only, [Path(voc.image_name(i)).stem for i in range(len(voc))], where)
 
 
-def _only(dataset: DetectionDataset, source: SourceConfig, names: list, where: str) -> DetectionDataset:
-    if source.only is None:
+def _only(dataset: DetectionDataset, wanted: Sequence | None, names: Sequence, where: str) -> DetectionDataset:
+    if wanted is None:
         return dataset
     places = {name: i for i, name in enumerate(names)}
-    if missing := [name for name in source.only if name not in places]:
-        raise ValueError(f"{where}: no image {missing[0]!r} in the data set of {len(dataset)} images")
-    return subset(dataset, [places[name] for name in source.only])
+    if missing := [name for name in wanted if name not in places]:
+        raise ValueError(f"{where}.only: no image {missing[0]!r} in the data set of {len(dataset)} images")
+    return subset(dataset, [places[name] for name in wanted])
 
 
 def build_evaluator(dataset: DetectionDataset) -> Evaluator:

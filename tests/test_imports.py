@@ -1,9 +1,13 @@
 """The rooms' rule: imports point down only."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+import ssdnorm
 
 ROOT = Path(__file__).parents[1] / "ssdnorm"
 
@@ -103,17 +107,30 @@ def test_a_file_says_in_its_first_line_what_it_is_about(path):
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
 
 
-def test_layers_can_be_imported_without_the_engine():
-    import subprocess
-    import sys
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        ("import ssdnorm", ["torch"]),
+        ("import ssdnorm; ssdnorm.L2Norm(3)", ["torchvision", "torch._dynamo", "pytorch_lightning"]),
+        ("from ssdnorm.cli import main; main(['--help'])", ["torch", "pydantic", "yaml", "numpy"]),
+        ("from ssdnorm.cli import main; main(['train', '--help'])", ["torch", "numpy"]),
+        ("from ssdnorm.cli import main; main(['schema', '--help'])", ["torch", "numpy"]),
+    ],
+)
+def test_nothing_is_imported_that_was_not_asked_for(code, unwanted):
+    check = f"atexit.register(lambda: print('loaded:', *[name for name in {unwanted} if name in sys.modules]))"
+    command = [sys.executable, "-c", f"import atexit, sys; {check}; {code}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].strip() == "loaded:"
 
-    code = "import sys, ssdnorm; ssdnorm.L2Norm(3); assert 'pytorch_lightning' not in sys.modules, 'loaded'"
-    subprocess.run([sys.executable, "-c", code], check=True)
 
-
-def test_every_public_name_is_there_and_sorted():
-    import ssdnorm
-
+def test_every_public_name_is_there_sorted_and_known_to_type_checkers():
     assert ssdnorm.__all__ == sorted(set(ssdnorm.__all__))
     for name in ssdnorm.__all__:
         assert getattr(ssdnorm, name) is not None
+    assert set(ssdnorm.__all__) <= set(dir(ssdnorm))
+    (block,) = [node for node in ast.parse((ROOT / "__init__.py").read_text()).body if isinstance(node, ast.If)]
+    typed = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert typed == {name: f"ssdnorm.{module}" for name, module in ssdnorm._MODULES.items()}
+    with pytest.raises(AttributeError, match="module 'ssdnorm' has no attribute 'L2norm'"):
+        ssdnorm.L2norm  # noqa: B018

@@ -107,11 +107,13 @@ def fresh_detector(
         weights: of the backbone, instead of the config's.
         class_names: of the data; without them VOC's number of classes.
     """
-    config = config or Config()
+    config = config or Config.model_construct()
     if weights is not None:
         if not weights.is_file():
             raise FileNotFoundError(f"--weights: {weights}: no such file")
-        config = replace(config, model=replace(config.model, weights=str(weights), checkpoint=None))
+        config = config.model_copy(
+            update={"model": config.model.model_copy(update={"weights": str(weights), "checkpoint": None})}
+        )
     model = build_model(config, 1 + len(class_names) if class_names else 21, class_names=class_names)
     return Detector(
         model, build_loss(config, model), build_post_process(config, model), class_names=class_names, antialias=True

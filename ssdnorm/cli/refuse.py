@@ -1,12 +1,14 @@
-"""This file is about refusing words of a command line that nothing takes, and devices that are not here."""
+"""Refuse arguments that no option takes, keys that have no effect, and devices that are not available."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import torch
+from typing import TYPE_CHECKING
 
 from ssdnorm.config_file import parse_overrides
+
+if TYPE_CHECKING:
+    import torch
 
 _OF_EVALUATION = (
     "data.class_names",
@@ -56,6 +58,8 @@ def usable_device(name: str | None) -> torch.device:
     Raises:
         ValueError: if there is no such device here.
     """
+    import torch  # not for those who ask for --help
+
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         if device.type in _USELESS:

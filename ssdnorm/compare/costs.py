@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -48,9 +47,9 @@ def gflops(arm: Arm, num_classes: int) -> float:
 
     Norms are not counted: PyTorch's counter knows matrix products and convolutions.
     """
-    drawn = replace(arm.config, model=replace(arm.config.model, weights=None, checkpoint=None, head="keep"))
+    drawn = arm.config.model.model_copy(update={"weights": None, "checkpoint": None, "head": "keep"})
     with torch.device("meta"):
-        model = build_model(drawn, num_classes)
+        model = build_model(arm.config.model_copy(update={"model": drawn}), num_classes)
     with FlopCounterMode(display=False) as counter:
         model.eval()(torch.zeros(1, 3, model.image_size, model.image_size, device="meta"))
     return counter.get_total_flops() / 1e9

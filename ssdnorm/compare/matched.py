@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -58,11 +58,9 @@ def compare_starts(
 def start_of(arm: Arm, seed: int, lr: float, train_set: DetectionDataset, test_set: DetectionDataset) -> Start:
     """What an arm starts from with a seed and a learning rate."""
     config = make_job(arm, seed, lr).config
-    config = replace(
-        config,
-        training=replace(config.training, population_images=None),  # is about the end
-        runtime=replace(config.runtime, num_workers=0, cache_images=None),  # change no batch
-    )
+    training = config.training.model_copy(update={"population_images": None})  # is about the end
+    runtime = config.runtime.model_copy(update={"num_workers": 0, "cache_images": None})  # change no batch
+    config = config.model_copy(update={"training": training, "runtime": runtime})
     model = build_model(config, 1 + len(train_set.class_names), class_names=train_set.class_names)
     module = build_training(config, model, train_set=train_set, test_set=test_set)
     assert module.make_train_loader is not None

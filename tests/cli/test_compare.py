@@ -50,7 +50,7 @@ def same_weights(a, b):
 def test_a_mistake_ends_in_one_line_and_code_2_before_anything_is_written(tmp_path, capsys):
     path = write(tmp_path, {**TINY, "arms": {"l2_norm": {}, "x": {"training.max_steps": 4}}})
     assert main(["compare", "--config", str(path), "--output", str(tmp_path / "cmp")]) == 2
-    assert "arms.x: training.max_steps: arms may change norm, optimizer.lr alone" in capsys.readouterr().err
+    assert "arms.x: training.max_steps: arms may change norm, optimizer.lr only" in capsys.readouterr().err
     assert not (tmp_path / "cmp").exists()
     data = {**TINY["base"]["data"], "validation": {**TINY["base"]["data"]["test"], "num_images": 1}}
     path = write(tmp_path, {**TINY, "base": {**TINY["base"], "data": data}})

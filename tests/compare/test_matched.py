@@ -9,7 +9,7 @@ import yaml
 from ssdnorm.build import batch_norm_images, build_dataset, build_model, build_training
 from ssdnorm.compare.matched import compare_starts, match, start_of
 from ssdnorm.compare.plan import make_job, read_plan
-from ssdnorm.config_file import config_from_mapping, config_to_mapping
+from ssdnorm.config_file import config_from_mapping, config_to_mapping, merge_config
 
 from .test_plan import CONTENT
 
@@ -83,7 +83,7 @@ def test_the_record_says_what_was_the_same_and_what_was_not(plan):
 def test_an_arm_that_cannot_be_built_is_left_out_and_named(plan, caplog):
     sets = build_dataset(plan.base, "train"), build_dataset(plan.base, "test")
     arms = [
-        replace(arm, config=replace(arm.config, model=replace(arm.config.model, weights="/nowhere.npz")))
+        replace(arm, config=merge_config(("", config_to_mapping(arm.config)), ("", {"model.weights": "/nowhere.npz"})))
         if arm.name == "none"
         else arm
         for arm in plan.arms[:3]
@@ -102,5 +102,6 @@ def test_other_seeds_and_other_augmentation_are_seen(plan):
     assert not other_seed.same_batches
     assert all(name.endswith("weight") for name in other_seed.different), "biases and norms are not drawn"
     assert len(other_seed.different) == 35
-    flipped = replace(arm, config=replace(arm.config, augment=replace(arm.config.augment, flip=False, zoom_out=False)))
+    plain = {"augment.flip": False, "augment.zoom_out": False}
+    flipped = replace(arm, config=merge_config(("", config_to_mapping(arm.config)), ("", plain)))
     assert not match(start_of(flipped, 3, 0.004, *sets), start).same_batches
