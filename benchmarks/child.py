@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -39,7 +39,9 @@ def run_in_child(call: Callable[[], Any]) -> Run:
     return run
 
 
-def in_turns(calls: dict[str, Callable[[], Any]], rounds: int, *, once: tuple[str, ...] = ()) -> dict[str, list[Run]]:
+def in_turns(
+    calls: Mapping[str, Callable[[], Any]], rounds: int, *, once: tuple[str, ...] = ()
+) -> dict[str, list[Run]]:
     """Runs of every call, one per round in turn.
 
     Args:

@@ -30,8 +30,8 @@ def measure(settings: Settings, *, num_classes: int = 81) -> Table:
     table = Table(
         "operations",
         f"Operations other than views, and host syncs, as PyTorch dispatches them; SSD300, {num_classes} classes. A "
-        "sort, a topk or an NMS is one operation and several kernels on a GPU. torchvision's lists of targets are made before "
-        "the count begins, and its NMS takes the branch that it takes on a GPU.",
+        "sort, a topk or an NMS is one operation and several kernels on a GPU. torchvision's lists of targets are made "
+        "before the count begins, and its NMS takes the branch that it takes on a GPU.",
     )
     default_boxes = make_default_boxes("ssd300_coco").to(settings.device)
     loss, post_process = MultiboxLoss(default_boxes), PostProcess(default_boxes)
@@ -47,9 +47,9 @@ def measure(settings: Settings, *, num_classes: int = 81) -> Table:
         sizes = torch.full((num_images, 2), 300, device=settings.device)
         for kind, objects in _OBJECTS.items():
             output = on_device(synthetic_output(num_images, default_boxes.cpu(), num_classes, objects), settings.device)
-            ours, theirs = partial(post_process, output, sizes), partial(peer.post_process, output)
+            find, find_theirs = partial(post_process, output, sizes), partial(peer.post_process, output)
             with torch.no_grad():
-                table.rows.append(_row(f"post-processing, {kind}", num_images, ours, theirs, settings))
+                table.rows.append(_row(f"post-processing, {kind}", num_images, find, find_theirs, settings))
     for goal, works in _GOALS.items():
         rows = [row for row in table.rows if row["work"] in works]
         table.measured[f"operations.{goal}"] = max(row["operations"] for row in rows)

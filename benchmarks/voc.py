@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
@@ -42,7 +42,10 @@ def measure(settings: Settings) -> Table:
     truth, detections = synthetic_coco(num_images, per_image, num_classes)
     images, objects = images_as_arrays(truth, detections), ground_truth_arrays(truth)
     found = _columns(detections, "image_id", "category_id", "bbox", "score")
-    calls = {_OURS: lambda: evaluate_voc(objects, found).metrics["mAP"], _LOOP: partial(map_by_images, images)}
+    calls: dict[str, Callable[[], float]] = {
+        _OURS: lambda: evaluate_voc(objects, found).metrics["mAP"],
+        _LOOP: partial(map_by_images, images),
+    }
     runs = in_turns(calls, 1 if settings.quick else 5)
     ratios = [loop.seconds / ours.seconds for loop, ours in zip(runs[_LOOP], runs[_OURS], strict=True)]
     return Table(
@@ -59,12 +62,13 @@ def images_as_arrays(truth: Mapping[str, Any], detections: Sequence[Mapping[str,
     image_ids = [image["id"] for image in truth["images"]]
     found = _columns(detections, "image_id", "bbox", "category_id", "score")
     objects = _columns(truth["annotations"], "image_id", "bbox", "category_id", "difficult")
+    objects["difficult"] = objects["difficult"] > 0
     parts = []
     for columns in (found, objects):
         starts = np.searchsorted(columns.pop("image_id"), image_ids)[1:]
         columns["bbox"] = np.concatenate([columns["bbox"][:, :2], columns["bbox"][:, :2] + columns["bbox"][:, 2:]], 1)
         parts += [np.split(column, starts) for column in columns.values()]
-    return [ImageArrays(*arrays[:5], difficult=arrays[5] > 0) for arrays in zip(*parts, strict=True)]
+    return [ImageArrays(*arrays) for arrays in zip(*parts, strict=True)]
 
 
 def _columns(rows: Sequence[Mapping[str, Any]], *keys: str) -> dict[str, np.ndarray]:
