@@ -34,7 +34,7 @@ class Demonstration:
     Attributes:
         name: as the command takes it.
         question: what it asks, in a line.
-        measure: ``measure(seed=…, progress=…)`` returns numbers that JSON can hold.
+        measure: ``measure(seed=…, progress=…)`` returns the numbers; :func:`for_json` makes them JSON.
         draw: those numbers → figures by name; measures nothing.
         tables: those numbers → Markdown tables for the page.
         on_photographs: whether ``measure`` also takes ``images``, paths, and ``weights``, a path.
