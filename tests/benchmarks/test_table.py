@@ -48,9 +48,8 @@ def test_rows_may_have_different_columns():
 def test_a_table_replaces_that_of_the_same_subject_and_device_and_leaves_others(tmp_path):
     cpu, gpu = {"device": "cpu", "commit": "a"}, {"device": "cuda", "commit": "b"}
     file = tmp_path / "new" / "page.json"
-    write_tables(
-        file, [Table("loss", "old", machine=cpu), Table("loss", "GPU", machine=gpu), Table("voc", "", machine=cpu)]
-    )
+    write_tables(file, [Table(name, "old", machine=cpu) for name in ("loss", "voc")])
+    write_tables(file, [Table("loss", "GPU", machine=gpu)])
     write_tables(file, [Table("loss", "new", [{"ms": 1.5}], {"loss.speed": 0.5}, machine=cpu)])
     tables = read_tables(file)
     assert [(table.name, table.about) for table in tables] == [("loss", "new"), ("voc", "old"), ("loss", "GPU")]

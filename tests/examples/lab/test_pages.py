@@ -86,11 +86,17 @@ def test_without_a_name_the_demonstrations_are_listed_with_their_questions(capsy
     assert all(line.endswith("?") for line in lines)
 
 
-def test_a_file_of_the_lab_and_the_script_run_by_themselves():
-    for words in (["examples/lab/l2norm.py"], ["scripts/lab.py", "l2norm"]):
-        done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 2
-        assert "needs ImageNet weights and photographs: --weights" in done.stderr
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["examples/lab/train_eval_gap.py", "--seed", "-1"], "--seed: must be 0 or more"),
+        (["scripts/lab.py", "deep-mpl"], "unknown demonstration 'deep-mpl'"),
+    ],
+)
+def test_a_file_of_the_lab_and_the_script_run_by_themselves(words, message):
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
 
 
 def test_what_is_not_finite_becomes_null_and_keys_become_text():
