@@ -1,4 +1,4 @@
-"""This file is about how the demonstrations' figures look: one width, one type size, colours told apart by all."""
+"""The style of the demonstrations' figures: one width, one type size, colours that everybody can tell apart."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STYLE: Any = {"font.size": 9.5, "axes.titlesize": 10.5, "legend.fontsize": 8.5,
 
 
 def panels(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
-    """A figure 7 inches wide with ``rows × columns`` axes: at 100 dots an inch it fills 700 pixels.
+    """A figure 7 inches wide with ``rows × columns`` axes: 700 pixels at 100 dots per inch.
 
     Args:
         height: inches.

@@ -7,7 +7,7 @@ import torch
 from torchvision.models.detection import ssd300_vgg16 as torchvision_ssd300
 from torchvision.ops import box_iou, nms
 
-from benchmarks.made_up_outputs import trained_output
+from benchmarks.synthetic_outputs import trained_output
 from ssdnorm import BoxCoder, PostProcess, SSDOutput, make_default_boxes
 from ssdnorm.boxes.matcher import cxcywh_to_xyxy, pairwise_iou
 from ssdnorm.boxes.waiting import as_on_a_gpu

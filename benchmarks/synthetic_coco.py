@@ -1,18 +1,21 @@
-"""This file is about made-up ground truth and detections of val2017's size, to measure evaluations on."""
+"""Synthetic COCO data of any size: ground truth with detections, and annotation files with outlines."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
-_VAL2017_OBJECTS = 7.36  # annotated boxes an image: 36,781 on 5000
+_VAL2017_OBJECTS = 7.36  # annotated boxes per image: 36,781 on 5000
+_OUTLINE_NUMBERS = 52  # per object: gives a file of train2017's size, 440 MB for 860,000 boxes
 
 
-def made_up_data(
+def synthetic_coco(
     num_images: int = 5000, detections_per_image: int = 100, num_classes: int = 80, *, seed: int = 0
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Ground truth and detections drawn with a seed: COCO-like sizes and class frequencies, 1 % crowd regions.
+    """Ground truth and detections as dicts: COCO-like sizes and class frequencies, 1 % crowd regions.
 
     About three in four objects are found, some twice, with boxes that are off by a few percent; the other detections
     are clutter of lower scores. Every image has the same number of detections, some images have no objects. One object
@@ -42,7 +45,9 @@ def made_up_data(
         )
     ]
     truth = {
-        "images": [{"id": i + 1, "file_name": f"{i + 1:012d}.jpg"} for i in range(num_images)],
+        "images": [
+            {"id": i + 1, "file_name": f"{i + 1:012d}.jpg", "width": 640, "height": 480} for i in range(num_images)
+        ],
         "categories": [{"id": c + 1, "name": f"class_{c + 1}"} for c in range(num_classes)],
         "annotations": annotations,
     }
@@ -68,3 +73,21 @@ def made_up_data(
         for n, (c, box, s) in enumerate(rows)
     ]
     return truth, detections
+
+
+def write_outlined_coco(folder: Path, num_images: int) -> tuple[Path, Path]:
+    """An annotation file with outlines, as long as COCO's, and a folder of empty images, as ``CocoDataset`` takes them.
+
+    Args:
+        folder: must exist.
+    """
+    truth, _ = synthetic_coco(num_images, 0)
+    outlines = [[row] for row in (np.random.default_rng(0).random((500, _OUTLINE_NUMBERS)) * 600).round(2).tolist()]
+    for i, row in enumerate(truth["annotations"]):
+        row["segmentation"] = outlines[i % len(outlines)]
+    images, file = folder / "images", folder / "instances.json"
+    images.mkdir()
+    for image in truth["images"]:
+        (images / image["file_name"]).touch()
+    file.write_bytes(orjson.dumps(truth))
+    return file, images
