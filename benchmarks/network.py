@@ -15,7 +15,7 @@ from benchmarks.operators import top_operators
 from benchmarks.table import Goal, Settings, Table, interleaved, seconds_to_compile
 from benchmarks.torchvision_ssd import torchvision_detector
 from ssdnorm.detector import Detector
-from ssdnorm.layers.fold import fold_batch_norm
+from ssdnorm.layers import fold_batch_norm
 from ssdnorm.models.compiled import compile_for_inference
 from ssdnorm.models.post_process import PostProcess
 from ssdnorm.models.ssd import ssd300_vgg16

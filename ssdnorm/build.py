@@ -32,6 +32,7 @@ from ssdnorm.engine.run import LoopSettings, make_trainer, runs_on_cpu
 from ssdnorm.layers import (
     check_batch_statistics,
     fold_batch_norm,
+    norm_layer,
     norm_parameters,
     recompute_population_stats,
     running_statistics,
@@ -46,6 +47,7 @@ from ssdnorm.models.transfer import transfer_weights
 
 log = logging.getLogger("ssdnorm.build")
 
+_KEYS = {"tap_norms": "norm.taps"} | {name: f"model.{name}" for name in ("default_boxes", "dropout", "weights", "width")}
 MODELS = {"ssd300_vgg16": ssd300_vgg16, "ssd512_vgg16": ssd512_vgg16}
 
 
@@ -67,17 +69,21 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
         if (theirs := checkpoint.model["name"]) != model.name:
             raise ValueError(f"model.checkpoint: {model.checkpoint} is a {theirs}; model.name is {model.name}")
         boxes = boxes or {"default_boxes": default_box_spec(checkpoint.model["default_boxes"])}
-    built = MODELS[model.name](
-        num_classes,
-        backbone_norm=norm.backbone,
-        extras_norm=norm.extras,
-        tap_norms=norm.taps,
-        dropout=model.dropout,
-        width=model.width,
-        weights=model.weights,
-        seed=config.training.seed,
-        **boxes,  # type: ignore[arg-type]
-    )
+    try:
+        built = MODELS[model.name](
+            num_classes,
+            backbone_norm=norm_layer(norm.backbone, where="norm.backbone"),
+            extras_norm=norm_layer(norm.extras, where="norm.extras"),
+            tap_norms={tap: norm_layer(spec, where=f"norm.taps.{tap}") for tap, spec in norm.taps.items()},
+            dropout=model.dropout,
+            width=model.width,
+            weights=model.weights,
+            seed=config.training.seed,
+            **boxes,  # type: ignore[arg-type]
+        )
+    except ValueError as error:
+        argument = str(error).partition(":")[0]
+        raise ValueError(str(error).replace(argument, _KEYS.get(argument, argument), 1)) from error
     if checkpoint is not None:
         where = f"model.checkpoint: {model.checkpoint}"
         for note in transfer_weights(checkpoint, built, head=model.head, class_names=class_names, where=where):
