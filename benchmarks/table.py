@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ssdnorm.provenance import checkout_commit
+from ssdnorm.provenance import git_commit
 
 _BEGIN, _END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 _PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools", "faster-coco-eval")
@@ -229,7 +229,7 @@ def machine() -> dict[str, Any]:
         **_gpu(),
         "python": platform.python_version(),
         **packages,
-        "commit": checkout_commit(),
+        "commit": git_commit(),
     }
 
 

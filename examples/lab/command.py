@@ -22,7 +22,7 @@ from examples.lab.demonstration import Demonstration
 from ssdnorm.cli.refuse import no_more_words
 from ssdnorm.data.images import EncodedImage
 from ssdnorm.data.transforms import resize_image
-from ssdnorm.engine.run import write_text
+from ssdnorm.files import write_text
 
 HELP = "demonstrate what normalisation does"
 

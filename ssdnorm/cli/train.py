@@ -33,7 +33,8 @@ from ssdnorm.config_file import config_to_mapping, config_to_yaml, differing_key
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.diagnose.training_log import DiagnosticsFile
 from ssdnorm.engine.optimizer import describe_groups, groups_table
-from ssdnorm.engine.run import is_first_process, train, write_text
+from ssdnorm.engine.run import is_first_process, train
+from ssdnorm.files import write_text
 from ssdnorm.models.checkpoint import save_checkpoint
 from ssdnorm.plots.boxes import contact_sheet, draw_boxes
 

@@ -117,9 +117,10 @@ class FrozenBatchNorm(nn.Module):
         """
         if not isinstance(norm, (_BatchNorm, *frozen_batch_norm_types())):
             raise ValueError(f"from_batch_norm: expected a batch norm; got {type(norm).__name__}")
-        if norm.running_mean is None or norm.running_var is None:
+        mean, eps = getattr(norm, "running_mean", None), getattr(norm, "eps", 0.0)
+        if mean is None:
             raise ValueError(f"from_batch_norm: {norm} has no running statistics to freeze")
-        frozen = cls(norm.running_mean.numel(), norm.eps).to(norm.running_mean.device, norm.running_mean.dtype)
+        frozen = cls(mean.numel(), eps).to(mean.device, mean.dtype)
         with torch.no_grad():
             for name in ("weight", "bias", "running_mean", "running_var"):
                 if (value := getattr(norm, name)) is not None:

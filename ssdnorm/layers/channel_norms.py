@@ -89,7 +89,8 @@ class ChannelRMSNorm(nn.Module):
 class InstanceNorm(nn.InstanceNorm2d):
     r"""Normalise each channel of each image to mean 0 and variance 1 over its positions, then scale and shift it.
 
-    .. math:: y_{cp} = w_c \, (x_{cp} - \bar x_c) \, / \, \sqrt{\textstyle\frac1P\sum_q (x_{cq} - \bar x_c)^2 + \epsilon} + b_c
+    .. math::
+        y_{cp} = w_c (x_{cp} - \bar x_c) \, / \, \sqrt{\textstyle\frac1P\sum_q (x_{cq} - \bar x_c)^2 + \epsilon} + b_c
 
     Sources:
         D. Ulyanov et al., Instance Normalization (arXiv:1607.08022).

@@ -29,12 +29,20 @@ class StatisticsShift:
     count: int
 
 
+def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The batch norms with running statistics, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    }
+
+
 def running_statistics(model: nn.Module) -> dict[str, Tensor]:
     """Copy all batch-norm statistics by state-dict name; ``load_state_dict(copy, strict=False)`` restores them."""
     return {
         f"{name}.{buffer}".lstrip("."): getattr(module, buffer).clone()
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
+        for name, module in batch_norms(model).items()
         for buffer in _BUFFERS
     }
 
@@ -75,11 +83,7 @@ def recompute_population_stats(
     Raises:
         ValueError: no batch norm with running statistics, or fewer than ``num_images`` images (in any process).
     """
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    }
+    layers = batch_norms(model)
     if not layers:
         raise ValueError("recompute_population_stats: the model has no batch norm with running statistics")
     if num_images < 1:

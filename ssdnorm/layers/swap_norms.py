@@ -125,7 +125,7 @@ def _build(
     like = state.get("weight", state.get("running_mean"))
     if like is not None and like.is_floating_point():
         new = new.to(like.device, like.dtype)
-    batch_norms = (_BatchNorm, *frozen_batch_norm_types())
+    batch_norms: tuple[type[nn.Module], ...] = (_BatchNorm, *frozen_batch_norm_types())
     both_batch = isinstance(old, batch_norms) and isinstance(new, batch_norms)
     kept = []
     target = new.state_dict()

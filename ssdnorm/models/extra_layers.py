@@ -13,7 +13,7 @@ from ssdnorm.models.vgg import scale_channels
 
 @dataclass(frozen=True)
 class ExtraLayer:
-    """A pair of convolutions: 1×1 to ``mid`` channels, then ``kernel_size`` to ``out`` channels, whose output is a tap."""
+    """A pair of convolutions: 1×1 to ``mid`` channels, then ``kernel_size`` to ``out`` channels, which is a tap."""
 
     number: int
     mid: int
@@ -49,7 +49,7 @@ class ExtraLayers(nn.Module):
         width: factor on every channel count.
 
     Shape:
-        input ``(B, in_channels, H, W)``; output one tap ``(B, C, H', W')`` per pair, under the name of its second layer.
+        input ``(B, in_channels, H, W)``; output one tap ``(B, C, H', W')`` per pair, named like its second layer.
     """
 
     def __init__(

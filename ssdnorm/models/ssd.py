@@ -136,8 +136,8 @@ def ssd300_vgg16(
         26285486
     """
     return _ssd_vgg16(
-        "ssd300_vgg16", EXTRA_LAYERS_300, num_classes, backbone_norm, extras_norm, tap_norms, dropout, default_boxes, width,
-        weights, seed,
+        "ssd300_vgg16", EXTRA_LAYERS_300, num_classes, backbone_norm, extras_norm, tap_norms, dropout, default_boxes,
+        width, weights, seed,
     )  # fmt: skip
 
 
@@ -155,8 +155,8 @@ def ssd512_vgg16(
 ) -> SSD:
     """Build SSD512 on VGG16: seven taps, 24,564 default boxes. Arguments as :func:`ssd300_vgg16`."""
     return _ssd_vgg16(
-        "ssd512_vgg16", EXTRA_LAYERS_512, num_classes, backbone_norm, extras_norm, tap_norms, dropout, default_boxes, width,
-        weights, seed,
+        "ssd512_vgg16", EXTRA_LAYERS_512, num_classes, backbone_norm, extras_norm, tap_norms, dropout, default_boxes,
+        width, weights, seed,
     )  # fmt: skip
 
 

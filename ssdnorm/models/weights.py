@@ -25,6 +25,7 @@ _CAFFE_MEAN = tuple(v / 255 for v in (123.68, 116.779, 103.939))  # RGB; the Oxf
 _REDUCED_MEAN = tuple(v / 255 for v in (123.0, 117.0, 104.0))  # RGB; what amdegroot and lufficc train on the file with
 _BYTE_STD = (1 / 255, 1 / 255, 1 / 255)  # inputs of 0 … 255 minus the mean
 
+
 @torch.no_grad()
 def draw_initial_weights(model: nn.Module, seed: int) -> None:
     """Initialise every convolution; each weight depends on the seed and its own name alone.

@@ -9,9 +9,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ssdnorm.layers import NORMS, ConvBlock, FrozenBatchNorm, InstanceNorm, L2Norm, SyncBatchNorm, norm_layer
+from ssdnorm.layers import (
+    NORMS,
+    ConvBlock,
+    FrozenBatchNorm,
+    InstanceNorm,
+    L2Norm,
+    SyncBatchNorm,
+    norm_layer,
+    norm_parameters,
+)
 from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm
-from ssdnorm.layers import norm_parameters
 
 CLASSES = {
     "none": nn.Identity,

@@ -83,9 +83,7 @@ def test_a_fresh_head_keeps_all_but_the_class_outputs(checkpoint):
 
 
 def test_other_classes_need_a_fresh_head_or_picking(checkpoint):
-    with pytest.raises(
-        ValueError, match=r"f: .*has 3 classes \(a, b, c\), the data 2 \(x, y\); use head: fresh"
-    ):
+    with pytest.raises(ValueError, match=r"f: .*has 3 classes \(a, b, c\), the data 2 \(x, y\); use head: fresh"):
         transfer_weights(checkpoint, small(3), class_names=["x", "y"], where="f")
     with pytest.raises(ValueError, match=r"select the classes c,a from the checkpoint first, or use head: fresh"):
         transfer_weights(checkpoint, small(3), class_names=["c", "a"])

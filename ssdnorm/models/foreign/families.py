@@ -97,8 +97,8 @@ def _whole_sizes(size: ImageSize, num_classes: int) -> DefaultBoxSpec:
     return replace(spec, min_sizes=tuple(map(int, spec.min_sizes)), max_sizes=tuple(map(int, spec.max_sizes)))
 
 
-# mmdetection 3, configs/ssd/ssd300_coco.py: data_preprocessor, test_cfg. Its nms_pre 1000 limits candidates per tap over
-# all classes; here the limit is per class over all taps.
+# mmdetection 3, configs/ssd/ssd300_coco.py: data_preprocessor, test_cfg. Its nms_pre 1000 limits candidates per tap
+# over all classes; here the limit is per class over all taps.
 MMDETECTION = Family(
     name="mmdetection",
     marks=("neck.l2_norm.weight",),

@@ -23,9 +23,7 @@ def to_torchvision(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], list[str]
     model = checkpoint.model
     taps = {name: spec for name, spec in model["tap_norms"].items() if _kind(spec) != "none"}
     if model["name"] != "ssd300_vgg16" or model["width"] != 1.0:
-        raise ValueError(
-            f"torchvision has only ssd300_vgg16 of width 1; got {model['name']} of width {model['width']}"
-        )
+        raise ValueError(f"torchvision has only ssd300_vgg16 of width 1; got {model['name']} of width {model['width']}")
     if _kind(model["backbone_norm"]) != "none" or _kind(model["extras_norm"]) != "none":
         raise ValueError("torchvision's ssd300_vgg16 has no norms in its backbone and extra layers; fold them first")
     if list(taps) != ["conv4_3"] or _kind(taps["conv4_3"]) != "l2_norm":
