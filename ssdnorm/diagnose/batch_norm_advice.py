@@ -119,14 +119,14 @@ def batch_norm_advice(report: BatchNormReport) -> list[str]:
     if off:
         sentences = "; ".join(_describe(row) for row in off[:_NAMED])
         more = f"; and so on in {len(off) - _NAMED} more layers" if len(off) > _NAMED else ""
-        advice.append(f"{sentences}{more}: recompute them (population statistics){_momentum_advice(report)}")
+        advice.append(f"{sentences}{more}: recompute (training.population_images){_momentum_advice(report)}")
     elif any(not far <= OUTPUT_DISTANCE for far in report.output_distance["running"].values()):  # also true for NaN
         far = max(report.output_distance["running"].values())
         worst = max(report.layers, key=lambda row: abs(log(row.running.worst_variance_ratio)))
         advice.append(
             f"with running statistics the output lies {far:.0%} from that with the population's, though no layer as a "
             f"whole is off; the furthest channel, in {worst.name}, has {worst.running.worst_variance_ratio:.2g}× the "
-            "population's variance: recompute them (population statistics)"
+            "population's variance: recompute (training.population_images)"
         )
     size, bias = _nearest_bias(report)
     if 1 + bias < 1 / VARIANCE_RATIO:
