@@ -68,6 +68,8 @@ ALLOWED = {
         "layers",
         "boxes",
         "losses",
+        "provenance",
+        "resize",
     },
     "__main__": {"cli"},
 }
