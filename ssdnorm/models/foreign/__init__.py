@@ -43,9 +43,7 @@ def convert_tensors(
     """
     family = recognise(tensors)
     if family is None and "model.image_mean" in tensors:
-        raise ValueError(
-            f"{where}: a training checkpoint, for resuming; the trained detector is model.safetensors beside it"
-        )
+        raise ValueError(f"{where}: a training checkpoint; the trained detector is model.safetensors beside it")
     if family is None:
         some = ", ".join(list(tensors)[:3])
         raise ValueError(
