@@ -21,7 +21,7 @@ import torch
 from benchmarks.table import Table, attempt, goals_table, render_page, report, write_tables
 from benchmarks.timing import Settings, has_fast_bf16
 from ssdnorm.cli.refuse import no_more_words, usable_device
-from ssdnorm.provenance import checkout_commit
+from ssdnorm.provenance import git_commit
 
 HELP = "measure speed beside other implementations, and which goals are met"
 
@@ -103,7 +103,7 @@ def _describe_machine(device: torch.device) -> dict[str, Any]:
         **gpu,
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "torchvision", "numpy", "opencv-python-headless")},
-        "commit": checkout_commit(),
+        "commit": git_commit(),
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
@@ -26,12 +26,13 @@ from ssdnorm.data.transforms import EvalTransform, TrainTransform
 from ssdnorm.data.voc import VocDataset
 from ssdnorm.detector import Detector
 from ssdnorm.engine.evaluation import Evaluator
-from ssdnorm.engine.module import EvaluationSet, TrainingModule
+from ssdnorm.engine.module import EvaluationSet, PopulationImages, TrainingModule
 from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_sgd
 from ssdnorm.engine.run import LoopSettings, make_trainer, runs_on_cpu
 from ssdnorm.layers import (
     check_batch_statistics,
     fold_batch_norm,
+    norm_layer,
     norm_parameters,
     recompute_population_stats,
     running_statistics,
@@ -46,6 +47,9 @@ from ssdnorm.models.transfer import transfer_weights
 
 log = logging.getLogger("ssdnorm.build")
 
+_KEYS = {"tap_norms": "norm.taps"} | {
+    name: f"model.{name}" for name in ("default_boxes", "dropout", "weights", "width")
+}
 MODELS = {"ssd300_vgg16": ssd300_vgg16, "ssd512_vgg16": ssd512_vgg16}
 
 
@@ -67,17 +71,21 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
         if (theirs := checkpoint.model["name"]) != model.name:
             raise ValueError(f"model.checkpoint: {model.checkpoint} is a {theirs}; model.name is {model.name}")
         boxes = boxes or {"default_boxes": default_box_spec(checkpoint.model["default_boxes"])}
-    built = MODELS[model.name](
-        num_classes,
-        backbone_norm=norm.backbone,
-        extras_norm=norm.extras,
-        tap_norms=norm.taps,
-        dropout=model.dropout,
-        width=model.width,
-        weights=model.weights,
-        seed=config.training.seed,
-        **boxes,  # type: ignore[arg-type]
-    )
+    try:
+        built = MODELS[model.name](
+            num_classes,
+            backbone_norm=norm_layer(norm.backbone, where="norm.backbone"),
+            extras_norm=norm_layer(norm.extras, where="norm.extras"),
+            tap_norms={tap: norm_layer(spec, where=f"norm.taps.{tap}") for tap, spec in norm.taps.items()},
+            dropout=model.dropout,
+            width=model.width,
+            weights=model.weights,
+            seed=config.training.seed,
+            **boxes,  # type: ignore[arg-type]
+        )
+    except ValueError as error:
+        argument = str(error).partition(":")[0]
+        raise ValueError(str(error).replace(argument, _KEYS.get(argument, argument), 1)) from error
     if checkpoint is not None:
         where = f"model.checkpoint: {model.checkpoint}"
         for note in transfer_weights(checkpoint, built, head=model.head, class_names=class_names, where=where):
@@ -94,7 +102,10 @@ def check_model(config: Config) -> None:
     """
     if config.training.precision == "16-mixed" and runs_on_cpu(config.runtime.accelerator):
         raise ValueError("training.precision: 16-mixed needs a GPU; on a CPU choose 32-true or bf16-mixed")
-    make_trainer(loop_settings(config, images_per_epoch=1), Path(), logs=False)
+    try:
+        make_trainer(loop_settings(config, images_per_epoch=1), Path(), logs=False)
+    except ValueError as error:
+        raise ValueError(f"runtime: {error}") from error
     with torch.device("meta"):
         drawn = config.model.model_copy(update={"weights": None, "checkpoint": None})
         model = build_model(config.model_copy(update={"model": drawn}), 2)
@@ -229,31 +240,27 @@ def build_training(
     config: Config,
     model: SSD,
     *,
-    train_set: DetectionDataset | None,
+    train_set: DetectionDataset,
     test_set: DetectionDataset,
     validation_set: DetectionDataset | None = None,
 ) -> TrainingModule:
-    """Everything that one training needs, as a Lightning module; without a training set it can only evaluate."""
+    """Everything that one training needs, as a Lightning module."""
     training, runtime, o = config.training, config.runtime, config.optimizer
-    make_train: partial[DataLoader] | None = None
-    population: dict[str, Any] = {}
-    if train_set is not None:
-        check_statistics(config, model)
-        warn_dropout_before_batch_norm(model.features.in_data_order())  # type: ignore[operator]
-        fill = [round(255 * v) for v in model.image_mean.tolist()]
-        transform = TrainTransform(model.image_size, fill=fill, **vars(config.augment))
-        if runtime.cache_images is not None:
-            train_set = CachedDataset(train_set, budget_mib=runtime.cache_images, where="runtime.cache_images")
-        make_train = partial(
-            make_train_loader,
-            train_set,
-            transform,
-            batch_size=training.batch_size,
-            num_batches=training.max_steps,
-            seed=training.seed,
-            num_workers=runtime.num_workers,
-        )
-        population = _population(config, model, make_train)
+    check_statistics(config, model)
+    warn_dropout_before_batch_norm(model.features.in_data_order())  # type: ignore[operator]
+    fill = [round(255 * v) for v in model.image_mean.tolist()]
+    transform = TrainTransform(model.image_size, fill=fill, **vars(config.augment))
+    if runtime.cache_images is not None:
+        train_set = CachedDataset(train_set, budget_mib=runtime.cache_images, where="runtime.cache_images")
+    make_train = partial(
+        make_train_loader,
+        train_set,
+        transform,
+        batch_size=training.batch_size,
+        num_batches=training.max_steps,
+        seed=training.seed,
+        num_workers=runtime.num_workers,
+    )
     return TrainingModule(
         model,
         build_loss(config, model),
@@ -267,12 +274,12 @@ def build_training(
         ),
         test=_evaluation_set("test", config, model, test_set),
         validation=None if validation_set is None else _evaluation_set("validation", config, model, validation_set),
-        image_names=(train_set or test_set).image_name,
+        image_names=train_set.image_name,
         make_train_loader=make_train,
         seed=training.seed,
         log_every=runtime.log_every,
         compile_model=config.model.compile,
-        **population,
+        population=_population(config, model, make_train),
     )
 
 
@@ -289,20 +296,20 @@ def _evaluation_set(name: str, config: Config, model: SSD, dataset: DetectionDat
     return EvaluationSet(name, build_evaluator(dataset), loader)
 
 
-def _population(config: Config, model: nn.Module, make_train: partial[DataLoader]) -> dict[str, Any]:
-    """What the training module needs to recompute batch norm's statistics; nothing where that is not asked for."""
+def _population(config: Config, model: nn.Module, make_train: partial[DataLoader]) -> PopulationImages | None:
+    """The images to recompute batch norm's statistics over; None where that is not asked for."""
     num_images = config.training.population_images
     if num_images is None:
-        return {}
+        return None
     if not running_statistics(model):
         log.warning("training.population_images: this model has no batch norm with running statistics to recompute")
-        return {}
-    return {
-        # past torch.compile, whose graphs do not see the hooks that gather the statistics
-        "recompute_statistics": partial(recompute_population_stats, forward=lambda model, batch: model.forward(batch)),
-        "make_population_loader": partial(make_train, num_batches=-(-num_images // config.training.batch_size)),
-        "population_images": num_images,
-    }
+        return None
+    return PopulationImages(
+        # Module.forward bypasses torch.compile, whose graphs do not run the hooks that collect the statistics
+        partial(recompute_population_stats, forward=lambda model, batch: model.forward(batch)),
+        partial(make_train, num_batches=-(-num_images // config.training.batch_size)),
+        num_images,
+    )
 
 
 def loop_settings(config: Config, images_per_epoch: int) -> LoopSettings:

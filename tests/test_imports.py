@@ -72,6 +72,8 @@ ALLOWED = {
         "layers",
         "boxes",
         "losses",
+        "provenance",
+        "resize",
     },
     "__main__": {"cli"},
 }

@@ -122,7 +122,7 @@ def test_grids_and_taps_that_do_not_fit_are_refused_when_the_ssd_is_built():
     [
         (lambda: BackboneMaps(two_maps(), ["only"]), r"BackboneMaps: 1 names \(only\) for 2 maps"),
         (lambda: BackboneMaps(nn.Flatten()), r"BackboneMaps: map1: expected a map \(B, C, H, W\); got \(1, 196608\)"),
-        (lambda: TapNorms({"p3": 4}, {"p4": nn.BatchNorm2d}), r"norm\.taps: unknown tap 'p4'; choose one of: p3\."),
+        (lambda: TapNorms({"p3": 4}, {"p4": nn.BatchNorm2d}), r"tap_norms: unknown tap 'p4'; choose one of: p3\."),
         (lambda: TapNorms({"p3": 4}, {})({"p4": 0}), r"TapNorms expects a map 'p3'; got p4"),
         (lambda: TapNorms({"p3": 4}, {})([0, 0]), r"TapNorms expects 1 maps \(p3\); got 2"),
         (

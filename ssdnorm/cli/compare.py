@@ -24,7 +24,7 @@ from ssdnorm.compare.plan import read_plan
 from ssdnorm.compare.report import write_report
 from ssdnorm.compare.tables import metrics_markdown, table_markdown, write_csv
 from ssdnorm.data.dataset import DetectionDataset
-from ssdnorm.engine.run import write_json, write_text
+from ssdnorm.files import write_json, write_text
 
 HELP = "train arms × seeds and say how they differ, and how sure that is"
 

@@ -24,26 +24,26 @@ HELP = "convert a checkpoint from another SSD, or to torchvision"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
+    """Add the command's options."""
     parser.add_argument("input", type=Path, metavar="IN", help="the file; of a TensorFlow checkpoint its prefix")
     parser.add_argument("--output", required=True, type=Path, help="OUT.safetensors, or OUT.pth with --to torchvision")
-    parser.add_argument("--to", choices=("ssdnorm", "torchvision"), default="ssdnorm", help="whose format to write")
+    parser.add_argument("--to", choices=("ssdnorm", "torchvision"), default="ssdnorm", help="the format to write")
     parser.add_argument(
-        "--classes", help="keep these classes only: voc, coco, or names with commas; VOC's and COCO's spelling both do"
+        "--classes", help="keep these classes only: voc, coco, or comma-separated names in VOC's or COCO's spelling"
     )
-    parser.add_argument("--class-names", help="how the file's classes are called, with commas, without background")
+    parser.add_argument("--class-names", help="comma-separated names of the file's classes, without background")
     parser.add_argument(
-        "--default-boxes", choices=list(DEFAULT_BOXES), help="if the file was not trained with its system's usual ones"
+        "--default-boxes", choices=list(DEFAULT_BOXES), help="if the file was not trained with its system's default"
     )
 
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
-    """Read, convert, pick classes, write, and say what the file means."""
+    """Read, convert, select classes, write, and print a summary."""
     no_more_words(rest)
     suffix = ".safetensors" if arguments.to == "ssdnorm" else ".pth"
     if arguments.output.suffix != suffix:
         raise ValueError(f"--output: {arguments.to} files end in {suffix}; got {arguments.output}")
-    names = None if arguments.class_names is None else _words("--class-names", arguments.class_names)
+    names = None if arguments.class_names is None else _names("--class-names", arguments.class_names)
     checkpoint = read_any_checkpoint(arguments.input, default_boxes=arguments.default_boxes, class_names=names)
     if arguments.classes is not None:
         checkpoint = select_classes(checkpoint, _chosen(arguments.classes))
@@ -55,23 +55,23 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
             f"written: {arguments.output}: ssd300_vgg16(num_classes={len(checkpoint.class_names) + 1}) of torchvision"
         )
         for note in notes:
-            print(f"torchvision has to be told: {note}")
+            print(f"set in torchvision: {note}")
         return
     write_checkpoint(arguments.output, checkpoint)
     print(_summary(checkpoint))
     print(f"written: {arguments.output}")
 
 
-def _chosen(words: str) -> list[str]:
+def _chosen(value: str) -> list[str]:
     known = {"voc": VOC_CLASSES, "coco": coco_classes()}
-    return list(known.get(words, ())) or _words("--classes", words)
+    return list(known.get(value, ())) or _names("--classes", value)
 
 
-def _words(option: str, text: str) -> list[str]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words:
-        raise ValueError(f"{option}: names with commas are needed; got {text!r}")
-    return words
+def _names(option: str, value: str) -> list[str]:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if not names:
+        raise ValueError(f"{option}: comma-separated names are needed; got {value!r}")
+    return names
 
 
 def _summary(checkpoint: Checkpoint) -> str:

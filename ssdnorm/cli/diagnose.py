@@ -1,12 +1,12 @@
-"""What a network does to its numbers: lengths, dead channels, scales and gradients by layer, and batch norm.
+"""Measure a network: lengths, dead channels, scales and gradients by layer, and batch norm.
 
   diagnose.py --run runs/x --output out
   diagnose.py --checkpoint model.safetensors --images photos/ --output out
   diagnose.py --weights vgg16.npz --images photos/ --against runs/x --output out
   diagnose.py --run runs/x --batch-norm --output out
 
-Writes a table, diagnostics.json and figures. Gradients are measured where the pictures come with objects: from a run's
-or a config's data. With --config every key of it can be set, e.g. --data.test.split val.
+Prints a table, and writes diagnostics.json and figures. Gradients are measured on a run's or a config's data, which has
+objects. With --config every key of it can be set, e.g. --data.test.split val.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from ssdnorm.build import build_evaluator
 from ssdnorm.cli.diagnose_sources import Arm, Pictures, find_pictures, read_arms, read_pictures
 from ssdnorm.cli.refuse import usable_device
 from ssdnorm.detector import Detector
-from ssdnorm.diagnose.activations import ActivationStatistics, activation_statistics
+from ssdnorm.diagnose.activations import ActivationStatistics, activation_statistics, activation_table
 from ssdnorm.diagnose.batch_norm import batch_norm_uses
-from ssdnorm.diagnose.batch_norm_advice import BatchNormReport, batch_norm_report
+from ssdnorm.diagnose.batch_norm_advice import BatchNormReport, batch_norm_report, batch_norm_table
 from ssdnorm.diagnose.figures import plot_batch_norm, plot_depth, plot_lengths, plot_scales
-from ssdnorm.diagnose.ssd_parts import find_ssd_parts
-from ssdnorm.diagnose.tables import activation_table, batch_norm_table, scale_table
-from ssdnorm.engine.run import provenance, write_json
+from ssdnorm.diagnose.layers import find_ssd_parts, scale_table
+from ssdnorm.files import write_json
 from ssdnorm.layers import running_statistics
+from ssdnorm.provenance import provenance
 from ssdnorm.structures import Batch
 
 log = logging.getLogger("ssdnorm.diagnose")
@@ -44,21 +44,21 @@ HELP = "measure activations, scales, gradients and batch norms of a network"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
-    source = parser.add_argument_group("what is measured (one of)")
+    """Add the command's options."""
+    source = parser.add_argument_group("what to measure (one of)")
     source.add_argument("--run", type=Path, help="a run folder: its weights, on its test set")
     source.add_argument("--checkpoint", type=Path, help="model.safetensors of a run, or another SSD's file")
-    source.add_argument("--weights", type=Path, help="VGG16's classification weights in a fresh SSD (of --config)")
-    source.add_argument("--config", type=Path, help="alone: a fresh model; beside the others: whose data is looked at")
+    source.add_argument("--weights", type=Path, help="VGG16's classification weights in a new SSD (of --config)")
+    source.add_argument("--config", type=Path, help="alone: a new model; with another: the data to measure on")
     parser.add_argument(
-        "--against", type=Path, metavar="PATH", help="beside it: a run, a checkpoint, a config, or VGG16's .npz"
+        "--against", type=Path, metavar="PATH", help="a second arm: a run, a checkpoint, a config, or VGG16's .npz"
     )
     parser.add_argument("--images", nargs="+", help="pictures, folders, patterns; default: the config's test set")
-    parser.add_argument("--num-images", type=int, default=32, metavar="N", help="at most so many (32)")
+    parser.add_argument("--num-images", type=int, default=32, metavar="N", help="largest number of images (32)")
     parser.add_argument("--batch-size", type=int, default=8, metavar="B", help="images at a time (8)")
     parser.add_argument("--layers", nargs="+", metavar="NAME", help="conv4_3, 'tap fc7', …, or modules by full name")
     parser.add_argument("--batch-norm", action="store_true", help="running, batch and population statistics, advice")
-    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 …; default: cuda where it is there")
+    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 …; default: cuda if available")
     parser.add_argument("--output", required=True, type=Path, help="folder for diagnostics.json and the figures")
 
 
@@ -113,7 +113,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def measure_arm(detector: Detector, batches: Sequence[Batch], layers: Sequence[str] | None) -> ActivationStatistics:
-    """Activation statistics in eval mode; gradients of the multibox loss if there are objects."""
+    """Compute activation statistics in eval mode, and gradients of the multibox loss if there are objects."""
     has_objects = any(bool((batch.labels > 0).any()) for batch in batches)
     multibox = detector.loss
 
@@ -131,18 +131,18 @@ def measure_arm(detector: Detector, batches: Sequence[Batch], layers: Sequence[s
 
 
 def scales_of(arm: Arm) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """The weights of the tap norms that have one a channel, and the value that each was made with."""
+    """Weights of the tap norms that have one per channel, and their initial values."""
     parts = find_ssd_parts(arm.detector.model)
     weights = {} if parts is None else parts.tap_scales()
     norms = {} if parts is None else parts.tap_norms
-    return weights, {name: float(getattr(norms[name], "scale", 1.0)) for name in weights}  # 1: all but L2Norm
+    return weights, {name: float(getattr(norms[name], "scale", 1.0)) for name in weights}  # 1 for all but L2Norm
 
 
 def measure_batch_norm(
     detector: Detector, batches: Sequence[Batch], pictures: Pictures
 ) -> tuple[BatchNormReport, dict[str, dict[str, float]]]:
-    """The report, and with objects at hand COCO's AP and AP50 under each of the three statistics."""
-    images = [batch.images for batch in batches if len(batch) > 1]  # a batch of one image has no variance at 1×1
+    """Report on the batch norms; with objects, also COCO's AP and AP50 under each of the three statistics."""
+    images = [batch.images for batch in batches if len(batch) > 1]  # one image has no variance on a 1×1 map
     report, population = batch_norm_report(detector.model, images)
     metrics: dict[str, dict[str, float]] = {}
     if pictures.dataset is not None:
@@ -156,13 +156,13 @@ def measure_batch_norm(
                 metrics[statistics] = {name: result.metrics[name] for name in ("AP", "AP50")}
         if not metrics:
             log.warning(
-                "--batch-norm: no AP: the last batch is one image, which has no batch statistics; mend --batch-size"
+                "--batch-norm: no AP: the last batch is one image, which has no batch statistics; change --batch-size"
             )
     return report, metrics
 
 
 def metrics_table(metrics: dict[str, dict[str, float]]) -> str:
-    """A line for each statistics."""
+    """Format the metrics, one line per kind of statistics."""
     return "".join(
         f"with {statistics} statistics: " + ", ".join(f"{name} {value:.4f}" for name, value in row.items()) + "\n"
         for statistics, row in metrics.items()
@@ -170,7 +170,7 @@ def metrics_table(metrics: dict[str, dict[str, float]]) -> str:
 
 
 def as_json(found: ActivationStatistics) -> dict[str, Any]:
-    """Plain numbers by layer."""
+    """Plain numbers for JSON, by layer."""
     return {
         "num_images": found.num_images,
         "activations": {name: row.as_json() for name, row in found.activations.items()},

@@ -1,4 +1,4 @@
-"""This file is about what a diagnosis looks at: the arms (trained, pretrained or drawn) and the pictures."""
+"""Load the arms (trained, pretrained or newly drawn) and the pictures of a diagnosis."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ssdnorm.config_file import read_config
 from ssdnorm.data.batches import Sample, collate
 from ssdnorm.data.dataset import DetectionDataset, subset
 from ssdnorm.data.images import EncodedImage
-from ssdnorm.data.transforms import resize_image
 from ssdnorm.data.views import whole_image
 from ssdnorm.detector import Detector
+from ssdnorm.resize import resize_image
 from ssdnorm.structures import Batch
 
 _BACKBONE_SUFFIX = ".npz"  # the Oxford release of VGG16; an SSD is never in one
@@ -28,7 +28,7 @@ _BACKBONE_SUFFIX = ".npz"  # the Oxford release of VGG16; an SSD is never in one
 
 @dataclass(frozen=True)
 class Arm:
-    """A detector under the name that tables and figures give it."""
+    """A detector and its name in tables and figures."""
 
     name: str
     detector: Detector
@@ -36,11 +36,13 @@ class Arm:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures at their own sizes, with their objects where there is a data set.
+    """Pictures at their original sizes; with objects where they come from a data set.
 
     Attributes:
         names: of the files.
-        dataset: where objects and ids come from, exactly these pictures; None for files alone.
+        pixels: ``(H, W, 3)`` uint8 RGB each.
+        unreadable: messages about files that could not be read.
+        dataset: of exactly these pictures, for objects and ids; None for files.
     """
 
     names: list[str]
@@ -49,7 +51,7 @@ class Pictures:
     dataset: DetectionDataset | None = None
 
     def batches(self, detector: Detector, batch_size: int) -> list[Batch]:
-        """Batches at the size and in the way that the detector's weights were trained on."""
+        """Make batches as the detector was trained on."""
         samples = []
         for i, pixels in enumerate(self.pixels):
             boxes_px, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
@@ -57,16 +59,17 @@ class Pictures:
                 boxes_px, labels = self.dataset.training_boxes(i)
             height, width = pixels.shape[:2]
             boxes, labels = whole_image(height, width).place_boxes(boxes_px, labels)
-            image = resize_image(pixels, detector.model.image_size, antialias=detector.antialias)
+            size = detector.model.image_size
+            image = resize_image(torch.from_numpy(pixels).permute(2, 0, 1), size, size, antialias=detector.antialias)
             samples.append(Sample(image, torch.from_numpy(boxes), torch.from_numpy(labels), (height, width), i))
         return [collate(samples[i : i + batch_size]) for i in range(0, len(samples), batch_size)]
 
 
 def read_arms(arguments: argparse.Namespace, rest: Sequence[str]) -> tuple[list[Arm], Config | None]:
-    """The arm that the options name, the one to set against it, and the config of the data, if there is one.
+    """Load the arm that the options name, the one of ``--against``, and the config of the data, if any.
 
     Raises:
-        ValueError: options that do not go together. FileNotFoundError: a file that is not there.
+        ValueError: options that exclude each other. FileNotFoundError: no such file.
     """
     given = [name for name in ("run", "checkpoint", "weights") if getattr(arguments, name) is not None]
     if len(given) > 1 or not (given or arguments.config):
@@ -100,12 +103,12 @@ def read_arms(arguments: argparse.Namespace, rest: Sequence[str]) -> tuple[list[
 def fresh_detector(
     config: Config | None, weights: Path | None, *, class_names: Sequence[str] | None = None
 ) -> Detector:
-    """A detector with drawn weights, or those of a backbone file.
+    """Make a detector with newly drawn weights, or those of a backbone file.
 
     Args:
-        config: of the model; without one SSD300 with the paper's norm.
+        config: of the model; None for SSD300 with the paper's norm.
         weights: of the backbone, instead of the config's.
-        class_names: of the data; without them VOC's number of classes.
+        class_names: of the data; None for VOC's number of classes.
     """
     config = config or Config.model_construct()
     if weights is not None:
@@ -120,25 +123,25 @@ def fresh_detector(
     ).eval()
 
 
-def find_pictures(words: Sequence[str]) -> list[Path]:
-    """The files that ``--images`` names.
+def find_pictures(arguments: Sequence[str]) -> list[Path]:
+    """Find the files that ``--images`` names.
 
     Raises:
-        ValueError: a video or a camera. FileNotFoundError: a word that names nothing.
+        ValueError: a video or a camera. FileNotFoundError: an argument matches nothing.
     """
-    sources = find_sources(words)
-    if films := [source for source in sources if is_video(source)]:
-        raise ValueError(f"--images: {films[0]}: pictures only, no videos or cameras")
+    sources = find_sources(arguments)
+    if videos := [source for source in sources if is_video(source)]:
+        raise ValueError(f"--images: {videos[0]}: pictures only, no videos or cameras")
     return [Path(str(source)) for source in sources]
 
 
 def read_pictures(
     arguments: argparse.Namespace, files: Sequence[Path], config: Config | None, arms: Sequence[Arm]
 ) -> Pictures:
-    """At most ``--num-images`` pictures: the first of the files, or evenly over the config's test set.
+    """Read at most ``--num-images`` pictures: the first files, or evenly over the config's test set.
 
     Raises:
-        ValueError: none can be read, or the data have other classes than an arm.
+        ValueError: none can be read, or the data has other classes than an arm.
     """
     if files:
         pictures = _read_files(files, arguments.num_images)

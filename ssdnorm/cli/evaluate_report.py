@@ -15,13 +15,13 @@ from tqdm import tqdm
 
 from ssdnorm.cli.evaluate_sources import Evaluated, GroundTruth, read_detections
 from ssdnorm.engine.evaluation import EvaluationOptions
-from ssdnorm.engine.run import provenance, write_json
-from ssdnorm.files import replaced_file
+from ssdnorm.files import replaced_file, write_json
 from ssdnorm.metrics.bootstrap import Interval, bootstrap_coco, bootstrap_difference, intervals_json
 from ssdnorm.metrics.coco import CocoResult, evaluate_coco
 from ssdnorm.metrics.drawing import boxes_of_image, draw_apart
 from ssdnorm.metrics.errors import ErrorBreakdown, break_down_errors, worst_images
 from ssdnorm.metrics.voc import write_voc_detections
+from ssdnorm.provenance import provenance
 
 _RESAMPLES = 1000  # of a difference, where --bootstrap does not say
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from ssdnorm.build import build_dataset, build_training, load_detector, loop_settings
+from ssdnorm.build import build_dataset, build_post_process, load_detector
 from ssdnorm.cli.refuse import no_keys_of_training, no_more_words
 from ssdnorm.config import Config, PostProcessConfig
 from ssdnorm.config_file import config_from_mapping, parse_overrides, put, read_config
@@ -24,12 +25,11 @@ from ssdnorm.data.transforms import EvalTransform
 from ssdnorm.data.voc import VocDataset
 from ssdnorm.detector import Detector
 from ssdnorm.engine.evaluation import EvaluationOptions, EvaluationResult, Evaluator, evaluate_arrays
-from ssdnorm.engine.module import EvaluationSet
-from ssdnorm.engine.run import evaluate
 from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
 from ssdnorm.metrics.coco_files import load_detections_as_arrays, load_ground_truth
 from ssdnorm.metrics.voc import read_voc_detections
 from ssdnorm.models.post_process import PostProcess
+from ssdnorm.structures import Detections
 
 ImageLoader = Callable[[Any], np.ndarray]
 
@@ -95,10 +95,9 @@ def evaluate_weights(arguments: argparse.Namespace, rest: Sequence[str], options
             f"those of the data are {', '.join(test_set.class_names)}"
         )
     truth = _of_data_set(test_set)
-    module = build_training(config, detector.model, train_set=None, test_set=test_set)
     ids = [test_set.image_id(place) for place in range(len(test_set))]
-    if config_path is None:  # otherwise the config's, which may differ from those of the training
-        module.post_process = _post_process(detector, rest)
+    # the config's thresholds may differ from those of the training
+    post_process = _post_process(detector, rest) if config_path is None else build_post_process(config, detector.model)
     make_loader = partial(
         make_eval_loader,
         test_set,
@@ -107,14 +106,19 @@ def evaluate_weights(arguments: argparse.Namespace, rest: Sequence[str], options
         num_workers=config.runtime.num_workers,
     )
     evaluator = Evaluator(truth.content, ids, test_set.category_ids, options)
-    module.evaluated_on = EvaluationSet("test", evaluator, make_loader)
-    result = evaluate(module, loop_settings(config, len(test_set)), arguments.output or Path.cwd())
+    found: dict[int, Detections] = {}
+    with torch.inference_mode():
+        for batch in make_loader(rank=0, world_size=1):
+            found |= dict(
+                zip(batch.indices.tolist(), post_process(detector.model(batch.images), batch.sizes), strict=True)
+            )
+    result = evaluator(found)
     inputs = {**_inputs(arguments), "checkpoint": _described(checkpoint)}
     if config_path is not None:
         inputs["config"] = _described(config_path)
     if rest:
         inputs["overrides"] = list(rest)
-    return Evaluated(result, truth, result.detections, inputs, main_process=module.global_rank == 0)
+    return Evaluated(result, truth, result.detections, inputs, main_process=True)
 
 
 def read_detections(path: Path, truth: GroundTruth) -> tuple[list[dict[str, Any]], DetectionArrays]:

@@ -48,7 +48,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     from ssdnorm import build
     from ssdnorm.diagnose.training_log import DiagnosticsFile
     from ssdnorm.engine.optimizer import describe_groups, groups_table
-    from ssdnorm.engine.run import is_first_process, train, write_text
+    from ssdnorm.engine.run import is_first_process, train
+    from ssdnorm.files import write_text
     from ssdnorm.models.checkpoint import save_checkpoint
 
     try:

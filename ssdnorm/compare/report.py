@@ -27,7 +27,7 @@ from ssdnorm.compare.report_pictures import class_colours, photos_of, seeds_show
 from ssdnorm.compare.results import METRICS, ArmResult, Results
 from ssdnorm.compare.svg import PALETTE, arm_styles
 from ssdnorm.data.dataset import DetectionDataset
-from ssdnorm.engine.run import write_text
+from ssdnorm.files import write_text
 
 _HEAT = 60  # % of the full colour at the highest AP; more would make the numbers hard to read
 _LEAST_HIGHEST = 0.05  # AP; where all are lower, none gets the fullest colour

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ssdnorm.compare.report_figures import Styles
 from ssdnorm.compare.svg import PALETTE, svg_head
-from ssdnorm.engine.run import write_text
+from ssdnorm.files import write_text
 
 _LEGEND_WIDTH = 800  # pixels
 _LINE = 24  # pixels of the legend

@@ -1,8 +1,7 @@
-"""This file is about a run: a folder in which one training leaves everything that was asked of it."""
+"""Train a model into a run folder: weights, metrics, detections, logs, and the record of the run."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import resource
@@ -11,13 +10,12 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torchvision
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -26,17 +24,29 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ssdnorm.engine.callbacks import MetricsFile, SparseProgressBar, make_checkpoints
 from ssdnorm.engine.evaluation import EvaluationResult
 from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
-from ssdnorm.files import replaced_file
-from ssdnorm.provenance import checkout_commit
+from ssdnorm.files import write_json
+from ssdnorm.provenance import provenance
 
 log = logging.getLogger("ssdnorm.engine")
 
-FAILURE_FILE = "failure.json"  # in a run folder: why there is no result
+FAILURE_FILE = "failure.json"  # in a run folder: why the run has no result
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """What Lightning's Trainer is told; names as in the config's ``training`` and ``runtime``."""
+    """Settings of the training loop.
+
+    Args:
+        max_steps: optimizer steps.
+        batch_size: images per step and device.
+        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
+        ema_decay: of the average of the weights; None for no average.
+        clip_grad_norm: largest norm of all gradients together; None for no clipping.
+        eval_every: steps between evaluations; None evaluates at the end only.
+        checkpoint_every: steps between checkpoints.
+        devices, accelerator, num_nodes: as for Lightning's Trainer.
+        images_per_epoch: images of the training set.
+    """
 
     max_steps: int
     batch_size: int
@@ -61,19 +71,20 @@ def train(
     record: Mapping[str, Any],
     callbacks: Sequence[pl.Callback] = (),
 ) -> EvaluationResult:
-    """Train to ``max_steps``, evaluate, and leave weights, detections and ``result.json`` in the run folder.
+    """Train to ``max_steps``, evaluate, and write weights, detections and ``result.json`` to the run folder.
 
     Args:
-        output: the run folder, with its ``config.yaml`` already in it.
-        resume: go on from ``checkpoints/last.ckpt``, or start where there is none yet.
+        output: the run folder.
+        resume: continue from ``checkpoints/last.ckpt`` if it exists.
         save_weights: writes the trained model to a path.
-        record: goes into ``result.json`` as it is.
-        callbacks: further ones for Lightning's Trainer.
+        record: added to ``result.json``.
+        callbacks: further callbacks for Lightning's Trainer.
 
     Raises:
-        NonFiniteLossError: if the loss stops being a number; ``failure.json`` in the run folder then says so, too.
+        NonFiniteLossError: the loss became NaN or infinite; also written to ``failure.json`` in the run folder.
+        ValueError: the checkpoint is damaged, or from another number of devices.
     """
-    origin = provenance()  # the commit may move on while it trains
+    origin = provenance()  # before training: the commit may change meanwhile
     checkpoint = output / "checkpoints" / "last.ckpt"
     resume = resume and checkpoint.exists()
     trainer = make_trainer(settings, output)
@@ -85,14 +96,14 @@ def train(
     )
     trainer.callbacks[:0] = [metrics_file, *callbacks]  # type: ignore[attr-defined]
     if resume and not zipfile.is_zipfile(checkpoint):
-        raise ValueError(f"--resume: {checkpoint} is cut off or no checkpoint; delete it to start the run anew")
+        raise ValueError(f"resume: {checkpoint} is cut off or no checkpoint; delete it to restart the run")
     with _quiet():
         try:
             trainer.fit(module, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, WeightAveraging):  # not done by a run that is resumed after its last step
+                if isinstance(callback, WeightAveraging):  # fit skips this when resumed after the last step
                     callback.on_train_end(trainer, module)
-        except SystemExit as error:  # what Lightning makes of Ctrl-C
+        except SystemExit as error:  # Lightning's translation of Ctrl-C
             raise KeyboardInterrupt from error
         except NonFiniteLossError as error:
             if trainer.is_global_zero:
@@ -132,8 +143,8 @@ def train(
 def _evaluate_population(
     module: TrainingModule, trainer: pl.Trainer, output: Path, save_weights: Callable[[Path], None]
 ) -> dict[str, Any]:
-    """Numbers with population statistics, for ``result.json``; the weights with them are saved beside the others."""
-    if module.recompute_statistics is None:
+    """Evaluate with population statistics for ``result.json``, and save the weights that have them."""
+    if module.population is None:
         return {}
 
     def save() -> None:
@@ -144,13 +155,13 @@ def _evaluate_population(
         result = module.evaluate_with_population_stats(trainer, save_weights=save)
     return {
         "metrics_population": result.metrics,
-        "population_images": module.population_images,
+        "population_images": module.population.num_images,
         "population_statistics": [asdict(row) for row in module.population_statistics or ()],
     }
 
 
 def _peak_memory_mib(device: torch.device) -> int:
-    """Most memory at once: allocated on a GPU, or resident in this process on a CPU."""
+    """Peak memory: allocated on a GPU, or resident in this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) >> 20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if sys.platform == "darwin" else 10)
@@ -160,25 +171,18 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
-def evaluate(module: TrainingModule, settings: LoopSettings, output: Path) -> EvaluationResult:
-    """Run the evaluation loop alone, on as many devices as the settings say."""
-    if settings.precision == "16-mixed" and runs_on_cpu(settings.accelerator):
-        log.warning("training.precision: 16-mixed needs a GPU; this is evaluated in 32-true")
-        settings = replace(settings, precision="32-true")
-    with _quiet():
-        make_trainer(settings, output, logs=False).validate(module, verbose=False)
-    assert module.last_evaluation is not None
-    return module.last_evaluation[1]
-
-
 def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> pl.Trainer:
-    """Lightning's Trainer for the settings; the loop is one endless epoch that ``max_steps`` ends.
+    """Make Lightning's Trainer; training is one endless epoch that ends after ``max_steps``.
+
+    Args:
+        output: the run folder.
+        logs: write logs and checkpoints there.
 
     Raises:
-        ValueError: for devices that are not here.
+        ValueError: the devices are not available.
     """
     if settings.precision == "bf16-mixed" and runs_on_cpu(settings.accelerator) and not _cpu_has_bf16():
-        log.warning("training.precision: bf16-mixed is about three times slower than 32-true on this CPU")
+        log.warning("precision: bf16-mixed is about three times slower than 32-true on this CPU")
     callbacks: list[pl.Callback] = [SparseProgressBar(settings.max_steps)]
     if logs:
         callbacks.append(make_checkpoints(output / "checkpoints", every=settings.checkpoint_every))
@@ -207,10 +211,10 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
             )
     except (MisconfigurationException, ImportError, ValueError) as error:
         got = f"accelerator {settings.accelerator!r}, devices {settings.devices!r}"
-        raise ValueError(f"runtime: {got}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{got}: {' '.join(str(error).split())}") from error
     if trainer.strategy.root_device.type == "mps":
-        raise ValueError("runtime.accelerator: Apple's GPUs have no float64, which matching takes; choose cpu")
-    if settings.ema_decay is not None and logs:  # Lightning's own EMA stays on the CPU, and goes tensor by tensor
+        raise ValueError("accelerator: Apple's GPUs have no float64, which matching needs; choose cpu")
+    if settings.ema_decay is not None and logs:  # Lightning's default keeps the average on the CPU
         average = get_ema_multi_avg_fn(settings.ema_decay)
         averaging = WeightAveraging(device=trainer.strategy.root_device, multi_avg_fn=average)
         trainer.callbacks.insert(0, averaging)  # type: ignore[attr-defined]
@@ -218,7 +222,7 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
 
 
 def runs_on_cpu(accelerator: str) -> bool:
-    """Whether Lightning, told so, takes the CPU."""
+    """Whether Lightning uses the CPU for this accelerator."""
     return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
 
 
@@ -228,41 +232,14 @@ def _cpu_has_bf16() -> bool:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the only one, or the first, of a run on several devices or machines."""
+    """Whether this process is the only or the first one of a run on several devices or machines."""
     ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
     return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(content, indent=None if isinstance(content, list) else 2))
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write a text file whole or not at all."""
-    with replaced_file(path) as unfinished:
-        unfinished.write_text(content, encoding="utf-8")
-
-
-def provenance() -> dict[str, Any]:
-    """Versions, commit and threads."""
-    from ssdnorm import __version__
-
-    return {
-        "versions": {
-            "ssdnorm": __version__,
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "pytorch_lightning": pl.__version__,
-        },
-        "commit": checkout_commit(),
-        "threads": torch.get_num_threads(),
-    }
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides Lightning's advertisements and its warnings about things that are as they should be here."""
+    """Suppress Lightning's tips, and its warnings about what is intended here."""
     levels = {name: logging.getLogger(name).level for name in _LIGHTNING_LOGGERS}
     with warnings.catch_warnings():
         for pattern in (

@@ -1,4 +1,4 @@
-"""This file is about NORMS and norm_layer: from the words of a config to a factory that builds one norm."""
+"""NORMS and norm_layer: from a norm spec to a factory that builds the layer; which parameters belong to norms."""
 
 from __future__ import annotations
 
@@ -12,20 +12,18 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
-from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm
-from ssdnorm.layers.frozen_batch_norm import FrozenBatchNorm
-from ssdnorm.layers.instance_norm import InstanceNorm
+from ssdnorm.layers.batch_norm import FrozenBatchNorm, SyncBatchNorm, frozen_batch_norm_types
+from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm, InstanceNorm
 from ssdnorm.layers.l2_norm import L2Norm
-from ssdnorm.layers.norm_parameters import mark_norm
-from ssdnorm.layers.sync_batch_norm import SyncBatchNorm
 from ssdnorm.messages import did_you_mean
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a norm: what may be written for it."""
+    """The values that one option of a norm accepts, and how messages describe them."""
 
     allowed: str
     accepts: Callable[[Any], bool]
@@ -47,7 +45,7 @@ _MOMENTUM = Option(
 
 @dataclass(frozen=True)
 class Norm:
-    """One entry of ``NORMS``: how the norm is built and which options it takes."""
+    """One entry of ``NORMS``: how the norm is built, and its options."""
 
     build: Callable[..., nn.Module]
     options: Mapping[str, Option] = field(default_factory=dict)
@@ -85,24 +83,29 @@ NORMS: Mapping[str, Norm] = MappingProxyType(
 
 @dataclass(frozen=True)
 class NormFactory:
-    """Builds one norm a call: ``factory(channels) -> Module``. Made by ``norm_layer``; can be pickled.
+    """Build one norm per call: ``factory(channels) -> Module``. Returned by ``norm_layer``; can be pickled.
 
     Attributes:
         kind: a name of ``NORMS``, or ``"package.module:Class"``.
-        options: what is passed to the norm beside the channel count.
-        where: the place of the spec in the config, for messages.
+        options: arguments of the norm besides the channel count.
+        where: the argument or config key that messages start with.
     """
 
     kind: str
     options: Mapping[str, Any]
     where: str
 
+    @property
+    def spec(self) -> str | dict[str, Any]:
+        """The norm spec that makes this factory again."""
+        return {"kind": self.kind, **self.options} if self.options else self.kind
+
     def __call__(self, channels: int) -> nn.Module:
         if self.kind in NORMS:
             return mark_norm(self._build(NORMS[self.kind].build, channels))
         build = _load(self.kind, self.where)
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-            self._try_out(self._build(build, channels), channels)
+            self._check_shape_is_kept(self._build(build, channels), channels)
         return mark_norm(self._build(build, channels))
 
     def _build(self, build: Callable[..., nn.Module], channels: int) -> nn.Module:
@@ -114,8 +117,8 @@ class NormFactory:
             raise ValueError(f"{self.where}: {self.kind}: expected a Module from ({channels}); got {module!r}")
         return module
 
-    def _try_out(self, module: nn.Module, channels: int) -> None:
-        """Refuse a class of somebody else's that no map of features can go through."""
+    def _check_shape_is_kept(self, module: nn.Module, channels: int) -> None:
+        """Reject a custom class that does not map a feature map to one of the same shape."""
         if any(is_lazy(parameter) for parameter in module.parameters()):
             raise ValueError(f"{self.where}: {self.kind}: has no parameters before its first input")
         maps = torch.zeros(2, channels, 3, 3)
@@ -129,17 +132,18 @@ class NormFactory:
             raise ValueError(f"{self.where}: {self.kind}: expected a map {tuple(maps.shape)} from it; got {got}")
 
 
-def norm_layer(spec: str | Mapping[str, Any], *, where: str = "norm") -> NormFactory:
-    """The norm factory that a norm spec stands for.
+def norm_layer(spec: str | Mapping[str, Any] | NormFactory, *, where: str = "norm") -> NormFactory:
+    """Turn a norm spec into a norm factory.
 
     Args:
-        spec: a name of ``NORMS``; a mapping with the name under ``kind`` and options beside it; or
-            ``"package.module:Class"``, called with the channel count (options must be arguments that it names).
-        where: the place of the spec in the config, for messages.
+        spec: a name of ``NORMS``; a mapping with the name under ``kind`` and its options; or
+            ``"package.module:Class"``, called with the channel count and options that its signature names. A factory
+            is returned unchanged.
+        where: the argument or config key that messages start with.
 
     Returns:
-        ``channels -> Module``; ``nn.Identity`` for ``none``. It raises a ValueError where the norm cannot have that
-        many channels.
+        ``channels -> Module``; ``nn.Identity`` for ``none``. Raises a ValueError if the norm cannot have that many
+        channels.
 
     Raises:
         ValueError: an unknown name or option, a value out of range, a class that cannot be imported.
@@ -151,6 +155,8 @@ def norm_layer(spec: str | Mapping[str, Any], *, where: str = "norm") -> NormFac
         Traceback (most recent call last):
         ValueError: norm.extras: group_norm: unknown option 'group'; choose one of: affine, eps, groups. Did you ...
     """
+    if isinstance(spec, NormFactory):
+        return spec
     kind, options = _split(spec, where)
     if ":" in kind:
         known: Iterable[str] = _named_options(_load(kind, where))
@@ -163,9 +169,8 @@ def norm_layer(spec: str | Mapping[str, Any], *, where: str = "norm") -> NormFac
         if name not in known:
             raise ValueError(f"{where}: {kind}: unknown option {name!r}; {_choices(name, known)}")
         if kind in NORMS and not NORMS[kind].options[name].accepts(value):
-            hint = (
-                " (YAML reads 1e-5 as text: write 1.0e-5)" if isinstance(value, str) and _reads_as_number(value) else ""
-            )
+            is_text = isinstance(value, str) and _reads_as_number(value)
+            hint = " (YAML reads 1e-5 as text: write 1.0e-5)" if is_text else ""
             allowed = NORMS[kind].options[name].allowed
             raise ValueError(f"{where}.{name}: {kind}: expected {allowed}; got {value!r}{hint}")
     return NormFactory(kind, options, where)
@@ -192,10 +197,10 @@ def _choices(got: str, known: Iterable[str], *, also: str = "") -> str:
 
 
 def _named_options(build: Callable[..., nn.Module]) -> list[str]:
-    """The arguments after the first that a class names; ``*args`` and ``**kwargs`` name none."""
+    """The named arguments of a class after the first."""
     try:
         parameters = list(inspect.signature(build).parameters.values())[1:]
-    except (TypeError, ValueError):  # of C functions, which have no signature
+    except (TypeError, ValueError):  # C functions have no signature
         return []
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
@@ -217,3 +222,34 @@ def _load(path: str, where: str) -> Callable[..., nn.Module]:
         raise ValueError(f"{where}: {path!r} is not a class; got {loaded!r}")
     build: Callable[..., nn.Module] = loaded
     return build
+
+
+NORM_TYPES: tuple[type[nn.Module], ...] = (
+    L2Norm,
+    FrozenBatchNorm,
+    ChannelLayerNorm,
+    ChannelRMSNorm,
+    _NormBase,  # torch's batch, sync-batch and instance norms of any dimension
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.LocalResponseNorm,
+)
+_MARK = "is_ssdnorm_norm"
+
+
+def mark_norm(module: nn.Module) -> nn.Module:
+    """Mark a module of any class as a norm and return it. The mark survives deepcopy and pickle."""
+    setattr(module, _MARK, True)
+    return module
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a norm: a known type (torchvision's included), or marked by ``mark_norm``."""
+    return isinstance(module, (*NORM_TYPES, *frozen_batch_norm_types())) or getattr(module, _MARK, False)
+
+
+def norm_parameters(model: nn.Module) -> set[str]:
+    """Names of the parameters that belong to norms, as in ``model.named_parameters()``."""
+    of_norms = {id(parameter) for module in model.modules() if is_norm(module) for parameter in module.parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in of_norms}

@@ -1,10 +1,9 @@
-"""This file is about population statistics: batch norm's mean and variance over many images, after training."""
+"""Recompute batch norm's running statistics over many images after training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor, distributed, nn
@@ -15,13 +14,13 @@ _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 @dataclass(frozen=True)
 class StatisticsShift:
-    """How far the population statistics of one batch norm lie from the running ones that they replace.
+    """Difference between one layer's population statistics and the running ones that they replace.
 
     Attributes:
         name: the layer.
         mean_shift: largest difference of means over the channels, in population standard deviations.
-        variance_ratio: the variance ratio new / old that is furthest from 1.
-        count: values per channel that were averaged, over all processes.
+        variance_ratio: the ratio of variances new / old furthest from 1.
+        count: values averaged per channel, over all processes.
     """
 
     name: str
@@ -30,15 +29,20 @@ class StatisticsShift:
     count: int
 
 
-def running_statistics(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of all batch-norm statistics by state-dict name.
-
-    ``model.load_state_dict(copy, strict=False)`` puts them back.
-    """
+def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The batch norms with running statistics, by name."""
     return {
-        f"{name}.{buffer}".lstrip("."): getattr(module, buffer).clone()
+        name: module
         for name, module in model.named_modules()
         if isinstance(module, _BatchNorm) and module.running_mean is not None
+    }
+
+
+def running_statistics(model: nn.Module) -> dict[str, Tensor]:
+    """Copy all batch-norm statistics by state-dict name; ``load_state_dict(copy, strict=False)`` restores them."""
+    return {
+        f"{name}.{buffer}".lstrip("."): getattr(module, buffer).clone()
+        for name, module in batch_norms(model).items()
         for buffer in _BUFFERS
     }
 
@@ -53,38 +57,33 @@ def recompute_population_stats(
 ) -> list[StatisticsShift]:
     r"""Replace the running statistics of every batch norm by true averages over ``num_images`` images.
 
-    The running ones are an exponential average over the last few batches, taken while the weights moved. Here
-    the weights stand still, each layer normalises with its batch (as in training), and mean and variance are pooled
-    over all values:
+    Running statistics are an exponential average over recent batches, taken while the weights changed. Here the weights
+    are fixed, each layer normalises with its batch as in training, and mean and variance are pooled over all values:
 
     .. math:: \mu = \tfrac1n \sum_i x_i \qquad \sigma^2 = \tfrac1{n-1} \sum_i (x_i - \mu)^2
 
-    Everything but batch norm runs in eval mode, so dropout is off as it will be in evaluation. Modes, momentum and
-    ``num_batches_tracked`` stay as they were; frozen layers are left alone.
+    Everything but batch norm runs in eval mode, so dropout is off as in evaluation. Modes, momentum and
+    ``num_batches_tracked`` do not change; frozen layers are skipped.
 
     Sources:
         Y. Wu and J. Johnson, Rethinking "Batch" in BatchNorm (arXiv:2105.07576), section 3.
 
-    Differs from fvcore's precise_bn: variances are pooled around the common mean, not averaged batch by batch, so the
-    result does not leave out how batch means differ; and dropout is off.
+    Differs from fvcore's precise_bn: variances are pooled around the common mean instead of averaged per batch, so they
+    include the spread of the batch means; and dropout is off.
 
     Args:
         model: any module with batch norms in train mode or eval mode.
-        batches: image tensors ``(B, …)`` of this process; the last one is cut so that the number comes out exactly.
-        num_images: N in this process; 1000 or more is usual. All processes add up.
+        batches: image tensors ``(B, …)`` of this process; the last one is cut to reach ``num_images`` exactly.
+        num_images: number per process; 1000 or more is usual. The images of all processes are pooled.
         forward: how to run a batch; ``model(batch)`` when not given.
 
     Returns:
-        One row a layer, in the order of the model.
+        One row per layer, in model order.
 
     Raises:
         ValueError: no batch norm with running statistics, or fewer than ``num_images`` images (in any process).
     """
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    }
+    layers = batch_norms(model)
     if not layers:
         raise ValueError("recompute_population_stats: the model has no batch norm with running statistics")
     if num_images < 1:
@@ -176,11 +175,3 @@ def _install(name: str, layer: _BatchNorm, pooled: _Pooled) -> StatisticsShift:
     layer.running_mean.copy_(mean)
     layer.running_var.copy_(var)
     return row
-
-
-def statistics_table(rows: Iterable[StatisticsShift]) -> str:
-    """The rows as text, one line a layer, the furthest mean first."""
-    head = f"{'layer':40} {'mean shift (σ)':>14} {'variance ×':>11} {'values':>10}"
-    ordered = sorted(rows, key=lambda row: -row.mean_shift)
-    lines = (f"{row.name:40} {row.mean_shift:14.3f} {row.variance_ratio:11.3f} {row.count:10d}" for row in ordered)
-    return "\n".join(chain([head], lines))

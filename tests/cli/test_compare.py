@@ -14,7 +14,8 @@ import yaml
 from safetensors.torch import load_file
 
 from ssdnorm.cli import main
-from ssdnorm.engine.run import FAILURE_FILE, write_json
+from ssdnorm.engine.run import FAILURE_FILE
+from ssdnorm.files import write_json
 from tests.compare.test_plan import CONTENT
 
 TINY = {

@@ -6,12 +6,10 @@ import torch
 from torch import nn
 
 import ssdnorm
-from ssdnorm.diagnose import activation_statistics
-from ssdnorm.diagnose.batch_norm_advice import batch_norm_report
+from ssdnorm.diagnose.activations import activation_statistics, activation_table
+from ssdnorm.diagnose.batch_norm_advice import batch_norm_report, batch_norm_table
 from ssdnorm.diagnose.figures import plot_batch_norm, plot_depth, plot_lengths, plot_scales
-from ssdnorm.diagnose.places import default_places, find_places
-from ssdnorm.diagnose.ssd_parts import block_of, find_ssd_parts
-from ssdnorm.diagnose.tables import activation_table, batch_norm_table, scale_table
+from ssdnorm.diagnose.layers import block_of, default_layers, find_layers, find_ssd_parts, scale_table
 
 LAYERS = ["conv1_1", "conv4_3", "fc7", "tap conv4_3", "tap fc7"]
 
@@ -95,10 +93,10 @@ def test_a_tap_of_a_backbone_without_named_blocks_is_seen_before_and_after_its_n
 
 def test_any_module_can_be_named_and_a_near_miss_is_guessed():
     model = ssdnorm.ssd300_vgg16(3, width=0.02)
-    assert find_places(model, ["features.backbone.conv4_3.conv"])
-    assert len(default_places(model)) == 23 + 6
+    assert find_layers(model, ["features.backbone.conv4_3.conv"])
+    assert len(default_layers(model)) == 23 + 6
     with pytest.raises(ValueError, match=r"layers: no layer 'tap conv43'; .* Did you mean 'tap conv4_3'\?"):
-        find_places(model, ["tap conv43"])
+        find_layers(model, ["tap conv43"])
 
 
 @pytest.mark.parametrize("prefix", ["", "model.", "model._orig_mod.", "module."])

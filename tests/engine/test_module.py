@@ -1,4 +1,4 @@
-"""Before the first step and after the last: statistics over one value, dropout's warning, population statistics."""
+"""A training: checks before the first step, logged losses, evaluation, averages, population statistics, resuming."""
 
 import csv
 import json
@@ -96,11 +96,6 @@ def test_a_last_population_batch_of_one_image_is_refused():
     check_model(config(**{**changes, "training": {"batch_size": 3, "population_images": 8}}))
 
 
-def test_without_a_training_set_nothing_is_refused():
-    c = config(norm={"extras": "batch_norm"}, training={"batch_size": 1})
-    build_training(c, build_model(c, 6), train_set=None, test_set=build_dataset(c, "test"))
-
-
 @pytest.mark.parametrize(
     ("norm", "dropout", "pairs"),
     [
@@ -153,7 +148,7 @@ def test_a_run_reports_population_statistics_beside_the_running_ones(config_file
 def test_population_statistics_of_a_model_without_batch_norm_are_left_out_and_said(caplog):
     with caplog.at_level("WARNING", logger="ssdnorm.build"):
         module = training(training={"population_images": 5})
-    assert module.recompute_statistics is None
+    assert module.population is None
     assert "no batch norm with running statistics" in caplog.text
 
 

@@ -19,7 +19,7 @@ def checkpoint_of(model, class_names=("a", "b", "c")):
 @pytest.mark.parametrize("default_boxes", ["ssd300_coco", DEFAULT_BOXES["ssd300_voc"]])
 def test_a_detector_comes_back_as_it_was(tmp_path, default_boxes):
     model = small(default_boxes=default_boxes, backbone_norm={"kind": "group_norm", "groups": 4}).eval()
-    model.set_input_statistics((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
+    model.image_mean.copy_(torch.tensor([0.1, 0.2, 0.3]))
     settings = {"score_threshold": 0.2, "nms_threshold": 0.5, "top_k": 7, "max_detections": 3}
     save_checkpoint(tmp_path / "m.safetensors", model, class_names=["a", "b", "c"], post_process=settings)
     detector = load_detector(tmp_path / "m.safetensors")
@@ -49,7 +49,7 @@ def test_the_class_counts_are_named_as_the_likely_reason():
         (
             lambda: small(),
             lambda: small(width=0.3),
-            "8 channels at conv1_1 in the file, 16 in the model: set model.width",
+            "8 channels at conv1_1 in the file, 16 in the model: set width",
         ),
         (
             lambda: ssd512_vgg16(4, width=0.02),
@@ -59,7 +59,7 @@ def test_the_class_counts_are_named_as_the_likely_reason():
         (
             lambda: small(tap_norms={}),
             lambda: small(),
-            r"missing \(1\): features.tap_norms.conv4_3.weight. Likely: the norms of the two differ",
+            r"missing \(1\): features.tap_norms.conv4_3.weight. Likely: file and model have different norms",
         ),
     ],
 )

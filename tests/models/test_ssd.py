@@ -43,7 +43,8 @@ def test_bytes_and_floats_give_the_same_output():
 
 def test_input_statistics_are_applied_per_channel_and_saved():
     model = tiny()
-    model.set_input_statistics((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    model.image_mean.copy_(torch.tensor([0.1, 0.2, 0.3]))
+    model.image_std.copy_(torch.tensor([0.5, 0.6, 0.7]))
     pixel = model.normalize(torch.tensor([0.4, 0.5, 0.9]).view(1, 3, 1, 1)).flatten().tolist()
     assert pixel == pytest.approx([0.3 / 0.5, 0.3 / 0.6, 0.6 / 0.7])
     assert {"image_mean", "image_std"} <= set(model.state_dict())
@@ -120,7 +121,7 @@ def test_initial_weights_have_the_spread_of_he_and_of_glorot():
 
 
 def test_a_tap_that_does_not_exist_is_refused_with_the_nearest_guess():
-    with pytest.raises(ValueError, match=r"norm.taps: unknown tap 'conv4_4'; choose one of: .* Did you mean 'conv4_3'"):
+    with pytest.raises(ValueError, match=r"tap_norms: unknown tap 'conv4_4'; choose one of: .* Did you mean 'conv4_3'"):
         tiny(tap_norms={"conv4_4": "l2_norm"})
 
 
@@ -143,11 +144,11 @@ def test_features_that_round_the_pool_down_are_refused_at_build_time():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dropout": 1.0}, r"model.dropout: fc6: must lie in \[0, 1\); got 1.0"),
-        ({"dropout": {"fc8": 0.5}}, r"model.dropout: unknown layer 'fc8'; choose one of: fc6, fc7"),
-        ({"width": 0}, r"model.width: must be above 0; got 0"),
-        ({"backbone_norm": "batchnorm"}, r"norm.backbone: unknown norm 'batchnorm'.*Did you mean 'batch_norm'"),
-        ({"default_boxes": "ssd300"}, r"model.default_boxes: unknown default boxes 'ssd300'"),
+        ({"dropout": 1.0}, r"dropout: fc6: must lie in \[0, 1\); got 1.0"),
+        ({"dropout": {"fc8": 0.5}}, r"dropout: unknown layer 'fc8'; choose one of: fc6, fc7"),
+        ({"width": 0}, r"width: must be above 0; got 0"),
+        ({"backbone_norm": "batchnorm"}, r"backbone_norm: unknown norm 'batchnorm'.*Did you mean 'batch_norm'"),
+        ({"default_boxes": "ssd300"}, r"default_boxes: unknown default boxes 'ssd300'"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(changes, message):
@@ -174,7 +175,7 @@ def test_pool5_keeps_the_size_and_fc6_looks_six_cells_away():
     [
         ({"tap_norms": "l2_norm"}, "tap_norms: expected norms by tap, .*; got 'l2_norm'"),
         ({"tap_norms": None}, "tap_norms: expected norms by tap"),
-        ({"dropout": None}, "model.dropout: fc6: must lie in .*; got None"),
+        ({"dropout": None}, "dropout: fc6: must lie in .*; got None"),
         ({"dropout": "a"}, "got 'a'"),
     ],
 )

@@ -145,7 +145,7 @@ def test_wrongly_shaped_tensors_are_listed():
 
 def test_other_files_are_refused_with_the_known_systems():
     known = "torchvision, amdegroot, lufficc, mmdetection, balancap, chainercv"
-    with pytest.raises(ValueError, match=r"f.ckpt: what --resume goes on from; .* model.safetensors beside it"):
+    with pytest.raises(ValueError, match=r"f.ckpt: a training checkpoint; .* model.safetensors beside it"):
         convert_tensors({"model.image_mean": torch.zeros(3)}, where="f.ckpt")
     with pytest.raises(ValueError, match=f"f.pth: no SSD-VGG16 of a known system; known are {known}.*begins with fc.w"):
         convert_tensors({"fc.weight": torch.zeros(2)}, where="f.pth")

@@ -68,7 +68,7 @@ def test_raw_outputs_and_detections_on_photographs_are_torchvisions(theirs, ours
     scores = []
     for photo in photographs[chosen]:
         locs, logits, _ = raw_of(theirs, photo)
-        output = ours.model(ours._resize(photo, 0)[None])
+        output = ours.model(ours.prepare([photo])[0])
         torch.testing.assert_close(output.locs, locs, atol=1e-4, rtol=0)
         torch.testing.assert_close(output.logits, logits, atol=1e-4, rtol=0)
         (want,), (got,) = theirs([photo]), ours([photo])
@@ -157,7 +157,7 @@ def test_what_torchvision_keeps_in_its_code_is_said(theirs):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"width": 0.5}, r"width 1 alone; got ssd300_vgg16 of width 0.5"),
+        ({"width": 0.5}, r"only ssd300_vgg16 of width 1; got ssd300_vgg16 of width 0.5"),
         ({"name": "ssd512_vgg16"}, r"got ssd512_vgg16"),
         ({"backbone_norm": {"kind": "group_norm"}}, r"no norms in its backbone"),
         ({"tap_norms": {"conv4_3": "none"}}, r"l2_norm on conv4_3 and no other tap norm; got none"),

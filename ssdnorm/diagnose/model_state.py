@@ -1,4 +1,4 @@
-"""This file is about measuring a model without leaving a trace: its modes, statistics and hooks are as before."""
+"""Measure a model and leave it as it was: modes, buffers, hooks and random state are restored."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
 
-def inner_model(model: nn.Module) -> nn.Module:
-    """The model inside torch.compile's and DistributedDataParallel's wrappers, whose layers have their plain names.
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """The model inside the wrappers of torch.compile and DistributedDataParallel, with its plain layer names.
 
     Raises:
-        ValueError: for a model whose layers cannot be watched: a TorchScript, or parameters on the meta device.
+        ValueError: hooks do not work on the model: a TorchScript, or parameters on the meta device.
     """
     while True:
         if isinstance(model, DistributedDataParallel):
@@ -25,23 +25,22 @@ def inner_model(model: nn.Module) -> nn.Module:
         else:
             break
     if isinstance(model, torch.jit.ScriptModule):
-        raise ValueError("diagnose: a TorchScript runs past hooks; give the model that it was made from")
+        raise ValueError("diagnose: a TorchScript runs no hooks; pass the model that it was made from")
     on_meta = [name for name, p in (*model.named_parameters(), *model.named_buffers()) if p.device.type == "meta"]
     if on_meta:
         raise ValueError(
-            f"diagnose: the model has no values yet: {on_meta[0]} and {len(on_meta) - 1} others are on meta"
+            f"diagnose: the model has no values: {on_meta[0]} and {len(on_meta) - 1} others are on the meta device"
         )
     return model
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[list[RemovableHandle]]:
-    """Within it, a model may run in any mode with any hooks; afterwards, also after an exception, it is as before.
+def preserve_state(model: nn.Module) -> Iterator[list[RemovableHandle]]:
+    """Run a model in any mode with any hooks, and restore its state on exit, also after an exception.
 
-    Put back are the mode of every module, every buffer (its values, and the tensor itself where ``forward`` put another
-    in its place), and the state of the random numbers; handles that are appended to the yielded list are removed. What
-    torch.compile compiled runs in eager mode, since hooks that come later are not in its graphs; and
-    ``torch.inference_mode`` is lifted, which switches gradients on.
+    Restores the mode of every module, every buffer (its values, and the tensor itself if ``forward`` replaced it) and
+    the random state; removes the handles appended to the yielded list. Meanwhile compiled models run in eager mode,
+    because their graphs do not contain later hooks, and ``torch.inference_mode`` is off, so gradients can be computed.
     """
     modes = {module: module.training for module in model.modules()}
     buffers = [
