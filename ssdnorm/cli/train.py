@@ -34,6 +34,7 @@ from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.diagnose.training_log import DiagnosticsFile
 from ssdnorm.engine.optimizer import describe_groups, groups_table
 from ssdnorm.engine.run import is_first_process, train, write_text
+from ssdnorm.engine.start import StartFile
 from ssdnorm.models.checkpoint import save_checkpoint
 from ssdnorm.plots.boxes import contact_sheet, draw_boxes
 
@@ -75,6 +76,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     model = build_model(config, 1 + len(train_set.class_names), class_names=train_set.class_names)
     module = build_training(config, model, train_set=train_set, test_set=test_set, validation_set=validation_set)
     groups = describe_groups(module.make_optimizer(model))  # type: ignore[arg-type]
+    start = {"parameter_groups": groups, "batch_norm_images": batch_norm_images(config, model)}
 
     if first:
         write_text(output / "config.yaml", config_to_yaml(config))
@@ -92,11 +94,10 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         record={
             "seed": config.training.seed,
             "parameters": sum(p.numel() for p in model.parameters()),
-            "parameter_groups": groups,
-            "batch_norm_images": batch_norm_images(config, model),
+            **start,
             "class_names": list(train_set.class_names),
         },
-        callbacks=_diagnostics(config, output),
+        callbacks=[StartFile(output, start), *_diagnostics(config, output)],
     )
     if not first:
         return

@@ -12,7 +12,7 @@ import pytest
 from ssdnorm.compare.report import _limits, write_report
 from ssdnorm.compare.report_figures import rate_labels
 from ssdnorm.compare.svg import PALETTE
-from tests.compare.made_up import make_comparison, shapes
+from tests.compare.synthetic import make_comparison, shapes
 
 _VOID = {"meta", "br", "wbr"}
 
@@ -178,7 +178,7 @@ def test_boxes_have_the_colour_of_their_class_and_the_legend_says_so(whole):
 
 
 def test_only_images_with_few_objects_have_captions(tmp_path, monkeypatch):
-    monkeypatch.setattr("ssdnorm.compare.report_pictures._MOST_CAPTIONS", 2)
+    monkeypatch.setattr("ssdnorm.compare.pictures._MOST_CAPTIONS", 2)
     html, _ = report(tmp_path, arms=["a", "b"], seeds=[0], diagnostics=False)
     num_objects = [len(shapes(4).target(place)["labels"]) for place in range(4)]
     captioned = ['<text fill="#' in strip for strip in html.split('<div class="strip"')[1:]]

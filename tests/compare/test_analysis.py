@@ -9,8 +9,8 @@ import yaml
 from scipy import stats
 
 from ssdnorm.build import build_dataset
-from ssdnorm.compare import assemble as assemble_module
-from ssdnorm.compare.assemble import assemble, choose_rate, rates_of
+from ssdnorm.compare import analysis
+from ssdnorm.compare.analysis import analyse, choose_rate, read_rates
 from ssdnorm.compare.plan import read_plan
 from ssdnorm.compare.results import METRICS, Matched, Rate
 from ssdnorm.engine.evaluation import evaluate_arrays
@@ -26,7 +26,7 @@ SHARE = {"l2_norm": 0.5, "batch_norm": 0.95, "no_dropout": 0.5}  # of the object
 def root(tmp_path, monkeypatch):
     """A comparison whose runs find objects at random, some arms more of them."""
     monkeypatch.setattr(
-        assemble_module, "measure_latencies", lambda checkpoints, image: dict.fromkeys(checkpoints, 7.0)
+        analysis, "measure_latencies", lambda checkpoints, image: dict.fromkeys(checkpoints, 7.0)
     )
     content = {**CONTENT, "seeds": [0, 1, 2], "metric": "AP", "learning_rates": {"batch_norm": [0.01, 0.004]}}
     data = {**CONTENT["base"]["data"], "test": {"format": "shapes", "num_images": 30, "seed": 2}}
@@ -124,7 +124,7 @@ def test_an_arm_that_finds_more_is_better_and_one_that_differs_by_name_alone_is_
 def test_the_rate_is_chosen_on_the_validation_images_of_the_first_seed(root):
     plan = read_plan(root / "compare.yaml")
     arm = plan.arms[1]
-    rates = rates_of(plan, arm, root)
+    rates = read_rates(plan, arm, root)
     assert [rate.lr for rate in rates] == [0.01, 0.004]
     assert rates[1].validation == pytest.approx(metric(root, "runs/batch_norm/lr0.004_seed0") / 2)
     assert rates[1].validation > rates[0].validation
