@@ -1,4 +1,4 @@
-"""The launcher: which runs it starts, with what, and what it makes of their ends. A script stands in for the training."""
+"""The launcher: which runs it starts, with what, and how they ended. A script stands in for the training."""
 
 import json
 import os
@@ -72,8 +72,8 @@ def test_failures_are_recorded_and_tried_again_but_a_diverged_run_is_a_result(jo
         ("l2_norm", 3): "finished", ("batch_norm", 3): "failed", ("no_dropout", 3): "diverged",
         ("l2_norm", 5): "finished", ("batch_norm", 5): "failed", ("no_dropout", 5): "finished",
     }  # fmt: skip
-    assert failure_reason(jobs[1], root) == "No space left on device"
-    assert failure_reason(jobs[2], root) == "step 2: the loss is not finite"
+    assert read_run(jobs[1], root, target_ap50=0.5).reason == "No space left on device"
+    assert read_run(jobs[2], root, target_ap50=0.5).reason == "step 2: the loss is not finite"
     assert "training" in (root / jobs[0].folder / "log.txt").read_text()
 
     before = len(calls(tmp_path))
@@ -125,7 +125,7 @@ def test_a_folder_with_another_config_is_refused_before_anything_runs(jobs, tmp_
     old = root / jobs[3].folder / "config.yaml"
     old.parent.mkdir(parents=True)
     old.write_text("norm: {backbone: group_norm}\n")
-    with pytest.raises(ValueError, match=r"seed5.config\.yaml: this run was made with another config.*norm\.backbone"):
+    with pytest.raises(ValueError, match=r"seed5.config\.yaml: this run has another config.*norm\.backbone"):
         launch(jobs, root)
     assert not calls(tmp_path)
 
@@ -179,15 +179,21 @@ def _gone(run):
     return False
 
 
+def _read_or_launch(jobs, root, name):
+    if name == "result.json":  # nothing is launched where there is one
+        read_run(jobs[0], root, target_ap50=0.5)
+    launch(jobs, root)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("config.yaml", "", r"config\.yaml: damaged, holds no keys and values; remove the run"),
-        ("config.yaml", "- 1", r"config\.yaml: damaged, holds no keys"),
-        ("config.yaml", "[1", r"config\.yaml: damaged; remove the run to make it anew"),
-        ("failure.json", "{}", r"failure\.json: says no status and reason"),
-        ("failure.json", "", r"failure\.json: damaged; remove the run"),
-        ("result.json", "", r"result\.json: damaged; remove the run"),
+        ("config.yaml", "", r"config\.yaml: damaged, expected keys and values; delete the run"),
+        ("config.yaml", "- 1", r"config\.yaml: damaged, expected keys"),
+        ("config.yaml", "[1", r"config\.yaml: damaged; delete the run folder"),
+        ("failure.json", "{}", r"failure\.json: expected status and reason"),
+        ("failure.json", "", r"failure\.json: damaged; delete the run"),
+        ("result.json", "", r"result\.json: damaged; delete the run"),
     ],
 )
 def test_a_damaged_file_of_a_run_is_named(jobs, tmp_path, name, content, message):
@@ -195,7 +201,9 @@ def test_a_damaged_file_of_a_run_is_named(jobs, tmp_path, name, content, message
     folder.mkdir(parents=True)
     (folder / name).write_text(content)
     with pytest.raises(ValueError, match=message):
-        read_result(folder) if name == "result.json" else launch(jobs, tmp_path / "cmp")
+        read_run(jobs[0], tmp_path / "cmp", target_ap50=0.5) if name == "result.json" else launch(
+            jobs, tmp_path / "cmp"
+        )
     assert not calls(tmp_path)
 
 
@@ -206,7 +214,10 @@ def test_the_progress_counts_what_comes_later(jobs, tmp_path, capsys):
 
 
 def test_a_second_comparison_in_the_same_folder_is_refused(jobs, tmp_path):
-    with launcher._locked(tmp_path / "cmp"), pytest.raises(ValueError, match="another comparison, or a run that it left"):
+    with (
+        launcher._locked(tmp_path / "cmp"),
+        pytest.raises(ValueError, match="another comparison, or a run that it left"),
+    ):
         launch(jobs, tmp_path / "cmp")
     assert not calls(tmp_path)
 

@@ -1,14 +1,12 @@
-"""Arms start alike: every common weight and the first batches, bit by bit."""
-
-from dataclasses import replace
+"""Arms start alike, and the comparison of two starts says where they do not."""
 
 import pytest
 import torch
 import yaml
 
 from ssdnorm.build import batch_norm_images, build_dataset, build_model, build_training
-from ssdnorm.compare.matched import compare_starts, match, start_of
 from ssdnorm.compare.plan import make_job, read_plan
+from ssdnorm.compare.starts import compare_starts
 from ssdnorm.config_file import config_from_mapping, config_to_mapping
 
 from .test_plan import CONTENT
@@ -58,49 +56,21 @@ def test_common_weights_and_first_batches_of_all_arms_are_equal_bit_by_bit(plan)
             assert torch.equal(ours.indices, theirs.indices), name
 
 
-def test_the_record_says_what_was_the_same_and_what_was_not(plan):
-    sets = build_dataset(plan.base, "train"), build_dataset(plan.base, "test")
-    record = compare_starts(plan, {arm.name: 0.008 for arm in plan.arms}, *sets)
-    scale = "features.tap_norms.conv4_3.weight"
-    assert record["l2_norm"].identical == 71
-    assert record["none"].removed == [scale]
-    assert (record["none"].identical, record["none"].different, record["none"].added) == (70, [], [])
-    assert (record["start_10"].identical, record["start_10"].different) == (70, [scale])
-    assert "features.backbone.conv1_1.norm.weight" in record["batch_norm"].added
+def test_what_two_starts_share_is_told_by_name():
+    baseline = {"weights": {"conv": "1", "scale": "2", "bias": "3"}, "batches": ["x", "y"]}
+    baseline |= {"parameter_groups": [{"lr": 0.1}], "batch_norm_images": None}
+    ours = {"weights": {"conv": "1", "scale": "9", "norm": "4"}, "batches": ["x", "z"]}
+    ours |= {"parameter_groups": [{"lr": 0.2}], "batch_norm_images": 8}
+    matched = compare_starts(ours, baseline)
+    assert (matched.identical, matched.different, matched.added, matched.removed) == (1, ["scale"], ["norm"], ["bias"])
+    assert (matched.same_batches, matched.parameter_groups, matched.batch_norm_images) == (False, [{"lr": 0.2}], 8)
+    assert compare_starts(baseline, baseline).same_batches
+
+
+@pytest.mark.parametrize(
+    ("norm", "images"), [("batch_norm", 3), ("sync_batch_norm", 6), ("frozen_batch_norm", None), ("none", None)]
+)
+def test_the_images_of_batch_norm_are_those_of_a_device_or_of_all(plan, norm, images):
     everything = {**config_to_mapping(plan.base), "runtime": {"devices": 2, "accelerator": "cpu"}}
-    for norm, images in {"batch_norm": 3, "sync_batch_norm": 6, "frozen_batch_norm": None}.items():
-        config = config_from_mapping({**everything, "norm": {"backbone": norm}}, where="test")
-        assert batch_norm_images(config, build_model(config, 6)) == images, norm
-    assert {name: match.batch_norm_images for name, match in record.items() if match.batch_norm_images} == {
-        "batch_norm": 3
-    }
-    assert all(match.same_batches for match in record.values())
-    assert record["none"].parameter_groups[0]["lr"] == pytest.approx(0.008)
-    groups = {row["group"]: row["parameters"] for row in record["group_norm"].parameter_groups}
-    assert groups["norms"] > {r["group"]: r["parameters"] for r in record["l2_norm"].parameter_groups}["norms"]
-
-
-def test_an_arm_that_cannot_be_built_is_left_out_and_named(plan, caplog):
-    sets = build_dataset(plan.base, "train"), build_dataset(plan.base, "test")
-    arms = [
-        replace(arm, config=replace(arm.config, model=replace(arm.config.model, weights="/nowhere.npz")))
-        if arm.name == "none"
-        else arm
-        for arm in plan.arms[:3]
-    ]
-    record = compare_starts(replace(plan, arms=arms), {arm.name: 0.008 for arm in arms}, *sets)
-    assert list(record) == ["l2_norm", "start_10"]
-    assert "none: not built again to see what it shares with l2_norm: /nowhere.npz" in caplog.text
-    assert compare_starts(replace(plan, arms=arms, baseline="none"), {arm.name: 0.008 for arm in arms}, *sets) == {}
-
-
-def test_other_seeds_and_other_augmentation_are_seen(plan):
-    arm = plan.arms[0]
-    sets = build_dataset(arm.config, "train"), build_dataset(arm.config, "test")
-    start = start_of(arm, 3, 0.004, *sets)
-    other_seed = match(start_of(arm, 5, 0.004, *sets), start)
-    assert not other_seed.same_batches
-    assert all(name.endswith("weight") for name in other_seed.different), "biases and norms are not drawn"
-    assert len(other_seed.different) == 35
-    flipped = replace(arm, config=replace(arm.config, augment=replace(arm.config.augment, flip=False, zoom_out=False)))
-    assert not match(start_of(flipped, 3, 0.004, *sets), start).same_batches
+    config = config_from_mapping({**everything, "norm": {"backbone": norm}}, where="test")
+    assert batch_norm_images(config, build_model(config, 6)) == images
