@@ -130,22 +130,17 @@ def test_the_rate_is_chosen_on_the_validation_images_of_the_first_seed(root):
     assert choose_rate([Rate(0.01, None, "finished")]) == 0.01
 
 
-def test_costs_come_from_the_runs(root):
-    costs = arms_of(results_of(root))["batch_norm"].costs
+def test_costs_diagnostics_scatter_and_versions_come_from_the_runs(root):
+    results = results_of(root)
+    arm = arms_of(results)["batch_norm"]
+    costs = arm.costs
     assert (costs.parameters, costs.images_per_second, costs.peak_memory_mib, costs.latency_ms) == (123, 8.0, 102, 7.0)
     assert (costs.seconds_to_target, costs.num_reached) == (5.0, 3), "the mean of 4, 5 and 6 seconds to AP50 0.5"
-    assert arms_of(results_of(root))["l2_norm"].costs.seconds_to_target is None
-
-
-def test_why_holds_the_first_and_the_last_measurement_and_versions_all_that_were_used(root):
-    results = results_of(root)
-    assert arms_of(results)["batch_norm"].why == {"length_before": {"conv4_3": (1.0, 41.0)}}, "the mean of three seeds"
+    assert arms_of(results)["l2_norm"].costs.seconds_to_target is None
+    assert arm.why == {"length_before": {"conv4_3": (1.0, 41.0)}}, "the mean of three seeds"
     assert results.provenance["versions"] == {"torch": "2.14.0, 2.14.1", "numpy": "2.4"}
-
-
-def test_the_scatter_over_seeds_is_pooled_over_the_arms(root):
-    values = [arm.metrics["AP"].values for arm in results_of(root).arms]
-    assert results_of(root).seed_noise == pytest.approx(np.sqrt(np.mean([np.var(v, ddof=1) for v in values])))
+    values = [arm.metrics["AP"].values for arm in results.arms]
+    assert results.seed_noise == pytest.approx(np.sqrt(np.mean([np.var(v, ddof=1) for v in values])))
 
 
 def test_an_arm_with_a_diverged_seed_is_incomplete_and_says_so(root):

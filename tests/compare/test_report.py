@@ -203,15 +203,16 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
 
 
 def test_names_and_reasons_are_text_never_markup(tmp_path):
+    name = "<script>alert(1)</script> & $x_1$ \"'"
     html, page = report(
         tmp_path,
-        arms=["a", "<script>alert(1)</script> & $x_1$ \"'"],
+        arms=["a", name],
         diverged=[("a", 0)],
         seeds=[0, 1],
         diagnostics=False,
     )
     assert not page.all("script")
-    assert page.text.count("<script>alert(1)</script> & $x_1$ \"'") > 5
+    assert page.text.count(name) > 5
     assert "<script>alert" not in html
 
 
