@@ -57,12 +57,12 @@ def test_common_weights_and_first_batches_of_all_arms_are_equal_bit_by_bit(plan)
 
 
 def test_what_two_starts_share_is_told_by_name():
-    baseline = {"weights": {"conv": "1", "scale": "2", "bias": "3"}, "batches": ["x", "y"]}
+    baseline = {"weights": {"conv": "1", "fc": "7", "scale": "2", "bias": "3"}, "batches": ["x", "y"]}
     baseline |= {"parameter_groups": [{"lr": 0.1}], "batch_norm_images": None}
-    ours = {"weights": {"conv": "1", "scale": "9", "norm": "4"}, "batches": ["x", "z"]}
+    ours = {"weights": {"conv": "1", "fc": "7", "scale": "9", "norm": "4"}, "batches": ["x", "z"]}
     ours |= {"parameter_groups": [{"lr": 0.2}], "batch_norm_images": 8}
     matched = compare_starts(ours, baseline)
-    assert (matched.identical, matched.different, matched.added, matched.removed) == (1, ["scale"], ["norm"], ["bias"])
+    assert (matched.identical, matched.different, matched.added, matched.removed) == (2, ["scale"], ["norm"], ["bias"])
     assert (matched.same_batches, matched.parameter_groups, matched.batch_norm_images) == (False, [{"lr": 0.2}], 8)
     assert compare_starts(baseline, baseline).same_batches
 

@@ -1,6 +1,7 @@
 """The digest of a run's start: that of the weights and batches that the config gives, and only of a new start."""
 
 import json
+from types import SimpleNamespace
 
 import torch
 import yaml
@@ -8,7 +9,7 @@ import yaml
 from ssdnorm.build import build_dataset, build_model, build_training
 from ssdnorm.cli import main
 from ssdnorm.config_file import read_config
-from ssdnorm.engine.start import digest
+from ssdnorm.engine.start import StartFile, digest
 from tests.compare.test_plan import CONTENT
 
 CONFIG = {
@@ -42,6 +43,13 @@ def test_a_run_records_its_initial_weights_and_first_batches_and_a_resumed_run_k
     path.write_text("as it was")
     assert main([*words, "--resume"]) == 0
     assert path.read_text() == "as it was"
+
+
+def test_a_process_that_is_not_the_first_and_a_run_past_its_first_step_write_nothing(tmp_path):
+    callback = StartFile(tmp_path, {})
+    for first, step in ((False, 0), (True, 2)):
+        callback.on_train_batch_start(SimpleNamespace(is_global_zero=first, global_step=step), None, None, 0)
+    assert not callback.path.exists()
 
 
 def test_digests_tell_values_shapes_and_the_smallest_bit_apart():
