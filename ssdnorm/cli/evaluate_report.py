@@ -18,9 +18,9 @@ from ssdnorm.engine.evaluation import EvaluationOptions
 from ssdnorm.files import replaced_file, write_json
 from ssdnorm.metrics.bootstrap import Interval, bootstrap_coco, bootstrap_difference, intervals_json
 from ssdnorm.metrics.coco import CocoResult, evaluate_coco
-from ssdnorm.metrics.drawing import boxes_of_image, draw_apart
 from ssdnorm.metrics.errors import ErrorBreakdown, break_down_errors, worst_images
 from ssdnorm.metrics.voc import write_voc_detections
+from ssdnorm.plots.boxes import draw_side_by_side
 from ssdnorm.provenance import provenance
 
 _RESAMPLES = 1000  # of a difference, where --bootstrap does not say
@@ -110,6 +110,8 @@ def write_worst(
     Raises:
         FileNotFoundError: an image is not there.
     """
+    from ssdnorm.plots.errors import boxes_of_image  # imports matplotlib
+
     assert truth.load_image is not None
     breakdown = break_down_errors(coco, min_score=min_score)
     names = {image["id"]: str(image.get("file_name", image["id"])) for image in truth.content["images"]}
@@ -119,7 +121,9 @@ def write_worst(
         name = names[image.image_id]
         counts = {kind: count for kind, count in image.counts.items() if count}
         title = f"{name}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())
-        picture = draw_apart(truth.load_image(image.image_id), *boxes_of_image(breakdown, image.place), title=title)
+        picture = draw_side_by_side(
+            truth.load_image(image.image_id), *boxes_of_image(breakdown, image.place), title=title
+        )
         encoded = io.BytesIO()
         picture.save(encoded, "JPEG", quality=92)
         pictures.append(encoded)
@@ -169,7 +173,7 @@ def _metrics(coco: CocoResult) -> Sequence[str]:
 def _write_plots(
     folder: Path, coco: CocoResult, breakdown: ErrorBreakdown | None, intervals: dict[str, Interval] | None
 ) -> None:
-    from ssdnorm.metrics.plots import write_report  # loads matplotlib, half a second that others need not wait
+    from ssdnorm.plots.evaluation import write_report  # imports matplotlib
 
     write_report(folder, coco, breakdown=breakdown, intervals=intervals)
 

@@ -20,6 +20,8 @@ from ssdnorm.config import Config
 from ssdnorm.config_file import config_to_mapping, config_to_yaml, differing_keys, flatten, read_config, sections
 
 if TYPE_CHECKING:
+    from pytorch_lightning import Callback
+
     from ssdnorm.data.dataset import DetectionDataset
 
 log = logging.getLogger("ssdnorm.train")
@@ -49,6 +51,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     from ssdnorm.diagnose.training_log import DiagnosticsFile
     from ssdnorm.engine.optimizer import describe_groups, groups_table
     from ssdnorm.engine.run import is_first_process, train
+    from ssdnorm.engine.start import StartFile
     from ssdnorm.files import write_text
     from ssdnorm.models.checkpoint import save_checkpoint
 
@@ -69,8 +72,11 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         validation_set = build.build_dataset(config, "validation", class_names=train_set.class_names)
     model = build.build_model(config, 1 + len(train_set.class_names), class_names=train_set.class_names)
     module = build.build_training(config, model, train_set=train_set, test_set=test_set, validation_set=validation_set)
-    every = config.runtime.diagnose_every
     groups = describe_groups(module.make_optimizer(model))  # type: ignore[arg-type]
+    start = {"parameter_groups": groups, "batch_norm_images": build.batch_norm_images(config, model)}
+    callbacks: list[Callback] = [StartFile(output, start)]
+    if config.runtime.diagnose_every is not None:
+        callbacks.append(DiagnosticsFile(output / "diagnostics.csv", every=config.runtime.diagnose_every))
 
     if first:
         write_text(output / "config.yaml", config_to_yaml(config))
@@ -88,11 +94,10 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         record={
             "seed": config.training.seed,
             "parameters": sum(p.numel() for p in model.parameters()),
-            "parameter_groups": groups,
-            "batch_norm_images": build.batch_norm_images(config, model),
+            **start,
             "class_names": list(train_set.class_names),
         },
-        callbacks=[] if every is None else [DiagnosticsFile(output / "diagnostics.csv", every=every)],
+        callbacks=callbacks,
     )
     if not first:
         return

@@ -1,4 +1,4 @@
-"""This file is about costs: what an arm takes beside the accuracy that it gives."""
+"""Costs of an arm: parameters, operations, memory, speed, latency."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssdnorm.build import build_model, load_detector
-from ssdnorm.compare.collect import images_per_second
 from ssdnorm.compare.plan import Arm
 from ssdnorm.compare.results import Costs, Run
+from ssdnorm.compare.run_folders import images_per_second
 
 _ROUNDS = 15
 _WARM_UPS = 3
 
 
 def costs_of(arm: Arm, runs: Sequence[Run], root: Path, *, num_classes: int, latency_ms: float | None) -> Costs:
-    """Costs of an arm from its runs with the chosen learning rate.
+    """Collect an arm's costs from its runs with the chosen learning rate.
 
     Args:
         num_classes: background included.
@@ -43,9 +43,9 @@ def costs_of(arm: Arm, runs: Sequence[Run], root: Path, *, num_classes: int, lat
 
 
 def gflops(arm: Arm, num_classes: int) -> float:
-    """Floating-point operations of one image's forward pass, in 10⁹; a multiply-add is two.
+    """Floating-point operations of one image's forward pass, in 10⁹; a multiply-add counts as two.
 
-    Norms are not counted: PyTorch's counter knows matrix products and convolutions.
+    PyTorch's counter covers matrix products and convolutions; norms are not counted.
     """
     drawn = arm.config.model.model_copy(update={"weights": None, "checkpoint": None, "head": "keep"})
     with torch.device("meta"):
@@ -58,8 +58,8 @@ def gflops(arm: Arm, num_classes: int) -> float:
 def measure_latencies(checkpoints: Mapping[str, Path], image: Tensor) -> dict[str, float]:
     """Milliseconds from an image to its detections by arm: median of rounds in which the arms take turns.
 
-    Batch norms are folded into the convolutions. Runs on the GPU if there is one; else on one thread, whose processor
-    time leaves out what other programs take away.
+    Batch norms are folded into the convolutions. Runs on the GPU if there is one, else on one thread of the CPU, where
+    its processor time is measured, which other programs do not affect.
 
     Args:
         checkpoints: arm → its trained weights.

@@ -1,4 +1,4 @@
-"""This file is about a comparison's tables for other programs: Markdown for a README, CSV with a row a run."""
+"""Tables of a comparison: Markdown with a row per arm, CSV with a row per run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssdnorm.compare.notation import (
+from ssdnorm.compare.formatting import (
     NOTHING,
     amount,
     duration,
@@ -21,10 +21,9 @@ from ssdnorm.compare.results import METRICS, ArmResult, Results, Run
 
 
 def table_markdown(results: Results) -> str:
-    """Arms as rows: the metric with its interval, the difference to the baseline, the verdict, AP50, costs.
+    """A row per arm: the metric with its interval, the difference to the baseline, the verdict, AP50, costs.
 
-    Metrics are in points of 100, with 95 % intervals over seeds in brackets. Columns of which nothing is known are left
-    out.
+    Metrics are in points of 100, with 95 % intervals over seeds in brackets. Empty columns are left out.
     """
     metric = results.metric
     other = "AP50" if metric != "AP50" else "AP"
@@ -32,7 +31,7 @@ def table_markdown(results: Results) -> str:
 
 
 def metrics_markdown(results: Results) -> str:
-    """Arms as rows, all metrics as columns: points of 100, with 95 % intervals over seeds in brackets."""
+    """A row per arm with all metrics in points of 100, and 95 % intervals over seeds in brackets."""
     return _table(
         [{"arm": arm.name} | {name: _with_interval(arm, name) for name in METRICS} for arm in results.arms],
         always=("arm",),
@@ -40,11 +39,10 @@ def metrics_markdown(results: Results) -> str:
 
 
 def write_csv(results: Results, path: Path) -> None:
-    """Write one row a run, every learning rate included: arm, seed, lr, status, reason, metrics, seconds, costs.
+    """Write a row per run, with every learning rate: arm, seed, lr, status, reason, metrics, seconds, costs.
 
-    Metrics are in [0, 1] as in ``result.json``; ``chosen`` says whether the run has its arm's chosen learning rate;
-    metrics with batch norm's recomputed statistics end in ``_population``. ``validation`` is the comparison's metric on
-    the validation images, by which the rates were chosen.
+    Metrics are in [0, 1] as in ``result.json``; those with recomputed batch-norm statistics end in ``_population``.
+    ``chosen`` is 1 for runs with their arm's chosen learning rate; ``validation`` is the metric that it was chosen by.
     """
     rows = [_csv_row(arm, run, results.metric) for arm in results.arms for run in arm.runs]
     extra = sorted({name for row in rows for name in row if name.endswith("_population")})
@@ -58,7 +56,7 @@ def write_csv(results: Results, path: Path) -> None:
 
 
 def _table(rows: Sequence[dict[str, str]], always: Sequence[str]) -> str:
-    """Markdown without the columns of which nothing is known, but for those that are wanted always."""
+    """Markdown without empty columns, except those in ``always``."""
     columns = [name for name in rows[0] if name in always or any(row[name] != NOTHING for row in rows)]
     lines = [columns, ["---"] * len(columns), *([row[name] for name in columns] for row in rows)]
     return "\n".join(f"| {' | '.join(_escape(cell) for cell in line)} |" for line in lines) + "\n"
@@ -88,7 +86,7 @@ def _markdown_row(arm: ArmResult, metric: str, other: str) -> dict[str, str]:
 
 
 def _time_to_target(arm: ArmResult) -> str:
-    """Mean over the seeds that reached it, and how many these were."""
+    """Mean over the seeds that reached it, and their number."""
     costs, num_seeds = arm.costs, sum(run.lr == arm.lr for run in arm.runs)
     if costs.seconds_to_target is None:
         return NOTHING

@@ -26,7 +26,7 @@ def test_two_values_have_the_interval_of_one_degree_of_freedom():
 def test_one_value_has_no_interval():
     mean = mean_with_interval([0.5])
     assert (mean.mean, mean.std, mean.low, mean.high) == (0.5, None, None, None)
-    with pytest.raises(ValueError, match="one value at least"):
+    with pytest.raises(ValueError, match="got no values"):
         mean_with_interval([])
 
 

@@ -3,7 +3,7 @@
 import csv
 
 from ssdnorm.compare.tables import metrics_markdown, table_markdown, write_csv
-from tests.compare.made_up import make_comparison
+from tests.compare.synthetic import make_comparison
 
 
 def rows_of(markdown: str) -> list[dict[str, str]]:

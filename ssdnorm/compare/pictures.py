@@ -1,4 +1,4 @@
-"""This file is about the report's pictures: the same test images with each arm's detections side by side."""
+"""The report's pictures: the same test images with each arm's detections side by side."""
 
 from __future__ import annotations
 
@@ -19,27 +19,25 @@ from torchvision.ops import box_iou
 
 from ssdnorm.compare.results import ArmResult, Results
 from ssdnorm.data.dataset import DetectionDataset
+from ssdnorm.plots.colors import BOX_COLORS
 
-NUM_IMAGES = 5
 _SIDE = 480  # pixels of the longest side
 _QUALITY = 70  # of WebP
-_IOU = 0.5  # from which a box counts as found
-_LETTER = 0.058  # height of captions over that of the image
-_MOST_CAPTIONS = 6  # objects of an image; the captions of more would hide each other and what is in the boxes
-_COLOURS = ("#62c4ff", "#ffb02e", "#7ee787", "#ff8ad4", "#fff04d", "#c9b0ff")  # light, for lines on a dark ground
-_OTHERS = "#ffffff"
+_IOU = 0.5  # from which an object counts as found
+_LETTER = 0.058  # size of captions, relative to the height of the image
+_MOST_CAPTIONS = 6  # objects of an image; more captions would hide each other
 
 Kind = Literal["object", "found", "wrong", "missed"]
 
 
 @dataclass(frozen=True)
-class DrawnBox:
-    """A box, in pixels of the picture, with a caption that stays inside of it.
+class MarkedBox:
+    """A box in pixels of the picture, with the place of a caption that stays inside it.
 
     Attributes:
         label: name of the class.
-        leftward: the caption ends at ``caption_x``, instead of beginning there.
         kind: an object of the ground truth; a detection of one, or of none; an object that no detection found.
+        leftward: whether the caption ends at ``caption_x`` instead of starting there.
     """
 
     kind: Kind
@@ -56,30 +54,27 @@ class DrawnBox:
 
 @dataclass(frozen=True)
 class Panel:
-    """One arm's boxes on a test image, or the ground truth's.
-
-    Attributes:
-        alt: what is in it, in words.
-    """
+    """The boxes of one arm, or of the ground truth, on a test image."""
 
     title: str
-    alt: str
-    boxes: list[DrawnBox]
+    boxes: list[MarkedBox]
 
     @property
     def tally(self) -> str:
-        """How many boxes there are of each kind, as ``2 found, 1 missed``."""
+        """Number of boxes by kind, as ``2 found, 1 missed``."""
         counts = Counter(box.kind for box in self.boxes)
         return ", ".join(f"{counts[kind]} {kind}" for kind in ("found", "wrong", "missed") if counts[kind])
+
+    @property
+    def alt(self) -> str:
+        """The boxes in words."""
+        words = (box.caption if box.kind == "object" else f"{box.kind} {box.caption}" for box in self.boxes)
+        return f"{self.title}: {', '.join(words) or 'no boxes'}"
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One test image, whose pixels all panels share.
-
-    Attributes:
-        uri: the pixels, a ``data:`` URI.
-    """
+    """One test image, whose pixels (a ``data:`` URI) all panels share; the first panel is the ground truth."""
 
     name: str
     uri: str
@@ -94,25 +89,25 @@ class Photo:
 
     @property
     def captioned(self) -> bool:
-        """Whether there is room for captions, the same for all panels."""
+        """Whether there is space for captions, in all panels alike."""
         return len(self.panels[0].boxes) <= _MOST_CAPTIONS
 
 
 @dataclass(frozen=True)
-class _Found:
-    """Boxes of one image in the picture's pixels, xyxy; detections have scores, best first."""
+class _Boxes:
+    """Boxes of one image in pixels of the picture, xyxy; detections have scores, best first."""
 
     boxes: np.ndarray
     labels: np.ndarray
     scores: Sequence[float] = ()
 
 
-def photos_of(results: Results, root: Path, test_set: DetectionDataset, *, num_images: int = NUM_IMAGES) -> list[Photo]:
-    """Test images at evenly spaced places of the test set, with the detections of each arm's first finished seed.
+def photos_of(results: Results, root: Path, test_set: DetectionDataset, *, num_images: int = 5) -> list[Photo]:
+    """Evenly spaced test images with the detections of each arm's first finished seed; empty if there are none.
 
-    Of every arm the best-scored detections are drawn, as many as there are objects in the image, so that arms whose
-    scores have another scale are shown alike. A detection has found an object if it has its class, an IoU of 0.5 or
-    more with it, and no better-scored one has found it. No photos where no arm has detections.
+    Of every arm the best-scored detections are drawn, as many as the image has objects, so that arms whose scores have
+    another scale are treated alike. A detection finds an object of its class with an IoU of 0.5 or more that no
+    better-scored one has found.
     """
     spaced = np.linspace(0, len(test_set) - 1, min(num_images, len(test_set)))
     places = np.unique(spaced.round().astype(int)).tolist()
@@ -126,15 +121,15 @@ def photos_of(results: Results, root: Path, test_set: DetectionDataset, *, num_i
 
 
 def seeds_shown(results: Results, root: Path) -> dict[str, int]:
-    """Arm → the seed of the run whose detections are drawn."""
+    """Arm → seed of the run whose detections are drawn."""
     folders = {arm.name: _folder_shown(arm, root) for arm in results.arms}
     return {arm.name: run.seed for arm in results.arms for run in arm.runs if run.folder == folders[arm.name]}
 
 
-def class_colours(photos: Sequence[Photo]) -> dict[str, str]:
-    """Class → colour of its boxes, the commonest class first; those beyond the sixth share white."""
+def class_colors(photos: Sequence[Photo]) -> dict[str, str]:
+    """Class → colour of its boxes, the most frequent class first; white where the colours run out."""
     counts = Counter(box.label for photo in photos for panel in photo.panels for box in panel.boxes)
-    return dict(zip((name for name, _ in counts.most_common()), chain(_COLOURS, repeat(_OTHERS)), strict=False))
+    return dict(zip((name for name, _ in counts.most_common()), chain(BOX_COLORS, repeat("#ffffff")), strict=False))
 
 
 def _folder_shown(arm: ArmResult, root: Path) -> str | None:
@@ -143,7 +138,7 @@ def _folder_shown(arm: ArmResult, root: Path) -> str | None:
 
 
 def _read_detections(path: Path, ids: set[int]) -> dict[int, list[dict[str, Any]]]:
-    """Of some images, best score first."""
+    """Detections of some images, best score first."""
     by_image: dict[int, list[dict[str, Any]]] = {}
     for one in orjson.loads(path.read_bytes()):
         if one["image_id"] in ids:
@@ -161,61 +156,46 @@ def _photo(
     image.resize((width, height), Image.Resampling.LANCZOS).save(encoded, "WEBP", quality=_QUALITY)
     target = test_set.target(place)
     single = ~target["iscrowd"].numpy()
-    objects = _Found(target["boxes"].numpy()[single] * scale, target["labels"].numpy()[single])
+    objects = _Boxes(target["boxes"].numpy()[single] * scale, target["labels"].numpy()[single])
     names, size = test_set.class_names, (width, height)
-    truth = [
-        _drawn("object", box, names[label - 1], "", size)
-        for box, label in zip(objects.boxes, objects.labels, strict=True)
-    ]
-    words = ", ".join(box.caption for box in truth) or "no objects"
-    panels = [Panel("ground truth", f"ground truth: {words}", truth)]
+    truth = zip(objects.boxes, objects.labels, strict=True)
+    panels = [Panel("ground truth", [_marked("object", box, names[label - 1], "", size) for box, label in truth])]
     for arm, by_image in detections.items():
         best = by_image.get(test_set.image_id(place), [])[: len(objects.labels)]
-        panels.append(_panel(arm, _found(best, test_set, scale), objects, names, size))
+        panels.append(Panel(arm, _compare(_found(best, test_set, scale), objects, names, size)))
     uri = f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"
     return Photo(test_set.image_name(place), uri, width, height, panels)
 
 
-def _found(detections: Sequence[dict[str, Any]], test_set: DetectionDataset, scale: float) -> _Found:
+def _found(detections: Sequence[dict[str, Any]], test_set: DetectionDataset, scale: float) -> _Boxes:
     boxes = np.array([one["bbox"] for one in detections], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]  # xywh -> xyxy
     labels = np.array([1 + test_set.category_ids.index(one["category_id"]) for one in detections], np.int64)
-    return _Found(boxes * scale, labels, [one["score"] for one in detections])
+    return _Boxes(boxes * scale, labels, [one["score"] for one in detections])
 
 
-def _panel(arm: str, found: _Found, objects: _Found, names: Sequence[str], size: tuple[int, int]) -> Panel:
-    hits = _match(found, objects)
-    boxes = []
-    for place, (box, label, score) in enumerate(zip(found.boxes, found.labels, found.scores, strict=True)):
-        kind: Kind = "found" if place in hits else "wrong"
-        boxes.append(_drawn(kind, box, names[label - 1], f" {score:.2f}", size))
-    for place, (box, label) in enumerate(zip(objects.boxes, objects.labels, strict=True)):
-        if place not in hits.values():
-            boxes.append(_drawn("missed", box, names[label - 1], "", size))
-    words = ", ".join(f"{box.kind} {box.caption}" for box in boxes) or "no boxes"
-    return Panel(arm, f"{arm}: {words}", boxes)
-
-
-def _match(found: _Found, objects: _Found) -> dict[int, int]:
-    """Detection → object, the best-scored detection first."""
-    if not len(found.labels) or not len(objects.labels):
-        return {}
+def _compare(found: _Boxes, objects: _Boxes, names: Sequence[str], size: tuple[int, int]) -> list[MarkedBox]:
+    """The detections, found or wrong, and the objects that they miss."""
     overlap = box_iou(torch.as_tensor(found.boxes), torch.as_tensor(objects.boxes, dtype=torch.float64)).numpy()
     overlap[found.labels[:, None] != objects.labels[None]] = 0.0
-    hits: dict[int, int] = {}
-    for detection, row in enumerate(overlap):
-        row[list(hits.values())] = 0.0
-        if row.max() >= _IOU:
-            hits[detection] = int(row.argmax())
-    return hits
+    taken: set[int] = set()
+    boxes = []
+    for row, box, label, score in zip(overlap, found.boxes, found.labels, found.scores, strict=True):
+        row[list(taken)] = 0.0
+        hit = row.max(initial=0.0) >= _IOU
+        if hit:
+            taken.add(int(row.argmax()))
+        boxes.append(_marked("found" if hit else "wrong", box, names[label - 1], f" {score:.2f}", size))
+    missed = [g for g in range(len(objects.labels)) if g not in taken]
+    return boxes + [_marked("missed", objects.boxes[g], names[objects.labels[g] - 1], "", size) for g in missed]
 
 
-def _drawn(kind: Kind, box: np.ndarray, label: str, score: str, size: tuple[int, int]) -> DrawnBox:
+def _marked(kind: Kind, box: np.ndarray, label: str, score: str, size: tuple[int, int]) -> MarkedBox:
     x1, y1, x2, y2 = (round(float(value), 1) for value in box)
     letter = _LETTER * size[1]
     leftward = x1 + x2 > size[0]
     caption_x = min(x2, size[0] - 2.0) if leftward else max(x1, 2.0)
     caption_y = y1 - 0.25 * letter if y1 > 1.3 * letter else max(y1, 0.0) + 1.05 * letter
-    width, height = round(x2 - x1, 1), round(y2 - y1, 1)
+    corner, extent = (x1, y1), (round(x2 - x1, 1), round(y2 - y1, 1))
     caption_at = round(caption_x, 1), round(caption_y, 1)
-    return DrawnBox(kind, x1, y1, width, height, label, f"{label}{score}", leftward, *caption_at)
+    return MarkedBox(kind, *corner, *extent, label, f"{label}{score}", leftward, *caption_at)

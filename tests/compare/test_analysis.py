@@ -9,25 +9,22 @@ import yaml
 from scipy import stats
 
 from ssdnorm.build import build_dataset
-from ssdnorm.compare import assemble as assemble_module
-from ssdnorm.compare.assemble import assemble, choose_rate, rates_of
+from ssdnorm.compare import analysis
+from ssdnorm.compare.analysis import analyse, choose_rate, read_rates
 from ssdnorm.compare.plan import read_plan
-from ssdnorm.compare.results import METRICS, Matched, Rate
+from ssdnorm.compare.results import METRICS, Rate
 from ssdnorm.engine.evaluation import evaluate_arrays
 from ssdnorm.metrics.arrays import detection_arrays, ground_truth_arrays
 
 from .test_plan import CONTENT
 
-ALIKE = Matched(71, [], [], [], True, [], None)
 SHARE = {"l2_norm": 0.5, "batch_norm": 0.95, "no_dropout": 0.5}  # of the objects that an arm finds
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A comparison whose runs find objects at random, some arms more of them."""
-    monkeypatch.setattr(
-        assemble_module, "measure_latencies", lambda checkpoints, image: dict.fromkeys(checkpoints, 7.0)
-    )
+    monkeypatch.setattr(analysis, "measure_latencies", lambda checkpoints, image: dict.fromkeys(checkpoints, 7.0))
     content = {**CONTENT, "seeds": [0, 1, 2], "metric": "AP", "learning_rates": {"batch_norm": [0.01, 0.004]}}
     data = {**CONTENT["base"]["data"], "test": {"format": "shapes", "num_images": 30, "seed": 2}}
     content["base"] = {**CONTENT["base"], "data": data}
@@ -85,8 +82,7 @@ def _make_run(folder, job, *, share):
 
 def results_of(root, **keys):
     plan = read_plan(root / "compare.yaml")
-    matched = {arm.name: ALIKE for arm in plan.arms}
-    return assemble(plan, root, build_dataset(plan.base, "test"), matched, num_resamples=50, **keys)
+    return analyse(plan, root, build_dataset(plan.base, "test"), num_resamples=50, **keys)
 
 
 def arms_of(results):
@@ -118,13 +114,13 @@ def test_an_arm_that_finds_more_is_better_and_one_that_differs_by_name_alone_is_
     assert set(arms["l2_norm"].metrics) <= set(METRICS)
     points = f"{100 * difference.paired.mean:+.1f} points of AP"
     assert results.answer.startswith(f"batch_norm ({points}) is better than l2_norm; ")
-    assert "no evidence of a difference to l2_norm for no_dropout" in results.answer
+    assert "there is no evidence that no_dropout differs from l2_norm" in results.answer
 
 
 def test_the_rate_is_chosen_on_the_validation_images_of_the_first_seed(root):
     plan = read_plan(root / "compare.yaml")
     arm = plan.arms[1]
-    rates = rates_of(plan, arm, root)
+    rates = read_rates(plan, arm, root)
     assert [rate.lr for rate in rates] == [0.01, 0.004]
     assert rates[1].validation == pytest.approx(metric(root, "runs/batch_norm/lr0.004_seed0") / 2)
     assert rates[1].validation > rates[0].validation
@@ -134,62 +130,68 @@ def test_the_rate_is_chosen_on_the_validation_images_of_the_first_seed(root):
     assert choose_rate([Rate(0.01, None, "finished")]) == 0.01
 
 
-def test_costs_come_from_the_runs(root):
-    costs = arms_of(results_of(root))["batch_norm"].costs
+def test_costs_diagnostics_scatter_and_versions_come_from_the_runs(root):
+    results = results_of(root)
+    arm = arms_of(results)["batch_norm"]
+    costs = arm.costs
     assert (costs.parameters, costs.images_per_second, costs.peak_memory_mib, costs.latency_ms) == (123, 8.0, 102, 7.0)
     assert (costs.seconds_to_target, costs.num_reached) == (5.0, 3), "the mean of 4, 5 and 6 seconds to AP50 0.5"
-    assert arms_of(results_of(root))["l2_norm"].costs.seconds_to_target is None
-
-
-def test_why_holds_the_first_and_the_last_measurement_and_versions_all_that_were_used(root):
-    results = results_of(root)
-    assert arms_of(results)["batch_norm"].why == {"length_before": {"conv4_3": (1.0, 41.0)}}, "the mean of three seeds"
+    assert arms_of(results)["l2_norm"].costs.seconds_to_target is None
+    assert arm.why == {"length_before": {"conv4_3": (1.0, 41.0)}}, "the mean of three seeds"
     assert results.provenance["versions"] == {"torch": "2.14.0, 2.14.1", "numpy": "2.4"}
-
-
-def test_the_scatter_over_seeds_is_pooled_over_the_arms(root):
-    values = [arm.metrics["AP"].values for arm in results_of(root).arms]
-    assert results_of(root).seed_noise == pytest.approx(np.sqrt(np.mean([np.var(v, ddof=1) for v in values])))
+    values = [arm.metrics["AP"].values for arm in results.arms]
+    assert results.seed_noise == pytest.approx(np.sqrt(np.mean([np.var(v, ddof=1) for v in values])))
 
 
 def test_an_arm_with_a_diverged_seed_is_incomplete_and_says_so(root):
     folder = root / "runs/no_dropout/lr0.004_seed1"
     (folder / "result.json").unlink()
     (folder / "failure.json").write_text('{"status": "diverged", "reason": "step 7: the loss is not finite"}')
-    arm = arms_of(results_of(root))["no_dropout"]
+    results = results_of(root)
+    arm = arms_of(results)["no_dropout"]
     assert arm.verdict == "incomplete"
-    assert arm.sentence == "no_dropout: no comparison with l2_norm. no_dropout: of 3 seeds 1 diverged."
+    assert "of 3 seeds 1 diverged" in arm.sentence
     assert [run.status for run in arm.runs] == ["finished", "diverged", "finished"]
     assert arm.runs[1].reason == "step 7: the loss is not finite"
     assert len(arm.metrics["AP"].values) == 2
-    assert "; no_dropout diverged with 1 of 3 seeds. This rests on 8 of 9 runs" in results_of(root).answer
+    assert "no_dropout diverged with 1 of 3 seeds" in results.answer
+    assert "8 of 9 runs" in results.answer
 
 
 def test_without_a_seed_of_the_baseline_no_arm_is_judged(root):
     (root / "runs/l2_norm/lr0.004_seed1/result.json").unlink()
     results = results_of(root)
     assert {arm.verdict for arm in results.arms} == {"baseline", "incomplete"}
-    assert arms_of(results)["batch_norm"].sentence.endswith("l2_norm: of 3 seeds 1 not run.")
-    without = "ithout every run of l2_norm there is no comparison of batch_norm and no_dropout"
-    assert results.answer.startswith(f"W{without}. ")
-    failure = '{"status": "diverged", "reason": "step 7: the loss is not finite"}'
-    (root / "runs/l2_norm/lr0.004_seed1/failure.json").write_text(failure)
-    assert results_of(root).answer.startswith(f"l2_norm diverged with 1 of 3 seeds; w{without}. ")
+    assert "batch_norm and no_dropout were not compared: runs of l2_norm are missing" in results.answer
 
 
-def test_a_run_that_is_missing_is_told_from_images_that_hold_nothing_to_count(root):
+def test_a_missing_run_is_told_from_an_undefined_metric(root):
     (root / "runs/batch_norm/lr0.004_seed1/result.json").unlink()
-    assert "runs are missing: no comparison of batch_norm. " in results_of(root).answer
     for path in root.glob("runs/no_dropout/*/result.json"):
         result = json.loads(path.read_text())
         result["metrics"]["AP"] = -1.0
         path.write_text(json.dumps(result))
-    assert "the test images hold nothing that AP counts: no comparison of no_dropout. " in results_of(root).answer
+    answer = results_of(root).answer
+    assert "batch_norm was not compared: runs are missing" in answer
+    assert "no_dropout was not compared: AP is undefined on the test images" in answer
+
+
+def test_starts_are_compared_with_the_first_seed_that_both_arms_recorded(root):
+    start = {"weights": {"a": "1", "b": "2"}, "batches": ["x"], "parameter_groups": [], "batch_norm_images": None}
+    for seed in (1, 2):
+        (root / f"runs/l2_norm/lr0.004_seed{seed}/start.json").write_text(json.dumps(start))
+    (root / "runs/no_dropout/lr0.004_seed0/start.json").write_text("never read: the baseline has none")
+    changed = {**start, "weights": {"a": "1", "b": "3"}}
+    (root / "runs/no_dropout/lr0.004_seed2/start.json").write_text(json.dumps(changed))
+    arms = arms_of(results_of(root))
+    assert arms["no_dropout"].matched.different == ["b"]
+    assert arms["l2_norm"].matched.identical == 2
+    assert arms["batch_norm"].matched is None, "its runs did not record their start"
 
 
 def test_detections_that_are_gone_are_named(root):
     (root / "runs/l2_norm/lr0.004_seed1/detections.json").unlink()
-    with pytest.raises(ValueError, match=r"l2_norm/lr0\.004_seed1/detections\.json: is gone"):
+    with pytest.raises(ValueError, match=r"l2_norm/lr0\.004_seed1/detections\.json: missing"):
         results_of(root)
 
 
@@ -207,6 +209,5 @@ def test_one_seed_is_never_ranked(root):
     (root / "compare.yaml").write_text(yaml.safe_dump({**content, "seeds": [0]}, sort_keys=False))
     results = results_of(root)
     assert {arm.verdict for arm in results.arms} == {"baseline", "one seed"}
-    assert "one seed allows no statement about batch_norm and no_dropout" in results.answer.lower()
-    assert "Nothing can be ranked without seeds to compare" in results.answer
+    assert "one seed allows no conclusion about batch_norm and no_dropout" in results.answer.lower()
     assert "better" not in results.answer

@@ -1,4 +1,4 @@
-"""The grid: which runs it starts, with what, and what it makes of their ends. A script stands in for the training."""
+"""The launcher: which runs it starts, with what, and how they ended. A script stands in for the training."""
 
 import json
 import os
@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ssdnorm.compare import grid
-from ssdnorm.compare.grid import failure_reason, read_result, run_grid, state_of
+from ssdnorm.compare import launcher
+from ssdnorm.compare.launcher import launch
 from ssdnorm.compare.plan import read_plan
+from ssdnorm.compare.run_folders import read_run, state_of
 
 from .test_plan import CONTENT
 
@@ -52,8 +53,8 @@ def jobs(tmp_path, monkeypatch):
     names = {name: str(tmp_path / name) for name in ("calls", "mended", "hang", "together")}
     script.write_text(TRAINING.format(python=PYTHON, **names))
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(grid.sys, "executable", str(script))
-    monkeypatch.setattr(grid, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(launcher.sys, "executable", str(script))
+    monkeypatch.setattr(launcher, "_POLL_SECONDS", 0.02)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     return read_plan(tmp_path / "compare.yaml").first_jobs()
 
@@ -65,29 +66,29 @@ def calls(tmp_path):
 
 def test_failures_are_recorded_and_tried_again_but_a_diverged_run_is_a_result(jobs, tmp_path):
     root = tmp_path / "cmp"
-    run_grid(jobs, root)
+    launch(jobs, root)
     states = {(job.arm, job.seed): state_of(job, root) for job in jobs}
     assert states == {
         ("l2_norm", 3): "finished", ("batch_norm", 3): "failed", ("no_dropout", 3): "diverged",
         ("l2_norm", 5): "finished", ("batch_norm", 5): "failed", ("no_dropout", 5): "finished",
     }  # fmt: skip
-    assert failure_reason(jobs[1], root) == "No space left on device"
-    assert failure_reason(jobs[2], root) == "step 2: the loss is not finite"
+    assert read_run(jobs[1], root, target_ap50=0.5).reason == "No space left on device"
+    assert read_run(jobs[2], root, target_ap50=0.5).reason == "step 2: the loss is not finite"
     assert "training" in (root / jobs[0].folder / "log.txt").read_text()
 
     before = len(calls(tmp_path))
     (tmp_path / "mended").touch()
-    run_grid(jobs, root)
+    launch(jobs, root)
     again = [Path(call["run"]).parent.name for call in calls(tmp_path)[before:]]
     assert again == ["batch_norm", "batch_norm"]
     assert [state_of(job, root) for job in jobs].count("finished") == 5
-    run_grid(jobs, root)
+    launch(jobs, root)
     assert len(calls(tmp_path)) == before + 2, "nothing is left to do"
 
 
 def test_every_run_is_the_train_command_on_its_own_config(jobs, tmp_path):
     (tmp_path / "mended").touch()
-    run_grid(jobs, tmp_path / "cmp")
+    launch(jobs, tmp_path / "cmp")
     words = calls(tmp_path)[1]["words"]
     folder = tmp_path / "cmp" / jobs[1].folder
     assert words == ["-m", "ssdnorm", "train", "--config", f"{folder}/config.yaml", "--output", str(folder), "--resume"]
@@ -98,20 +99,20 @@ def test_every_run_is_the_train_command_on_its_own_config(jobs, tmp_path):
 
 def test_parallel_runs_share_the_cores(jobs, tmp_path, monkeypatch):
     (tmp_path / "mended").touch()
-    monkeypatch.setattr(grid.os, "sched_getaffinity", lambda _: set(range(7)))
+    monkeypatch.setattr(launcher.os, "sched_getaffinity", lambda _: set(range(7)))
     (tmp_path / "together").touch()  # nobody ends before three have begun
-    run_grid(jobs, tmp_path / "cmp", num_parallel=3)
+    launch(jobs, tmp_path / "cmp", num_parallel=3)
     assert {call["threads"] for call in calls(tmp_path)} == {"2"}
     assert len(calls(tmp_path)) == 6
 
 
 def test_gpus_are_shared_out_evenly(monkeypatch):
-    monkeypatch.setattr(grid.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(grid.torch.cuda, "device_count", lambda: 5)
+    monkeypatch.setattr(launcher.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(launcher.torch.cuda, "device_count", lambda: 5)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def shares(num_slots):
-        return [e["CUDA_VISIBLE_DEVICES"] for e in grid._environments(num_slots)]
+        return [e["CUDA_VISIBLE_DEVICES"] for e in launcher._environments(num_slots)]
 
     assert shares(2) == ["0,1", "2,3"], "the fifth stays idle, so that all runs have as many"
     assert shares(7) == ["0", "1", "2", "3", "4", "0", "1"]
@@ -124,25 +125,25 @@ def test_a_folder_with_another_config_is_refused_before_anything_runs(jobs, tmp_
     old = root / jobs[3].folder / "config.yaml"
     old.parent.mkdir(parents=True)
     old.write_text("norm: {backbone: group_norm}\n")
-    with pytest.raises(ValueError, match=r"seed5.config\.yaml: this run was made with another config.*norm\.backbone"):
-        run_grid(jobs, root)
+    with pytest.raises(ValueError, match=r"seed5.config\.yaml: this run has another config.*norm\.backbone"):
+        launch(jobs, root)
     assert not calls(tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_no_run_outlives_a_grid_that_is_stopped(jobs, tmp_path, number):
+def test_no_run_outlives_a_comparison_that_is_stopped(jobs, tmp_path, number):
     if number == signal.SIGKILL and sys.platform != "linux":
         pytest.skip("only Linux tells a process that its parent is gone")
     (tmp_path / "hang").touch()
     code = f"""
         import signal, sys
         from pathlib import Path
-        from ssdnorm.compare import grid
+        from ssdnorm.compare import launcher
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         from ssdnorm.compare.plan import read_plan
-        grid.sys.executable = {str(tmp_path / "training")!r}
+        launcher.sys.executable = {str(tmp_path / "training")!r}
         try:
-            grid.run_grid(read_plan({str(tmp_path / "compare.yaml")!r}).first_jobs(), Path({str(tmp_path / "cmp")!r}))
+            launcher.launch(read_plan({str(tmp_path / "compare.yaml")!r}).first_jobs(), Path({str(tmp_path / "cmp")!r}))
         except KeyboardInterrupt:
             sys.exit(7)
     """
@@ -178,15 +179,21 @@ def _gone(run):
     return False
 
 
+def _read_or_launch(jobs, root, name):
+    if name == "result.json":  # nothing is launched where there is one
+        read_run(jobs[0], root, target_ap50=0.5)
+    launch(jobs, root)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("config.yaml", "", r"config\.yaml: damaged, holds no keys and values; remove the run"),
-        ("config.yaml", "- 1", r"config\.yaml: damaged, holds no keys"),
-        ("config.yaml", "[1", r"config\.yaml: damaged; remove the run to make it anew"),
-        ("failure.json", "{}", r"failure\.json: says no status and reason"),
-        ("failure.json", "", r"failure\.json: damaged; remove the run"),
-        ("result.json", "", r"result\.json: damaged; remove the run"),
+        ("config.yaml", "", r"config\.yaml: damaged, expected keys and values; delete the run"),
+        ("config.yaml", "- 1", r"config\.yaml: damaged, expected keys"),
+        ("config.yaml", "[1", r"config\.yaml: damaged; delete the run folder"),
+        ("failure.json", "{}", r"failure\.json: expected status and reason"),
+        ("failure.json", "", r"failure\.json: damaged; delete the run"),
+        ("result.json", "", r"result\.json: damaged; delete the run"),
     ],
 )
 def test_a_damaged_file_of_a_run_is_named(jobs, tmp_path, name, content, message):
@@ -194,24 +201,29 @@ def test_a_damaged_file_of_a_run_is_named(jobs, tmp_path, name, content, message
     folder.mkdir(parents=True)
     (folder / name).write_text(content)
     with pytest.raises(ValueError, match=message):
-        read_result(folder) if name == "result.json" else run_grid(jobs, tmp_path / "cmp")
+        read_run(jobs[0], tmp_path / "cmp", target_ap50=0.5) if name == "result.json" else launch(
+            jobs, tmp_path / "cmp"
+        )
     assert not calls(tmp_path)
 
 
 def test_the_progress_counts_what_comes_later(jobs, tmp_path, capsys):
     (tmp_path / "mended").touch()
-    run_grid(jobs[:1], tmp_path / "cmp", later=jobs[1:])
+    launch(jobs[:1], tmp_path / "cmp", later=jobs[1:])
     assert "1/6 runs:  17%" in capsys.readouterr().err
 
 
 def test_a_second_comparison_in_the_same_folder_is_refused(jobs, tmp_path):
-    with grid._alone_in(tmp_path / "cmp"), pytest.raises(ValueError, match="another comparison, or a run that it left"):
-        run_grid(jobs, tmp_path / "cmp")
+    with (
+        launcher._locked(tmp_path / "cmp"),
+        pytest.raises(ValueError, match="another comparison, or a run that it left"),
+    ):
+        launch(jobs, tmp_path / "cmp")
     assert not calls(tmp_path)
 
 
 def test_the_last_run_gets_no_more_cores_than_the_others(jobs, tmp_path, monkeypatch):
     (tmp_path / "mended").touch()
-    monkeypatch.setattr(grid.os, "sched_getaffinity", lambda _: set(range(8)))
-    run_grid(jobs[:1], tmp_path / "cmp", num_parallel=4)
+    monkeypatch.setattr(launcher.os, "sched_getaffinity", lambda _: set(range(8)))
+    launch(jobs[:1], tmp_path / "cmp", num_parallel=4)
     assert calls(tmp_path)[0]["threads"] == "2"

@@ -1,10 +1,9 @@
-"""This file is about the grid: every run of a plan as a process of its own, several at once, resumed."""
+"""Launch the runs of a comparison as processes, several at once, and resume what was interrupted."""
 
 from __future__ import annotations
 
 import ctypes
 import fcntl
-import json
 import logging
 import os
 import signal
@@ -12,19 +11,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO
 
 import torch
-import yaml
 from tqdm import tqdm
 
 from ssdnorm.compare.plan import Job
-from ssdnorm.compare.results import Status
+from ssdnorm.compare.run_folders import read_mapping, state_of
 from ssdnorm.config_file import config_to_mapping, config_to_yaml, differing_keys
 from ssdnorm.engine.run import FAILURE_FILE
 from ssdnorm.files import whole_rows, write_json, write_text
@@ -42,43 +40,41 @@ class _Running:
     log_file: IO[bytes]
 
 
-def run_grid(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1, later: Sequence[Job] = ()) -> None:
-    """Make every run that is not finished yet; each is an ordinary run folder below ``root``.
+def launch(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1, later: Sequence[Job] = ()) -> None:
+    """Make every run that is not finished; each is an ordinary run folder below ``root``.
 
-    A run is a process (``python -m ssdnorm train … --resume``), so that one that dies takes no other along. Finished
-    runs are skipped, interrupted ones go on from their last checkpoint, diverged ones stay as they are, since the same
-    seed diverges again; those that failed in another way are tried anew. What a run prints is in its ``log.txt``. The
-    cores and GPUs that this process may use are shared out evenly; a GPU that is left over stays idle, so that all
-    runs have the same number.
+    A run is a process (``python -m ssdnorm train … --resume``), so a crash does not affect other runs. Finished runs
+    are skipped and interrupted ones resumed. Diverged runs are kept, since the same seed diverges again; runs that
+    failed otherwise are repeated. The output of a run is in its ``log.txt``. The cores and GPUs of this process are
+    shared evenly; a GPU that is left over stays idle, so that all runs have the same number.
 
     Args:
         num_parallel: runs at once.
-        later: what is made after these; counted in the progress view alone.
+        later: jobs to follow; counted by the progress bar only.
 
     Raises:
-        ValueError: if a folder holds a run with another config, or another comparison is at work in ``root``.
-        KeyboardInterrupt: when interrupted or terminated; the runs under way are stopped first.
+        ValueError: if a folder holds a run with another config, or another comparison is running in ``root``.
+        KeyboardInterrupt: when interrupted or terminated, after the runs in progress are stopped.
     """
     check_folders(jobs, root)
-    waiting = [job for job in jobs if state_of(job, root) not in ("finished", "diverged")]
-    num_done = len(jobs) - len(waiting)
+    queue = [job for job in jobs if state_of(job, root) not in ("finished", "diverged")]
+    num_done, num_runs = len(jobs) - len(queue), len(jobs) + len(later)
     if num_done:
-        log.info("%d of %d runs are there already", num_done, len(jobs))
-    if not waiting:
+        log.info("%d of %d runs are done", num_done, len(jobs))
+    if not queue:
         return
+    done_steps = {job.folder: _steps_done(root / job.folder) for job in queue}
     total = sum(job.config.training.max_steps for job in (*jobs, *later))
-    num_runs = len(jobs) + len(later)
-    done_steps = {job.folder: _steps_done(root / job.folder) for job in waiting}
-    initial = total - sum(job.config.training.max_steps for job in (*waiting, *later)) + sum(done_steps.values())
+    to_do = sum(job.config.training.max_steps for job in (*queue, *later)) - sum(done_steps.values())
     running: list[_Running] = []
     free = list(range(num_parallel))
-    environments = _environments(num_parallel)  # whatever is left to do: the last run gets no more than the others
+    environments = _environments(num_parallel)  # the last run gets no more than the others
     with (
-        _alone_in(root) as lock,
-        _terminate_as_interrupt(),
+        _locked(root) as lock,
+        _sigterm_interrupts(),
         tqdm(
             total=total,
-            initial=initial,
+            initial=total - to_do,
             unit="step",
             desc=f"{num_done}/{num_runs} runs",
             mininterval=0.5 if sys.stderr.isatty() else 60,
@@ -86,10 +82,10 @@ def run_grid(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1, later: S
         ) as bar,
     ):
         try:
-            while waiting or running:
-                while waiting and free:
+            while queue or running:
+                while queue and free:
                     slot = free.pop(0)
-                    running.append(_start(waiting.pop(0), slot, root, environments[slot], lock))
+                    running.append(_start(queue.pop(0), slot, root, environments[slot], lock))
                     bar.set_postfix_str(", ".join(f"{r.job.arm}/{r.job.seed}" for r in running), refresh=False)
                 time.sleep(_POLL_SECONDS)
                 for run in list(running):
@@ -113,7 +109,7 @@ def run_grid(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1, later: S
 
 
 def check_folders(jobs: Sequence[Job], root: Path) -> None:
-    """Refuse folders that hold runs of another config, before the first run starts.
+    """Refuse folders that hold runs with another config.
 
     Raises:
         ValueError: naming the folder and the keys that differ.
@@ -121,56 +117,13 @@ def check_folders(jobs: Sequence[Job], root: Path) -> None:
     for job in jobs:
         old = root / job.folder / "config.yaml"
         if old.exists():
-            before = _read_mapping(old)
+            before = read_mapping(old)
             keys = [k for k in differing_keys(before, config_to_mapping(job.config)) if not k.startswith("runtime.")]
             if keys:
                 raise ValueError(
-                    f"--output: {old}: this run was made with another config; these keys differ: {', '.join(keys)}. "
-                    "Take another folder, or remove the run"
+                    f"--output: {old}: this run has another config; these keys differ: {', '.join(keys)}. "
+                    "Choose another folder, or delete the run folder"
                 )
-
-
-def state_of(job: Job, root: Path) -> Status:
-    """``finished``, ``diverged``, ``failed`` or ``missing``, from what lies in the run's folder."""
-    folder = root / job.folder
-    if (folder / "result.json").exists():
-        return "finished"
-    if (folder / FAILURE_FILE).exists():
-        return "diverged" if _failure(folder)["status"] == "diverged" else "failed"
-    return "missing"
-
-
-def failure_reason(job: Job, root: Path) -> str:
-    """Why a run diverged or failed, in one line."""
-    return str(_failure(root / job.folder)["reason"])
-
-
-def _failure(folder: Path) -> dict[str, Any]:
-    content = _read_mapping(folder / FAILURE_FILE)
-    if not {"status", "reason"} <= content.keys():
-        raise ValueError(f"{folder / FAILURE_FILE}: says no status and reason; remove the file to try the run anew")
-    return content
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """The content of a finished run's ``result.json``.
-
-    Raises:
-        ValueError: naming the file, if it is damaged.
-    """
-    return _read_mapping(folder / "result.json")
-
-
-def _read_mapping(path: Path) -> dict[str, Any]:
-    """A run's YAML or JSON file (which is YAML, but read faster)."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    try:
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: damaged; remove the run to make it anew: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: damaged, holds no keys and values; remove the run to make it anew")
-    return content
 
 
 def _start(job: Job, slot: int, root: Path, environment: dict[str, str], lock: int) -> _Running:
@@ -194,14 +147,14 @@ def _start(job: Job, slot: int, root: Path, environment: dict[str, str], lock: i
 
 
 def _close(run: _Running, root: Path, code: int) -> None:
-    """Note how the run ended, where it did not note it itself."""
+    """Record how the run ended, unless it did so itself."""
     run.log_file.close()
     folder = root / run.job.folder
     if code == 0 or (folder / FAILURE_FILE).exists():
         return
     lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     reason = lines[-1] if lines else ""
-    reason = reason.removeprefix("error: ") or "it left no message"
+    reason = reason.removeprefix("error: ") or "no message"
     if code < 0:
         reason = f"killed by {signal.Signals(-code).name}"
     log.warning("%s: failed: %s", run.job.folder, reason)
@@ -215,7 +168,7 @@ def _steps_done(folder: Path) -> int:
 
 
 def _environments(num_slots: int) -> list[dict[str, str]]:
-    """Environment variables by slot: an even share of the cores and GPUs."""
+    """Environment variables per slot: an even share of the cores and GPUs."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
@@ -231,33 +184,34 @@ def _environments(num_slots: int) -> list[dict[str, str]]:
 
 
 def _die_with_parent() -> None:
-    """Linux ends the run when this process is gone, so that no orphan writes into a folder that is used anew."""
+    """Let Linux terminate the run when this process ends, so that no orphan writes into a folder used again."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 @contextmanager
-def _alone_in(root: Path) -> Iterator[int]:
-    """Hold the comparison's lock; runs inherit it, so that it is held until the last of them is gone."""
+def _locked(root: Path) -> Iterator[int]:
+    """Hold the comparison's lock. Runs inherit it, so that it is held until the last of them has ended."""
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ValueError(f"--output: {root}: another comparison, or a run that it left, is at work here") from None
+            raise ValueError(f"--output: {root}: another comparison, or a run that it left, is running here") from None
         yield file.fileno()
 
 
-class _terminate_as_interrupt:
-    """SIGTERM stops the grid as Ctrl-C does."""
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM stop the comparison as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # only this one may set handlers
+        yield
+        return
 
-    def __enter__(self) -> None:
-        def interrupt(number: int, frame: FrameType | None) -> None:
-            raise KeyboardInterrupt
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
 
-        self._old: Callable[[int, FrameType | None], Any] | int | None = None
-        if threading.current_thread() is threading.main_thread():
-            self._old = signal.signal(signal.SIGTERM, interrupt)
-
-    def __exit__(self, *error: object) -> None:
-        if self._old is not None:
-            signal.signal(signal.SIGTERM, self._old)
+    old = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)

@@ -1,16 +1,16 @@
-"""Notation: numbers as the tables and the report write them."""
+"""Formatting: numbers as the tables and the report write them."""
 
 import doctest
 
 import pytest
 
-import ssdnorm.compare.notation
-from ssdnorm.compare.notation import breakable, in_words, interval, shortened, signed_points
+import ssdnorm.compare.formatting
+from ssdnorm.compare.formatting import breakable, in_words, interval, shortened, signed_points
 from ssdnorm.compare.results import Mean
 
 
 def test_the_examples_hold():
-    assert doctest.testmod(ssdnorm.compare.notation).failed == 0
+    assert doctest.testmod(ssdnorm.compare.formatting).failed == 0
 
 
 @pytest.mark.parametrize("value", [0.00004, -0.00004, 0.0, -0.0])

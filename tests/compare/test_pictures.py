@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssdnorm.compare.report_pictures import class_colours, photos_of
-from tests.compare.made_up import make_comparison, shapes
+from ssdnorm.compare.pictures import class_colors, photos_of
+from tests.compare.synthetic import make_comparison, shapes
 
 
 def exact(test_set, place, *, offset=0.0, score=0.9):
@@ -127,7 +127,7 @@ def test_classes_have_colours_of_their_own_the_commonest_first_and_those_beyond_
     photo = photos_of(results, tmp_path, test_set)[0]
     box = photo.panels[0].boxes[0]
     boxes = [replace(box, label=f"class {i}") for i in range(8) for _ in range(i + 1)]
-    colours = class_colours([replace(photo, panels=[replace(photo.panels[0], boxes=boxes)])])
+    colours = class_colors([replace(photo, panels=[replace(photo.panels[0], boxes=boxes)])])
     assert list(colours) == [f"class {i}" for i in reversed(range(8))]
     assert len(set(colours.values())) == 7
     assert colours["class 1"] == colours["class 0"] == "#ffffff"

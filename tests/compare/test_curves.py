@@ -1,9 +1,9 @@
-"""Run logs: the curves that a run's files hold."""
+"""Curves read from a run's files."""
 
 import numpy as np
 import pytest
 
-from ssdnorm.compare.run_logs import Curve, mean_curve, read_run_log
+from ssdnorm.compare.curves import Curve, mean_curve, read_run_log
 
 
 def curve(steps, values) -> Curve:

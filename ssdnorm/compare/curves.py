@@ -1,4 +1,4 @@
-"""This file is about what a run wrote while it trained: losses, evaluations and diagnostics as curves over steps."""
+"""Read what a run logged while training: losses, evaluations and diagnostics as curves over steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ssdnorm.files import whole_rows
 
-_MOST_POINTS = 150  # of a curve in a figure; more than it has pixels for
+_MOST_POINTS = 150  # of a curve in a figure; more cannot be seen
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Curve:
         return len(self.steps)
 
     def thinned(self, most: int = _MOST_POINTS) -> Curve:
-        """At most so many points: means over neighbours, as many in each."""
+        """At most ``most`` points, each the mean of as many neighbours."""
         if len(self) <= most:
             return self
         starts = np.unique(np.linspace(0, len(self), most, endpoint=False).astype(int))
@@ -37,14 +37,16 @@ class Curve:
         return Curve(steps, np.add.reduceat(self.values, starts) / counts)
 
 
+EMPTY = Curve(np.empty(0, np.int64), np.empty(0))
+
+
 @dataclass(frozen=True)
 class RunLog:
     """The curves of one run.
 
     Attributes:
-        loss: as read during training.
         evaluations: images evaluated on ("test", "validation") → the metric's curve.
-        diagnostics: statistic → tap, layer or block → curve; empty where nothing was measured.
+        diagnostics: statistic → tap, layer or block → curve.
     """
 
     loss: Curve
@@ -53,7 +55,7 @@ class RunLog:
 
 
 def read_run_log(folder: Path, metric: str) -> RunLog:
-    """The curves of a run's ``metrics.csv`` and ``diagnostics.csv``; empty ones for files that are not there."""
+    """The curves of a run's ``metrics.csv`` and ``diagnostics.csv``; empty for missing files."""
     rows = whole_rows(folder / "metrics.csv")
     names = sorted({row.get("evaluated_on") or "" for row in rows if row.get(metric)})
     return RunLog(
@@ -69,7 +71,7 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     """The mean at the steps that all curves have."""
     filled = [curve for curve in curves if len(curve)]
     if not filled:
-        return Curve(np.empty(0, np.int64), np.empty(0))
+        return EMPTY
     steps = filled[0].steps
     for curve in filled[1:]:
         steps = np.intersect1d(steps, curve.steps)
@@ -78,7 +80,7 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
 
 
 def read_diagnostics(folder: Path) -> dict[str, dict[str, Curve]]:
-    """Statistic → tap, layer or block → curve, from a run's ``diagnostics.csv``; empty without one."""
+    """Statistic → tap, layer or block → curve, from a run's ``diagnostics.csv``; empty if there is none."""
     found: dict[str, dict[str, list[dict[str, str]]]] = {}
     for row in whole_rows(folder / "diagnostics.csv"):
         found.setdefault(row["statistic"], {}).setdefault(row["name"], []).append(row)

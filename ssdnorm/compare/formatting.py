@@ -1,4 +1,4 @@
-"""This file is about how a comparison writes its numbers: metrics in points of 100, intervals, p-values, costs."""
+"""Format the numbers of a comparison: metrics in points of 100, intervals, p-values, costs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOTHING = "–"
 
 
 def points(value: float | None) -> str:
-    """A metric in points of 100; a dash for none, and for COCO's −1, which says that there were no objects.
+    """A metric in points of 100; a dash for None and for COCO's −1 ("no objects").
 
     Example:
         >>> points(0.2679), points(-1.0), points(None)
@@ -38,12 +38,12 @@ def signed_points(value: float | None, digits: int = 2) -> str:
 
 
 def interval(mean: Mean) -> str:
-    """The 95 % interval of a metric's mean, in points; empty where there is none.
+    """The 95 % interval of a metric's mean in points; empty if there is none.
 
     Example:
         >>> interval(Mean([0.2, 0.3], 0.25, 0.07, -0.01, 0.5)), interval(Mean([0.2], 0.2, None, None, None))
         ('[−1.0, 50.0]', '')
-        >>> interval(Mean([0.0, 0.002], 0.001, 0.001, -0.0001, 0.002))  # no sign before zero
+        >>> interval(Mean([0.0, 0.002], 0.001, 0.001, -0.0001, 0.002))
         '[0.0, 0.2]'
     """
     if mean.low is None or mean.high is None or mean.mean < 0:
@@ -52,7 +52,7 @@ def interval(mean: Mean) -> str:
 
 
 def signed_interval(low: float | None, high: float | None) -> str:
-    """The interval of a difference, in points; empty where there is none.
+    """The interval of a difference in points; empty if there is none.
 
     Example:
         >>> signed_interval(-0.002, 0.01), signed_interval(None, None)
@@ -62,7 +62,7 @@ def signed_interval(low: float | None, high: float | None) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """Three decimals.
+    """A p-value with three decimals.
 
     Example:
         >>> p_value(0.0312), p_value(0.00002), p_value(None)
@@ -72,7 +72,7 @@ def p_value(p: float | None) -> str:
 
 
 def amount(value: float | None) -> str:
-    """A cost, with three digits that matter and thin spaces between thousands.
+    """A cost with three significant digits and thin spaces between thousands.
 
     Example:
         >>> amount(1703456), amount(6.9272), amount(0.01234), amount(None)
@@ -86,7 +86,7 @@ def amount(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in the units that one speaks of.
+    """Seconds in a readable unit.
 
     Example:
         >>> duration(42.4), duration(1800.7), duration(40000), duration(None)
@@ -100,7 +100,7 @@ def duration(seconds: float | None) -> str:
 
 
 def rate(lr: float) -> str:
-    """A learning rate.
+    """A learning rate, short.
 
     Example:
         >>> rate(0.005), rate(3e-05)
@@ -110,7 +110,7 @@ def rate(lr: float) -> str:
 
 
 def in_words(value: Any) -> str:
-    """Any value of a config or a record on one line.
+    """A value of a config or a record on one line.
 
     Example:
         >>> in_words({"torch": "2.14", "seeds": [0, 1]}), in_words(None), in_words(True)
@@ -128,7 +128,7 @@ def in_words(value: Any) -> str:
 
 
 def breakable(name: str) -> Markup:
-    """A name for HTML that may go on in a new line after a ``_``, ``-``, ``.`` or ``/``, unless a digit follows.
+    """A name for HTML that may wrap after ``_``, ``-``, ``.`` or ``/``, unless a digit follows.
 
     Example:
         >>> breakable("batch_norm_conv4_3<")
@@ -138,7 +138,7 @@ def breakable(name: str) -> Markup:
 
 
 def shortened(name: str, most: int) -> str:
-    """A name that fits, cut in the middle, where names of a family are alike least seldom.
+    """A name of at most ``most`` characters, cut in the middle.
 
     Example:
         >>> shortened("batch_norm", 20), shortened("backbone_group_norm_16", 13)

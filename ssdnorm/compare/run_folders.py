@@ -1,0 +1,101 @@
+"""Read run folders: how a run ended, its result, its detections."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+
+from ssdnorm.compare.plan import Job
+from ssdnorm.compare.results import Run, Status
+from ssdnorm.engine.evaluation import EvaluationOptions, evaluate_arrays
+from ssdnorm.engine.run import FAILURE_FILE
+from ssdnorm.files import whole_rows
+from ssdnorm.metrics.arrays import GroundTruthArrays
+from ssdnorm.metrics.coco import CocoResult
+from ssdnorm.metrics.coco_files import load_detections_as_arrays
+
+
+def state_of(job: Job, root: Path) -> Status:
+    """How the run ended, from the files in its folder."""
+    folder = root / job.folder
+    if (folder / "result.json").exists():
+        return "finished"
+    if (folder / FAILURE_FILE).exists():
+        return "diverged" if _read_failure(folder)["status"] == "diverged" else "failed"
+    return "missing"
+
+
+def read_run(job: Job, root: Path, *, target_ap50: float) -> Run:
+    """Everything that a run left, finished or not."""
+    folder, status = root / job.folder, state_of(job, root)
+    return Run(
+        arm=job.arm,
+        seed=job.seed,
+        lr=job.lr,
+        folder=job.folder,
+        status=status,
+        reason=str(_read_failure(folder)["reason"]) if status in ("diverged", "failed") else "",
+        result=read_mapping(folder / "result.json") if status == "finished" else {},
+        seconds_to_target=_seconds_to(folder, target_ap50),
+    )
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The content of a run's YAML or JSON file.
+
+    Raises:
+        ValueError: naming the file, if it is damaged.
+    """
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: damaged; delete the run folder to repeat the run: {reason}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: damaged, expected keys and values; delete the run folder to repeat the run")
+    return content
+
+
+def images_per_second(folder: Path) -> float | None:
+    """Training speed: median over the readings of a run without the first, which includes start-up."""
+    rows = whole_rows(folder / "metrics.csv")[1:]
+    readings = [float(row["images_per_second"]) for row in rows if row["images_per_second"]]
+    return median(readings) if readings else None
+
+
+def coco_result(run: Run, root: Path, truth: GroundTruthArrays) -> CocoResult:
+    """COCO's metric of a finished run with the matches that the bootstrap resamples.
+
+    Raises:
+        ValueError: if the run's detections are missing.
+    """
+    path = root / run.folder / "detections.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: missing; the interval over test images needs it. Delete the run folder to repeat the run"
+        )
+    _, found = load_detections_as_arrays(path, truth)
+    result = evaluate_arrays(truth, found, EvaluationOptions(metrics=("coco",))).coco
+    assert result is not None
+    return result
+
+
+def _read_failure(folder: Path) -> dict[str, Any]:
+    content = read_mapping(folder / FAILURE_FILE)
+    if not {"status", "reason"} <= content.keys():
+        raise ValueError(f"{folder / FAILURE_FILE}: expected status and reason; delete the file to repeat the run")
+    return content
+
+
+def _seconds_to(folder: Path, target_ap50: float) -> float | None:
+    """Training time until an evaluation during training reached the target, on the images evaluated first."""
+    rows = [row for row in whole_rows(folder / "metrics.csv") if row["AP50"]]
+    for row in rows:
+        if row["evaluated_on"] == rows[0]["evaluated_on"] and float(row["AP50"]) >= target_ap50:
+            return float(row["seconds"])
+    return None
