@@ -15,8 +15,9 @@ from benchmarks.photos import VOC_SIZE, load_photos
 from benchmarks.pipeline import SIZE, draw_boxes, one_thread
 from benchmarks.table import Settings, Table, interleaved
 from ssdnorm.data import CachedDataset, EvalTransform, Samples, TrainTransform
-from ssdnorm.data.dataset import AnnotationTable, DetectionDataset, PackedStrings
+from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import check_image_file
+from ssdnorm.tables import GroundTruth, PackedStrings, xyxy_to_xywh
 
 _BUDGET_MIB = 2048
 _DRAWN_SIZE = (480, 640)
@@ -52,7 +53,7 @@ def measure(settings: Settings) -> Table:
         }
         for name in calls
     ]
-    sizes = files._table.sizes.mean(axis=0)
+    sizes = files.ground_truth.sizes.mean(axis=0)
     return Table(
         name="cached_images",
         about=f"Samples a second of one process, {what}, {sizes[1]:.0f} × {sizes[0]:.0f} pixels on average, from files "
@@ -67,20 +68,21 @@ def dataset_of(paths: list[Path]) -> DetectionDataset:
     sizes = np.array([check_image_file(path)[0] for path in paths], np.int64)
     scale = np.tile(sizes[:, ::-1] / VOC_SIZE[::-1], 2)[:, None]
     boxes = (draw_boxes(number) * scale).reshape(-1, 4)
-    table = AnnotationTable(
+    truth = GroundTruth(
         image_ids=np.arange(1, number + 1),
         sizes=sizes,
         names=PackedStrings([path.name for path in paths]),
-        paths=PackedStrings([str(path) for path in paths]),
+        category_ids=np.array([1]),
+        class_names=("object",),
         starts=np.arange(number + 1) * 5,
-        annotation_ids=np.arange(1, rows + 1),
-        boxes_xywh=np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1),
+        ids=np.arange(1, rows + 1),
+        boxes=xyxy_to_xywh(boxes),
         labels=np.ones(rows, np.int64),
         area=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
-        difficult=np.zeros(rows, bool),
         iscrowd=np.zeros(rows, bool),
+        difficult=np.zeros(rows, bool),
     )
-    return DetectionDataset(table, ["object"], [1])
+    return DetectionDataset(truth, PackedStrings([str(path) for path in paths]))
 
 
 def _all_samples(samples: Samples) -> Callable[[], None]:

@@ -19,8 +19,9 @@ from benchmarks.made_up_set import made_up_data
 from benchmarks.operators import top_functions
 from benchmarks.table import Goal, Settings, Table
 from benchmarks.voc_rivals import images_as_arrays, map_by_detections, map_by_images
+from ssdnorm.coco_format import ground_truth_table
 from ssdnorm.metrics import evaluate_coco, evaluate_voc
-from ssdnorm.metrics.arrays import GroundTruthArrays, ground_truth_arrays
+from ssdnorm.tables import GroundTruth
 
 Numbers = dict[str, float]
 
@@ -99,9 +100,9 @@ def measure_voc(truth: Mapping[str, Any], detections: list[dict[str, Any]], *, r
 
 def _voc_arrays(
     truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]
-) -> tuple[GroundTruthArrays, dict[str, np.ndarray]]:
+) -> tuple[GroundTruth, dict[str, np.ndarray]]:
     columns = {key: [row[key] for row in detections] for key in ("image_id", "category_id", "bbox", "score")}
-    return ground_truth_arrays(truth), {key: np.array(column) for key, column in columns.items()}
+    return ground_truth_table(truth), {key: np.array(column) for key, column in columns.items()}
 
 
 def speedup(runs: Mapping[str, list[Run]], peer: str) -> float:

@@ -12,6 +12,7 @@ from torch import multiprocessing
 
 from benchmarks.coco_files import write_coco_files
 from benchmarks.table import Goal, Settings, Table
+from ssdnorm.coco_format import coco_dict
 from ssdnorm.data import CocoDataset, DetectionDataset
 
 _SECONDS_GOAL, _GROWTH_GOAL = 20.0, 5.0  # seconds, MB
@@ -87,7 +88,7 @@ def private_megabytes() -> float:
 def lists_of_dicts(dataset: DetectionDataset) -> Lists:
     """The annotations as most readers hold them."""
     by_image = defaultdict(list)
-    for row in dataset.ground_truth()["annotations"]:
+    for row in coco_dict(dataset.ground_truth)["annotations"]:
         by_image[row["image_id"]].append(row)
     return [by_image[dataset.image_id(i)] for i in range(len(dataset))]
 

@@ -21,8 +21,8 @@ from examples.lab.catalogue import DEMONSTRATIONS, find_demonstration
 from examples.lab.demonstration import Demonstration
 from ssdnorm.cli.refuse import no_more_words
 from ssdnorm.data.images import EncodedImage
-from ssdnorm.data.transforms import resize_image
 from ssdnorm.engine.run import write_text
+from ssdnorm.resize import resize_image
 
 HELP = "demonstrate what normalisation does"
 
@@ -74,4 +74,4 @@ def _photographs(arguments: argparse.Namespace, demonstration: Demonstration) ->
 
 
 def _photograph(path: Path) -> Tensor:
-    return resize_image(EncodedImage.read(path).decode(), 300)
+    return resize_image(torch.from_numpy(EncodedImage.read(path).decode()).permute(2, 0, 1), 300, 300)

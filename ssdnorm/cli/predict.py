@@ -21,12 +21,12 @@ from tqdm import tqdm
 from ssdnorm.build import load_detector
 from ssdnorm.cli.frames import Frame, VideoFile, count_frames, find_sources, is_video, read_frames
 from ssdnorm.cli.refuse import no_more_words, usable_device
-from ssdnorm.data.transforms import resize_image
 from ssdnorm.engine.run import write_json
 from ssdnorm.models.compiled import compile_for_inference
 from ssdnorm.models.mc_dropout import mc_dropout_batch
 from ssdnorm.models.onnx_detector import OnnxDetector
 from ssdnorm.plots.boxes import draw_boxes
+from ssdnorm.resize import resize_image
 from ssdnorm.structures import Detections
 
 HELP = "draw the detections of a checkpoint on pictures"
@@ -147,7 +147,7 @@ def _detector(
     network: Callable[[Tensor, Tensor], Sequence[Detections]], size: int, *, antialias: bool, device: torch.device
 ) -> Detect:
     def detect(pixels: np.ndarray) -> Detections:
-        image = resize_image(pixels, size, antialias=antialias)
+        image = resize_image(torch.from_numpy(pixels).permute(2, 0, 1), size, size, antialias=antialias)
         with torch.inference_mode():
             (detections,) = network(image[None].to(device), torch.tensor([pixels.shape[:2]], device=device))
         return cast(Detections, {key: value.cpu() for key, value in cast(dict[str, Tensor], detections).items()})

@@ -18,7 +18,6 @@ from ssdnorm.compare.run_logs import mean_curve, read_diagnostics
 from ssdnorm.compare.statistics import holm, mean_with_interval, paired_difference, pooled_std, verdict_of
 from ssdnorm.compare.words import answer_of, sentence_of
 from ssdnorm.data.dataset import DetectionDataset
-from ssdnorm.metrics.arrays import ground_truth_arrays
 from ssdnorm.metrics.bootstrap import METRICS as BOOTSTRAPPED
 from ssdnorm.metrics.bootstrap import bootstrap_difference
 
@@ -141,7 +140,7 @@ def _add_bootstrap(
     num_resamples: int,
 ) -> None:
     """Put the intervals over test images in, for the metrics that have one, in place."""
-    truth = ground_truth_arrays(test_set.ground_truth())
+    truth = test_set.ground_truth
     baseline = {run.seed: run for run in chosen[plan.baseline] if run.status == "finished"}
     results = {seed: coco_result(run, root, truth) for seed, run in baseline.items()}
     for name, by_metric in tqdm(differences.items(), desc="bootstrap over test images", unit="arm"):

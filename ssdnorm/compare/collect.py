@@ -6,14 +6,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from ssdnorm.coco_format import load_detections
 from ssdnorm.compare.grid import failure_reason, read_result, state_of
 from ssdnorm.compare.plan import Job
 from ssdnorm.compare.results import Run
-from ssdnorm.engine.evaluation import EvaluationOptions, evaluate_arrays
+from ssdnorm.engine.evaluation import EvaluationOptions, evaluate_tables
 from ssdnorm.files import whole_rows
-from ssdnorm.metrics.arrays import GroundTruthArrays
 from ssdnorm.metrics.coco import CocoResult
-from ssdnorm.metrics.coco_files import load_detections_as_arrays
+from ssdnorm.tables import GroundTruth
 
 
 def collect_run(job: Job, root: Path, *, target_ap50: float) -> Run:
@@ -44,7 +44,7 @@ def images_per_second(folder: Path) -> float | None:
     return median(readings) if readings else None
 
 
-def coco_result(run: Run, root: Path, truth: GroundTruthArrays) -> CocoResult:
+def coco_result(run: Run, root: Path, truth: GroundTruth) -> CocoResult:
     """COCO's metric of a finished run with the matches that the bootstrap stands on.
 
     Raises:
@@ -53,8 +53,7 @@ def coco_result(run: Run, root: Path, truth: GroundTruthArrays) -> CocoResult:
     path = root / run.folder / "detections.json"
     if not path.is_file():
         raise ValueError(f"{path}: is gone, and the interval over test images needs it; remove the run to make it anew")
-    _, found = load_detections_as_arrays(path, truth)
-    result = evaluate_arrays(truth, found, EvaluationOptions(metrics=("coco",))).coco
+    result = evaluate_tables(truth, load_detections(path, truth), EvaluationOptions(metrics=("coco",))).coco
     assert result is not None
     return result
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ssdnorm.metrics.errors import KINDS, ErrorBreakdown
+from ssdnorm.metrics.errors import KINDS
 
 GREEN, GREY = "#1a9850", "#8c8c8c"
 # one colour a kind, told apart with red-green blindness too (Okabe and Ito's palette)
@@ -22,34 +22,6 @@ class DrawnBox:
     box_px: tuple[float, float, float, float]
     caption: str
     colour: str
-
-
-def boxes_of_image(breakdown: ErrorBreakdown, place: int) -> tuple[list[DrawnBox], list[DrawnBox]]:
-    """Ground truth and detections of the image at a place among the sorted ids, coloured by what they are.
-
-    Ground truth: green found, grey for crowd regions, else the colour of "missed" or of the error that points at it.
-    Detections, lowest score first so that the best is on top: green a hit, grey ignored, else the error's colour.
-    """
-    matches = breakdown.matches
-    truth, names = matches.ground_truth, matches.ground_truth.class_names
-    here = []
-    for g in np.flatnonzero(truth.image == place).tolist():
-        unfound = breakdown.object_kind[g] >= 0
-        state = "crowd" if truth.crowd[g] else KINDS[breakdown.object_kind[g]] if unfound else ""
-        colour = GREY if truth.crowd[g] else KIND_COLOURS.get(state, GREEN)
-        here.append(
-            DrawnBox(_corners(truth.boxes[g]), " ".join(filter(None, (names[truth.category[g]], state))), colour)
-        )
-    hits = set(matches.relevant[_is_hit(matches.found[0, 0], matches.object_ignored[0])].tolist())
-    found = matches.detections.select(matches.order)
-    places = np.flatnonzero(found.image == place)
-    seen = []
-    for d in places[np.argsort(found.scores[places], kind="stable")].tolist():
-        kind = KINDS[breakdown.kind[d]] if breakdown.kind[d] >= 0 else "" if d in hits else "ignored"
-        colour = KIND_COLOURS.get(kind, GREEN if d in hits else GREY)
-        caption = f"{names[found.category[d]]} {found.scores[d]:.2f} {kind}".strip()
-        seen.append(DrawnBox(_corners(found.boxes[d]), caption, colour))
-    return here, seen
 
 
 def draw_apart(
@@ -111,12 +83,3 @@ def _write_caption(
     top = y1 - size - 3 if y1 >= size + 3 else max(0.0, y1)
     pen.rectangle((left, top, left + length, top + size + 3), fill=box.colour)
     pen.text((left + 2, top + 1), box.caption, fill="white", font=font)
-
-
-def _is_hit(chosen: np.ndarray, ignored: np.ndarray) -> np.ndarray:
-    return (chosen >= 0) & ~np.append(ignored, False)[chosen]
-
-
-def _corners(box: np.ndarray) -> tuple[float, float, float, float]:
-    x, y, w, h = box.tolist()
-    return x, y, x + w, y + h

@@ -22,7 +22,7 @@ def test_files_become_a_data_set_with_five_boxes_each(paths):
     assert [data.image_size(i) for i in range(len(data))] == [(480, 640), (480, 640)]
     assert isinstance(data.open_image(1), EncodedImage)
     assert data.open_image(1).data == paths[1].read_bytes()
-    assert len(data.ground_truth()["annotations"]) == 10
+    assert data.ground_truth.num_objects == 10
 
 
 @pytest.mark.parametrize("real", [True, False])

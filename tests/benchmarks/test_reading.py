@@ -21,7 +21,7 @@ def test_the_file_has_the_size_asked_for_and_every_box_is_usable(tmp_path):
     assert {len(row["segmentation"][0]) for row in content["annotations"]} == {52}
     assert 400 < file.stat().st_size / 40_001 < 600  # bytes a box; train2017 has 520
     data = CocoDataset(file, images)
-    assert len(data.ground_truth()["annotations"]) == 40_001
+    assert data.ground_truth.num_objects == 40_001
     assert data.summary == "" or "clipped" in data.summary
 
 
@@ -38,7 +38,7 @@ def test_a_forked_worker_copies_lists_of_dicts_but_not_our_arrays(tmp_path):
 @pytest.mark.slow
 def test_a_spawned_worker_does_not_copy_our_arrays(tmp_path):
     data = CocoDataset(*write_coco_files(tmp_path, 20_000, 400_000))
-    arrays = sum(getattr(value, "nbytes", 0) for value in vars(data._table).values()) / 1e6
+    arrays = sum(getattr(value, "nbytes", 0) for value in vars(data.ground_truth).values()) / 1e6
     before, after = worker_memory(data, "spawn")
     assert arrays > 20
     assert after - before < 5

@@ -1,44 +1,7 @@
 import numpy as np
 import pytest
 
-from ssdnorm.metrics import evaluate_coco
-from ssdnorm.metrics.drawing import GREEN, GREY, KIND_COLOURS, DrawnBox, boxes_of_image, draw_apart
-from ssdnorm.metrics.errors import break_down_errors
-
-TRUTH = {
-    "images": [{"id": 5}, {"id": 3}],
-    "categories": [{"id": 9, "name": "dog"}, {"id": 4, "name": "cat"}],
-    "annotations": [
-        {"image_id": 5, "category_id": 9, "bbox": [10, 20, 30, 40]},
-        {"image_id": 5, "category_id": 9, "bbox": [110, 20, 30, 40]},
-        {"image_id": 5, "category_id": 9, "bbox": [210, 20, 30, 40]},
-        {"image_id": 5, "category_id": 4, "bbox": [310, 20, 30, 40], "iscrowd": 1},
-    ],
-}
-FOUND = [
-    {"image_id": 5, "category_id": 9, "bbox": [10, 20, 30, 40], "score": 0.9},
-    {"image_id": 5, "category_id": 4, "bbox": [110, 20, 30, 40], "score": 0.8},
-    {"image_id": 5, "category_id": 4, "bbox": [310, 20, 30, 40], "score": 0.7},
-    {"image_id": 3, "category_id": 4, "bbox": [0, 0, 5, 5], "score": 0.6},
-]
-
-
-def test_boxes_carry_the_colour_of_what_they_are():
-    errors = break_down_errors(evaluate_coco(TRUTH, FOUND))
-    here, seen = boxes_of_image(errors, 1)  # ids are sorted: image 5 stands second
-    wrong, missed = KIND_COLOURS["classification"], KIND_COLOURS["missed"]
-    assert [(box.caption, box.colour) for box in here] == [
-        ("dog", GREEN),
-        ("dog classification", wrong),
-        ("dog missed", missed),
-        ("cat crowd", GREY),
-    ]
-    assert [(box.caption, box.colour) for box in seen] == [
-        ("cat 0.70 ignored", GREY),
-        ("cat 0.80 classification", wrong),
-        ("dog 0.90", GREEN),
-    ]
-    assert here[0].box_px == (10, 20, 40, 60)
+from ssdnorm.metrics.drawing import GREEN, DrawnBox, draw_apart
 
 
 def test_ground_truth_is_drawn_on_the_left_and_detections_on_the_right():

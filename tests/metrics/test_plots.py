@@ -8,7 +8,7 @@ from PIL import Image
 
 from ssdnorm.metrics import evaluate_coco
 from ssdnorm.metrics.bootstrap import bootstrap_coco
-from ssdnorm.metrics.errors import break_down_errors
+from ssdnorm.metrics.errors import ErrorAnalysis
 from ssdnorm.metrics.plots import plot_classes, plot_errors, plot_precision_recall, write_report
 
 from .random_sets import draw_set
@@ -39,7 +39,7 @@ def test_of_many_classes_the_best_and_the_worst_are_shown():
 
 
 def test_the_bars_of_the_errors_are_as_long_as_their_gain():
-    errors = break_down_errors(evaluate_coco(*draw_set(1)))
+    errors = ErrorAnalysis(evaluate_coco(*draw_set(1))).breakdown()
     widths = [bar.get_width() for bar in plot_errors(errors).axes[0].containers[0]]
     assert widths[:6] == list(errors.delta_ap.values())
     assert widths[6:] == [errors.delta_ap_false_positives, errors.delta_ap_false_negatives]
@@ -50,7 +50,7 @@ def test_a_report_has_pictures_and_the_numbers_behind_them(tmp_path):
     paths = write_report(
         tmp_path / "report",
         result,
-        breakdown=break_down_errors(result),
+        breakdown=ErrorAnalysis(result).breakdown(),
         intervals=bootstrap_coco(result, num_resamples=3),
     )
     names = [f"{name}.{kind}" for name in ("precision_recall", "classes", "errors") for kind in ("png", "svg")]
@@ -66,7 +66,7 @@ def test_a_report_has_pictures_and_the_numbers_behind_them(tmp_path):
 def test_an_evaluation_without_objects_can_be_plotted(tmp_path):
     truth, _ = draw_set(1)
     result = evaluate_coco({**truth, "annotations": []}, [])
-    assert write_report(tmp_path, result, breakdown=break_down_errors(result), formats=("png",))
+    assert write_report(tmp_path, result, breakdown=ErrorAnalysis(result).breakdown(), formats=("png",))
 
 
 def test_the_metrics_never_load_pyplot_with_its_global_state():
