@@ -222,23 +222,23 @@ def _result_columns(data: bytes) -> dict[str, Any]:
     at, end = data.index(b"[") + 1, data.rindex(b"]")
     if data[: at - 1].strip() or data[end + 1 :].strip():
         raise ValueError("not a list")
-    image_ids: list[Any] = []
-    category_ids: list[Any] = []
-    boxes: list[np.ndarray] = []
-    scores: list[Any] = []
+    parts = [_column_arrays([])]
     while at < end:
         stop = data.find(b"},", at + _CHUNK_BYTES, end)
         stop = end if stop < 0 else stop + 1
-        rows = orjson.loads(b"[%b]" % data[at:stop])
-        if rows:
-            image_id, category_id, bbox, score = zip(*map(itemgetter(*_RESULT_KEYS), rows), strict=True)
-            image_ids += image_id
-            category_ids += category_id
-            boxes.append(_boxes(bbox))
-            scores += score
+        parts.append(_column_arrays(orjson.loads(b"[%b]" % data[at:stop])))
         at = stop + 1
-    return dict(zip(_RESULT_KEYS, (image_ids, category_ids, np.concatenate([np.zeros((0, 4)), *boxes]), scores),
-                    strict=True))  # fmt: skip
+    columns = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    return dict(zip(_RESULT_KEYS, columns, strict=True))
+
+
+def _column_arrays(rows: list[Mapping[str, Any]]) -> list[np.ndarray]:
+    """Image ids, category ids, boxes and scores; the ids must be integers."""
+    columns = list(zip(*map(itemgetter(*_RESULT_KEYS), rows), strict=True)) if rows else [()] * 4
+    ids = [np.asarray(column if rows else np.empty(0, np.int64)) for column in columns[:2]]
+    if any(array.dtype.kind not in "iu" for array in ids):
+        raise ValueError("ids that are not integers")
+    return [*ids, _boxes(columns[2]), _floats(columns[3])]
 
 
 _LIST_FOLLOWS = re.compile(rb"\s*:\s*\[")
