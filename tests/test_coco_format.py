@@ -56,6 +56,15 @@ def test_detections_read_in_pieces_are_those_of_the_whole_file(files, monkeypatc
             np.testing.assert_array_equal(getattr(read, name), getattr(whole, name))
 
 
+def test_an_ordinary_result_file_is_never_parsed_as_a_whole(files, monkeypatch):
+    truth, found = draw_set(1)
+    (files / "found.json").write_text(json.dumps(found))
+    monkeypatch.setattr(coco_format, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(coco_format, "_parse", None)
+    table = ground_truth_table(truth)
+    assert result_rows(table, load_detections(files / "found.json", table)) == found
+
+
 def test_ids_may_be_any_hashable_values():
     truth, found = draw_set(2)
     named = json.loads(json.dumps(truth))
