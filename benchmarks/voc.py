@@ -14,8 +14,8 @@ from benchmarks.child import in_turns
 from benchmarks.synthetic_coco import synthetic_coco
 from benchmarks.table import Table
 from benchmarks.timing import Settings
+from ssdnorm.coco_format import ground_truth_table
 from ssdnorm.metrics import evaluate_voc
-from ssdnorm.metrics.arrays import ground_truth_arrays
 
 _OURS, _LOOP = "ssdnorm", "a loop over images and classes"
 
@@ -40,7 +40,7 @@ def measure(settings: Settings) -> Table:
     """Both from arrays, which is what the loop takes where it is used; each run in a process of its own."""
     num_images, per_image, num_classes = (200, 50, 20) if settings.quick else (4952, 100, 20)
     truth, detections = synthetic_coco(num_images, per_image, num_classes)
-    images, objects = images_as_arrays(truth, detections), ground_truth_arrays(truth)
+    images, objects = images_as_arrays(truth, detections), ground_truth_table(truth)
     found = _columns(detections, "image_id", "category_id", "bbox", "score")
     calls: dict[str, Callable[[], float]] = {
         _OURS: lambda: evaluate_voc(objects, found).metrics["mAP"],

@@ -206,7 +206,7 @@ def _only(dataset: DetectionDataset, wanted: Sequence | None, names: Sequence, w
 
 def build_evaluator(dataset: DetectionDataset) -> Evaluator:
     """Detections of the data set → numbers."""
-    return Evaluator(dataset.ground_truth(), [dataset.image_id(i) for i in range(len(dataset))], dataset.category_ids)
+    return Evaluator(dataset.ground_truth)
 
 
 def build_loss(config: Config, model: SSD) -> MultiboxLoss:

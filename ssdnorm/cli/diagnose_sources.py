@@ -16,9 +16,9 @@ from ssdnorm.cli.refuse import no_keys_of_training, no_more_words
 from ssdnorm.config import Config
 from ssdnorm.config_file import read_config
 from ssdnorm.data.batches import Sample, collate
+from ssdnorm.data.crops import whole_image
 from ssdnorm.data.dataset import DetectionDataset, subset
 from ssdnorm.data.images import EncodedImage
-from ssdnorm.data.views import whole_image
 from ssdnorm.detector import Detector
 from ssdnorm.resize import resize_image
 from ssdnorm.structures import Batch
@@ -59,8 +59,8 @@ class Pictures:
                 boxes_px, labels = self.dataset.training_boxes(i)
             height, width = pixels.shape[:2]
             boxes, labels = whole_image(height, width).place_boxes(boxes_px, labels)
-            size = detector.model.image_size
-            image = resize_image(torch.from_numpy(pixels).permute(2, 0, 1), size, size, antialias=detector.antialias)
+            size, picture = detector.model.image_size, torch.from_numpy(pixels).permute(2, 0, 1)
+            image = resize_image(picture, size, size, antialias=detector.antialias)
             samples.append(Sample(image, torch.from_numpy(boxes), torch.from_numpy(labels), (height, width), i))
         return [collate(samples[i : i + batch_size]) for i in range(0, len(samples), batch_size)]
 

@@ -15,13 +15,13 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ssdnorm.cli.evaluate_report import ReportOptions, write_evaluation
-from ssdnorm.cli.evaluate_sources import evaluate_files, evaluate_weights
-from ssdnorm.engine.evaluation import METRICS, EvaluationOptions
+from ssdnorm.cli.evaluate_sources import sources_from_files, sources_from_weights
+from ssdnorm.engine.evaluation import METRICS, EvaluationOptions, evaluate_tables, is_main_process
+from ssdnorm.metrics.backends import is_installed
 from ssdnorm.metrics.coco import BACKENDS
 
 HELP = "evaluate a run, a checkpoint or a file of detections"
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs="+",
         metavar="NUM",
-        help="COCO's limits an image and class, rising; AP uses the last; default: 1 10 100",
+        help="COCO's limits per image and class, ascending; AP uses the last; default: 1 10 100",
     )
     metric.add_argument("--voc-iou", type=float, metavar="IOU", help="of VOC's metrics; default: 0.5")
     more = parser.add_argument_group("how sure, and where it fails (COCO's metric, backend ssdnorm)")
@@ -79,7 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="other detections of the same images: the difference with its interval (1000 resamples, or --bootstrap)",
     )
     more.add_argument(
-        "--plots", action="store_true", help="OUTPUT/plots: precision-recall, classes, errors (PNG, SVG, JSON)"
+        "--plots",
+        action="store_true",
+        help="OUTPUT/plots: precision-recall, classes, errors, confusions, calibration, F1; numbers in result.json",
     )
     more.add_argument(
         "--show-worst",
@@ -88,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="OUTPUT/worst: the N images with the most errors, ground truth beside detections; needs the images",
     )
     more.add_argument(
-        "--show-above", type=float, metavar="SCORE", help="--show-worst looks at scores from here on; default: 0.3"
+        "--show-above", type=float, metavar="SCORE", help="lowest score that --show-worst counts; default: 0.3"
     )
     output = parser.add_argument_group("what is written")
     output.add_argument(
@@ -109,10 +111,11 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     check_sources(arguments)
     options = evaluation_options(arguments)
     report = report_options(arguments, options)
-    evaluate = evaluate_weights if arguments.detections is None else evaluate_files
-    evaluated = evaluate(arguments, rest, options)
-    if evaluated.main_process:
-        write_evaluation(evaluated, options, report, started=started)
+    read = sources_from_weights if arguments.detections is None else sources_from_files
+    sources = read(arguments, rest)
+    if is_main_process():
+        result = evaluate_tables(sources.truth, sources.found, options)
+        write_evaluation(result, sources, options, report, started=started)
 
 
 def check_sources(arguments: argparse.Namespace) -> None:
@@ -199,8 +202,8 @@ def evaluation_options(arguments: argparse.Namespace) -> EvaluationOptions:
     except ValueError as error:
         name, colon, message = str(error).partition(":")
         raise ValueError(f"--{name.replace('_', '-')}{colon}{message}") from error
-    if options.backend == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
-        raise ValueError("--backend: faster-coco-eval is not installed: pip install 'ssdnorm[fast-eval]'")
+    if not is_installed(options.backend):
+        raise ValueError(f"--backend: {options.backend} is not installed: pip install {options.backend}")
     return options
 
 

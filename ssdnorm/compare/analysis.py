@@ -19,7 +19,6 @@ from ssdnorm.compare.run_folders import coco_result, read_run
 from ssdnorm.compare.starts import compare_arms
 from ssdnorm.compare.statistics import holm, mean_with_interval, paired_difference, pooled_std, verdict_of
 from ssdnorm.data.dataset import DetectionDataset
-from ssdnorm.metrics.arrays import ground_truth_arrays
 from ssdnorm.metrics.bootstrap import METRICS as BOOTSTRAPPED
 from ssdnorm.metrics.bootstrap import bootstrap_difference
 
@@ -129,7 +128,7 @@ def _add_image_intervals(
     num_resamples: int,
 ) -> None:
     """Add the bootstrap intervals over test images in place, for the metrics that have one."""
-    truth = ground_truth_arrays(test_set.ground_truth())
+    truth = test_set.ground_truth
     results = {run.seed: coco_result(run, root, truth) for run in chosen[baseline] if run.status == "finished"}
     for name, by_metric in tqdm(differences.items(), desc="bootstrap over test images", unit="arm"):
         pairs = [run for run in chosen[name] if run.status == "finished" and run.seed in results]

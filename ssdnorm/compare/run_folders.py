@@ -9,14 +9,14 @@ from typing import Any
 
 import yaml
 
+from ssdnorm.coco_format import load_detections
 from ssdnorm.compare.plan import Job
 from ssdnorm.compare.results import Run, Status
-from ssdnorm.engine.evaluation import EvaluationOptions, evaluate_arrays
+from ssdnorm.engine.evaluation import EvaluationOptions, evaluate_tables
 from ssdnorm.engine.run import FAILURE_FILE
 from ssdnorm.files import whole_rows
-from ssdnorm.metrics.arrays import GroundTruthArrays
 from ssdnorm.metrics.coco import CocoResult
-from ssdnorm.metrics.coco_files import load_detections_as_arrays
+from ssdnorm.tables import GroundTruth
 
 
 def state_of(job: Job, root: Path) -> Status:
@@ -68,7 +68,7 @@ def images_per_second(folder: Path) -> float | None:
     return median(readings) if readings else None
 
 
-def coco_result(run: Run, root: Path, truth: GroundTruthArrays) -> CocoResult:
+def coco_result(run: Run, root: Path, truth: GroundTruth) -> CocoResult:
     """COCO's metric of a finished run with the matches that the bootstrap resamples.
 
     Raises:
@@ -79,8 +79,7 @@ def coco_result(run: Run, root: Path, truth: GroundTruthArrays) -> CocoResult:
         raise ValueError(
             f"{path}: missing; the interval over test images needs it. Delete the run folder to repeat the run"
         )
-    _, found = load_detections_as_arrays(path, truth)
-    result = evaluate_arrays(truth, found, EvaluationOptions(metrics=("coco",))).coco
+    result = evaluate_tables(truth, load_detections(path, truth), EvaluationOptions(metrics=("coco",))).coco
     assert result is not None
     return result
 

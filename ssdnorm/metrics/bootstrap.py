@@ -1,4 +1,4 @@
-"""This file is about how sure a COCO number is: intervals over images, from matches that are computed once."""
+"""Bootstrap intervals of COCO's numbers over images, from matches that are computed once."""
 
 from __future__ import annotations
 
@@ -109,7 +109,10 @@ def bootstrap_difference(
     for each in (*ours, *theirs):
         _check(each, metrics, num_resamples, level)
         truth, first_truth = _matches(each).ground_truth, _matches(ours[0]).ground_truth
-        if truth.image_ids != first_truth.image_ids or truth.category_ids != first_truth.category_ids:
+        if not (
+            np.array_equal(truth.image_ids, first_truth.image_ids)
+            and np.array_equal(truth.category_ids, first_truth.category_ids)
+        ):
             raise ValueError("bootstrap_difference: the two results must be of the same images and classes")
     draws = _resample([*ours, *theirs], num_resamples, metrics, level, seed, progress)
     differences = {}
@@ -143,7 +146,7 @@ def _resample(
         rankings.append(rank_hits(_only(_matches(result), _thresholds(result, metrics))))
     kept = results[0].iou_thresholds[_thresholds(results[0], metrics)]
     rows = {name: slice(None) if name == "AP" else kept == _threshold(name) for name in metrics}
-    num_images = len(_matches(results[0]).ground_truth.image_ids)
+    num_images = _matches(results[0]).ground_truth.num_images
     rng = np.random.default_rng(seed)
     values = {name: np.empty((len(results), num_resamples)) for name in metrics}
     for n in range(num_resamples):
@@ -169,7 +172,7 @@ def _check(result: CocoResult, metrics: Sequence[str], num_resamples: int, level
     for name in metrics:
         if name != "AP" and _threshold(name) not in result.iou_thresholds:
             raise ValueError(f"bootstrap: {name} needs IoU {_threshold(name)}; got {result.iou_thresholds.tolist()}")
-    if not _matches(result).ground_truth.image_ids:
+    if not _matches(result).ground_truth.num_images:
         raise ValueError("bootstrap: there are no images to draw from")
 
 

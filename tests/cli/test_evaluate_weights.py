@@ -33,7 +33,7 @@ def evaluation(folder: Path) -> tuple[dict, list]:
 def test_a_run_is_evaluated_on_its_test_set_into_its_evaluation_folder(run, capsys):
     assert main(["evaluate", "--run", str(run)]) == 0
     result, detections = evaluation(run / "evaluation")
-    truth = ShapesDataset(3, seed=2).ground_truth()
+    truth = ShapesDataset(3, seed=2).ground_truth
     assert len(detections) == 3 * 20  # the limit of the run's post-processing
     coco = evaluate_coco(truth, detections)
     assert {key: result["metrics"][key] for key in coco.metrics} == coco.metrics

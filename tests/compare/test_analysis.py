@@ -9,12 +9,12 @@ import yaml
 from scipy import stats
 
 from ssdnorm.build import build_dataset
+from ssdnorm.coco_format import coco_dict, detection_table
 from ssdnorm.compare import analysis
 from ssdnorm.compare.analysis import analyse, choose_rate, read_rates
 from ssdnorm.compare.plan import read_plan
 from ssdnorm.compare.results import METRICS, Rate
-from ssdnorm.engine.evaluation import evaluate_arrays
-from ssdnorm.metrics.arrays import detection_arrays, ground_truth_arrays
+from ssdnorm.engine.evaluation import evaluate_tables
 
 from .test_plan import CONTENT
 
@@ -37,16 +37,15 @@ def root(tmp_path, monkeypatch):
 
 def _make_run(folder, job, *, share):
     test_set = build_dataset(job.config, "test")
-    truth = test_set.ground_truth()
+    truth = test_set.ground_truth
     # no_dropout finds what l2_norm finds: two arms that differ in nothing but their names
     rng = np.random.default_rng([job.seed, int(100 * share)])
     found = [
         {**{key: row[key] for key in ("image_id", "category_id", "bbox")}, "score": float(rng.random())}
-        for row in truth["annotations"]
+        for row in coco_dict(truth)["annotations"]
         if rng.random() < share
     ]
-    arrays = ground_truth_arrays(truth)
-    result = evaluate_arrays(arrays, detection_arrays(found, arrays))
+    result = evaluate_tables(truth, detection_table(found, truth))
     folder.mkdir(parents=True)
     (folder / "detections.json").write_text(json.dumps(found))
     (folder / "checkpoints").mkdir()

@@ -50,7 +50,7 @@ def test_batches_are_the_same_in_every_bit(photos, workers):
     options = {"batch_size": 4, "num_batches": 12, "seed": 1, "num_workers": workers}
     transform = TrainTransform(60)
     for view_seed in range(40):  # otherwise the test would not see that files are decoded smaller
-        view = transform.draw_view(300, 400, photos.training_boxes(0)[0], np.random.default_rng(view_seed))
+        view = transform.draw_window(300, 400, photos.training_boxes(0)[0], np.random.default_rng(view_seed))
         reductions.add(min(view.width, view.height) // 120 >= 2)
     assert reductions == {True, False}
     loaders = [make_train_loader(data, transform, **options) for data in (photos, cached)]

@@ -16,7 +16,7 @@ from ssdnorm.data import (
     TrainTransform,
     make_train_loader,
 )
-from ssdnorm.data.views import MIN_SIDE
+from ssdnorm.data.crops import MIN_SIDE
 
 SIZES = [(1, 1), (1, 900), (900, 1), (2, 3), (9, 8), (4, 1500), (700, 640)]
 

@@ -1,4 +1,3 @@
-import doctest
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ssdnorm.metrics.coco
 from ssdnorm.metrics import CocoMetric, evaluate_coco, load_detections, load_ground_truth
 from ssdnorm.metrics.coco import BACKENDS, CocoResult
 from ssdnorm.metrics.matching import box_iou_pairs
+from ssdnorm.tables import DetectionTable, GroundTruth
 
 from .random_sets import Found, Truth, draw_set, perfect_detections, scaled
 
@@ -41,7 +40,7 @@ def dog(*boxes_and_scores: tuple[list[float], float]) -> Found:
 
 
 @pytest.fixture(scope="module")
-def reference(real_data: Callable[[str], Path]) -> tuple[Truth, Found]:
+def reference(real_data: Callable[[str], Path]) -> tuple[GroundTruth, DetectionTable]:
     folder = real_data("eval_references") / "cocoapi_val2014_100"
     truth = load_ground_truth(folder / "instances_val2014_100.json")
     return truth, load_detections(folder / "instances_val2014_fakebbox100_results.json", truth)
@@ -56,6 +55,25 @@ def test_the_official_example_gives_the_twelve_published_figures(reference, back
 
 def test_every_array_of_the_official_example_equals_pycocotools(reference):
     assert_same(evaluate_coco(*reference), evaluate_coco(*reference, backend="pycocotools"))
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "pycocotools"])
+@pytest.mark.parametrize("options", [{"tied": True, "crowd": 0.3}, {"num_detections": 0}, {"num_objects": 0}])
+def test_every_backend_gives_pycocotools_numbers(backend, options):
+    truth, found = draw_set(7, **options)
+    settings = {"iou_thresholds": [0.4, 0.5, 0.75], "max_detections": (2, 50)}
+    ours = evaluate_coco(truth, found, backend=backend, **settings)
+    reference = evaluate_coco(truth, found, backend="pycocotools", **settings)
+    if backend == "faster-coco-eval":
+        assert ours.metrics == pytest.approx(reference.metrics, abs=1e-12)
+    else:
+        assert_same(ours, reference)
+
+
+def test_a_backend_that_is_not_installed_is_refused_with_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("ssdnorm.metrics.backends.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install hotcoco"):
+        evaluate_coco(ONE_DOG, [], backend="hotcoco")
 
 
 @pytest.mark.parametrize("options", [{}, {"tied": True}, {"crowd": 0.3}, {"tied": True, "crowd": 0.3, "span": 30}])
@@ -77,13 +95,6 @@ def test_other_thresholds_and_limits_equal_pycocotools(thresholds, limits):
     truth, found = draw_set(11, tied=True, crowd=0.2, num_images=2)
     options = {"iou_thresholds": thresholds, "max_detections": limits}
     assert_same(evaluate_coco(truth, found, **options), evaluate_coco(truth, found, backend="pycocotools", **options))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_faster_coco_eval_agrees_to_twelve_digits(seed):
-    truth, found = draw_set(seed, crowd=0.2, tied=True)
-    ours, other = evaluate_coco(truth, found), evaluate_coco(truth, found, backend="faster-coco-eval")
-    assert other.metrics == pytest.approx(ours.metrics, abs=1e-12)
 
 
 @BRITTLE
@@ -207,7 +218,7 @@ def test_matches_hold_no_detection_beyond_the_limit():
     truth, found = draw_set(1, num_images=1, num_classes=2)
     matches = evaluate_coco(truth, found, max_detections=(1, 20)).matches
     assert matches is not None
-    assert np.bincount(matches.detections.category[matches.order]).tolist() == [20, 20]
+    assert np.bincount(matches.detections.labels[matches.order]).tolist() == [0, 20, 20]
     assert matches.rank.max() == 19
 
 
@@ -226,27 +237,6 @@ def test_columns_give_the_same_numbers_as_dicts():
     truth, found = draw_set(3)
     columns = {key: np.array([row[key] for row in found]) for key in ("image_id", "category_id", "bbox", "score")}
     assert_same(evaluate_coco(truth, columns), evaluate_coco(truth, found))
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"image_id": 9}, r"detections: image_id 9: not an image of the ground truth, which has \[7\]"),
-        ({"category_id": 4}, r"detections: category_id 4: not a category of the ground truth, which has \[3\]"),
-        ({"score": float("nan")}, r"detections\[1\]: score: got nan, allowed: finite numbers"),
-        ({"score": None}, r"detections\[1\]: score: got None, allowed: a number"),
-        ({"bbox": [1, 2, -3, 4]}, r"detections\[1\]: bbox: got \[1.0, 2.0, -3.0, 4.0\], allowed: .*at least 0"),
-        ({"bbox": [1, 2, float("inf"), 4]}, r"detections\[1\]: bbox: got .*inf"),
-        ({"score": "0.5"}, r"detections\[1\]: score: got '0.5', allowed: a number"),
-        ({"bbox": [1, 2, 3]}, r"detections\[1\]: bbox: got \[1, 2, 3\], allowed: four numbers"),
-        ({"bbox": "1234"}, r"detections\[1\]: bbox: got '1234', allowed: four numbers"),
-    ],
-)
-def test_a_bad_detection_is_refused_with_its_place(row, message):
-    found = dog(([10, 10, 100, 100], 0.5), ([10, 10, 100, 100], 0.5))
-    found[1] |= row
-    with pytest.raises(ValueError, match=message):
-        evaluate_coco(ONE_DOG, found)
 
 
 @pytest.mark.parametrize(
@@ -326,7 +316,3 @@ def test_results_of_every_backend_say_which_it_was_and_survive_json(reference):
     result = evaluate_coco(*reference)
     assert result.backend == "ssdnorm"
     assert json.loads(json.dumps(result.metrics)) == result.metrics
-
-
-def test_the_examples_in_the_docstrings_run():
-    assert doctest.testmod(ssdnorm.metrics.coco).failed == 0

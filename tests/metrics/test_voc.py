@@ -1,11 +1,8 @@
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ssdnorm.metrics.voc
 from ssdnorm.metrics import VocMetric, evaluate_voc
 
 from .random_sets import Found, Truth, draw_set, perfect_detections
@@ -231,7 +228,3 @@ def test_the_metric_object_gives_the_numbers_of_the_function():
     assert "mAP 0.5" in metric.result().table()
     metric.reset()
     assert metric.compute()["mAP"] == -1.0
-
-
-def test_the_examples_in_the_docstrings_run():
-    assert doctest.testmod(ssdnorm.metrics.voc).failed == 0

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ssdnorm.metrics import evaluate_coco
 from ssdnorm.metrics.bootstrap import bootstrap_coco
-from ssdnorm.metrics.errors import break_down_errors
+from ssdnorm.metrics.errors import ErrorAnalysis
 from ssdnorm.plots.evaluation import plot_classes, plot_precision_recall, write_report
 from tests.metrics.random_sets import draw_set
 
@@ -44,7 +44,7 @@ def test_a_report_has_pictures_and_the_numbers_behind_them(tmp_path):
     paths = write_report(
         tmp_path / "report",
         result,
-        breakdown=break_down_errors(result),
+        breakdown=ErrorAnalysis(result).breakdown(),
         intervals=bootstrap_coco(result, num_resamples=3),
     )
     names = [f"{name}.{kind}" for name in ("precision_recall", "classes", "errors") for kind in ("png", "svg")]
@@ -60,7 +60,7 @@ def test_a_report_has_pictures_and_the_numbers_behind_them(tmp_path):
 def test_an_evaluation_without_objects_can_be_plotted(tmp_path):
     truth, _ = draw_set(1)
     result = evaluate_coco({**truth, "annotations": []}, [])
-    assert write_report(tmp_path, result, breakdown=break_down_errors(result), formats=("png",))
+    assert write_report(tmp_path, result, breakdown=ErrorAnalysis(result).breakdown(), formats=("png",))
 
 
 def test_figures_never_import_pyplot_with_its_global_state():

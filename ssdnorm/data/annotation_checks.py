@@ -1,4 +1,4 @@
-"""This file is about annotations that cannot be trained on: what is bad, how it is said, and what is done about it."""
+"""Find annotations that cannot be trained on, and drop or refuse them with a message."""
 
 from __future__ import annotations
 

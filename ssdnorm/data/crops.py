@@ -1,4 +1,4 @@
-"""This file is about which part of an image is shown: zoom-out, IoU crop and flip, decided from numbers alone."""
+"""Choose the part of an image that is shown: zoom-out, IoU crop and flip, drawn from boxes and sizes alone."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 
 # SSD paper, section 2.2: the crop has at least this IoU with one object; 0 is "any crop", None the uncropped image.
 CROP_OPTIONS: tuple[float | None, ...] = (None, 0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
-MIN_SIDE = 1e-3  # of the view; a third of a pixel at 300. Thinner boxes cannot be encoded sensibly
+MIN_SIDE = 1e-3  # of the window; a third of a pixel at 300. Thinner boxes cannot be encoded sensibly
 
 
 @dataclass(frozen=True)
-class View:
-    """An axis-aligned window on an image, perhaps mirrored; all that zoom-out, crop, flip and resize amount to.
+class Window:
+    """An axis-aligned window on an image, perhaps mirrored: what zoom-out, crop and flip together amount to.
 
-    Edges are integer pixels of the original image; a window may reach out of the image, where nothing is but fill.
+    Edges are integer pixels of the original image. A window may reach out of the image; that part is filled.
     """
 
     left: int
@@ -56,31 +56,33 @@ class View:
         return (self.left < x) & (x < self.right) & (self.top < y) & (y < self.bottom)
 
 
-def whole_image(height: int, width: int) -> View:
-    """The view that shows the image and nothing else."""
-    return View(0, 0, width, height)
+def whole_image(height: int, width: int) -> Window:
+    """The window that shows the image and nothing else."""
+    return Window(0, 0, width, height)
 
 
-def draw_zoom_out(view: View, rng: np.random.Generator, *, max_ratio: float = 4.0, probability: float = 0.5) -> View:
-    """Place the view at random in a canvas up to ``max_ratio`` times as wide and high, and show the canvas.
+def draw_zoom_out(
+    window: Window, rng: np.random.Generator, *, max_ratio: float = 4.0, probability: float = 0.5
+) -> Window:
+    """Place the window at random in a canvas up to ``max_ratio`` times as wide and high, and show the canvas.
 
     Sources: SSD paper, section 3.6 (expansion, ratio 1 to 4, half the time); torchvision's ``RandomZoomOut``.
     """
     chance, ratio, x, y = rng.random(4)
     if chance >= probability:
-        return view
+        return window
     ratio = 1 + (max_ratio - 1) * ratio
-    width, height = int(view.width * ratio), int(view.height * ratio)
-    left, top = view.left - int((width - view.width) * x), view.top - int((height - view.height) * y)
-    return View(left, top, left + width, top + height, view.flip)
+    width, height = int(window.width * ratio), int(window.height * ratio)
+    left, top = window.left - int((width - window.width) * x), window.top - int((height - window.height) * y)
+    return Window(left, top, left + width, top + height, window.flip)
 
 
-def draw_iou_crop(view: View, boxes_px: np.ndarray, rng: np.random.Generator, *, tries: int = 50) -> View:
-    """Crop the view so that at least one object is well seen.
+def draw_iou_crop(window: Window, boxes_px: np.ndarray, rng: np.random.Generator, *, tries: int = 50) -> Window:
+    """Crop the window so that at least one object is well seen.
 
-    An option of ``CROP_OPTIONS`` is drawn; then up to ``tries`` windows with sides 0.3 to 1 of the view's and an aspect
-    ratio of 0.5 to 2 in pixels, until one holds the centre of an object and has at least the option's IoU with one of
-    these objects. When none does, another option is drawn. Without boxes the view stays.
+    An option of ``CROP_OPTIONS`` is drawn; then up to ``tries`` crops with sides 0.3 to 1 of the window's and an
+    aspect ratio of 0.5 to 2 in pixels, until one holds the centre of an object and has at least the option's IoU with
+    one of these objects. When none does, another option is drawn. Without boxes the window stays.
 
     Sources: SSD paper, section 2.2; torchvision's ``RandomIoUCrop``, whose distribution this is.
     Differs from Caffe: it draws area and aspect ratio, relative to the image's own, where this draws width and height,
@@ -91,31 +93,31 @@ def draw_iou_crop(view: View, boxes_px: np.ndarray, rng: np.random.Generator, *,
         boxes_px ``(G, 4)`` xyxy in pixels of the image.
     """
     if not len(boxes_px):
-        return view
+        return window
     while True:
         min_iou = CROP_OPTIONS[rng.integers(len(CROP_OPTIONS))]
         if min_iou is None:
-            return view
-        windows = _draw_windows(view, rng.random((tries, 4)))
+            return window
+        windows = _draw_windows(window, rng.random((tries, 4)))
         best = _best_iou_of_held(windows, boxes_px)
         good = np.flatnonzero(best >= max(min_iou, 1e-12))
         if len(good):
             left, top, right, bottom = windows[good[0]].tolist()
-            return View(left, top, right, bottom, view.flip)
+            return Window(left, top, right, bottom, window.flip)
 
 
-def draw_flip(view: View, rng: np.random.Generator, *, probability: float = 0.5) -> View:
-    """Mirror the view left to right with the given probability."""
-    flip = view.flip ^ bool(rng.random() < probability)
-    return View(view.left, view.top, view.right, view.bottom, flip)
+def draw_flip(window: Window, rng: np.random.Generator, *, probability: float = 0.5) -> Window:
+    """Mirror the window left to right with the given probability."""
+    flip = window.flip ^ bool(rng.random() < probability)
+    return Window(window.left, window.top, window.right, window.bottom, flip)
 
 
-def _draw_windows(view: View, draws: np.ndarray) -> np.ndarray:
+def _draw_windows(window: Window, draws: np.ndarray) -> np.ndarray:
     """Candidate crops ``(n, 4)`` int64 xyxy; an unacceptable aspect ratio or an empty window becomes all zero."""
     share_w, share_h = 0.3 + 0.7 * draws[:, 0], 0.3 + 0.7 * draws[:, 1]
-    width, height = (view.width * share_w).astype(np.int64), (view.height * share_h).astype(np.int64)
-    left = view.left + ((view.width - width) * draws[:, 2]).astype(np.int64)
-    top = view.top + ((view.height - height) * draws[:, 3]).astype(np.int64)
+    width, height = (window.width * share_w).astype(np.int64), (window.height * share_h).astype(np.int64)
+    left = window.left + ((window.width - width) * draws[:, 2]).astype(np.int64)
+    top = window.top + ((window.height - height) * draws[:, 3]).astype(np.int64)
     usable = (width > 0) & (height > 0) & (width <= 2 * height) & (height <= 2 * width)
     return np.where(usable[:, None], np.stack([left, top, left + width, top + height], axis=1), 0)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from ssdnorm.data.views import MIN_SIDE, View, draw_flip, draw_iou_crop, draw_zoom_out, whole_image
+from ssdnorm.data.crops import MIN_SIDE, Window, draw_flip, draw_iou_crop, draw_zoom_out, whole_image
 
 HEIGHT, WIDTH = 375, 500
 BOXES = np.array([[20, 30, 120, 200], [200, 100, 450, 350], [300, 20, 340, 60]], np.float32)
@@ -47,7 +47,7 @@ def torchvisions(num_draws, *, zoom_out, crop):
             if params:
                 left, top = left + params["left"], top + params["top"]
                 height, width = params["height"], params["width"]
-        views.append(View(left, top, left + width, top + height))
+        views.append(Window(left, top, left + width, top + height))
     return views
 
 
@@ -107,12 +107,12 @@ def test_a_crop_holds_the_centre_of_an_object():
 
 def test_boxes_are_kept_by_centre_cut_and_mirrored():
     boxes = np.array([[10, 10, 30, 30], [0, 0, 19, 40], [90, 10, 130, 30]], np.float32)
-    placed, labels = View(10, 0, 110, 50).place_boxes(boxes, LABELS)
+    placed, labels = Window(10, 0, 110, 50).place_boxes(boxes, LABELS)
     np.testing.assert_allclose(
         placed, [[0, 0.2, 0.2, 0.6]]
     )  # the second's centre 9.5 is left of 10, the third's 110 on the edge
     assert labels.tolist() == [1]
-    mirrored, _ = View(10, 0, 110, 50, flip=True).place_boxes(boxes, LABELS)
+    mirrored, _ = Window(10, 0, 110, 50, flip=True).place_boxes(boxes, LABELS)
     np.testing.assert_allclose(mirrored, [[0.8, 0.2, 1.0, 0.6]])
 
 
