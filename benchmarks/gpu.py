@@ -25,10 +25,9 @@ from benchmarks.made_up_outputs import draw_targets, trained_output
 from benchmarks.table import Table, attempt
 from benchmarks.torchvision_ssd import TorchvisionSSD, torchvision_detector, torchvision_targets
 from ssdnorm.boxes.default_boxes import make_default_boxes
-from ssdnorm.detector import Detector
+from ssdnorm.detector import Detector, compile_for_inference
 from ssdnorm.layers.l2_norm import L2Norm
 from ssdnorm.losses.multibox_loss import MultiboxLoss
-from ssdnorm.models.compiled import compile_for_inference
 from ssdnorm.models.post_process import PostProcess
 from ssdnorm.models.ssd import ssd300_vgg16
 from ssdnorm.structures import SSDOutput
@@ -85,7 +84,7 @@ def measure_inference(plan: Plan) -> Table:
 
     def ours(*options: Any) -> Call:
         model = ssd300_vgg16(NUM_CLASSES, dropout=0, width=plan.width)
-        return detecting(Detector(model, None, PostProcess(model.default_boxes)), *options)
+        return detecting(Detector(model, None, PostProcess(model.default_boxes), antialias=False), *options)
 
     def theirs(*options: Any) -> Call:
         return detecting(torchvision_detector(NUM_CLASSES), *options)

@@ -33,8 +33,7 @@ class KernelCount:
     An approximation: one kernel for each dispatched operation that is no view. Simple and fused operations are one on a
     GPU; a sort, a large topk, a full reduction or torchvision's nms launch a few. A wait is an ``item``, a ``nonzero``,
     indexing with a mask (not filling by one), or an nms, which brings its overlaps to the host. ``uploads`` are
-    tensors made of Python's numbers, each a small copy to the device. Code that has another way for a GPU runs it
-    within :func:`ssdnorm.boxes.waiting.as_on_a_gpu`.
+    tensors made of Python's numbers, each a small copy to the device.
 
     It has not been compared with a GPU's own count.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -14,8 +13,7 @@ from benchmarks.operators import peak_megabytes, top_operators
 from benchmarks.table import Goal, Settings, Table, interleaved
 from benchmarks.torchvision_ssd import TorchvisionSSD, torchvision_targets
 from ssdnorm.boxes.default_boxes import make_default_boxes
-from ssdnorm.boxes.matcher import cxcywh_to_xyxy, pairwise_iou
-from ssdnorm.boxes.waiting import as_on_a_gpu
+from ssdnorm.boxes.matcher import default_box_iou
 from ssdnorm.losses.multibox_loss import MultiboxLoss
 from ssdnorm.structures import SSDOutput
 
@@ -84,8 +82,7 @@ def without_contested(boxes: Tensor, labels: Tensor, default_boxes: Tensor) -> T
         labels: ``(B, G)``.
         default_boxes: ``(K, 4)`` cxcywh in [0, 1].
     """
-    corners = cxcywh_to_xyxy(default_boxes)
-    iou = torch.stack([pairwise_iou(image, corners) for image in boxes])
+    iou = default_box_iou(boxes, default_boxes)
     (best, second), place = iou.topk(2, dim=2).values.unbind(dim=2), iou.argmax(dim=2)
     contested = (place[:, :, None] == place[:, None]).tril(-1).any(dim=2)
     return labels.masked_fill(contested | (best - second < 1e-5), 0)
@@ -104,24 +101,20 @@ def _difference(calls: dict[str, Callable[[], Parts]]) -> float:
 
 
 def _measure_memory(table: Table, num_images: int) -> None:
-    """What the loss allocates at its peak, with one object an image and with many, by the CPU's and the GPU's code."""
+    """What the loss allocates at its peak, with one object an image and with many."""
     default_boxes = make_default_boxes("ssd300_coco")
     loss = MultiboxLoss(default_boxes)
     leaves = SSDOutput(*(x.requires_grad_() for x in untrained_output(num_images, len(default_boxes), 21)))
-    added = []
-    on_cpu = "a CPU's code (its gradients are zero pages of numpy's, which are not counted)"
-    for code, way in ((on_cpu, nullcontext), ("a GPU's code", as_on_a_gpu)):
-        peaks = []
-        for number in (1, _MANY_OBJECTS):
-            boxes, labels = draw_targets(num_images, 21, number)
-            call = partial(_forward_backward, partial(loss, leaves, boxes, labels.fill_(1)), leaves)
-            with way():
-                peaks.append(peak_megabytes(call))
-        added.append(peaks[1] - peaks[0])
-        table.notes.append(
-            f"Peak of what PyTorch allocates in {code}, forward and backward, batch {num_images}, 21 classes: "
-            f"{peaks[0]:.0f} MB with one object an image, {peaks[1]:.0f} MB with {_MANY_OBJECTS}."
-        )
+    peaks = []
+    for number in (1, _MANY_OBJECTS):
+        boxes, labels = draw_targets(num_images, 21, number)
+        peaks.append(peak_megabytes(partial(_forward_backward, partial(loss, leaves, boxes, labels.fill_(1)), leaves)))
+    table.notes.append(
+        f"Peak of what PyTorch allocates, forward and backward, batch {num_images}, 21 classes: "
+        f"{peaks[0]:.0f} MB with one object an image, {peaks[1]:.0f} MB with {_MANY_OBJECTS}."
+    )
     blow_up = 4 * 4 * num_images * len(default_boxes) * _MANY_OBJECTS / 1e6
     what = f"loss, memory that {_MANY_OBJECTS} objects an image add, batch {num_images}"
-    table.goals.append(Goal(what, round(blow_up), max(added), "MB", True, "the goal is what (B, K, G, 4) floats take"))
+    table.goals.append(
+        Goal(what, round(blow_up), peaks[1] - peaks[0], "MB", True, "the goal is what (B, K, G, 4) floats take")
+    )

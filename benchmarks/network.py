@@ -14,9 +14,8 @@ from benchmarks.gpu_limits import GFLOP_AN_IMAGE
 from benchmarks.operators import top_operators
 from benchmarks.table import Goal, Settings, Table, interleaved, seconds_to_compile
 from benchmarks.torchvision_ssd import torchvision_detector
-from ssdnorm.detector import Detector
+from ssdnorm.detector import Detector, compile_for_inference
 from ssdnorm.layers.fold import fold_batch_norm
-from ssdnorm.models.compiled import compile_for_inference
 from ssdnorm.models.post_process import PostProcess
 from ssdnorm.models.ssd import ssd300_vgg16
 
@@ -49,7 +48,8 @@ def measure(settings: Settings) -> Table:
 def _measure_on(threads: int, table: Table, settings: Settings) -> list[Goal]:
     """Add the rows of so many threads; what they say about the goals."""
     model = ssd300_vgg16(_NUM_CLASSES, dropout=0)
-    eager = Detector(fold_batch_norm(model), None, PostProcess(model.default_boxes)).eval().to(settings.device)  # type: ignore[arg-type]
+    folded: Any = fold_batch_norm(model)
+    eager = Detector(folded, None, PostProcess(model.default_boxes), antialias=False).eval().to(settings.device)
     peer = torchvision_detector(_NUM_CLASSES).eval().to(settings.device)
     pictures = [torch.rand(3, 375, 500, generator=torch.Generator().manual_seed(0)).to(settings.device)]
     calls: dict[str, Callable[[], Any]] = {_PEER: lambda: peer(pictures), _OURS: lambda: eager(pictures)}

@@ -1,11 +1,9 @@
 """SSD object detectors with every normalisation choice as a slot that is honoured or refused."""
 
-from typing import TYPE_CHECKING
-
 from ssdnorm.boxes.coder import BoxCoder
 from ssdnorm.boxes.default_boxes import DEFAULT_BOXES, DefaultBoxSpec, make_default_boxes
 from ssdnorm.boxes.matcher import match_default_boxes
-from ssdnorm.detector import Detector
+from ssdnorm.detector import Detector, load_detector
 from ssdnorm.layers.conv import ConvBlock
 from ssdnorm.layers.l2_norm import L2Norm
 from ssdnorm.layers.norms import NORMS, norm_layer
@@ -42,15 +40,3 @@ __all__ = [  # noqa: RUF022 - as sorted() has it
     "ssd300_vgg16",
     "ssd512_vgg16",
 ]
-
-
-if TYPE_CHECKING:
-    from ssdnorm.build import load_detector
-else:
-
-    def __getattr__(name: str) -> object:
-        if name == "load_detector":  # reads the engine's and the data's rooms: not for those who import layers alone
-            from ssdnorm.build import load_detector
-
-            return load_detector
-        raise AttributeError(f"module 'ssdnorm' has no attribute {name!r}")

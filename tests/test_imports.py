@@ -12,7 +12,7 @@ ALLOWED = {
     "structures": set(),
     "layers": set(),
     "boxes": set(),
-    "models": {"structures", "layers", "boxes", "files", "detector"},
+    "models": {"structures", "layers", "boxes", "files"},
     "losses": {"structures", "boxes"},
     "data": {"structures", "resize"},
     "metrics": {"structures", "files"},
@@ -25,7 +25,7 @@ ALLOWED = {
     "messages": set(),
     "config": set(),
     "config_file": {"config"},
-    "detector": {"structures", "boxes", "models", "losses", "resize"},
+    "detector": {"structures", "layers", "boxes", "models", "losses", "resize"},
     "build": {
         "detector",
         "structures",
@@ -41,6 +41,7 @@ ALLOWED = {
     },
     "compare": {
         "structures",
+        "detector",
         "layers",
         "data",
         "metrics",

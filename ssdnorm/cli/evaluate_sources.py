@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ssdnorm.build import build_dataset, build_training, load_detector, loop_settings
+from ssdnorm.build import build_dataset, build_training, loop_settings
 from ssdnorm.cli.refuse import no_keys_of_training, no_more_words
 from ssdnorm.config import Config, PostProcessConfig
 from ssdnorm.config_file import config_from_mapping, parse_overrides, put, read_config
@@ -22,7 +22,7 @@ from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import EncodedImage
 from ssdnorm.data.transforms import EvalTransform
 from ssdnorm.data.voc import VocDataset
-from ssdnorm.detector import Detector
+from ssdnorm.detector import Detector, load_detector
 from ssdnorm.engine.evaluation import EvaluationOptions, EvaluationResult, Evaluator, evaluate_arrays
 from ssdnorm.engine.module import EvaluationSet
 from ssdnorm.engine.run import evaluate

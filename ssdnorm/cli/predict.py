@@ -18,13 +18,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ssdnorm.build import load_detector
 from ssdnorm.cli.frames import Frame, VideoFile, count_frames, find_sources, is_video, read_frames
 from ssdnorm.cli.refuse import no_more_words, usable_device
 from ssdnorm.data.transforms import resize_image
+from ssdnorm.detector import compile_for_inference, load_detector
 from ssdnorm.engine.run import write_json
-from ssdnorm.models.compiled import compile_for_inference
-from ssdnorm.models.mc_dropout import mc_dropout_batch
+from ssdnorm.models.mc_dropout import mc_dropout_detections
 from ssdnorm.models.onnx_detector import OnnxDetector
 from ssdnorm.plots.boxes import draw_boxes
 from ssdnorm.structures import Detections
@@ -136,7 +135,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
 
     def both(images: Tensor, sizes: Tensor) -> Sequence[Detections]:
         if arguments.mc_dropout is not None:
-            return mc_dropout_batch(detector, images, sizes, arguments.mc_dropout)
+            return mc_dropout_detections(detector.model, detector.post_process, images, sizes, arguments.mc_dropout)
         images = images.contiguous(memory_format=torch.channels_last)
         return detector.post_process(detector.model(images), sizes)
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssdnorm.build import build_model, load_detector
+from ssdnorm.build import build_model
 from ssdnorm.compare.collect import images_per_second
 from ssdnorm.compare.plan import Arm
 from ssdnorm.compare.results import Costs, Run
+from ssdnorm.detector import load_detector
 
 _ROUNDS = 15
 _WARM_UPS = 3
