@@ -64,7 +64,8 @@ class MultiboxLoss(nn.Module):
             raise ValueError(f"MultiboxLoss: iou_threshold must lie in (0, 1]; got {iou_threshold}")
         if not 0 <= negative_ratio < math.inf:
             raise ValueError(f"MultiboxLoss: negative_ratio must be 0 or more, and finite; got {negative_ratio}")
-        self.register_buffer("default_boxes", default_boxes, persistent=False)
+        # coordinate by coordinate in memory, as are the gathered boxes: the encoding reads long rows
+        self.register_buffer("default_boxes", default_boxes.t().contiguous().t(), persistent=False)
         self.coder = coder or BoxCoder()
         self.iou_threshold = iou_threshold
         self.negative_ratio = negative_ratio
@@ -95,7 +96,7 @@ class MultiboxLoss(nn.Module):
             losses = F.cross_entropy(logits.flatten(0, 1), classes.flatten(), reduction="none").view_as(classes)
             counted = hard_negative_mining(losses.detach(), matched, ratio=self.negative_ratio)
 
-            own = boxes.gather(1, truth[..., None].expand(-1, -1, 4))
+            own = boxes.mT.gather(2, truth[:, None].expand(-1, 4, -1)).mT
             offsets = self.coder.encode(own, self.default_boxes).to(locs.dtype)
             # masked before the loss: offsets of padding rows are not finite
             locs, offsets = (x.masked_fill(background[..., None], 0.0) for x in (locs, offsets))
