@@ -21,7 +21,7 @@ class PostProcess(nn.Module):
     The order of the steps and their result are those of Caffe's DetectionOutput and of torchvision's SSD. Only
     candidates that can still matter are processed: whether a detection is kept depends on higher scores alone, so the
     best candidates are enough as soon as they yield ``max_detections``. The host waits for a GPU three times if the
-    first candidates are enough, and once more for each time that they are not; each time it tries four times as many.
+    first candidates are enough, and twice more each time that they are not; then four times as many are tried.
 
     Args:
         default_boxes: the boxes that the output refers to.
