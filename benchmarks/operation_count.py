@@ -12,8 +12,6 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ssdnorm.boxes.waiting import as_on_a_gpu
-
 # views, and operations that only describe or allocate a tensor: nothing is launched
 _FREE = {
     *("alias", "as_strided", "detach", "diagonal", "expand", "lift_fresh", "permute", "select", "slice", "split"),
@@ -71,7 +69,7 @@ class OperationCount:
 
 def count_operations(call: Callable[[], Any]) -> OperationCount:
     """Operations and syncs of a call of ours, on tensors of a CPU."""
-    with as_on_a_gpu(), OperationCount() as count:
+    with OperationCount() as count:
         call()
     return count
 

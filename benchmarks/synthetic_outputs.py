@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssdnorm.boxes.coder import BoxCoder
-from ssdnorm.boxes.matcher import cxcywh_to_xyxy, pairwise_iou
+from ssdnorm.boxes.matcher import default_box_iou
 from ssdnorm.structures import SSDOutput
 
 
@@ -51,7 +51,7 @@ def trained_output(num_images: int, default_boxes: Tensor, num_classes: int, num
         centre = torch.rand(num_objects, 2, generator=generator) * 0.8 + 0.1
         half = torch.rand(num_objects, 2, generator=generator) * 0.15 + 0.04
         objects = torch.cat((centre - half, centre + half), dim=1)
-        iou, nearest = pairwise_iou(objects, cxcywh_to_xyxy(default_boxes)).max(dim=0)
+        iou, nearest = default_box_iou(objects, default_boxes).max(dim=0)
         near = iou > 0.4
         labels = torch.randint(1, num_classes, (num_objects,), generator=generator)
         logits[image, near, 0] -= 8

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from ssdnorm.boxes.default_boxes import DefaultBoxSpec as DefaultBoxSpec
     from ssdnorm.boxes.default_boxes import make_default_boxes as make_default_boxes
     from ssdnorm.boxes.matcher import match_default_boxes as match_default_boxes
-    from ssdnorm.build import load_detector as load_detector
     from ssdnorm.detector import Detector as Detector
+    from ssdnorm.detector import load_detector as load_detector
     from ssdnorm.layers.conv import ConvBlock as ConvBlock
     from ssdnorm.layers.l2_norm import L2Norm as L2Norm
     from ssdnorm.layers.norms import NORMS as NORMS
@@ -46,7 +46,7 @@ _MODULES = {  # of each public name; imported when the name is first used
     "SSDOutput": "structures",
     "Target": "structures",
     "VocMetric": "metrics",
-    "load_detector": "build",
+    "load_detector": "detector",
     "make_default_boxes": "boxes.default_boxes",
     "match_default_boxes": "boxes.matcher",
     "norm_layer": "layers.norms",

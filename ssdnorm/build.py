@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import nn
@@ -24,14 +23,13 @@ from ssdnorm.data.image_cache import CachedDataset
 from ssdnorm.data.shapes import ShapesDataset
 from ssdnorm.data.transforms import EvalTransform, TrainTransform
 from ssdnorm.data.voc import VocDataset
-from ssdnorm.detector import Detector
+from ssdnorm.detector import MODELS
 from ssdnorm.engine.evaluation import Evaluator
 from ssdnorm.engine.module import EvaluationSet, PopulationImages, TrainingModule
 from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_sgd
 from ssdnorm.engine.run import LoopSettings, make_trainer, runs_on_cpu
 from ssdnorm.layers import (
     check_batch_statistics,
-    fold_batch_norm,
     norm_layer,
     norm_parameters,
     recompute_population_stats,
@@ -39,10 +37,9 @@ from ssdnorm.layers import (
     warn_dropout_before_batch_norm,
 )
 from ssdnorm.losses.multibox_loss import MultiboxLoss
-from ssdnorm.models.checkpoint import Checkpoint
 from ssdnorm.models.foreign import read_any_checkpoint
 from ssdnorm.models.post_process import PostProcess
-from ssdnorm.models.ssd import SSD, ssd300_vgg16, ssd512_vgg16
+from ssdnorm.models.ssd import SSD
 from ssdnorm.models.transfer import transfer_weights
 
 log = logging.getLogger("ssdnorm.build")
@@ -50,7 +47,6 @@ log = logging.getLogger("ssdnorm.build")
 _KEYS = {"tap_norms": "norm.taps"} | {
     name: f"model.{name}" for name in ("default_boxes", "dropout", "weights", "width")
 }
-MODELS = {"ssd300_vgg16": ssd300_vgg16, "ssd512_vgg16": ssd512_vgg16}
 
 
 def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] | None = None) -> SSD:
@@ -316,42 +312,3 @@ def loop_settings(config: Config, images_per_epoch: int) -> LoopSettings:
     """The config's training and runtime parts, as the engine takes them."""
     values = {**vars(config.training), **vars(config.runtime), "images_per_epoch": images_per_epoch}
     return LoopSettings(**{field.name: values[field.name] for field in fields(LoopSettings)})
-
-
-def load_detector(path: str | Path, *, fold: bool = False) -> Detector:
-    """A detector from a checkpoint, in evaluation mode, with loss and post-processing.
-
-    Args:
-        path: ``checkpoints/model.safetensors`` of a run, a converted file, or a file of another system, which is
-            recognised by its keys: torchvision, amdegroot, lufficc, mmdetection 3, balancap, chainercv.
-        fold: fold batch norms into the convolutions before them: faster, the same to 1e-4, and only for inference.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no checkpoint of a known system, damaged, or a pickle that wants to run code.
-    """
-    detector = make_detector(read_any_checkpoint(Path(path)), where=str(path))
-    return fold_detector(detector) if fold else detector
-
-
-def fold_detector(detector: Detector) -> Detector:
-    """A copy whose convolutions have taken in the batch norms after them; it cannot be saved as a checkpoint."""
-    folded = cast(Detector, fold_batch_norm(detector))
-    folded.model.arguments = None  # they would build the norms again
-    return folded
-
-
-def make_detector(checkpoint: Checkpoint, *, where: str = "checkpoint") -> Detector:
-    """The detector that a checkpoint holds, in evaluation mode."""
-    arguments = dict(checkpoint.model)
-    name = arguments.pop("name")
-    arguments["default_boxes"] = default_box_spec(arguments["default_boxes"])
-    model = MODELS[name](**arguments)
-    checkpoint.load_into(model, where=where)
-    return Detector(
-        model,
-        MultiboxLoss(model.default_boxes),
-        PostProcess(model.default_boxes, **checkpoint.post_process),
-        class_names=checkpoint.class_names,
-        antialias=checkpoint.antialias,
-    ).eval()

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from ssdnorm import SSD, MultiboxLoss, PostProcess, norm_layer, ssd300_vgg16
-from ssdnorm.boxes.default_boxes import DEFAULT_BOXES
-from ssdnorm.boxes.spread_boxes import spread_default_boxes
+from ssdnorm.boxes.default_boxes import DEFAULT_BOXES, spread_default_boxes
 from ssdnorm.models.features import BackboneMaps, SSDFeatures, TapNorms, tap_grids
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ssdnorm.build import build_dataset, build_loss, build_model, build_post_process, load_detector
+from ssdnorm.build import build_dataset, build_loss, build_model, build_post_process
 from ssdnorm.cli.frames import find_sources, is_video
 from ssdnorm.cli.refuse import no_keys_of_training, no_more_words
 from ssdnorm.config import Config
@@ -19,7 +19,7 @@ from ssdnorm.data.batches import Sample, collate
 from ssdnorm.data.crops import whole_image
 from ssdnorm.data.dataset import DetectionDataset, subset
 from ssdnorm.data.images import EncodedImage
-from ssdnorm.detector import Detector
+from ssdnorm.detector import Detector, load_detector
 from ssdnorm.resize import resize_image
 from ssdnorm.structures import Batch
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ssdnorm.build import build_dataset, build_post_process, load_detector
+from ssdnorm.build import build_dataset, build_post_process
 from ssdnorm.cli.refuse import no_keys_of_training, no_more_words
 from ssdnorm.coco_format import load_detections, load_ground_truth
 from ssdnorm.config import Config, PostProcessConfig
@@ -23,7 +23,7 @@ from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import EncodedImage
 from ssdnorm.data.transforms import EvalTransform
 from ssdnorm.data.voc import VocDataset
-from ssdnorm.detector import Detector
+from ssdnorm.detector import Detector, load_detector
 from ssdnorm.engine.evaluation import predict_dataset
 from ssdnorm.metrics.voc_files import read_voc_detections
 from ssdnorm.models.post_process import PostProcess

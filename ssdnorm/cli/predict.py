@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ssdnorm.build import load_detector
 from ssdnorm.cli.frames import Frame, VideoFile, count_frames, find_sources, is_video, read_frames
 from ssdnorm.cli.refuse import no_more_words, usable_device
+from ssdnorm.detector import compile_for_inference, load_detector
 from ssdnorm.files import write_json
-from ssdnorm.models.compiled import compile_for_inference
 from ssdnorm.models.mc_dropout import mc_dropout_detections
 from ssdnorm.models.onnx_detector import OnnxDetector
 from ssdnorm.plots.boxes import draw_boxes
@@ -120,7 +119,8 @@ def _detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
     def detect(image: Tensor) -> Detections:
         images = [image.to(device)]
         if arguments.mc_dropout is not None:
-            return mc_dropout_detections(detector, images, arguments.mc_dropout)[0]
+            prepared = detector.prepare(images)
+            return mc_dropout_detections(detector.model, detector.post_process, *prepared, arguments.mc_dropout)[0]
         return cast(Detections, detector(images)[0])
 
     return detect, detector.class_names

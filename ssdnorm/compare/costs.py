@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssdnorm.build import build_model, load_detector
+from ssdnorm.build import build_model
 from ssdnorm.compare.plan import Arm
 from ssdnorm.compare.results import Costs, Run
 from ssdnorm.compare.run_folders import images_per_second
+from ssdnorm.detector import load_detector
 
 _ROUNDS = 15
 _WARM_UPS = 3

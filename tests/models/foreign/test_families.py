@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ssdnorm.boxes.default_boxes import DEFAULT_BOXES, make_default_boxes
-from ssdnorm.build import make_detector
+from ssdnorm.detector import make_detector
 from ssdnorm.models.foreign import FAMILIES, convert_tensors, recognise
 
 from .layouts import draw, shapes, theirs_by_ours

@@ -6,8 +6,8 @@ from torchvision.models.detection import ssd300_vgg16
 from torchvision.ops import box_iou
 
 from ssdnorm.boxes.matcher import cxcywh_to_xyxy
-from ssdnorm.build import make_detector
 from ssdnorm.data.images import EncodedImage
+from ssdnorm.detector import make_detector
 from ssdnorm.models.foreign import convert_tensors
 from ssdnorm.models.foreign.torchvision import to_torchvision
 
