@@ -10,8 +10,7 @@ from PIL import Image
 
 from ssdnorm import load_detector, ssd300_vgg16
 from ssdnorm.cli import main
-from ssdnorm.cli.frames import count_frames, find_sources, read_frames
-from ssdnorm.data.transforms import resize_image
+from ssdnorm.cli.frames import find_sources, read_frames
 from ssdnorm.models.checkpoint import save_checkpoint
 
 
@@ -167,9 +166,6 @@ def test_mistakes_end_in_one_line_and_code_2(checkpoint, pictures, tmp_path, cap
 def test_sources_are_found_once_and_in_order(pictures, video, tmp_path):
     words = [str(pictures), str(pictures / "*.png"), str(video), "3"]
     assert find_sources(words) == [pictures / "a.jpg", pictures / "b.png", video, 3]
-    assert count_frames([pictures / "a.jpg", video], None) == 6
-    assert count_frames([video], 2) == 2
-    assert count_frames([3], None) is None
 
 
 def test_frames_of_a_video_come_as_rgb(video):
@@ -177,14 +173,6 @@ def test_frames_of_a_video_come_as_rgb(video):
     assert [frame.number for frame in frames] == [0, 1, 2, 3, 4]
     assert frames[0].rate == 10
     assert frames[4].pixels.shape == (64, 96, 3)
-
-
-def test_without_antialiasing_the_resize_is_torchvisions():
-    pixels = np.random.default_rng(0).integers(0, 256, (400, 500, 3), np.uint8)
-    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-    want = torch.nn.functional.interpolate(planes, size=(300, 300), mode="bilinear", align_corners=False)[0]
-    torch.testing.assert_close(resize_image(pixels, 300, antialias=False), want)
-    assert resize_image(pixels, 300, antialias=True).dtype == torch.uint8
 
 
 def test_mc_dropout_lists_how_far_the_passes_disagree(pictures, tmp_path):

@@ -55,7 +55,6 @@ def test_scales_are_drawn_sorted_with_the_initial_value_as_a_line():
     assert first.get_ydata().tolist() == [10.0, 11.0, 12.0]
     assert second.get_ydata().tolist() == [20.0, 20.0, 20.0]
     assert set(initial.get_ydata()) == {20.0}
-    assert plot_scales({"a": {}}, {}) is None
 
 
 def test_the_table_has_a_line_for_each_layer_with_its_median_and_gradient(found):
