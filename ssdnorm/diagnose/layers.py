@@ -44,7 +44,7 @@ def find_ssd_parts(model: nn.Module) -> SSDParts | None:
             activations = {
                 name: block.get_submodule("relu")
                 for part in _PARTS
-                for name, block in getattr(module, part, nn.Identity()).named_children()
+                for name, block in (getattr(module, part, None) or nn.Identity()).named_children()
                 if all(isinstance(getattr(block, slot, None), nn.Module) for slot in ("conv", "relu"))
             }
             return SSDParts(dict(slots.items()), activations)

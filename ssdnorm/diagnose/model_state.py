@@ -27,7 +27,7 @@ def unwrap_model(model: nn.Module) -> nn.Module:
         else:
             break
     if isinstance(model, torch.jit.ScriptModule):
-        raise ValueError("diagnose: a TorchScript module runs no hooks; pass the model that it was made from")
+        raise ValueError("diagnose: a TorchScript runs no hooks; pass the model that it was made from")
     on_meta = [name for name, p in (*model.named_parameters(), *model.named_buffers()) if p.device.type == "meta"]
     if on_meta:
         raise ValueError(
