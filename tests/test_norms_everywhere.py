@@ -1,7 +1,5 @@
 """Every norm in all slots of SSD300 trains, evaluates, saves and loads; every (norm, place) pair is honoured."""
 
-import io
-
 import pytest
 import torch
 from torch import nn
@@ -184,19 +182,3 @@ def test_compiles_without_a_graph_break(norm):
     output = torch.compile(model, fullgraph=True, backend="aot_eager")(images())
     torch.testing.assert_close(output.logits, expected.logits, rtol=1e-3, atol=1e-3)
     backward(model, output)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@every_norm
-def test_the_onnx_file_gives_the_same(norm):
-    pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
-    model = build_all(norm).eval()
-    buffer = io.BytesIO()
-    torch.onnx.export(model, (images(1),), buffer, dynamo=True, verbose=False)
-    session = runtime.InferenceSession(buffer.getvalue())
-    outputs = session.run(None, {session.get_inputs()[0].name: images(1).numpy()})
-    with torch.no_grad():
-        for found, expected in zip(outputs, model(images(1)), strict=True):
-            torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-3, atol=1e-3)

@@ -9,18 +9,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from ssdnorm.boxes.default_boxes import DEFAULT_BOXES, default_box_spec
 from ssdnorm.cli.refuse import no_more_words
-from ssdnorm.files import replaced_file
-from ssdnorm.models.checkpoint import Checkpoint, write_checkpoint
-from ssdnorm.models.class_names import VOC_CLASSES, coco_classes, select_classes
-from ssdnorm.models.foreign import read_any_checkpoint
-from ssdnorm.models.foreign.torchvision import to_torchvision
 
-HELP = "convert a checkpoint from another SSD, or to torchvision"
+if TYPE_CHECKING:
+    from ssdnorm.models.checkpoint import Checkpoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--class-names", help="comma-separated names of the file's classes, without background")
     parser.add_argument(
-        "--default-boxes", choices=list(DEFAULT_BOXES), help="if the file was not trained with its system's default"
+        "--default-boxes",
+        metavar="NAME",
+        help="ssd300_voc, ssd300_coco, ssd512_voc, ssd512_coco; if not its system's default",
     )
 
 
@@ -43,28 +39,34 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     suffix = ".safetensors" if arguments.to == "ssdnorm" else ".pth"
     if arguments.output.suffix != suffix:
         raise ValueError(f"--output: {arguments.to} files end in {suffix}; got {arguments.output}")
+
+    # imported here, so that --help does not wait for them
+    import torch
+
+    from ssdnorm.files import replaced_file
+    from ssdnorm.models.checkpoint import write_checkpoint
+    from ssdnorm.models.class_names import VOC_CLASSES, coco_classes, select_classes
+    from ssdnorm.models.foreign import read_any_checkpoint
+    from ssdnorm.models.foreign.torchvision import to_torchvision
+
     names = None if arguments.class_names is None else _names("--class-names", arguments.class_names)
     checkpoint = read_any_checkpoint(arguments.input, default_boxes=arguments.default_boxes, class_names=names)
     if arguments.classes is not None:
-        checkpoint = select_classes(checkpoint, _chosen(arguments.classes))
+        known = {"voc": VOC_CLASSES, "coco": coco_classes()}
+        chosen = known.get(arguments.classes) or _names("--classes", arguments.classes)
+        checkpoint = select_classes(checkpoint, chosen)
     if arguments.to == "torchvision":
         state, notes = to_torchvision(checkpoint)
         with replaced_file(arguments.output) as unfinished:
             torch.save(state, unfinished)
-        print(
-            f"written: {arguments.output}: ssd300_vgg16(num_classes={len(checkpoint.class_names) + 1}) of torchvision"
-        )
+        num_classes = len(checkpoint.class_names) + 1
+        print(f"written: {arguments.output}: ssd300_vgg16(num_classes={num_classes}) of torchvision")
         for note in notes:
             print(f"set in torchvision: {note}")
         return
     write_checkpoint(arguments.output, checkpoint)
     print(_summary(checkpoint))
     print(f"written: {arguments.output}")
-
-
-def _chosen(value: str) -> list[str]:
-    known = {"voc": VOC_CLASSES, "coco": coco_classes()}
-    return list(known.get(value, ())) or _names("--classes", value)
 
 
 def _names(option: str, value: str) -> list[str]:
@@ -75,6 +77,8 @@ def _names(option: str, value: str) -> list[str]:
 
 
 def _summary(checkpoint: Checkpoint) -> str:
+    from ssdnorm.boxes.default_boxes import default_box_spec
+
     spec = default_box_spec(checkpoint.model["default_boxes"])
     mean = [round(255 * v, 3) for v in checkpoint.state["image_mean"].tolist()]
     std = [round(255 * v, 3) for v in checkpoint.state["image_std"].tolist()]

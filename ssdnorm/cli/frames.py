@@ -58,23 +58,6 @@ def find_sources(arguments: Sequence[str]) -> list[Path | int]:
     return list(found)
 
 
-def count_frames(sources: Sequence[Path | int], limit: int | None) -> int | None:
-    """Number of frames; None if unknown for a camera or video."""
-    total = 0
-    for source in sources:
-        if not is_video(source):
-            total += 1
-            continue
-        if isinstance(source, int) and limit is None:
-            return None
-        capture = cv2.VideoCapture(str(source)) if isinstance(source, Path) else None
-        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture is not None else limit or 0
-        if frames <= 0:
-            return None
-        total += min(frames, limit or frames)
-    return total
-
-
 def is_video(source: Path | int) -> bool:
     """Whether a source is a camera or a video file."""
     return isinstance(source, int) or source.suffix.lower() in VIDEO_SUFFIXES
@@ -107,25 +90,15 @@ def read_frames(source: Path | int, *, limit: int | None = None) -> Iterator[Fra
         capture.release()
 
 
-class VideoFile:
-    """Write an ``.mp4`` video of the first frame's size."""
+def open_video(path: Path, first: Frame) -> cv2.VideoWriter:
+    """Open an ``.mp4`` video of a frame's size and rate (25 per second if unknown) for writing.
 
-    def __init__(self, path: Path, rate: float) -> None:
-        self.path = path
-        self._rate = rate if rate > 0 else 25.0
-        self._writer: cv2.VideoWriter | None = None
-
-    def add(self, pixels: np.ndarray) -> None:
-        """Append a frame, ``(H, W, 3)`` uint8 RGB."""
-        if self._writer is None:
-            height, width = pixels.shape[:2]
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self.path), code, self._rate, (width, height))
-            if not self._writer.isOpened():
-                raise ValueError(f"{self.path}: OpenCV cannot write this video")
-        self._writer.write(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-
-    def close(self) -> None:
-        """Finish the file."""
-        if self._writer is not None:
-            self._writer.release()
+    Raises:
+        ValueError: OpenCV cannot write it.
+    """
+    height, width = first.pixels.shape[:2]
+    rate = first.rate if first.rate > 0 else 25.0
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
+    if not writer.isOpened():
+        raise ValueError(f"{path}: OpenCV cannot write this video")
+    return writer

@@ -11,26 +11,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-import torch
-from torch import Tensor
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
 
-from ssdnorm.cli.frames import Frame, VideoFile, count_frames, find_sources, is_video, read_frames
-from ssdnorm.cli.refuse import no_more_words, usable_device
-from ssdnorm.detector import compile_for_inference, load_detector
-from ssdnorm.files import write_json
-from ssdnorm.models.mc_dropout import mc_dropout_detections
-from ssdnorm.models.onnx_detector import OnnxDetector
-from ssdnorm.plots.boxes import draw_boxes
-from ssdnorm.resize import resize_image
-from ssdnorm.structures import Detections
+    from ssdnorm.cli.frames import Frame
+    from ssdnorm.structures import Detections
 
-HELP = "draw the detections of a checkpoint on pictures"
-
-Detect = Callable[[Tensor], Detections]  # of one image (3, H, W) uint8, any size
+    Detect = Callable[[Tensor], Detections]  # of one image (3, H, W) uint8, any size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,42 +41,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Detect, draw and list frame by frame."""
+    from ssdnorm.cli.refuse import no_more_words
+
     no_more_words(rest)
     if not 0 <= arguments.score_threshold < 1:
         raise ValueError(f"--score-threshold: must lie in [0, 1); got {arguments.score_threshold}")
     for option in ("max_frames", "mc_dropout"):
         if (value := getattr(arguments, option)) is not None and value < 1:
             raise ValueError(f"--{option.replace('_', '-')}: must be 1 or more; got {value}")
+
+    # imported here, so that --help does not wait for them
+    import cv2
+    import numpy as np
+    import torch
+    from torch import Tensor
+    from tqdm import tqdm
+
+    from ssdnorm.cli.frames import find_sources, is_video, open_video
+    from ssdnorm.files import write_json
+
     sources = find_sources(arguments.images)
     detect, class_names = _onnx_detector(arguments) if arguments.onnx is not None else _detector(arguments)
     arguments.output.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
     unreadable: list[str] = []
     seconds = 0.0
-    total = count_frames(sources, arguments.max_frames)
+    total = None if any(map(is_video, sources)) else len(sources)
     with tqdm(total=total, desc="predict", unit="image", disable=not sys.stderr.isatty()) as bar:
         for i, source in enumerate(sources):
             stem = source.stem if isinstance(source, Path) else f"camera{source}"
             path = arguments.output / f"{i:05d}_{stem}.{'mp4' if is_video(source) else 'jpg'}"
-            video: VideoFile | None = None
+            video: cv2.VideoWriter | None = None
             try:
                 for frame in _readable_frames(source, arguments.max_frames, unreadable):
                     start = time.perf_counter()
                     with torch.inference_mode():
-                        found = detect(torch.from_numpy(frame.pixels).permute(2, 0, 1))
-                    detections = _above(found, arguments.score_threshold)
+                        found = cast(dict[str, Tensor], detect(torch.from_numpy(frame.pixels).permute(2, 0, 1)))
+                    above = found["scores"] > arguments.score_threshold
+                    rows = {key: tensor[above].tolist() for key, tensor in found.items()}
                     seconds += time.perf_counter() - start
+                    picture = _draw(frame, rows, class_names)
                     if is_video(source):
-                        video = video or VideoFile(path, frame.rate)
-                    _draw(frame, detections, class_names, path, video)
-                    entries.append(_entry(frame, path.name, detections, class_names))
+                        video = video or open_video(path, frame)
+                        video.write(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR))
+                    else:
+                        picture.save(path, quality=92)
+                    entries.append(_entry(frame, path.name, rows, class_names))
                     bar.update()
             except KeyboardInterrupt:
                 if not isinstance(source, int):  # Ctrl-C ends a camera, but not the command
                     raise
             finally:
                 if video is not None:
-                    video.close()
+                    video.release()
     for message in unreadable:
         print(f"not read: {message}", file=sys.stderr)
     if not entries:
@@ -99,6 +106,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _readable_frames(source: Path | int, limit: int | None, unreadable: list[str]) -> Iterator[Frame]:
     """The frames of a source; the reason for one that cannot be read is appended to ``unreadable``."""
+    from ssdnorm.cli.frames import read_frames
+
     try:
         yield from read_frames(source, limit=limit)
     except (OSError, ValueError) as error:
@@ -106,6 +115,12 @@ def _readable_frames(source: Path | int, limit: int | None, unreadable: list[str
 
 
 def _detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
+    import torch
+
+    from ssdnorm.cli.refuse import usable_device
+    from ssdnorm.detector import compile_for_inference, load_detector
+    from ssdnorm.models.mc_dropout import mc_dropout_detections
+
     device = usable_device(arguments.device)
     if arguments.compile and arguments.mc_dropout is not None:
         raise ValueError("--compile: does not go with --mc-dropout, whose dropout stays random")
@@ -121,12 +136,18 @@ def _detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
         if arguments.mc_dropout is not None:
             prepared = detector.prepare(images)
             return mc_dropout_detections(detector.model, detector.post_process, *prepared, arguments.mc_dropout)[0]
-        return cast(Detections, detector(images)[0])
+        found: Detections = detector(images)[0]
+        return found
 
     return detect, detector.class_names
 
 
 def _onnx_detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
+    import torch
+
+    from ssdnorm.models.onnx_detector import OnnxDetector
+    from ssdnorm.resize import resize_image
+
     if arguments.device is not None:
         raise ValueError("--device: onnxruntime chooses the device of an ONNX file; omit --device")
     if arguments.mc_dropout is not None:
@@ -146,32 +167,21 @@ def _onnx_detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]
     return detect, onnx.class_names
 
 
-def _above(detections: Detections, threshold: float) -> Detections:
-    tensors = {key: tensor.cpu() for key, tensor in cast(dict[str, Tensor], detections).items()}
-    kept = tensors["scores"] > threshold
-    return cast(Detections, {key: tensor[kept] for key, tensor in tensors.items()})
+def _draw(frame: Frame, rows: dict[str, list], class_names: Sequence[str]) -> Image.Image:
+    from ssdnorm.plots.boxes import draw_boxes
 
-
-def _draw(
-    frame: Frame, detections: Detections, class_names: Sequence[str], path: Path, video: VideoFile | None
-) -> None:
-    labels, scores = detections["labels"].tolist(), detections["scores"].tolist()
+    labels, scores = rows["labels"], rows["scores"]
     captions = [f"{class_names[label - 1]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
-    picture = draw_boxes(frame.pixels, detections["boxes"], captions, labels)
-    if video is None:
-        picture.save(path, quality=92)
-    else:
-        video.add(np.asarray(picture))
+    return draw_boxes(frame.pixels, rows["boxes"], captions, labels)
 
 
-def _entry(frame: Frame, name: str, detections: Detections, class_names: Sequence[str]) -> dict[str, Any]:
+def _entry(frame: Frame, name: str, rows: dict[str, list], class_names: Sequence[str]) -> dict[str, Any]:
     """One frame's entry in detections.json; boxes as x, y, width, height in pixels."""
-    columns = {key: tensor.tolist() for key, tensor in cast(dict[str, Tensor], detections).items()}
-    rows: list[dict[str, Any]] = [
+    found: list[dict[str, Any]] = [
         {"class": class_names[label - 1], "score": score, "bbox": [x1, y1, x2 - x1, y2 - y1]}
-        for (x1, y1, x2, y2), score, label in zip(columns["boxes"], columns["scores"], columns["labels"], strict=True)
+        for (x1, y1, x2, y2), score, label in zip(rows["boxes"], rows["scores"], rows["labels"], strict=True)
     ]
-    for row, score_std in zip(rows, columns.get("score_std", ()), strict=False):  # with --mc-dropout only
-        row["score_std"] = score_std
+    for entry, score_std in zip(found, rows.get("score_std", ()), strict=False):  # with --mc-dropout only
+        entry["score_std"] = score_std
     number = {} if frame.number is None else {"frame": frame.number}
-    return {"file_name": frame.source, **number, "picture": name, "detections": rows}
+    return {"file_name": frame.source, **number, "picture": name, "detections": found}

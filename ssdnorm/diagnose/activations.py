@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssdnorm.diagnose.feature_maps import LengthHistogram, is_dead, position_lengths, zero_positions
-from ssdnorm.diagnose.layers import MeasuredLayer, default_layers, find_layers
+from ssdnorm.diagnose.layers import default_layers, find_layers
 from ssdnorm.diagnose.model_state import preserve_state, unwrap_model
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -48,9 +48,8 @@ class MapStatistics:
     def as_json(self) -> dict[str, Any]:
         """Plain numbers for JSON; NaN and infinity become None."""
         edges, counts = self.histogram.bins()
-        numbers = {name: value for name, value in vars(self).items() if isinstance(value, int | float)}
         return {
-            **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
+            **{k: v if math.isfinite(v) else None for k, v in vars(self).items() if isinstance(v, int | float)},
             "length_quantiles": {str(q): v if math.isfinite(v) else None for q, v in self.length_quantiles.items()},
             "histogram": {"edges": edges, "counts": counts, "zeros": self.histogram.zeros},
         }
@@ -68,9 +67,18 @@ class ActivationStatistics:
     """
 
     activations: dict[str, MapStatistics]
-    gradients: dict[str, MapStatistics] = field(default_factory=dict)
-    never_called: tuple[str, ...] = ()
-    num_images: int = 0
+    gradients: dict[str, MapStatistics]
+    never_called: tuple[str, ...]
+    num_images: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain numbers for JSON."""
+        return {
+            "num_images": self.num_images,
+            "activations": {name: row.as_json() for name, row in self.activations.items()},
+            "gradients": {name: row.as_json() for name, row in self.gradients.items()},
+            "never_called": list(self.never_called),
+        }
 
 
 def activation_statistics(
@@ -110,11 +118,33 @@ def activation_statistics(
     """
     model = unwrap_model(model)
     measured = default_layers(model) if layers is None else find_layers(model, layers)
-    gathered, gradients = _Gathered(), _Gathered()
+    activations: dict[str, _Sums] = {}
+    gradients: dict[str, _Sums] = {}
     num_images = 0
+
+    @torch.no_grad()
+    def read(name: str, value: Any) -> None:
+        for suffix, x in maps_in(value):
+            key = name + suffix
+            if key in activations and activations[key].channels != x.shape[1]:
+                key = f"{key} ({x.shape[1]} channels)"
+            activations.setdefault(key, _Sums(x.shape[1])).add(x.detach())
+            if loss is not None and x.requires_grad:
+                # on the tensor as it is now: after a later in-place layer it has another gradient
+                x.register_hook(lambda grad, key=key: read_gradient(key, grad.detach()))
+
+    @torch.no_grad()
+    def read_gradient(key: str, grad: Tensor) -> None:
+        gradients.setdefault(key, _Sums(grad.shape[1])).add(grad)
+
     with preserve_state(model) as handles, torch.set_grad_enabled(loss is not None):
         for name, layer in measured.items():
-            handles.append(_add_hook(name, layer, gathered, gradients if loss is not None else None))
+            if layer.side == "input":
+                hook = lambda _, args, name=name: read(name, args[0])  # noqa: E731
+                handles.append(layer.module.register_forward_pre_hook(hook))
+            else:
+                after = lambda _, args, output, name=name: read(name, output)  # noqa: E731
+                handles.append(layer.module.register_forward_hook(after))
         model.train(train_mode)
         for batch in batches:
             output = model(batch) if forward is None else forward(model, batch)
@@ -123,40 +153,28 @@ def activation_statistics(
                 _run_backward(model, loss(output, batch))
     if num_images == 0:
         raise ValueError("activation_statistics: no images: the batches are empty")
-    silent = [name for name in measured if not keys_of(name, gathered.maps)]
+    silent = [name for name in measured if not keys_of(name, activations)]
     if silent and layers is not None:
         raise ValueError(
             f"layers: {', '.join(silent)}: no map (B, C, …) came out: the layer never runs (its parts may be called "
-            "one by one), or gives something else"
+            "one by one), or returns something else"
         )
-    return ActivationStatistics(gathered.statistics(), gradients.statistics(), tuple(silent), num_images)
-
-
-def _add_hook(name: str, layer: MeasuredLayer, gathered: _Gathered, gradients: _Gathered | None) -> Any:
-    @torch.no_grad()
-    def read(value: Any) -> None:
-        for suffix, x in maps_in(value):
-            key = gathered.key_of(name + suffix, x)
-            gathered.add(key, x.detach())
-            if gradients is not None and x.requires_grad:
-                # on the tensor as it is now: after a later in-place layer it has another gradient
-                x.register_hook(torch.no_grad()(lambda grad, key=key: gradients.add(key, grad.detach())))
-
-    if layer.side == "input":
-        return layer.module.register_forward_pre_hook(lambda module, args: read(args[0]))
-    return layer.module.register_forward_hook(lambda module, args, output: read(output))
+    return ActivationStatistics(
+        {name: sums.statistics() for name, sums in activations.items()},
+        {name: sums.statistics() for name, sums in gradients.items()},
+        tuple(silent),
+        num_images,
+    )
 
 
 def maps_in(value: Any, suffix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The maps ``(B, C, …)`` in nested outputs, each with its place: ``""``, ``"[0]"``, ``"[key]"``."""
     if isinstance(value, Tensor):
         if value.is_floating_point() and value.dim() >= 2 and value.numel() > 0:
             yield suffix, value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
+    elif isinstance(value, Mapping | tuple | list):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from maps_in(inner, f"{suffix}[{key}]")
-    elif isinstance(value, tuple | list):
-        for i, inner in enumerate(value):
-            yield from maps_in(inner, f"{suffix}[{i}]")
 
 
 def keys_of(name: str, keys: Iterable[str]) -> list[str]:
@@ -174,23 +192,6 @@ def _run_backward(model: nn.Module, loss: Tensor) -> None:
 def _num_images(batch: Any) -> int:
     images = getattr(batch, "images", batch)
     return len(images[0]) if isinstance(images, tuple) else len(images)
-
-
-class _Gathered:
-    """Sums over maps by key; maps of one key have the same number of channels."""
-
-    def __init__(self) -> None:
-        self.maps: dict[str, _Sums] = {}
-
-    def key_of(self, name: str, x: Tensor) -> str:
-        first = self.maps.get(name)
-        return name if first is None or first.channels == x.shape[1] else f"{name} ({x.shape[1]} channels)"
-
-    def add(self, key: str, x: Tensor) -> None:
-        self.maps.setdefault(key, _Sums(x.shape[1])).add(x)
-
-    def statistics(self) -> dict[str, MapStatistics]:
-        return {name: sums.statistics() for name, sums in self.maps.items()}
 
 
 class _Sums:

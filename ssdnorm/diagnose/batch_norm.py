@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssdnorm.diagnose.model_state import preserve_state, unwrap_model
 from ssdnorm.layers.population_statistics import batch_norms, recompute_population_stats, running_statistics
@@ -85,7 +84,11 @@ def batch_norm_uses(
         for layer in batch_norms(inner).values():
             layer.training = statistics == "batch"
         if statistics == "population":
-            _load(inner, population or {})
+            unknown = sorted(set(population or {}) - set(inner.state_dict()))
+            if unknown or not population:
+                reason = f"no {unknown[0]!r} in the model" if unknown else "no statistics given"
+                raise ValueError(f"population: {reason}")
+            inner.load_state_dict(dict(population), strict=False)
         yield
 
 
@@ -109,32 +112,37 @@ def batch_norm_distances(
     """
     model = unwrap_model(model)
     layers = batch_norms(model)
+    num_images = sum(len(batch) for batch in batches)
     if not layers:
         raise ValueError("batch norm: the model has no batch norm with running statistics")
-    if not sum(len(batch) for batch in batches):
+    if not num_images:
         raise ValueError("batch norm: no images to take statistics over")
-    batch_moments, image_moments = _Moments(layers, over_images=True), _Moments(layers, over_images=False)
-    num_images = sum(len(batch) for batch in batches)
+    of_batches: dict[str, list[_Moments]] = {name: [] for name in layers}
+    of_images: dict[str, list[_Moments]] = {name: [] for name in layers}
     with preserve_state(model) as handles:
-        handles += batch_moments.hooks()
+        for name, layer in layers.items():
+            hook = lambda _, args, found=of_batches[name]: found.append(_batch_moments(args[0]))  # noqa: E731
+            handles.append(layer.register_forward_pre_hook(hook))
         recompute_population_stats(model, batches, num_images, forward=forward)
         for handle in handles:
             handle.remove()
         population = running_statistics(model)
-        handles += image_moments.hooks()
+        for name, layer in layers.items():
+            hook = lambda _, args, found=of_images[name]: found.append(_image_moments(args[0]))  # noqa: E731
+            handles.append(layer.register_forward_pre_hook(hook))
         with torch.no_grad():
             model.eval()
             for batch in batches:
                 model(batch) if forward is None else forward(model, batch)
     rows = []
     for name, layer in layers.items():
-        if not batch_moments.means[name]:
+        if not of_batches[name]:
             continue  # never ran
         assert layer.running_mean is not None
         assert layer.running_var is not None
         mean, var = (population[f"{name}.{key}".lstrip(".")].double().cpu() for key in ("running_mean", "running_var"))
-        batch_means, batch_vars, _ = batch_moments.of(name)
-        image_means, image_vars, count = image_moments.of(name)
+        batch_means, batch_vars, _ = zip(*of_batches[name], strict=True)
+        image_means, image_vars, counts = zip(*of_images[name], strict=True)
         rows.append(
             LayerDistances(
                 name=name,
@@ -142,10 +150,10 @@ def batch_norm_distances(
                 momentum=layer.momentum,
                 num_batches_tracked=int(layer.num_batches_tracked or 0),
                 running=distance(layer.running_mean, layer.running_var, mean, var, layer.eps),
-                batch=distance(batch_means, batch_vars, mean, var, layer.eps),
-                image_means=image_means,
-                image_variances=image_vars,
-                values_per_image=count,
+                batch=distance(torch.cat(batch_means), torch.cat(batch_vars), mean, var, layer.eps),
+                image_means=torch.cat(image_means),
+                image_variances=torch.cat(image_vars),
+                values_per_image=counts[-1],
                 eps=layer.eps,
             )
         )
@@ -175,44 +183,21 @@ def distance(mean: Tensor, var: Tensor, population_mean: Tensor, population_var:
     )
 
 
-def _load(model: nn.Module, population: Mapping[str, Tensor]) -> None:
-    unknown = sorted(set(population) - set(model.state_dict()))
-    if unknown or not population:
-        raise ValueError(f"population: {f'no {unknown[0]!r} in the model' if unknown else 'no statistics given'}")
-    model.load_state_dict(dict(population), strict=False)
+_Moments = tuple[Tensor, Tensor, int]  # means and variances (n, C) on the host in float64; values per row
 
 
-class _Moments:
-    """Means and variances of each layer's input, one row per batch or per image."""
+def _batch_moments(x: Tensor) -> _Moments:
+    return _moments(x.movedim(1, 0).flatten(1)[None], unbiased=True)
 
-    def __init__(self, layers: Mapping[str, _BatchNorm], *, over_images: bool) -> None:
-        self.layers = layers
-        self.over_images = over_images
-        self.means: dict[str, list[Tensor]] = {name: [] for name in layers}
-        self.variances: dict[str, list[Tensor]] = {name: [] for name in layers}
-        self.counts: dict[str, int] = {}
 
-    def hooks(self) -> list[Any]:
-        return [
-            layer.register_forward_pre_hook(lambda _, args, name=name: self._add(name, args[0]))
-            for name, layer in self.layers.items()
-        ]
+def _image_moments(x: Tensor) -> _Moments:
+    return _moments(x.reshape(*x.shape[:2], -1), unbiased=False)
 
-    @torch.no_grad()
-    def _add(self, name: str, x: Tensor) -> None:
-        axes = [*range(2, x.dim())]
-        wide = x if x.dtype == torch.float64 else x.float()
-        count = x[0, 0].numel() * (len(x) if self.over_images else 1)
-        if self.over_images:
-            var, mean = torch.var_mean(wide, [0, *axes], correction=1 if count > 1 else 0)
-            var, mean = var[None], mean[None]
-        elif axes:
-            var, mean = torch.var_mean(wide, axes, correction=0)
-        else:
-            var, mean = torch.zeros_like(wide), wide
-        self.means[name].append(mean.cpu().double())
-        self.variances[name].append(var.cpu().double())
-        self.counts[name] = count
 
-    def of(self, name: str) -> tuple[Tensor, Tensor, int]:
-        return torch.cat(self.means[name]), torch.cat(self.variances[name]), self.counts[name]
+@torch.no_grad()
+def _moments(x: Tensor, *, unbiased: bool) -> _Moments:
+    """Moments of ``(n, C, values)`` over the values."""
+    count = x.shape[2]
+    wide = x if x.dtype == torch.float64 else x.float()
+    var, mean = torch.var_mean(wide, 2, correction=1 if unbiased and count > 1 else 0)
+    return mean.double().cpu(), var.double().cpu(), count

@@ -46,23 +46,17 @@ class BatchNormReport:
 
     def as_json(self) -> dict[str, Any]:
         """Plain numbers for JSON."""
-        shown = ("channels", "momentum", "num_batches_tracked")
-        return {
-            "layers": {
-                row.name: {
-                    **{name: getattr(row, name) for name in shown},
-                    "running": vars(row.running),
-                    "batch": vars(row.batch),
-                }
-                for row in self.layers
-            },
-            "output_distance": self.output_distance,
-            "company": self.company,
-            "curves": asdict(self.curves),
-            "batch_size": self.batch_size,
-            "num_images": self.num_images,
-            "advice": batch_norm_advice(self),
+        layers = {
+            row.name: {
+                "channels": row.channels,
+                "momentum": row.momentum,
+                "num_batches_tracked": row.num_batches_tracked,
+                "running": vars(row.running),
+                "batch": vars(row.batch),
+            }
+            for row in self.layers
         }
+        return {**vars(self), "layers": layers, "curves": asdict(self.curves), "advice": batch_norm_advice(self)}
 
 
 def batch_norm_report(
@@ -111,11 +105,13 @@ def batch_norm_advice(report: BatchNormReport) -> list[str]:
     advice = []
     never_updated = [row for row in report.layers if row.num_batches_tracked == 0]
     if never_updated:
+        names = ", ".join(row.name for row in never_updated[:_NAMED])
+        more = f" and {len(never_updated) - _NAMED} more" if len(never_updated) > _NAMED else ""
         advice.append(
-            f"the running statistics of {_names(never_updated)} were never updated: they are initial values, or loaded "
-            "from a file without the count"
+            f"the running statistics of {names}{more} were never updated: they are initial values, or loaded from a "
+            "file without the count"
         )
-    off = sorted((row for row in report.layers if _is_off(row)), key=lambda row: -_how_far(row))
+    off = sorted((row for row in report.layers if not _how_far(row) <= 1), key=_how_far, reverse=True)
     if off:
         sentences = "; ".join(_describe(row) for row in off[:_NAMED])
         more = f"; and so on in {len(off) - _NAMED} more layers" if len(off) > _NAMED else ""
@@ -147,13 +143,9 @@ def batch_norm_advice(report: BatchNormReport) -> list[str]:
     return advice
 
 
-def _is_off(row: LayerDistances) -> bool:
-    return row.running.mean_shift > MEAN_SHIFT or not row.running.variance_factor <= VARIANCE_RATIO
-
-
 def _how_far(row: LayerDistances) -> float:
-    """Distance in units of the thresholds."""
-    return max(row.running.mean_shift / MEAN_SHIFT, row.running.variance_factor / VARIANCE_RATIO)
+    """Distance in units of the thresholds; NaN if the variances are not finite."""
+    return max(row.running.variance_factor / VARIANCE_RATIO, row.running.mean_shift / MEAN_SHIFT)
 
 
 def _describe(row: LayerDistances) -> str:
@@ -193,11 +185,6 @@ def _nearest_bias(report: BatchNormReport) -> tuple[int, float]:
     return size, report.curves.variance_bias[sizes.index(size)]
 
 
-def _names(rows: Sequence[LayerDistances]) -> str:
-    names = ", ".join(row.name for row in rows[:_NAMED])
-    return f"{names} and {len(rows) - _NAMED} more" if len(rows) > _NAMED else names
-
-
 def _flat(output: Any) -> dict[str, Tensor]:
     named = output._asdict() if hasattr(output, "_asdict") else {"output": output}
     return {name + suffix: x.detach().double().cpu() for name, y in named.items() for suffix, x in maps_in(y)}
@@ -215,18 +202,18 @@ def _relative_distance(found: Sequence[dict[str, Tensor]], reference: Sequence[d
 def _change_with_batch(model: nn.Module, batches: Sequence[Tensor], run: Forward, statistics: Any) -> float:
     images = torch.cat(list(batches))
     half = min(len(batches[0]) - 1, (len(images) - 1) // 2)
-    first = images[:1]
-    companies = (images[1 : 1 + half], images[-half:])
+    both = (torch.cat([images[:1], others]) for others in (images[1 : 1 + half], images[-half:]))
     with batch_norm_uses(model, statistics):
-        one, other = ({name: x[0] for name, x in _flat(run(model, torch.cat([first, c]))).items()} for c in companies)
+        one, other = ({name: x[0] for name, x in _flat(run(model, batch)).items()} for batch in both)
     largest = max(x.abs().max().item() for x in one.values())
     return max((one[name] - other[name]).abs().max().item() for name in one) / max(largest, 1e-30)
 
 
 def batch_norm_table(report: BatchNormReport) -> str:
     """Format a report: one line per layer, the distances of the outputs, and the advice."""
-    head = f"{'batch norm':40} {'mean shift (σ)':>16} {'variance ×':>12} {'worst channel ×':>16} {'one batch: ×':>13}"
-    lines = [head]
+    lines = [
+        f"{'batch norm':40} {'mean shift (σ)':>16} {'variance ×':>12} {'worst channel ×':>16} {'one batch: ×':>13}"
+    ]
     for row in report.layers:
         r = row.running
         lines.append(

@@ -25,7 +25,7 @@ def position_lengths(x: Tensor) -> Tensor:
         >>> position_lengths(torch.tensor([[[3.0, 0.0], [4.0, 0.0]]]))
         tensor([[5., 0.]])
     """
-    return torch.linalg.vector_norm(_wide(x), dim=1)
+    return torch.linalg.vector_norm(x if x.dtype == torch.float64 else x.float(), dim=1)
 
 
 def root_mean_square(lengths: Tensor, num_channels: int) -> Tensor:
@@ -48,17 +48,8 @@ def is_dead(x: Tensor) -> Tensor:
     return _all_zero(x, [0, *range(2, x.dim())])
 
 
-def dead_channels(x: Tensor) -> Tensor:
-    """Share of channels that are exactly 0 at all positions of the batch."""
-    return is_dead(x).float().mean()
-
-
 def _all_zero(x: Tensor, axes: list[int]) -> Tensor:
     return (x.amax(axes) == 0) & (x.amin(axes) == 0)  # False for NaN; twice as fast as comparing every value
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
 
 
 class LengthHistogram:
@@ -106,13 +97,7 @@ class LengthHistogram:
         return float(self.sums[place] / self.counts[place])
 
     def bins(self, per_octave: int = 4) -> tuple[list[float], list[int]]:
-        """Edges and counts of coarser bins from the smallest to the largest value, without the zeros.
-
-        Args:
-            per_octave: bins per factor of two; a divisor of 64.
-        """
-        if _PER_OCTAVE % per_octave:
-            raise ValueError(f"per_octave: a divisor of {_PER_OCTAVE}; got {per_octave}")
+        """Edges and counts of coarser bins, ``per_octave`` per factor of 2 (a divisor of 64), without the zeros."""
         coarse = self.counts.reshape(-1, _PER_OCTAVE // per_octave).sum(1)
         filled = np.flatnonzero(coarse)
         if not len(filled):

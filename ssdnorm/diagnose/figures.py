@@ -36,7 +36,7 @@ def plot_lengths(arms: Mapping[str, ActivationStatistics], layers: Sequence[str]
     for column, (ax, (arm, found)) in enumerate(zip(axes[0], arms.items(), strict=True)):
         for y, name in enumerate(rows):
             before, after = found.activations.get(name), found.activations.get(f"tap {name}")
-            is_normed = before is not None and after is not None and _differ(before, after)
+            is_normed = before is not None and after is not None and before.length_mean != after.length_mean
             for row, colour in ((before, _BLUE), (after if is_normed else None, _ORANGE)):
                 if row is not None:
                     _ridge(ax, row, y, colour)
@@ -72,10 +72,12 @@ def plot_depth(arms: Mapping[str, ActivationStatistics]) -> Figure:
     figure, grid = panels(rows, len(arms), width=1 + width * len(arms), height=3.4 * rows, sharex=True, sharey="row")
     for column, (arm, found) in enumerate(arms.items()):
         quantiles = {name: row.length_quantiles for name, row in found.activations.items()}
-        _bands(grid[0][column], names, quantiles, _BLUE)
+        _bands(grid[0][column], names, quantiles)
         grid[0][column].set_title(arm)
         if with_gradients:
-            _gradients(grid[1][column], names, found.gradients)
+            means = np.array([found.gradients[name].length_mean if name in found.gradients else 0 for name in names])
+            grid[1][column].plot(np.arange(len(names)), np.where(means > 0, means, np.nan), ".-", color=_GREEN)
+            grid[1][column].set_yscale("log")
         grid[-1][column].set_xticks(range(len(names)), names, rotation=90, fontsize=8)
     grid[0][0].set_ylabel("L2 length of activations")
     if with_gradients:
@@ -91,31 +93,28 @@ def plot_length_quantiles(quantiles: Mapping[str, Mapping[float, float]]) -> Fig
         quantiles: by layer, then by share (0.05, 0.5, 0.95; 0.25 and 0.75 too, or not).
     """
     figure, ((ax,),) = panels(width=1 + max(4.6, 0.24 * len(quantiles)), height=3.4)
-    _bands(ax, list(quantiles), quantiles, _BLUE)
+    _bands(ax, list(quantiles), quantiles)
     ax.set_xticks(range(len(quantiles)), list(quantiles), rotation=90, fontsize=8)
     ax.set_ylabel("L2 length of activations")
     return figure
 
 
 @styled
-def plot_scales(arms: Mapping[str, Mapping[str, Tensor]], initial: Mapping[str, float]) -> Figure | None:
-    """Sorted weights of each tap norm, a colour per arm; None if there is no such norm.
+def plot_scales(arms: Mapping[str, Mapping[str, Tensor]], initial: Mapping[str, float]) -> Figure:
+    """Sorted weights of each tap norm, a colour per arm.
 
     Args:
         arms: weights ``(C,)`` by tap, by arm.
         initial: value of all weights of a tap before training, drawn as a line.
     """
     taps = list(dict.fromkeys(name for weights in arms.values() for name in weights))
-    if not taps:
-        return None
     figure, axes = panels(1, len(taps), width=1 + 3.6 * len(taps), height=3.4)
     for ax, tap in zip(axes[0], taps, strict=True):
         for (arm, weights), hue in zip(arms.items(), cycle(HUES)):
             if tap in weights:
                 values = np.sort(weights[tap].float().cpu().numpy())
-                ax.plot(
-                    np.linspace(0, 1, len(values)), values, color=COLORS[hue], label=f"{arm}: mean {values.mean():.2f}"
-                )
+                label = f"{arm}: mean {values.mean():.2f}"
+                ax.plot(np.linspace(0, 1, len(values)), values, color=COLORS[hue], label=label)
         if tap in initial:
             ax.axhline(initial[tap], color=_GREY, linewidth=1, linestyle="--", label=f"initial value {initial[tap]:g}")
         ax.set(xlabel="channels, sorted by weight (share)", ylabel="learned scale")
@@ -166,10 +165,6 @@ def _tap_rows(found: ActivationStatistics) -> list[str]:
     return [name for name in found.activations if name in {*taps, "conv5_3"}]
 
 
-def _differ(before: MapStatistics, after: MapStatistics) -> bool:
-    return before.length_mean != after.length_mean
-
-
 def _ridge(ax: Axes, row: MapStatistics, y: float, colour: str) -> None:
     """The histogram with its base at ``y`` and height 0.8; a logarithmic axis cannot show positions of length 0."""
     edges, counts = row.histogram.bins(per_octave=8)
@@ -180,24 +175,18 @@ def _ridge(ax: Axes, row: MapStatistics, y: float, colour: str) -> None:
     ax.stairs(y - heights, edges, baseline=y, color=colour, linewidth=1)
 
 
-def _bands(ax: Axes, names: Sequence[str], quantiles: Mapping[str, Mapping[float, float]], colour: str) -> None:
+def _bands(ax: Axes, names: Sequence[str], quantiles: Mapping[str, Mapping[float, float]]) -> None:
     x = np.arange(len(names))
     shares = {q for row in quantiles.values() for q in row}
-    by_share = {q: np.array([quantiles.get(name, {}).get(q, np.nan) for name in names]) for q in shares}
+    by_share = {q: np.array([quantiles.get(name, {}).get(q, 0) for name in names]) for q in shares}
     positive = {q: np.where(values > 0, values, np.nan) for q, values in by_share.items()}
     for low, high, alpha in ((0.05, 0.95, 0.15), (0.25, 0.75, 0.3)):
         if low in shares:
             label = f"{100 * low:g} – {100 * high:g} %"
-            ax.fill_between(x, positive[low], positive[high], color=colour, alpha=alpha, linewidth=0, label=label)
-    ax.plot(x, positive[0.5], ".-", color=colour, label="median")
+            ax.fill_between(x, positive[low], positive[high], color=_BLUE, alpha=alpha, linewidth=0, label=label)
+    ax.plot(x, positive[0.5], ".-", color=_BLUE, label="median")
     ax.set_yscale("log")
     ax.legend()
-
-
-def _gradients(ax: Axes, names: Sequence[str], rows: Mapping[str, MapStatistics]) -> None:
-    means = np.array([rows[name].length_mean if name in rows else np.nan for name in names])
-    ax.plot(np.arange(len(names)), np.where(means > 0, means, np.nan), ".-", color=_GREEN)
-    ax.set_yscale("log")
 
 
 def _number(value: float) -> str:

@@ -44,8 +44,7 @@ def find_ssd_parts(model: nn.Module) -> SSDParts | None:
             activations = {
                 name: block.get_submodule("relu")
                 for part in _PARTS
-                if isinstance(getattr(module, part, None), nn.Module)
-                for name, block in module.get_submodule(part).named_children()
+                for name, block in (getattr(module, part, None) or nn.Identity()).named_children()
                 if all(isinstance(getattr(block, slot, None), nn.Module) for slot in ("conv", "relu"))
             }
             return SSDParts(dict(slots.items()), activations)

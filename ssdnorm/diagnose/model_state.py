@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
+from ssdnorm.layers.modes import restore_modes
+
 
 def unwrap_model(model: nn.Module) -> nn.Module:
     """The model inside the wrappers of torch.compile and DistributedDataParallel, with its plain layer names.
@@ -42,29 +44,23 @@ def preserve_state(model: nn.Module) -> Iterator[list[RemovableHandle]]:
     the random state; removes the handles appended to the yielded list. Meanwhile compiled models run in eager mode,
     because their graphs do not contain later hooks, and ``torch.inference_mode`` is off, so gradients can be computed.
     """
-    modes = {module: module.training for module in model.modules()}
     buffers = [
         (module, name, buffer, None if buffer is None else buffer.detach().clone())
         for module in model.modules()
         for name, buffer in module._buffers.items()
     ]
     devices = {p.device for p in (*model.parameters(), *model.buffers()) if p.device.type == "cuda"}
-    handles: list[RemovableHandle] = []
     try:
         with (
+            restore_modes(model) as handles,
             torch.inference_mode(False),
             torch.random.fork_rng(list(devices)),
             torch.compiler.set_stance("force_eager"),
         ):
             yield handles
     finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
         with torch.no_grad():
             for module, name, buffer, values in buffers:
-                if module._buffers[name] is not buffer:
-                    module._buffers[name] = buffer
+                module._buffers[name] = buffer
                 if buffer is not None and values is not None and not torch.equal(buffer, values):
                     buffer.copy_(values)

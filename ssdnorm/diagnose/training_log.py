@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from ssdnorm.diagnose.feature_maps import dead_channels, position_lengths, root_mean_square, zero_positions
+from ssdnorm.diagnose.feature_maps import is_dead, position_lengths, root_mean_square, zero_positions
 from ssdnorm.diagnose.layers import SSDParts, block_of, find_ssd_parts
 from ssdnorm.diagnose.model_state import preserve_state
 from ssdnorm.files import replaced_file, whole_rows
@@ -30,20 +29,13 @@ class DiagnosticsFile(pl.Callback):
     Measures steps 0, ``every``, 2 · ``every``, … and the last, on the batch that the step trains on (with several
     processes, on that of the first). ``step`` counts the optimizer steps before the measurement.
 
-    | statistic | name | meaning |
-    |---|---|---|
-    | mean, std, rms | layer | of the single values, after the ReLU |
-    | length_mean, length_p05, length_median, length_p95 | layer | L2 length over the channels at each position |
-    | zero_positions | layer | share of positions where all channels are 0, after the ReLU |
-    | dead_channels | layer | share of channels that are 0 at all positions of the batch, after the ReLU |
-    | length_before, length_after | tap | L2 length over the channels, mean over positions, around its norm slot |
-    | rms_before, rms_after | tap | root mean square of the single values, around its norm slot |
-    | scale_mean, scale_std, scale_min, scale_max | tap | of its norm's weights, if it has one per channel |
-    | gradient_norm | conv1 … conv5, fc6, fc7, conv8 …, head, tap_norms | L2 length before clipping, in true units |
-
-    A tap that is not such a layer counts as one, measured before its norm slot. Loggers that take figures, such as
-    TensorBoard, get the lengths by layer (``diagnostics/lengths``) and per tap histograms of the finite lengths around
-    its norm slot (``lengths_before``, ``lengths_after``).
+    The statistics are mean, std, rms, length_mean, length_p05, length_median, length_p95, zero_positions and
+    dead_channels of a layer's map after its ReLU; length_before, length_after, rms_before and rms_after of a tap around
+    its norm slot; scale_mean, scale_std, scale_min and scale_max of a tap norm's weights, if it has one per channel;
+    gradient_norm of conv1 … conv5, fc6, fc7, conv8 …, head and tap_norms, before clipping and without loss scaling.
+    Lengths are L2 lengths over the channels at each position. A tap that is not such a layer counts as one, measured
+    before its norm slot. Loggers that take figures, such as TensorBoard, also get the lengths by layer
+    (``diagnostics/lengths``) and per tap histograms of the finite lengths (``lengths_before``, ``lengths_after``).
 
     At a measured step, hooks are active from the start of the batch to the backward pass; they change nothing, and all
     numbers are copied to the host at once. Other steps have no hooks.
@@ -83,7 +75,7 @@ class DiagnosticsFile(pl.Callback):
                 f"DiagnosticsFile: no taps found in {type(pl_module).__name__}: it needs a module with an "
                 "nn.ModuleDict called tap_norms, as SSDFeatures has"
             )
-        self._compiled = any(_is_compiled(module) for module in pl_module.modules())
+        self._compiled = any(m._compiled_call_impl is not None or hasattr(m, "_orig_mod") for m in pl_module.modules())
         if not trainer.is_global_zero:
             return
         rows = [row for row in whole_rows(self.path) if int(row["step"]) < trainer.global_step]
@@ -103,8 +95,12 @@ class DiagnosticsFile(pl.Callback):
         assert self._parts is not None
         self._maps = _TrainingMaps(self._parts)
         if self._compiled:  # in all processes, because synchronised batch norms communicate
-            with trainer.precision_plugin.forward_context():
-                self._measure_by_another_pass(pl_module, batch.images)
+            with trainer.precision_plugin.forward_context(), preserve_state(pl_module), torch.no_grad():
+                try:
+                    self._maps.add_hooks()
+                    pl_module(batch.images)
+                finally:
+                    self._remove_hooks()
         elif trainer.is_global_zero:
             self._maps.add_hooks()
 
@@ -120,9 +116,8 @@ class DiagnosticsFile(pl.Callback):
             return
         numbers = self._maps.numbers
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        unscales_itself = getattr(
-            optimizer, "_step_supports_amp_scaling", False
-        )  # otherwise Lightning has unscaled the gradients
+        # a fused optimizer unscales the gradients itself; for others Lightning has done so before
+        unscales_itself = getattr(optimizer, "_step_supports_amp_scaling", False)
         loss_scale = scaler.get_scale() if scaler is not None and unscales_itself else 1.0
         for block, length in _gradient_norms(pl_module).items():
             numbers["gradient_norm", block] = length / loss_scale
@@ -137,11 +132,9 @@ class DiagnosticsFile(pl.Callback):
         """Write the measurement after the optimizer step."""
         self._remove_hooks()
         step, maps = self._step, self._maps
-        if step is None or maps is None or not maps.numbers:
+        if step is None or maps is None or not maps.numbers or not trainer.is_global_zero:
             return
-        if (
-            trainer.global_step == step or not trainer.is_global_zero
-        ):  # gradients still accumulate; only the first process writes
+        if trainer.global_step == step:  # gradients still accumulate
             return
         self._step = self._maps = None
         numbers, tap_lengths = _to_host(maps)
@@ -149,7 +142,7 @@ class DiagnosticsFile(pl.Callback):
             csv.writer(file).writerows((step, *key, f"{value:.6g}") for key, value in numbers.items())
         for logger in trainer.loggers:
             logger.log_metrics({_tag(key): value for key, value in numbers.items()}, step=step)
-            _draw(logger, numbers, tap_lengths, maps.layers(), step)
+            _draw(logger, numbers, tap_lengths, step)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Remove the hooks."""
@@ -158,15 +151,6 @@ class DiagnosticsFile(pl.Callback):
     def _remove_hooks(self) -> None:
         if self._maps is not None:
             self._maps.remove_hooks()
-
-    def _measure_by_another_pass(self, pl_module: pl.LightningModule, images: Tensor) -> None:
-        assert self._maps is not None
-        with preserve_state(pl_module), torch.no_grad():
-            try:
-                self._maps.add_hooks()
-                pl_module(images)
-            finally:
-                self._remove_hooks()
 
 
 class _TrainingMaps:
@@ -179,26 +163,25 @@ class _TrainingMaps:
 
     def __init__(self, parts: SSDParts) -> None:
         self.parts = parts
-        self.numbers: dict[tuple[str, str], Tensor] = {}
-        self.tap_lengths: dict[tuple[str, str], Tensor] = {}
+        self.numbers: dict[_Key, Tensor] = {}
+        self.tap_lengths: dict[_Key, Tensor] = {}
         self._handles: list[RemovableHandle] = []
 
     def add_hooks(self) -> None:
         for name, relu in self.parts.activations.items():
-            self._handles.append(relu.register_forward_hook(_reader(self._read_layer, name)))
+            after = lambda _, args, y, name=name: self._read_layer(name, y)  # noqa: E731
+            self._handles.append(relu.register_forward_hook(after))
         for name, norm in self.parts.tap_norms.items():
-            self._handles.append(norm.register_forward_pre_hook(_reader(self._read_before_norm, name)))
-            self._handles.append(norm.register_forward_hook(_reader(self._read_after_norm, name)))
+            before = lambda _, args, name=name: self._read_tap("before", name, args[0])  # noqa: E731
+            after = lambda _, args, y, name=name: self._read_tap("after", name, y)  # noqa: E731
+            self._handles += [norm.register_forward_pre_hook(before), norm.register_forward_hook(after)]
 
     def remove_hooks(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
-    def layers(self) -> list[str]:
-        """The layers that ran, in data order."""
-        return [name for statistic, name in self.numbers if statistic == "rms"]
-
+    @torch.no_grad()
     def _read_layer(self, name: str, x: Tensor) -> None:
         lengths, mean = position_lengths(x), x.mean(dtype=torch.float32)
         rms = root_mean_square(lengths, x.shape[1])
@@ -210,48 +193,29 @@ class _TrainingMaps:
             "length_mean": lengths.mean(),
             **{key: ascending[int(q * (len(ascending) - 1))] for key, q in LENGTH_QUANTILES.items()},
             "zero_positions": zero_positions(x),
-            "dead_channels": dead_channels(x),
+            "dead_channels": is_dead(x).float().mean(),
         }
         self.numbers.update({(statistic, name): value for statistic, value in values.items()})
 
-    def _read_before_norm(self, name: str, x: Tensor) -> None:
-        if ("rms", name) not in self.numbers:  # the taps of VGG16 are layers, measured already
+    @torch.no_grad()
+    def _read_tap(self, side: str, name: str, x: Tensor) -> None:
+        if side == "before" and ("rms", name) not in self.numbers:  # the taps of VGG16 are layers, measured already
             self._read_layer(name, x)
-        self._read_around_norm("before", name, x)
-
-    def _read_after_norm(self, name: str, x: Tensor) -> None:
-        self._read_around_norm("after", name, x)
-
-    def _read_around_norm(self, side: str, name: str, x: Tensor) -> None:
         lengths = position_lengths(x)
         self.numbers[f"length_{side}", name] = lengths.mean()
         self.numbers[f"rms_{side}", name] = root_mean_square(lengths, x.shape[1])
         self.tap_lengths[f"lengths_{side}", name] = lengths.flatten()
 
 
-def _reader(read: Callable[[str, Tensor], None], name: str) -> Callable[..., None]:
-    """A pre-forward or forward hook that reads the map and returns nothing."""
-
-    @torch.no_grad()
-    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor | None = None) -> None:
-        read(name, (args[0] if output is None else output).detach())
-
-    return hook
-
-
 def _to_host(maps: _TrainingMaps) -> tuple[dict[_Key, float], dict[_Key, Tensor]]:
     """Copy the numbers, sorted by statistic, and the lengths at the taps to the host in one transfer."""
     on_device = [torch.stack([value.float() for value in maps.numbers.values()]), *maps.tap_lengths.values()]
     numbers, *lengths = torch.cat([x.float() for x in on_device]).cpu().split([len(x) for x in on_device])
-    by_key = dict(zip(maps.numbers, numbers.tolist(), strict=True))
-    return {key: by_key[key] for key in sorted(by_key, key=lambda key: key[0])}, dict(
-        zip(maps.tap_lengths, lengths, strict=True)
-    )
+    by_key = sorted(zip(maps.numbers, numbers.tolist(), strict=True), key=lambda row: row[0][0])
+    return dict(by_key), dict(zip(maps.tap_lengths, lengths, strict=True))
 
 
-def _draw(
-    logger: Logger, numbers: dict[_Key, float], tap_lengths: dict[_Key, Tensor], layers: list[str], step: int
-) -> None:
+def _draw(logger: Logger, numbers: dict[_Key, float], tap_lengths: dict[_Key, Tensor], step: int) -> None:
     """Log the lengths as histograms and a figure, where the logger supports them."""
     experiment: Any = getattr(logger, "experiment", None)
     if hasattr(experiment, "add_histogram"):
@@ -262,16 +226,13 @@ def _draw(
     if hasattr(experiment, "add_figure"):
         from ssdnorm.diagnose.figures import plot_length_quantiles  # loads matplotlib
 
+        layers = [name for statistic, name in numbers if statistic == "rms"]
         quantiles = {name: {q: numbers[key, name] for key, q in LENGTH_QUANTILES.items()} for name in layers}
         experiment.add_figure("diagnostics/lengths", plot_length_quantiles(quantiles), step, close=False)
 
 
 def _tag(key: _Key) -> str:
     return "diagnostics/" + "/".join(key)
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    return module._compiled_call_impl is not None or hasattr(module, "_orig_mod")
 
 
 @torch.no_grad()

@@ -13,6 +13,9 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from ssdnorm.layers.channel_norms import check_channels
+from ssdnorm.layers.modes import restore_modes
+
 
 class SyncBatchNorm(nn.SyncBatchNorm):
     """Batch norm over the images of all processes; with one process it is ordinary batch norm.
@@ -23,10 +26,6 @@ class SyncBatchNorm(nn.SyncBatchNorm):
 
     Shape:
         input ``(B, C, …)``, B may differ between processes; output the same shape.
-
-    Example:
-        >>> SyncBatchNorm(4)(torch.randn(2, 4, 3, 3)).shape
-        torch.Size([2, 4, 3, 3])
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -133,9 +132,7 @@ class FrozenBatchNorm(nn.Module):
         return scale, self.bias - self.running_mean * scale
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() < 2 or x.shape[1] != self.num_features:
-            expected = f"(B, {self.num_features}, …)"
-            raise ValueError(f"FrozenBatchNorm({self.num_features}) expects {expected}; got {tuple(x.shape)}")
+        check_channels(self, x, self.num_features)
         per_channel = [1, -1] + [1] * (x.dim() - 2)
         scale, shift = self.scale_and_shift()
         return (x * scale.reshape(per_channel)).add_(shift.reshape(per_channel)).to(x.dtype)
@@ -157,12 +154,10 @@ def frozen_batch_norm_types() -> tuple[type[nn.Module], ...]:
 def freeze_batch_norm(module: nn.Module) -> nn.Module:
     """Replace every batch norm in a module by its frozen form, so that ``.train()`` has no effect on it.
 
-    Args:
-        module: changed in place, unless it is itself a batch norm. Build the optimizer afterwards: the affine
-            parameters become buffers.
+    Build the optimizer afterwards: the affine parameters become buffers.
 
     Returns:
-        The module, or its frozen form.
+        The module, changed in place; if it is itself a batch norm, its frozen form.
 
     Raises:
         ValueError: a subclass with a forward of its own (timm's BatchNormAct2d), which would lose what it adds.
@@ -217,8 +212,6 @@ def check_batch_statistics(model: nn.Module, input_shape: Sequence[int], *, worl
         ValueError: 1: BatchNorm2d would take statistics over 1 value per channel (batch 1, map 1×1). Ways out: ...
     """
     counts: dict[str, tuple[int, Sequence[int]]] = {}  # the smallest number of values per layer, and that input's shape
-    handles = []
-    modes = {module: module.training for module in model.modules()}
 
     def record(name: str, module: nn.Module, x: Tensor) -> None:
         count = math.prod(x.shape[2:])
@@ -229,25 +222,20 @@ def check_batch_statistics(model: nn.Module, input_shape: Sequence[int], *, worl
         if name not in counts or count < counts[name][0]:
             counts[name] = count, tuple(x.shape)
 
-    for name, module in model.named_modules():
-        per_batch = isinstance(module, _BatchNorm | _InstanceNorm) and module.training
-        if per_batch or isinstance(module, nn.GroupNorm):
-            hook = lambda module, args, name=name: record(name, module, args[0])  # noqa: E731
-            handles.append(module.register_forward_pre_hook(hook))
-    try:
+    with restore_modes(model) as handles, torch.no_grad():
+        for name, module in model.named_modules():
+            per_batch = isinstance(module, _BatchNorm | _InstanceNorm) and module.training
+            if per_batch or isinstance(module, nn.GroupNorm):
+                hook = lambda module, args, name=name: record(name, module, args[0])  # noqa: E731
+                handles.append(module.register_forward_pre_hook(hook))
         model.eval()
         tensors = (*model.named_parameters(), *model.named_buffers())
         on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
-        with torch.no_grad():
+        try:
             functional_call(model, on_meta, (torch.empty(*input_shape, device="meta"),))
-    except ValueError:  # a norm rejects such a map in eval mode too; the message below is more specific
-        if all(count > 1 for count, _ in counts.values()):
-            raise
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
+        except ValueError:  # a norm rejects such a map in eval mode too; the message below is more specific
+            if all(count > 1 for count, _ in counts.values()):
+                raise
     single = [_describe(model, name, shape) for name, (count, shape) in counts.items() if count < 2]
     if single:
         raise ValueError(
@@ -264,22 +252,12 @@ def _describe(model: nn.Module, name: str, shape: Sequence[int]) -> str:
 
 
 def momentum_from_caffe(moving_average_fraction: float) -> float:
-    """Convert Caffe's ``moving_average_fraction``, the weight of the old average, to PyTorch's momentum.
-
-    Example:
-        >>> momentum_from_caffe(0.999)
-        0.001
-    """
+    """PyTorch's momentum from Caffe's ``moving_average_fraction``, the weight of the old average: 0.999 → 0.001."""
     return _weight_of_new("moving_average_fraction", moving_average_fraction)
 
 
 def momentum_from_tensorflow(decay: float) -> float:
-    """Convert TensorFlow's decay (Keras calls it momentum), the weight of the old average, to PyTorch's momentum.
-
-    Example:
-        >>> momentum_from_tensorflow(0.97)
-        0.03
-    """
+    """PyTorch's momentum from TensorFlow's decay (momentum in Keras), the weight of the old average: 0.97 → 0.03."""
     return _weight_of_new("decay", decay)
 
 

@@ -40,7 +40,7 @@ class ChannelLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_features)) if affine else None
 
     def forward(self, x: Tensor) -> Tensor:
-        _check_channels(self, x, self.num_features)
+        check_channels(self, x, self.num_features)
         y = F.layer_norm(x.movedim(1, -1), (self.num_features,), _like(self.weight, x), _like(self.bias, x), self.eps)
         return _channels_back(y, x)
 
@@ -58,10 +58,7 @@ class ChannelRMSNorm(nn.Module):
     Sources:
         B. Zhang and R. Sennrich, Root Mean Square Layer Normalization (arXiv:1910.07467).
 
-    Args:
-        num_features: C, the channels of the input.
-        eps: added to the mean square.
-        affine: whether there is a weight per channel.
+    Arguments as of ``ChannelLayerNorm``; there is no bias.
 
     Shape:
         input ``(B, C, …)``; output the same shape and memory format.
@@ -78,7 +75,7 @@ class ChannelRMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(num_features)) if affine else None
 
     def forward(self, x: Tensor) -> Tensor:
-        _check_channels(self, x, self.num_features)
+        check_channels(self, x, self.num_features)
         y = F.rms_norm(x.movedim(1, -1), (self.num_features,), _like(self.weight, x), self.eps)
         return _channels_back(y, x)
 
@@ -98,11 +95,6 @@ class InstanceNorm(nn.InstanceNorm2d):
     Differs from ``nn.InstanceNorm2d``: affine by default, no running statistics, and on a CPU a channels_last input
     gives a channels_last output (on a GPU, PyTorch's group norm gives a contiguous one).
 
-    Args:
-        num_features: C, the channels of the input.
-        eps: added to the variance.
-        affine: whether there are a weight and a bias per channel.
-
     Shape:
         input ``(B, C, H, W)``; output the same shape and memory format.
 
@@ -118,13 +110,14 @@ class InstanceNorm(nn.InstanceNorm2d):
         super().__init__(num_features, eps, affine=affine)
 
     def forward(self, input: Tensor) -> Tensor:
-        _check_channels(self, input, self.num_features)
+        check_channels(self, input, self.num_features)
         if self.training and input.shape[2:].numel() == 1:
             raise ValueError(f"instance norm over one value per channel in train mode; got {tuple(input.shape)}")
         return torch.group_norm(input, self.num_features, self.weight, self.bias, self.eps)
 
 
-def _check_channels(layer: nn.Module, x: Tensor, channels: int) -> None:
+def check_channels(layer: nn.Module, x: Tensor, channels: int) -> None:
+    """Raise a ValueError for an input that is not ``(B, channels, …)``."""
     if x.dim() < 2 or x.shape[1] != channels:
         raise ValueError(f"{type(layer).__name__}({channels}) expects (B, {channels}, …); got {tuple(x.shape)}")
 

@@ -1,4 +1,4 @@
-"""ConvBlock: convolution, norm, ReLU and dropout in slots that always exist; folding batch norm into convolutions."""
+"""Combine convolution, norm, ReLU and dropout in a block; fold batch norm into convolutions."""
 
 from __future__ import annotations
 
@@ -25,13 +25,9 @@ class ConvBlock(nn.Module):
     has no dropout. A tap taken before the dropout (SSD's fc7) comes from ``before_dropout``.
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
         kernel_size: side of the square kernel in cells.
         norm: norm factory ``channels -> Module``, as ``norm_layer`` returns it; None leaves the slot empty.
-        stride: step of the kernel in cells.
-        padding: zeros added on each side in cells.
-        dilation: distance between the kernel's elements in cells.
+        stride, padding, dilation: in cells, as of ``nn.Conv2d``.
         dropout: probability of a zero in [0, 1); 0 leaves the slot empty.
 
     Shape:
@@ -93,26 +89,21 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
     folded = copy.deepcopy(model).eval()
     for module in folded.modules():
         if isinstance(module, ConvBlock):
-            if _can_fold(module.conv, module.norm):
-                _fold(module.conv, module.norm)
-                module.norm = nn.Identity()
+            module.norm = _fold(module.conv, module.norm)
         elif isinstance(module, nn.Sequential):
             for i in range(len(module) - 1):
-                if _can_fold(module[i], module[i + 1]):
-                    _fold(module[i], module[i + 1])
-                    module[i + 1] = nn.Identity()
+                module[i + 1] = _fold(module[i], module[i + 1])
     return folded
 
 
-def _can_fold(conv: nn.Module, norm: nn.Module) -> bool:
-    has_statistics = is_plain_batch_norm(norm) and norm.running_mean is not None
-    return isinstance(conv, nn.Conv2d) and (has_statistics or isinstance(norm, frozen_batch_norm_types()))
-
-
 @torch.no_grad()
-def _fold(conv: nn.Module, norm: nn.Module) -> None:
-    assert isinstance(conv, nn.Conv2d)
+def _fold(conv: nn.Module, norm: nn.Module) -> nn.Module:
+    """Fold a norm into a convolution if both can be; returns what replaces the norm."""
+    has_statistics = is_plain_batch_norm(norm) and norm.running_mean is not None
+    if not isinstance(conv, nn.Conv2d) or not (has_statistics or isinstance(norm, frozen_batch_norm_types())):
+        return norm
     scale, shift = FrozenBatchNorm.from_batch_norm(norm).double().scale_and_shift()
     bias = torch.zeros_like(shift) if conv.bias is None else conv.bias.double()
     conv.weight.copy_(conv.weight.double() * scale.reshape(-1, 1, 1, 1))
     conv.bias = nn.Parameter((bias * scale + shift).to(conv.weight.dtype))
+    return nn.Identity()

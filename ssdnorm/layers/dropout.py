@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from ssdnorm.layers.modes import restore_modes
+
 
 def warn_dropout_before_batch_norm(blocks: Mapping[str, nn.Module]) -> list[tuple[str, str]]:
     """Warn where batch norm follows dropout: its running variance holds in training but not in evaluation.
@@ -74,12 +76,8 @@ def enable_dropout(model: nn.Module) -> Iterator[None]:
     active = [module for module in model.modules() if isinstance(module, _DropoutNd) and module.p > 0]
     if not active:
         raise ValueError("enable_dropout: the model has no dropout above 0; all passes would be equal")
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    for dropout in active:
-        dropout.training = True
-    try:
+    with restore_modes(model):
+        model.eval()
+        for dropout in active:
+            dropout.training = True
         yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -1,4 +1,4 @@
-"""NORMS and norm_layer: from a norm spec to a factory that builds the layer; which parameters belong to norms."""
+"""Build norms from specs by name, and find the norms of a model."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
 from ssdnorm.layers.batch_norm import FrozenBatchNorm, SyncBatchNorm, frozen_batch_norm_types
@@ -45,14 +46,11 @@ _MOMENTUM = Option(
 
 @dataclass(frozen=True)
 class Norm:
-    """One entry of ``NORMS``: how the norm is built, and its options."""
+    """One entry of ``NORMS``: how the norm is built, its options, and the types of module that count as this norm."""
 
     build: Callable[..., nn.Module]
-    options: Mapping[str, Option] = field(default_factory=dict)
-
-
-def _no_norm(channels: int) -> nn.Module:
-    return nn.Identity()
+    options: Mapping[str, Option]
+    types: tuple[type[nn.Module], ...]
 
 
 def _group_norm(channels: int, *, groups: int = 32, eps: float = 1e-5, affine: bool = True) -> nn.Module:
@@ -64,19 +62,21 @@ def _group_norm(channels: int, *, groups: int = 32, eps: float = 1e-5, affine: b
     return nn.GroupNorm(groups, channels, eps=eps, affine=affine)
 
 
-_BATCH_OPTIONS = {"eps": _POSITIVE, "momentum": _MOMENTUM, "affine": _SWITCH}
+_AFFINE = {"eps": _POSITIVE, "affine": _SWITCH}
+_BATCH = {**_AFFINE, "momentum": _MOMENTUM}
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 NORMS: Mapping[str, Norm] = MappingProxyType(
     {
-        "none": Norm(_no_norm),
-        "l2_norm": Norm(L2Norm, {"scale": _NUMBER, "eps": _POSITIVE, "learnable": _SWITCH}),
-        "batch_norm": Norm(nn.BatchNorm2d, _BATCH_OPTIONS),
-        "sync_batch_norm": Norm(SyncBatchNorm, _BATCH_OPTIONS),
-        "frozen_batch_norm": Norm(FrozenBatchNorm, {"eps": _POSITIVE}),
-        "group_norm": Norm(_group_norm, {"groups": _COUNT, "eps": _POSITIVE, "affine": _SWITCH}),
-        "layer_norm": Norm(ChannelLayerNorm, {"eps": _POSITIVE, "affine": _SWITCH}),
-        "rms_norm": Norm(ChannelRMSNorm, {"eps": _POSITIVE, "affine": _SWITCH}),
-        "instance_norm": Norm(InstanceNorm, {"eps": _POSITIVE, "affine": _SWITCH}),
+        "none": Norm(lambda channels: nn.Identity(), {}, ()),
+        "l2_norm": Norm(L2Norm, {"scale": _NUMBER, "eps": _POSITIVE, "learnable": _SWITCH}, (L2Norm,)),
+        "batch_norm": Norm(nn.BatchNorm2d, _BATCH, _BATCH_NORMS),
+        "sync_batch_norm": Norm(SyncBatchNorm, _BATCH, (nn.SyncBatchNorm,)),
+        "frozen_batch_norm": Norm(FrozenBatchNorm, {"eps": _POSITIVE}, (FrozenBatchNorm,)),
+        "group_norm": Norm(_group_norm, {**_AFFINE, "groups": _COUNT}, (nn.GroupNorm,)),
+        "layer_norm": Norm(ChannelLayerNorm, _AFFINE, (ChannelLayerNorm,)),
+        "rms_norm": Norm(ChannelRMSNorm, _AFFINE, (ChannelRMSNorm,)),
+        "instance_norm": Norm(InstanceNorm, _AFFINE, (_InstanceNorm,)),
     }
 )
 
@@ -102,10 +102,11 @@ class NormFactory:
 
     def __call__(self, channels: int) -> nn.Module:
         if self.kind in NORMS:
-            return mark_norm(self._build(NORMS[self.kind].build, channels))
-        build = _load(self.kind, self.where)
-        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-            self._check_shape_is_kept(self._build(build, channels), channels)
+            build = NORMS[self.kind].build
+        else:
+            build = _load(self.kind, self.where)
+            with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+                self._check_shape_is_kept(self._build(build, channels), channels)
         return mark_norm(self._build(build, channels))
 
     def _build(self, build: Callable[..., nn.Module], channels: int) -> nn.Module:
@@ -141,12 +142,9 @@ def norm_layer(spec: str | Mapping[str, Any] | NormFactory, *, where: str = "nor
             is returned unchanged.
         where: the argument or config key that messages start with.
 
-    Returns:
-        ``channels -> Module``; ``nn.Identity`` for ``none``. Raises a ValueError if the norm cannot have that many
-        channels.
-
     Raises:
-        ValueError: an unknown name or option, a value out of range, a class that cannot be imported.
+        ValueError: an unknown name or option, a value out of range, a class that cannot be imported; by the factory, a
+            number of channels that the norm cannot have.
 
     Example:
         >>> norm_layer({"kind": "group_norm", "groups": 4})(8).num_groups
@@ -157,43 +155,32 @@ def norm_layer(spec: str | Mapping[str, Any] | NormFactory, *, where: str = "nor
     """
     if isinstance(spec, NormFactory):
         return spec
-    kind, options = _split(spec, where)
+    given: Mapping[str, Any] = spec if isinstance(spec, Mapping) else {"kind": spec}
+    names = ", ".join(sorted(NORMS))
+    kind = given.get("kind")
+    if not isinstance(kind, str):
+        near = " Did you mean 'none'?" if spec is None else ""
+        raise ValueError(
+            f"{where}: expected a norm name or a mapping with 'kind'; got {spec!r}; choose one of: {names}.{near}"
+        )
     if ":" in kind:
         known: Iterable[str] = _named_options(_load(kind, where))
     elif kind in NORMS:
         known = NORMS[kind].options
     else:
-        choices = _choices(kind, NORMS, also="'package.module:Class'")
+        choices = f"choose one of: {names}, 'package.module:Class'.{did_you_mean(kind, NORMS)}"
         raise ValueError(f"{where}: unknown norm {kind!r}; {choices}")
+    options = {str(name): value for name, value in given.items() if name != "kind"}
     for name, value in options.items():
         if name not in known:
-            raise ValueError(f"{where}: {kind}: unknown option {name!r}; {_choices(name, known)}")
+            choices = f"choose one of: {', '.join(sorted(known))}.{did_you_mean(name, known)}"
+            raise ValueError(f"{where}: {kind}: unknown option {name!r}; {choices if known else 'it has no options'}")
         if kind in NORMS and not NORMS[kind].options[name].accepts(value):
-            is_text = isinstance(value, str) and _reads_as_number(value)
-            hint = " (YAML reads 1e-5 as text: write 1.0e-5)" if is_text else ""
+            is_number = isinstance(value, str) and _reads_as_number(value)
+            hint = " (YAML reads 1e-5 as text: write 1.0e-5)" if is_number else ""
             allowed = NORMS[kind].options[name].allowed
             raise ValueError(f"{where}.{name}: {kind}: expected {allowed}; got {value!r}{hint}")
     return NormFactory(kind, options, where)
-
-
-def _split(spec: object, where: str) -> tuple[str, dict[str, Any]]:
-    if isinstance(spec, str):
-        return spec, {}
-    if isinstance(spec, Mapping) and isinstance(spec.get("kind"), str):
-        return spec["kind"], {str(name): value for name, value in spec.items() if name != "kind"}
-    names = ", ".join(sorted(NORMS))
-    near = " Did you mean 'none'?" if spec is None else ""
-    raise ValueError(
-        f"{where}: expected a norm name or a mapping with 'kind'; got {spec!r}; choose one of: {names}.{near}"
-    )
-
-
-def _choices(got: str, known: Iterable[str], *, also: str = "") -> str:
-    names = sorted(known)
-    if not names:
-        return "it has no options"
-    listed = ", ".join(names) + (f", {also}" if also else "")
-    return f"choose one of: {listed}.{did_you_mean(got, names)}"
 
 
 def _named_options(build: Callable[..., nn.Module]) -> list[str]:
@@ -224,13 +211,9 @@ def _load(path: str, where: str) -> Callable[..., nn.Module]:
     return build
 
 
-NORM_TYPES: tuple[type[nn.Module], ...] = (
-    L2Norm,
-    FrozenBatchNorm,
-    ChannelLayerNorm,
-    ChannelRMSNorm,
-    _NormBase,  # torch's batch, sync-batch and instance norms of any dimension
-    nn.GroupNorm,
+_NORM_TYPES = (
+    *(kind for norm in NORMS.values() for kind in norm.types),
+    _NormBase,  # torch's batch and instance norms of any class
     nn.LayerNorm,
     nn.RMSNorm,
     nn.LocalResponseNorm,
@@ -246,7 +229,7 @@ def mark_norm(module: nn.Module) -> nn.Module:
 
 def is_norm(module: nn.Module) -> bool:
     """Whether a module is a norm: a known type (torchvision's included), or marked by ``mark_norm``."""
-    return isinstance(module, (*NORM_TYPES, *frozen_batch_norm_types())) or getattr(module, _MARK, False)
+    return isinstance(module, (*_NORM_TYPES, *frozen_batch_norm_types())) or getattr(module, _MARK, False)
 
 
 def norm_parameters(model: nn.Module) -> set[str]:

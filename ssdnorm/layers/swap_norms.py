@@ -6,25 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ssdnorm.layers.batch_norm import frozen_batch_norm_types
-from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm
 from ssdnorm.layers.l2_norm import L2Norm
 from ssdnorm.layers.norms import NORMS, NormFactory, is_norm, norm_layer
 
-_TYPES: dict[str, tuple[type[nn.Module], ...]] = {
-    "l2_norm": (L2Norm,),
-    "batch_norm": (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
-    "sync_batch_norm": (nn.SyncBatchNorm,),
-    "group_norm": (nn.GroupNorm,),
-    "layer_norm": (ChannelLayerNorm,),
-    "rms_norm": (ChannelRMSNorm,),
-    "instance_norm": (_InstanceNorm,),
-}
 NormSpec = str | Mapping[str, Any] | Callable[[int], nn.Module]
 
 
@@ -96,14 +84,13 @@ def swap_norms(
 
 
 def _types_of(old: str | type[nn.Module] | tuple[type[nn.Module], ...]) -> tuple[type[nn.Module], ...]:
-    if isinstance(old, str):
-        types = {**_TYPES, "frozen_batch_norm": frozen_batch_norm_types()}
-        if old not in types:
-            names = ", ".join(sorted(types))
-            reason = "leaves nothing to replace" if old in NORMS else "is unknown"
-            raise ValueError(f"swap_norms: old={old!r} {reason}; choose one of: {names}, or a class")
-        return types[old]
-    return old if isinstance(old, tuple) else (old,)
+    if not isinstance(old, str):
+        return old if isinstance(old, tuple) else (old,)
+    types = {name: norm.types for name, norm in NORMS.items() if norm.types}
+    if old not in types:
+        reason = "leaves nothing to replace" if old in NORMS else "is unknown"
+        raise ValueError(f"swap_norms: old={old!r} {reason}; choose one of: {', '.join(sorted(types))}, or a class")
+    return frozen_batch_norm_types() if old == "frozen_batch_norm" else types[old]
 
 
 def _check_only_normalises(name: str, module: nn.Module, types: tuple[type[nn.Module], ...]) -> None:
@@ -127,16 +114,17 @@ def _build(
         new = new.to(like.device, like.dtype)
     batch_norms: tuple[type[nn.Module], ...] = (_BatchNorm, *frozen_batch_norm_types())
     both_batch = isinstance(old, batch_norms) and isinstance(new, batch_norms)
-    kept = []
+    same_unit = isinstance(old, L2Norm) == isinstance(new, L2Norm)
     target = new.state_dict()
-    with torch.no_grad():
-        for key, value in state.items():
-            means_the_same = both_batch or key in ("weight", "bias")
-            if isinstance(old, L2Norm) != isinstance(new, L2Norm):
-                means_the_same = False
-            if means_the_same and key in target and target[key].shape == value.shape:
-                target[key].copy_(value)
-                kept.append(key)
+    kept = [
+        key
+        for key, value in state.items()
+        if same_unit
+        and (both_batch or key in ("weight", "bias"))
+        and key in target
+        and target[key].shape == value.shape
+    ]
+    new.load_state_dict({key: state[key] for key in kept}, strict=False)
     for attribute in keep if both_batch else ():
         if hasattr(old, attribute) and hasattr(new, attribute):
             setattr(new, attribute, getattr(old, attribute))
@@ -145,7 +133,7 @@ def _build(
     return new, SwappedNorm(name, type(old).__name__, type(new).__name__, channels, tuple(kept), dropped)
 
 
-def _channels(name: str, norm: nn.Module, state: Mapping[str, torch.Tensor]) -> int:
+def _channels(name: str, norm: nn.Module, state: Mapping[str, Tensor]) -> int:
     for attribute in ("num_features", "num_channels"):
         if isinstance(value := getattr(norm, attribute, None), int):
             return value
