@@ -106,24 +106,18 @@ class Plan:
     base: Config
     content: dict[str, Any]
 
+    def possible_jobs(self) -> list[Job]:
+        """Every arm with every seed and learning rate, seed by seed."""
+        return [make_job(arm, seed, lr) for seed in self.seeds for arm in self.arms for lr in arm.lrs]
+
     def first_jobs(self) -> list[Job]:
         """The runs to begin with: all of them, or the first seed's alone where learning rates are yet to be chosen."""
-        seeds = self.seeds[:1] if any(len(arm.lrs) > 1 for arm in self.arms) else self.seeds
-        return [make_job(arm, seed, lr) for seed in seeds for arm in self.arms for lr in arm.lrs]
+        choosing = any(len(arm.lrs) > 1 for arm in self.arms)
+        return [job for job in self.possible_jobs() if not choosing or job.seed == self.seeds[0]]
 
     def jobs(self, lrs: Mapping[str, float]) -> list[Job]:
-        """All runs, seed by seed: the first seed with every learning rate, the others with the chosen one.
-
-        Args:
-            lrs: arm → chosen learning rate.
-        """
-        others = [make_job(arm, seed, lrs[arm.name]) for seed in self.seeds[1:] for arm in self.arms]
-        first = [make_job(arm, self.seeds[0], lr) for arm in self.arms for lr in arm.lrs]
-        return first + others
-
-    def possible_jobs(self) -> list[Job]:
-        """Every arm with every seed and learning rate, whichever will be chosen."""
-        return [make_job(arm, seed, lr) for seed in self.seeds for arm in self.arms for lr in arm.lrs]
+        """All runs: the first seed with every learning rate, the others with the arm's chosen one."""
+        return [job for job in self.possible_jobs() if job.seed == self.seeds[0] or job.lr == lrs[job.arm]]
 
 
 def make_job(arm: Arm, seed: int, lr: float) -> Job:

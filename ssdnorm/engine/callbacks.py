@@ -1,4 +1,4 @@
-"""Callbacks of a run: the metrics file, the progress bar and the checkpoints."""
+"""Callbacks of a run: the metrics file and the progress bar."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.trainer.states import TrainerFn
 
 from ssdnorm.engine.module import TrainingModule
@@ -30,7 +30,6 @@ class MetricsFile(pl.Callback):
     evaluations. A resumed run keeps the rows up to its checkpoint and continues from there.
 
     Args:
-        path: of the file.
         images_per_epoch: images of the training set.
         images_per_step: over all devices.
     """
@@ -58,7 +57,6 @@ class MetricsFile(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write a row after a new reading of the losses."""
         assert isinstance(pl_module, TrainingModule)
         step = trainer.global_step
         if step % pl_module.log_every == 0 and step != self._last_written and pl_module.readings:
@@ -67,11 +65,9 @@ class MetricsFile(pl.Callback):
             self._write(trainer, {"lr": lr, **pl_module.readings})
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the training clock."""
         self._seconds, self._since = self._trained(), None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write a row with the metrics, and restart the training clock."""
         assert isinstance(pl_module, TrainingModule)
         on = pl_module.evaluated_on.name
         key = {"step": str(trainer.global_step), "evaluated_on": on}.items()
@@ -87,11 +83,9 @@ class MetricsFile(pl.Callback):
         return self._elapsed_before + time.perf_counter() - self._began
 
     def state_dict(self) -> dict[str, Any]:
-        """Saved in checkpoints."""
         return {"elapsed": self.elapsed()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue counting from the checkpoint."""
         self._elapsed_before = state_dict["elapsed"]
 
     def _trained(self) -> float:
@@ -127,15 +121,3 @@ class SparseProgressBar(TQDMProgressBar):
         assert isinstance(pl_module, TrainingModule)
         readings = pl_module.readings
         return {"loss": readings["loss"], "img/s": readings["images_per_second"]} if readings else {}
-
-
-def make_checkpoints(folder: Path, *, every: int) -> ModelCheckpoint:
-    """Keep the latest checkpoint of a run as ``last.ckpt``, from which it can be resumed."""
-    return ModelCheckpoint(
-        dirpath=folder,
-        filename="last",
-        every_n_train_steps=every,
-        save_top_k=1,
-        enable_version_counter=False,
-        save_on_exception=False,
-    )

@@ -1,9 +1,9 @@
-"""The training module for Lightning: training steps with checks of the loss, and evaluation during training."""
+"""The Lightning module of a training: checked losses, and evaluation during training."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,9 +54,8 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class TrainingModule(pl.LightningModule):
-    """Train a model with a loss and a post-processing.
+    """Train a model with a loss, and evaluate it with a post-processing.
 
-    That is: model → raw output; loss(output, boxes, labels) → parts; post_process(output, sizes) → detections.
     Dropout is seeded by (seed, rank, step), so a resumed run continues as the uninterrupted one would. Losses stay on
     the device and are read every ``log_every`` steps (on a CPU at every step, where reading is free), before a
     checkpoint is written, and at the end; a loss that is not finite is detected then.
@@ -109,7 +108,7 @@ class TrainingModule(pl.LightningModule):
         self.log_every = log_every
         self.compile_model = compile_model
         self.population = population
-        self.population_statistics: Sequence[Any] | None = None
+        self.population_statistics: Sequence[Any] = ()
         self.last_evaluation: tuple[int, EvaluationResult] | None = None
         self.readings: dict[str, float] = {}
         self._found: dict[int, Detections] = {}
@@ -120,7 +119,6 @@ class TrainingModule(pl.LightningModule):
         self._images = 0
 
     def forward(self, images: Tensor) -> Any:
-        """Compute the raw output of a batch."""
         return self.model(images.contiguous(memory_format=torch.channels_last))
 
     def setup(self, stage: str) -> None:
@@ -130,7 +128,6 @@ class TrainingModule(pl.LightningModule):
             self.model.compile()
 
     def on_train_start(self) -> None:
-        """Start measuring images per second."""
         self._since, self._images = time.perf_counter(), 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -176,7 +173,6 @@ class TrainingModule(pl.LightningModule):
             logger.log_metrics({f"train/{name}": value for name, value in self.readings.items()}, step=self.global_step)
 
     def on_train_end(self) -> None:
-        """Check the last losses."""
         self._check_losses()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -185,11 +181,7 @@ class TrainingModule(pl.LightningModule):
         checkpoint["world_size"] = self.trainer.world_size
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume with another effective batch size.
-
-        Raises:
-            ValueError: the run was on more or fewer devices.
-        """
+        """Refuse to resume with another number of devices, which would change the batch size."""
         now = self.trainer.world_size
         before = checkpoint.get("world_size", now)  # missing in older checkpoints
         if before != now:
@@ -214,25 +206,20 @@ class TrainingModule(pl.LightningModule):
         if self._recompute:
             assert self.population is not None
             world_size = self.trainer.world_size
-            images = self._images_of(self.population.make_loader(rank=self.global_rank, world_size=world_size))
+            images = (
+                batch.images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+                for batch in self.population.make_loader(rank=self.global_rank, world_size=world_size)
+            )
             num_images = -(-self.population.num_images // world_size)
             with self.trainer.precision_plugin.forward_context():
                 self.population_statistics = self.population.recompute(self.model, images, num_images)
 
-    def _images_of(self, loader: Iterable[Batch]) -> Iterator[Tensor]:
-        for batch in loader:
-            yield batch.images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-
     def evaluate_with_population_stats(
-        self, trainer: pl.Trainer, *, save_weights: Callable[[], None] = lambda: None
+        self, trainer: pl.Trainer, *, save_weights: Callable[[], None]
     ) -> EvaluationResult:
         """Evaluate with population statistics instead of the running ones, which are restored afterwards.
 
-        Sets ``population_statistics`` to one row per layer. All processes take part.
-
-        Args:
-            trainer: of the training.
-            save_weights: called while the population statistics are in place.
+        Sets ``population_statistics`` to one row per layer; ``save_weights`` is called while they are in place.
         """
         before = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         last, self._recompute = self.last_evaluation, True
@@ -261,13 +248,10 @@ class TrainingModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Gather the detections of all processes and evaluate them."""
-        parts: list[dict[int, Detections] | None] = [None] * self.trainer.world_size
+        parts = [self._found] * self.trainer.world_size
         if self.trainer.world_size > 1:
             torch.distributed.all_gather_object(parts, self._found)
-        else:
-            parts = [self._found]
-        found = {index: detections for part in parts if part for index, detections in part.items()}
-        result = self.evaluated_on.evaluator(found)
+        result = self.evaluated_on.evaluator({index: found for part in parts for index, found in part.items()})
         self.last_evaluation = (self.global_step, result)
         if not self._recompute:
             on = self.evaluated_on.name
@@ -281,15 +265,12 @@ class TrainingModule(pl.LightningModule):
         )
 
     def val_dataloader(self) -> Any:
-        """Evaluation batches of this process."""
         return self.evaluated_on.make_loader(rank=self.global_rank, world_size=self.trainer.world_size)
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer; its learning rate is set at every step."""
         optimizer = self.make_optimizer(self.model)
         schedule = LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Copy without synchronising."""
         return batch.to(device, non_blocking=True)

@@ -11,17 +11,18 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ssdnorm.engine.callbacks import MetricsFile, SparseProgressBar, make_checkpoints
+from ssdnorm.engine.callbacks import MetricsFile, SparseProgressBar
 from ssdnorm.engine.evaluation import EvaluationResult
 from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
 from ssdnorm.files import write_json
@@ -78,7 +79,6 @@ def train(
         resume: continue from ``checkpoints/last.ckpt`` if it exists.
         save_weights: writes the trained model to a path.
         record: added to ``result.json``.
-        callbacks: further callbacks for Lightning's Trainer.
 
     Raises:
         NonFiniteLossError: the loss became NaN or infinite; also written to ``failure.json`` in the run folder.
@@ -97,6 +97,12 @@ def train(
     trainer.callbacks[:0] = [metrics_file, *callbacks]  # type: ignore[attr-defined]
     if resume and not zipfile.is_zipfile(checkpoint):
         raise ValueError(f"resume: {checkpoint} is cut off or no checkpoint; delete it to restart the run")
+
+    def save(name: str) -> None:
+        if trainer.is_global_zero:
+            save_weights(checkpoint.with_name(name))
+
+    further: dict[str, Any] = {}
     with _quiet():
         try:
             trainer.fit(module, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
@@ -112,13 +118,17 @@ def train(
                     {"status": "diverged", "reason": str(error), "step": trainer.global_step, **record, **origin},
                 )
             raise
-        validation: dict[str, Any] = {}
         if module.validation is not None:
-            validation["metrics_validation"] = module.evaluate_on(trainer, module.validation).metrics
+            further["metrics_validation"] = module.evaluate_on(trainer, module.validation).metrics
         result = module.evaluate_on(trainer, module.test)
-    if trainer.is_global_zero:
-        save_weights(output / "checkpoints" / "model.safetensors")
-    population = _evaluate_population(module, trainer, output, save_weights)
+        save("model.safetensors")
+        if module.population is not None:
+            with_population = module.evaluate_with_population_stats(
+                trainer, save_weights=lambda: save("model_population.safetensors")
+            )
+            further["metrics_population"] = with_population.metrics
+            further["population_images"] = module.population.num_images
+            further["population_statistics"] = [asdict(row) for row in module.population_statistics]
     if trainer.is_global_zero:
         write_json(output / "detections.json", result.detections)
         write_json(
@@ -126,8 +136,7 @@ def train(
             {
                 "metrics": result.metrics,
                 "per_class": result.per_class,
-                **validation,
-                **population,
+                **further,
                 **record,
                 "steps": settings.max_steps,
                 "world_size": world_size,
@@ -138,26 +147,6 @@ def train(
             },
         )
     return result
-
-
-def _evaluate_population(
-    module: TrainingModule, trainer: pl.Trainer, output: Path, save_weights: Callable[[Path], None]
-) -> dict[str, Any]:
-    """Evaluate with population statistics for ``result.json``, and save the weights that have them."""
-    if module.population is None:
-        return {}
-
-    def save() -> None:
-        if trainer.is_global_zero:
-            save_weights(output / "checkpoints" / "model_population.safetensors")
-
-    with _quiet():
-        result = module.evaluate_with_population_stats(trainer, save_weights=save)
-    return {
-        "metrics_population": result.metrics,
-        "population_images": module.population.num_images,
-        "population_statistics": [asdict(row) for row in module.population_statistics or ()],
-    }
 
 
 def _peak_memory_mib(device: torch.device) -> int:
@@ -181,11 +170,19 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
     Raises:
         ValueError: the devices are not available.
     """
-    if settings.precision == "bf16-mixed" and runs_on_cpu(settings.accelerator) and not _cpu_has_bf16():
-        log.warning("precision: bf16-mixed is about three times slower than 32-true on this CPU")
+    if settings.precision == "bf16-mixed" and runs_on_cpu(settings.accelerator):
+        _warn_if_bf16_is_slow()
     callbacks: list[pl.Callback] = [SparseProgressBar(settings.max_steps)]
-    if logs:
-        callbacks.append(make_checkpoints(output / "checkpoints", every=settings.checkpoint_every))
+    if logs:  # the latest checkpoint alone, as last.ckpt
+        checkpoints = ModelCheckpoint(
+            dirpath=output / "checkpoints",
+            filename="last",
+            every_n_train_steps=settings.checkpoint_every,
+            save_top_k=1,
+            enable_version_counter=False,
+            save_on_exception=False,
+        )
+        callbacks.append(checkpoints)
     evaluates = settings.eval_every is not None and settings.eval_every <= settings.max_steps
     try:
         with _quiet():
@@ -226,9 +223,12 @@ def runs_on_cpu(accelerator: str) -> bool:
     return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
 
 
-def _cpu_has_bf16() -> bool:
+@cache
+def _warn_if_bf16_is_slow() -> None:
+    """Warn once per process, not once per arm of a comparison."""
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.11 has none
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    if not any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16")):
+        log.warning("precision: bf16-mixed is about three times slower than 32-true on this CPU")
 
 
 def is_first_process() -> bool:
@@ -240,25 +240,21 @@ def is_first_process() -> bool:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Suppress Lightning's tips, and its warnings about what is intended here."""
-    levels = {name: logging.getLogger(name).level for name in _LIGHTNING_LOGGERS}
+    lightning = logging.getLogger("pytorch_lightning")
+    level = lightning.level
     with warnings.catch_warnings():
-        for pattern in (
-            ".*does not have many workers.*",
-            ".*Checkpoint directory .* exists and is not empty.*",
-            ".*isn't accessible.*",
-            ".*The number of training batches.*",
-            ".*You're resuming from a checkpoint that ended before the epoch ended.*",
-            ".*IterableDataset.*",
-            ".*You defined a `validation_step` but have no `val_dataloader`.*",
+        for text in (
+            "does not have many workers",
+            "Checkpoint directory .* exists and is not empty",
+            "isn't accessible",
+            "The number of training batches",
+            "You're resuming from a checkpoint that ended before the epoch ended",
+            "IterableDataset",
+            "You defined a `validation_step` but have no `val_dataloader`",
         ):
-            warnings.filterwarnings("ignore", pattern)
-        for name in _LIGHTNING_LOGGERS:
-            logging.getLogger(name).setLevel(logging.WARNING)
+            warnings.filterwarnings("ignore", f".*{text}")
+        lightning.setLevel(logging.WARNING)
         try:
             yield
         finally:
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)
-
-
-_LIGHTNING_LOGGERS = ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning.pytorch")
+            lightning.setLevel(level)

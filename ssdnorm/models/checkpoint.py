@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ssdnorm.files import replaced_file
@@ -84,19 +84,26 @@ def read_checkpoint(path: Path) -> Checkpoint:
         FileNotFoundError: no such file.
         ValueError: not a checkpoint of this library, or truncated.
     """
+    metadata = read_metadata(path)
+    if (got := metadata.get("format")) != _FORMAT:
+        raise ValueError(f"{path}: not a checkpoint of ssdnorm (format {got!r}, expected {_FORMAT!r})")
+    return Checkpoint(state=load_file(path), **json.loads(metadata["about"]))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file; the whole file is checked to be there.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another format, or truncated.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file, or cut off") from error
-    if metadata.get("format") != _FORMAT:
-        raise ValueError(
-            f"{path}: not a checkpoint of ssdnorm (format {metadata.get('format')!r}, expected {_FORMAT!r})"
-        )
-    return Checkpoint(state=state, **json.loads(metadata["about"]))
+        raise ValueError(f"{path}: not a readable safetensors file, or cut off ({type(error).__name__})") from error
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> Shapes:

@@ -11,7 +11,6 @@ from ssdnorm.models.checkpoint import Checkpoint, check_shapes, is_norm_key, sha
 from ssdnorm.models.class_names import same_class
 from ssdnorm.models.ssd import SSD
 
-_COUNT = ".num_batches_tracked"
 _SAME_TENSORS = {"frozen_batch_norm": "batch_norm", "sync_batch_norm": "batch_norm"}
 
 
@@ -47,14 +46,17 @@ def transfer_weights(
     initial = model.state_dict()
     file = dict(checkpoint.state)
     theirs, ours = checkpoint.model, model.arguments or {}
-    dropped = [key for key in file if is_norm_key(key) and _norm_at(theirs, key) != _norm_at(ours, key)]
-    fresh = [key for key in initial if is_norm_key(key) and _norm_at(theirs, key) != _norm_at(ours, key)]
-    # frozen batch norm has no num_batches_tracked
-    dropped += [key for key in file if key.endswith(_COUNT) and key not in initial and key not in dropped]
-    fresh += [key for key in initial if key.endswith(_COUNT) and key not in file and key not in fresh]
-    if head == "fresh":
-        dropped += [key for key in file if key.startswith("head.logits.")]
-        fresh += [key for key in initial if key.startswith("head.logits.")]
+
+    def kept_apart(keys: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
+        return [
+            key
+            for key in keys
+            if (is_norm_key(key) and _norm_at(theirs, key) != _norm_at(ours, key))
+            or (key.endswith(".num_batches_tracked") and key not in others)  # frozen batch norm has none
+            or (head == "fresh" and key.startswith("head.logits."))
+        ]
+
+    dropped, fresh = kept_apart(file, initial), kept_apart(initial, file)
     state = {key: tensor for key, tensor in file.items() if key not in set(dropped)}
     state |= {key: initial[key] for key in fresh}
     check_shapes(shapes_of(initial), shapes_of(state), where=where)
