@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from ssdnorm.boxes.default_boxes import DEFAULT_BOXES, default_box_spec
-from ssdnorm.cli.refuse import no_more_words
+from ssdnorm.cli.checks import check_no_extra_arguments
 from ssdnorm.files import replaced_file
 from ssdnorm.models.checkpoint import Checkpoint, write_checkpoint
 from ssdnorm.models.class_names import VOC_CLASSES, coco_classes, select_classes
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Read, convert, select classes, write, and print a summary."""
-    no_more_words(rest)
+    check_no_extra_arguments(rest)
     suffix = ".safetensors" if arguments.to == "ssdnorm" else ".pth"
     if arguments.output.suffix != suffix:
         raise ValueError(f"--output: {arguments.to} files end in {suffix}; got {arguments.output}")

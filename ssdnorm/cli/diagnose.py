@@ -25,8 +25,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssdnorm.build import build_evaluator
+from ssdnorm.cli.checks import parse_device
 from ssdnorm.cli.diagnose_sources import Arm, Pictures, find_pictures, read_arms, read_pictures
-from ssdnorm.cli.refuse import usable_device
 from ssdnorm.detector import Detector
 from ssdnorm.diagnose.activations import ActivationStatistics, activation_statistics, activation_table
 from ssdnorm.diagnose.batch_norm import batch_norm_uses
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     pictures = read_pictures(arguments, files, config, arms)
     for message in pictures.unreadable:
         print(f"not read: {message}", file=sys.stderr)
-    device = usable_device(arguments.device)
+    device = parse_device(arguments.device)
     record: dict[str, Any] = {"images": pictures.names, "unreadable": pictures.unreadable, "arms": {}}
     found: dict[str, ActivationStatistics] = {}
     figures: dict[str, Figure | None] = {}

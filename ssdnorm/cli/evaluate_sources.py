@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ssdnorm.build import build_dataset, build_post_process, load_detector
-from ssdnorm.cli.refuse import no_keys_of_training, no_more_words
+from ssdnorm.cli.checks import check_evaluation_keys, check_no_extra_arguments
 from ssdnorm.config import Config, PostProcessConfig
 from ssdnorm.config_file import config_from_mapping, parse_overrides, put, read_config
 from ssdnorm.data.batches import make_eval_loader
@@ -69,7 +69,7 @@ def evaluate_files(arguments: argparse.Namespace, rest: Sequence[str], options: 
         names = config.data.class_names or build_dataset(config, "train").class_names
         truth = _of_data_set(build_dataset(config, "test", class_names=names))
     else:
-        no_more_words(rest)
+        check_no_extra_arguments(rest)
         truth = read_ground_truth(arguments.annotations, arguments.split, arguments.images)
     rows, found = read_detections(arguments.detections, truth)
     new = rows if arguments.detections.is_dir() else None
@@ -82,7 +82,7 @@ def evaluate_weights(arguments: argparse.Namespace, rest: Sequence[str], options
     config_path = arguments.config if arguments.run is None else arguments.run / "config.yaml"
     if arguments.run is not None and not arguments.run.is_dir():
         raise FileNotFoundError(f"--run: {arguments.run}: no such run folder")
-    no_keys_of_training(rest, test_given=arguments.annotations is not None)
+    check_evaluation_keys(rest, test_given=arguments.annotations is not None)
     detector = load_detector(checkpoint)
     if config_path is None:
         config, where = _config_for(_source(arguments), rest), "command line"

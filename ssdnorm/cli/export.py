@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ssdnorm.build import load_detector
-from ssdnorm.cli.refuse import no_more_words
+from ssdnorm.cli.checks import check_no_extra_arguments
 from ssdnorm.models.export import DETECTION_NAMES, OPSET, RAW_NAMES, export_onnx, export_torch
 
 HELP = "write a detector as ONNX or torch.export file"
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Load, export, say what came out."""
-    no_more_words(rest)
+    check_no_extra_arguments(rest)
     if arguments.output.suffix not in (".onnx", ".pt2"):
         raise ValueError(f"--output: the file ends in .onnx or .pt2; got {arguments.output}")
     if arguments.output.is_dir():

@@ -19,8 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssdnorm.build import load_detector
+from ssdnorm.cli.checks import check_no_extra_arguments, parse_device
 from ssdnorm.cli.frames import Frame, VideoFile, count_frames, find_sources, is_video, read_frames
-from ssdnorm.cli.refuse import no_more_words, usable_device
 from ssdnorm.files import write_json
 from ssdnorm.models.compiled import compile_for_inference
 from ssdnorm.models.mc_dropout import mc_dropout_detections
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Detect, draw and list frame by frame."""
-    no_more_words(rest)
+    check_no_extra_arguments(rest)
     if not 0 <= arguments.score_threshold < 1:
         raise ValueError(f"--score-threshold: must lie in [0, 1); got {arguments.score_threshold}")
     for option in ("max_frames", "mc_dropout"):
@@ -107,7 +107,7 @@ def _readable_frames(source: Path | int, limit: int | None, unreadable: list[str
 
 
 def _detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
-    device = usable_device(arguments.device)
+    device = parse_device(arguments.device)
     if arguments.compile and arguments.mc_dropout is not None:
         raise ValueError("--compile: does not go with --mc-dropout, whose dropout stays random")
     detector = load_detector(arguments.checkpoint, fold=True).to(device)
