@@ -36,7 +36,7 @@ def transfer_weights(
         Notes, one line each: what was not loaded, and what changes the meaning of the weights.
 
     Raises:
-        ValueError: other classes, default boxes of other sizes, missing, unexpected or wrongly shaped tensors.
+        ValueError: other classes, other default boxes, missing, unexpected or wrongly shaped tensors.
     """
     if head not in ("keep", "fresh"):
         raise ValueError(f"head: must be keep or fresh; got {head!r}")
@@ -63,12 +63,13 @@ def transfer_weights(
     model.load_state_dict(state)
     for name, keys in (("not loaded from the file", dropped), ("initial values kept in the model", fresh)):
         if keys:
-            notes.append(f"{where}: {name}: {len(keys)} tensors, {_places(keys)}")
+            modules = dict.fromkeys(key.rsplit(".", 1)[0].removeprefix("features.") for key in keys)
+            notes.append(f"{where}: {name}: {len(keys)} tensors, {_short(list(modules))}")
     return notes
 
 
 def _check_classes(checkpoint: Checkpoint, class_names: Sequence[str], where: str) -> None:
-    theirs = list(checkpoint.class_names)
+    theirs = checkpoint.class_names
     if len(theirs) == len(class_names) and all(map(same_class, theirs, class_names)):
         return
     held = all(any(same_class(name, other) for other in theirs) for name in class_names)
@@ -101,11 +102,6 @@ def _norm_at(arguments: Mapping[str, Any], key: str) -> str:
     )
     kind = spec if isinstance(spec, str) else str(spec["kind"])
     return _SAME_TENSORS.get(kind, kind)
-
-
-def _places(keys: Sequence[str]) -> str:
-    modules = dict.fromkeys(key.rsplit(".", 1)[0].removeprefix("features.") for key in keys)
-    return _short(list(modules))
 
 
 def _short(names: Sequence[str]) -> str:

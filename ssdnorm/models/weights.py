@@ -63,9 +63,9 @@ def draw_initial_weights(model: nn.Module, seed: int) -> None:
 def load_backbone_weights(model: nn.Module, weights: str | Path) -> None:
     """Load VGG16 classification weights into the backbone of an SSD, and the input statistics that belong to them.
 
-    Loads the 13 convolutions. fc6 and fc7 are loaded where the file has VGG16's fully connected layers, as convolutions
-    that keep every fourth neuron and every third row and column (4096×7×7 → 1024×3×3). Batch norms in the file are
-    loaded where the backbone has batch norms, and folded into the convolutions elsewhere.
+    fc6 and fc7 are loaded where the file has VGG16's fully connected layers, as convolutions that keep every fourth
+    neuron and every third row and column (4096×7×7 → 1024×3×3). Batch norms in the file are loaded where the backbone
+    has batch norms, and folded into the convolutions elsewhere.
 
     Args:
         model: an ``SSD`` on ``VGG16`` of width 1.
