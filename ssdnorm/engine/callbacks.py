@@ -28,15 +28,11 @@ class MetricsFile(pl.Callback):
 
     ``step`` counts optimizer steps, ``epoch`` passes over the training set, ``seconds`` the training time without
     evaluations. A resumed run keeps the rows up to its checkpoint and continues from there.
-
-    Args:
-        images_per_epoch: images of the training set.
-        images_per_step: over all devices.
     """
 
-    def __init__(self, path: Path, *, images_per_epoch: int, images_per_step: int) -> None:
+    def __init__(self, path: Path, *, epochs_per_step: float) -> None:
         self.path = path
-        self.epochs_per_step = images_per_step / images_per_epoch
+        self.epochs_per_step = epochs_per_step
         self._columns = list(_COLUMNS)
         self._last_written = -1
         # a run killed after its last step is resumed only to evaluate, without on_train_start
@@ -79,7 +75,7 @@ class MetricsFile(pl.Callback):
             self._since = time.perf_counter()
 
     def elapsed(self) -> float:
-        """Seconds that the run took, with evaluations and without the time between a stop and a resume."""
+        """Seconds of the run, with evaluations and without the time between a stop and a resume."""
         return self._elapsed_before + time.perf_counter() - self._began
 
     def state_dict(self) -> dict[str, Any]:
@@ -111,13 +107,12 @@ class MetricsFile(pl.Callback):
 
 
 class SparseProgressBar(TQDMProgressBar):
-    """Lightning's progress bar; prints about twenty lines where the output is not a terminal."""
+    """Lightning's progress bar with loss and img/s; prints about twenty lines where the output is not a terminal."""
 
     def __init__(self, total_steps: int) -> None:
         super().__init__(refresh_rate=1 if sys.stderr.isatty() else max(1, total_steps // 20))
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Loss and img/s of the last reading."""
         assert isinstance(pl_module, TrainingModule)
         readings = pl_module.readings
         return {"loss": readings["loss"], "img/s": readings["images_per_second"]} if readings else {}

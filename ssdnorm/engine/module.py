@@ -20,33 +20,21 @@ from ssdnorm.structures import Batch, Detections
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images to evaluate on.
+    """Images to evaluate on."""
 
-    Args:
-        name: ``test`` or ``validation``, in logs.
-        evaluator: detections by place in the data set → metrics.
-        make_loader: ``rank, world_size`` → batches, every image once.
-    """
-
-    name: str
+    name: str  # test or validation, in logs
     evaluator: Evaluator
-    make_loader: Callable[..., Iterable[Batch]]
+    make_loader: Callable[..., Iterable[Batch]]  # rank, world_size -> batches, every image once
 
 
 @dataclass(frozen=True)
 class PopulationImages:
-    """Images over which batch norm's statistics are recomputed after training.
+    """Images over which batch norm's statistics are recomputed after training."""
 
-    Args:
-        recompute: ``model, batches, num_images`` → one row per layer; replaces the running statistics by those of this
-            process's images.
-        make_loader: ``rank, world_size`` → batches.
-        num_images: over all processes.
-    """
-
+    # model, batches, num_images -> a row per layer; replaces the running statistics
     recompute: Callable[[nn.Module, Iterable[Tensor], int], Sequence[Any]]
-    make_loader: Callable[..., Iterable[Batch]]
-    num_images: int
+    make_loader: Callable[..., Iterable[Batch]]  # rank, world_size -> batches
+    num_images: int  # over all processes
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -70,10 +58,8 @@ class TrainingModule(pl.LightningModule):
         validation: evaluated during training and at the end; None evaluates ``test`` instead.
         image_names: place in the training set → name, for messages.
         make_train_loader: ``rank, world_size, start_batch`` → batches of :class:`Batch`.
-        seed: of dropout.
         log_every: steps between readings of the losses, which are means over these steps.
-        compile_model: compile the model with torch.compile for training.
-        population: images to recompute batch norm's statistics over; None for none.
+        compile_model: with torch.compile, for training.
     """
 
     def __init__(

@@ -35,31 +35,19 @@ FAILURE_FILE = "failure.json"  # in a run folder: why the run has no result
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """Settings of the training loop.
+    """Settings of the training loop; the last three and ``precision`` as for Lightning's Trainer."""
 
-    Args:
-        max_steps: optimizer steps.
-        batch_size: images per step and device.
-        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
-        ema_decay: of the average of the weights; None for no average.
-        clip_grad_norm: largest norm of all gradients together; None for no clipping.
-        eval_every: steps between evaluations; None evaluates at the end only.
-        checkpoint_every: steps between checkpoints.
-        devices, accelerator, num_nodes: as for Lightning's Trainer.
-        images_per_epoch: images of the training set.
-    """
-
-    max_steps: int
-    batch_size: int
+    max_steps: int  # of the optimizer
+    batch_size: int  # images per step and device
+    images_per_epoch: int  # of the training set
+    ema_decay: float | None  # of the average of the weights; None for no average
+    clip_grad_norm: float | None  # largest norm of all gradients together
+    eval_every: int | None  # steps; None evaluates at the end only
+    checkpoint_every: int  # steps
     precision: str
-    ema_decay: float | None
-    clip_grad_norm: float | None
-    eval_every: int | None
-    checkpoint_every: int
     devices: int | str
     accelerator: str
     num_nodes: int
-    images_per_epoch: int
 
 
 def train(
@@ -72,10 +60,9 @@ def train(
     record: Mapping[str, Any],
     callbacks: Sequence[pl.Callback] = (),
 ) -> EvaluationResult:
-    """Train to ``max_steps``, evaluate, and write weights, detections and ``result.json`` to the run folder.
+    """Train to ``max_steps``, evaluate, and write weights, detections and ``result.json`` to the run folder ``output``.
 
     Args:
-        output: the run folder.
         resume: continue from ``checkpoints/last.ckpt`` if it exists.
         save_weights: writes the trained model to a path.
         record: added to ``result.json``.
@@ -89,11 +76,8 @@ def train(
     resume = resume and checkpoint.exists()
     trainer = make_trainer(settings, output)
     world_size = trainer.world_size
-    metrics_file = MetricsFile(
-        output / "metrics.csv",
-        images_per_epoch=settings.images_per_epoch,
-        images_per_step=settings.batch_size * world_size,
-    )
+    epochs_per_step = settings.batch_size * world_size / settings.images_per_epoch
+    metrics_file = MetricsFile(output / "metrics.csv", epochs_per_step=epochs_per_step)
     trainer.callbacks[:0] = [metrics_file, *callbacks]  # type: ignore[attr-defined]
     if resume and not zipfile.is_zipfile(checkpoint):
         raise ValueError(f"resume: {checkpoint} is cut off or no checkpoint; delete it to restart the run")
@@ -150,7 +134,6 @@ def train(
 
 
 def _peak_memory_mib(device: torch.device) -> int:
-    """Peak memory: allocated on a GPU, or resident in this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) >> 20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if sys.platform == "darwin" else 10)
@@ -164,8 +147,7 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
     """Make Lightning's Trainer; training is one endless epoch that ends after ``max_steps``.
 
     Args:
-        output: the run folder.
-        logs: write logs and checkpoints there.
+        logs: write logs and checkpoints to the run folder ``output``.
 
     Raises:
         ValueError: the devices are not available.
@@ -232,7 +214,7 @@ def _warn_if_bf16_is_slow() -> None:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the only or the first one of a run on several devices or machines."""
+    """Whether this process is the first of its run."""
     ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
     return next((rank for rank in ranks if rank is not None), "0") == "0"
 
