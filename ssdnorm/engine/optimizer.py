@@ -53,7 +53,7 @@ def make_sgd(
 
 
 def describe_groups(optimizer: SGD) -> list[dict[str, Any]]:
-    """One row per group: name, tensors, parameters, lr, weight_decay."""
+    """One row per group."""
     return [
         {
             "group": group["name"],

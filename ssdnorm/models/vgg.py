@@ -84,7 +84,7 @@ class VGG16(nn.Module):
 
 
 def _dropouts(dropout: float | Mapping[str, float]) -> tuple[float, float]:
-    by_name = dict(dropout) if isinstance(dropout, Mapping) else {"fc6": dropout, "fc7": dropout}
+    by_name = dropout if isinstance(dropout, Mapping) else {"fc6": dropout, "fc7": dropout}
     if unknown := set(by_name) - {"fc6", "fc7"}:
         raise ValueError(f"dropout: unknown layer {sorted(unknown)[0]!r}; choose one of: fc6, fc7")
     for name, p in by_name.items():

@@ -19,13 +19,11 @@ def convert_tensors(
     default_boxes: str | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Checkpoint:
-    """Convert another system's state dict to a checkpoint of this library.
+    """Convert another system's state dict to a checkpoint of this library, with the system's conventions.
 
-    This carries over the system's conventions: channel order, mean and scale of the input, default boxes and their
-    clipping, order of classes and coordinates, score and NMS settings.
+    These are mean and scale of the input, default boxes and their clipping, order of classes and coordinates, thresholds.
 
     Args:
-        where: the file, for messages.
         default_boxes: a name of ``DEFAULT_BOXES``, if not those that the system uses for this number of classes.
         class_names: without background; None takes VOC's or COCO's where their number fits.
 
