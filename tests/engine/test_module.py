@@ -31,7 +31,6 @@ def training(**changes):
         ({"extras": "batch_norm"}, r"norm\.extras at training\.batch_size 1: features\.extras\.conv11_2\.norm: "
          r"BatchNorm2d .* 1 value per channel \(batch 1, map 1×1\)\. Ways out: .*frozen_batch_norm"),
         ({"taps": {"conv11_2": "batch_norm"}}, r"norm\.taps at .*tap_norms\.conv11_2: BatchNorm2d .* 1 value"),
-        ({"extras": "instance_norm"}, r"norm\.extras at .*conv11_2\.norm: InstanceNorm .* \(batch 1, map 1×1\)"),
         ({"extras": GROUPS}, r"extras\.conv11_2\.norm: GroupNorm .* 1 value per group .*fewer groups"),
         ({"extras": "batch_norm", "taps": {"conv11_2": "batch_norm"}}, r"norm\.extras and norm\.taps at .*"),
     ],
@@ -49,7 +48,6 @@ def test_statistics_over_one_value_are_refused_before_data_is_read_and_before_tr
     [
         ({"backbone": "batch_norm"}, {}),  # its last map is 19×19
         ({"extras": "frozen_batch_norm"}, {}),
-        ({"extras": "layer_norm"}, {}),
         ({"extras": "sync_batch_norm"}, {"devices": 2}),
         ({"extras": "sync_batch_norm"}, {"num_nodes": 2}),
     ],

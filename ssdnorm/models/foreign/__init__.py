@@ -21,7 +21,7 @@ def convert_tensors(
 ) -> Checkpoint:
     """Convert another system's state dict to a checkpoint of this library, with the system's conventions.
 
-    These are mean and scale of the input, default boxes and their clipping, order of classes and coordinates, thresholds.
+    These are the mean and scale of the input, default boxes, order of classes and coordinates, and thresholds.
 
     Args:
         default_boxes: a name of ``DEFAULT_BOXES``, if not those that the system uses for this number of classes.
