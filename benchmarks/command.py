@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.table import Table, attempt, goals_table, render_page, report, write_tables
 from benchmarks.timing import Settings, has_fast_bf16
-from ssdnorm.cli.refuse import no_more_words, usable_device
+from ssdnorm.cli.checks import check_no_extra_arguments, parse_device
 from ssdnorm.provenance import git_commit
 
 HELP = "measure speed beside other implementations, and which goals are met"
@@ -51,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Measure, print, write after every table."""
-    no_more_words(rest)
+    check_no_extra_arguments(rest)
     subjects = _check(arguments)
-    device = usable_device(arguments.device)
+    device = parse_device(arguments.device)
     on_gpu = device.type == "cuda"
     torch.set_num_threads(arguments.threads)
     torch.backends.cudnn.benchmark = on_gpu  # cuDNN chooses its algorithms by measuring, as in training

@@ -50,14 +50,14 @@ _KEYS = {"tap_norms": "norm.taps"} | {
 
 
 def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] | None = None) -> SSD:
-    """The network, with drawn or pretrained initial weights.
+    """Build the network, with drawn or pretrained initial weights.
 
     Args:
-        class_names: of the data, against which those of ``model.checkpoint`` are checked where its head is kept.
+        class_names: of the data; those of ``model.checkpoint`` must be the same where its head is kept.
 
     Raises:
-        FileNotFoundError: if ``model.checkpoint`` does not exist.
-        ValueError: for a norm, tap, option, group count, default boxes or weights that cannot be honoured.
+        FileNotFoundError: ``model.checkpoint`` does not exist.
+        ValueError: a norm, tap, option, group count, default boxes or weights that cannot be honoured.
     """
     model, norm = config.model, config.norm
     boxes: dict[str, object] = {} if model.default_boxes is None else {"default_boxes": model.default_boxes}
@@ -90,11 +90,10 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
 
 
 def check_model(config: Config) -> None:
-    """Refuse a model that cannot be built or trained, in a moment: without memory, weights or data.
+    """Check that the model can be built and trained on these devices, without memory, weights or data.
 
     Raises:
-        ValueError: as :func:`build_model`; for a norm that would take train-mode statistics over one value; for fp16 on
-            a CPU, which has none; for devices that are not here.
+        ValueError: as :func:`build_model` and :func:`check_statistics`; fp16 on a CPU; missing devices.
     """
     if config.training.precision == "16-mixed" and runs_on_cpu(config.runtime.accelerator):
         raise ValueError("training.precision: 16-mixed needs a GPU; on a CPU choose 32-true or bf16-mixed")
@@ -116,39 +115,24 @@ def check_model(config: Config) -> None:
 
 
 def check_statistics(config: Config, model: SSD) -> None:
-    """Refuse norms that would take train-mode statistics over one value, before the first step.
-
-    Raises:
-        ValueError: says the config's keys, the layers with their counts, and the ways out.
-    """
+    """Raise ``ValueError`` for norms that would take train-mode statistics over one value."""
     batch, population, processes = config.training.batch_size, config.training.population_images, _num_processes(config)
     batches = {f"training.batch_size {batch}": batch}
     if population is not None and (rest := -(-population // processes) % batch):
         batches[f"training.population_images {population}, whose last batch is {rest}"] = rest
+    places = {"backbone": "norm.backbone", "extras": "norm.extras", "tap_norms": "norm.taps"}
     for key, num_images in batches.items():
         try:
             check_batch_statistics(model, (num_images, 3, model.image_size, model.image_size), world_size=processes)
         except ValueError as error:
-            places = " and ".join(place for path, place in _NORM_PLACES.items() if path in str(error))
-            raise ValueError(f"{places} at {key}: {error}") from error
-
-
-_NORM_PLACES = {
-    "features.backbone.": "norm.backbone",
-    "features.extras.": "norm.extras",
-    "features.tap_norms.": "norm.taps",
-}
+            where = " and ".join(place for part, place in places.items() if f"features.{part}." in str(error))
+            raise ValueError(f"{where} at {key}: {error}") from error
 
 
 def batch_norm_images(config: Config, model: nn.Module) -> int | None:
-    """Images over which batch norms take their statistics in training: a device's, or all if all are synchronised.
-
-    None for a model without batch norm, or with frozen ones alone.
-    """
+    """Images per batch-norm statistic in training: a device's, or all if all are synchronised; None without any."""
     kinds = [isinstance(module, nn.SyncBatchNorm) for module in model.modules() if isinstance(module, _BatchNorm)]
-    if not kinds:
-        return None
-    return config.training.batch_size * (_num_processes(config) if all(kinds) else 1)
+    return config.training.batch_size * (_num_processes(config) if all(kinds) else 1) if kinds else None
 
 
 def _num_processes(config: Config) -> int:
@@ -159,45 +143,40 @@ def _num_processes(config: Config) -> int:
 
 
 def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | None = None) -> DetectionDataset:
-    """The data set ``train``, ``validation`` or ``test`` of the config.
+    """Build the data set ``train``, ``validation`` or ``test`` of the config.
 
     Args:
-        class_names: those of the training set, for the others.
+        class_names: of the training set, for the others.
 
     Raises:
-        FileNotFoundError: for a missing folder, list or file.
-        ValueError: for annotations that are refused, or names that do not fit.
+        FileNotFoundError: a missing folder, list or file.
+        ValueError: bad annotations, or names that do not fit.
     """
     source, data, where = getattr(config.data, which), config.data, f"data.{which}"
-    names = data.class_names or class_names
+    names, on_bad = data.class_names or class_names, data.on_bad_annotation
+    dataset: DetectionDataset
+    image_names: list[str] | list[int]
     if isinstance(source, ShapesSource):
         shapes = ShapesDataset(source.num_images, seed=source.seed)
         if names is not None and tuple(names) != shapes.class_names:
             raise ValueError(f"data.class_names: shapes have the classes {shapes.class_names}; got {tuple(names)}")
         return shapes
     if isinstance(source, CocoSource):
-        coco = CocoDataset(
-            source.annotations, source.images, class_names=names, on_bad_annotation=data.on_bad_annotation
+        coco = CocoDataset(source.annotations, source.images, class_names=names, on_bad_annotation=on_bad)
+        dataset, image_names = coco, [coco.image_id(i) for i in range(len(coco))]
+    else:
+        assert isinstance(source, VocSource), f"{where}: null"
+        difficult = data.train_on_difficult
+        dataset = VocDataset(
+            source.root, source.split, class_names=names, train_on_difficult=difficult, on_bad_annotation=on_bad
         )
-        return _only(coco, source.only, [coco.image_id(i) for i in range(len(coco))], where)
-    assert isinstance(source, VocSource), f"{where}: null"
-    voc = VocDataset(
-        source.root,
-        source.split,
-        class_names=names,
-        train_on_difficult=data.train_on_difficult,
-        on_bad_annotation=data.on_bad_annotation,
-    )
-    return _only(voc, source.only, [Path(voc.image_name(i)).stem for i in range(len(voc))], where)
-
-
-def _only(dataset: DetectionDataset, wanted: Sequence | None, names: Sequence, where: str) -> DetectionDataset:
-    if wanted is None:
+        image_names = [Path(dataset.image_name(i)).stem for i in range(len(dataset))]
+    if source.only is None:
         return dataset
-    places = {name: i for i, name in enumerate(names)}
-    if missing := [name for name in wanted if name not in places]:
+    places = {name: i for i, name in enumerate(image_names)}
+    if missing := [name for name in source.only if name not in places]:
         raise ValueError(f"{where}.only: no image {missing[0]!r} in the data set of {len(dataset)} images")
-    return subset(dataset, [places[name] for name in wanted])
+    return subset(dataset, [places[name] for name in source.only])
 
 
 def build_evaluator(dataset: DetectionDataset) -> Evaluator:
@@ -206,19 +185,19 @@ def build_evaluator(dataset: DetectionDataset) -> Evaluator:
 
 
 def build_loss(config: Config, model: SSD) -> MultiboxLoss:
-    """The loss on the model's default boxes."""
+    """Build the loss on the model's default boxes."""
     return MultiboxLoss(
         model.default_boxes, iou_threshold=config.loss.iou_threshold, negative_ratio=config.loss.negative_ratio
     )
 
 
 def build_post_process(config: Config, model: SSD) -> PostProcess:
-    """The post-processing on the model's default boxes."""
+    """Build the post-processing on the model's default boxes."""
     return PostProcess(model.default_boxes, **vars(config.post_process))
 
 
 def build_optimizer(config: Config, model: nn.Module) -> Optimizer:
-    """SGD with the config's three groups."""
+    """Build SGD with the config's three groups."""
     o = config.optimizer
     return make_sgd(
         model,
@@ -240,7 +219,7 @@ def build_training(
     test_set: DetectionDataset,
     validation_set: DetectionDataset | None = None,
 ) -> TrainingModule:
-    """Everything that one training needs, as a Lightning module."""
+    """Build the Lightning module of one training."""
     training, runtime, o = config.training, config.runtime, config.optimizer
     check_statistics(config, model)
     warn_dropout_before_batch_norm(model.features.in_data_order())  # type: ignore[operator]
@@ -293,7 +272,6 @@ def _evaluation_set(name: str, config: Config, model: SSD, dataset: DetectionDat
 
 
 def _population(config: Config, model: nn.Module, make_train: partial[DataLoader]) -> PopulationImages | None:
-    """The images to recompute batch norm's statistics over; None where that is not asked for."""
     num_images = config.training.population_images
     if num_images is None:
         return None
@@ -309,6 +287,6 @@ def _population(config: Config, model: nn.Module, make_train: partial[DataLoader
 
 
 def loop_settings(config: Config, images_per_epoch: int) -> LoopSettings:
-    """The config's training and runtime parts, as the engine takes them."""
+    """The engine's settings from ``training`` and ``runtime``."""
     values = {**vars(config.training), **vars(config.runtime), "images_per_epoch": images_per_epoch}
     return LoopSettings(**{field.name: values[field.name] for field in fields(LoopSettings)})

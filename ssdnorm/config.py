@@ -45,9 +45,7 @@ class NormConfig(Section):
 
     backbone: NormSpec = Field(default="none", description="after every convolution of the backbone")
     extras: NormSpec = Field(default="none", description="after every convolution of the extra layers")
-    taps: dict[str, NormSpec] = Field(
-        default={"conv4_3": "l2_norm"}, description="by tap, between the tap and the head"
-    )
+    taps: dict[str, NormSpec] = Field(default={"conv4_3": "l2_norm"}, description="by tap, before the head")
 
 
 class ModelConfig(Section):
@@ -59,20 +57,15 @@ class ModelConfig(Section):
         default=0.5,
         description="probability of a zero after fc6 and fc7, or by layer name (others have none); the paper has 0",
     )
-    default_boxes: str | None = Field(
-        default=None, description="null takes the checkpoint's, or the network's VOC sizes"
-    )
-    weights: str | None = Field(
-        default=None, description="of the backbone: a torchvision name or a file; null draws them"
-    )
+    default_boxes: str | None = Field(default=None, description="a name; null takes the checkpoint's, or VOC's")
+    weights: str | None = Field(default=None, description="backbone's: a torchvision name or a file; null draws them")
     checkpoint: str | None = Field(
         default=None,
-        description="a whole SSD to fine-tune, of this library or another system; norms that it lacks keep their "
-        "initial values",
+        description="a whole SSD to fine-tune, of this library or another system; norms that it lacks start anew",
     )
     head: Literal["keep", "fresh"] = Field(
         default="keep",
-        description="keep loads the checkpoint's class outputs, which needs its classes; fresh draws them anew",
+        description="keep loads the checkpoint's class outputs, which needs its classes; fresh draws them",
     )
     compile: bool = Field(default=False, description="run the network through torch.compile")
 
@@ -92,7 +85,7 @@ class VocSource(Section):
     root: str | list[str] = Field(description="voc: folder of a VOC year, or several")
     split: str | list[str] = Field(description="voc: name of the image list, one per root")
     only: list[int] | list[str] | None = Field(
-        default=None, description="file names without suffix (voc) or image ids (coco) to take; null takes all"
+        default=None, description="file stems (voc) or image ids (coco); null takes all"
     )
 
 
@@ -133,20 +126,12 @@ Source = Annotated[
 class DataConfig(Section):
     """What is trained and evaluated on."""
 
-    class_names: list[str] | None = Field(
-        default=None, description="without background, in label order; null takes those found in the data"
-    )
+    class_names: list[str] | None = Field(default=None, description="of the labels 1, 2, …; null takes the data's")
     train: Source = Field(description="images to train on")
-    validation: Source | None = Field(
-        default=None, description="images to evaluate on during training; null takes the test images"
-    )
+    validation: Source | None = Field(default=None, description="evaluated during training; null takes the test images")
     test: Source = Field(description="images to evaluate on at the end")
-    train_on_difficult: bool = Field(
-        default=True, description="train on VOC's difficult objects; evaluation ignores them"
-    )
-    on_bad_annotation: Literal["drop", "error"] = Field(
-        default="drop", description="drop warns and continues; error stops"
-    )
+    train_on_difficult: bool = Field(default=True, description="VOC's difficult objects; evaluation ignores them")
+    on_bad_annotation: Literal["drop", "error"] = Field(default="drop", description="drop warns; error stops")
 
 
 class AugmentConfig(Section):
@@ -189,29 +174,21 @@ def write_out_preset(optimizer: Mapping[str, Any]) -> dict[str, Any]:
     """Replace ``preset`` of an optimizer section by the norms and biases that it stands for.
 
     Raises:
-        ValueError: if the section gives other norms or biases as well.
+        ValueError: the section gives other norms or biases as well.
     """
-    decay = optimizer.get("weight_decay", _WEIGHT_DECAY)
-    groups: dict[Any, dict[str, dict[str, Any]]] = {
-        "caffe": {
-            "norms": {"lr_factor": 1.0, "weight_decay": decay},
-            "biases": {"lr_factor": 2.0, "weight_decay": 0.0},
-        },
-        "modern": {
-            "norms": {"lr_factor": 1.0, "weight_decay": 0.0},
-            "biases": {"lr_factor": 1.0, "weight_decay": 0.0},
-        },
-    }
     preset = optimizer.get("preset")
-    if not isinstance(preset, str) or preset not in groups:
+    if preset not in ("caffe", "modern"):
         return dict(optimizer)
-    for name, values in groups[preset].items():
+    decay = optimizer.get("weight_decay", _WEIGHT_DECAY) if preset == "caffe" else 0.0
+    groups = {
+        "norms": {"lr_factor": 1.0, "weight_decay": decay},
+        "biases": {"lr_factor": 2.0 if preset == "caffe" else 1.0, "weight_decay": 0.0},
+    }
+    for name, values in groups.items():
         if optimizer.get(name, values) != values:
-            raise ValueError(
-                f"{name} {optimizer[name]} contradicts preset {preset}, which stands for {values}; leave one of the "
-                "two out"
-            )
-    return {**optimizer, "preset": None, **groups[preset]}
+            got = f"{name} {optimizer[name]} contradicts preset {preset}, which stands for {values}"
+            raise ValueError(f"{got}; leave one of the two out")
+    return {**optimizer, "preset": None, **groups}
 
 
 class OptimizerConfig(Section):
@@ -219,13 +196,10 @@ class OptimizerConfig(Section):
 
     lr: PositiveFloat = Field(default=1e-3, description="learning rate after the warm-up")
     momentum: Fraction = Field(default=0.9, description="of SGD")
-    weight_decay: NonNegativeFloat = Field(
-        default=_WEIGHT_DECAY, description="of parameters other than norms and biases"
-    )
+    weight_decay: NonNegativeFloat = Field(default=_WEIGHT_DECAY, description="of all but norms and biases")
     preset: Literal["caffe", "modern"] | None = Field(
         default=None,
-        description="sets norms and biases: caffe decays norms and gives biases twice the rate without decay; modern "
-        "decays neither; a run's config has norms and biases written out",
+        description="sets norms and biases: caffe decays norms and doubles the rate of biases; modern decays neither",
     )
     norms: GroupConfig = Field(
         default=GroupConfig(lr_factor=1.0, weight_decay=_WEIGHT_DECAY),
@@ -261,43 +235,30 @@ class TrainingConfig(Section):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
         default="32-true", description="of the forward pass"
     )
-    ema_decay: Fraction | None = Field(
-        default=None, description="of averaged weights, which are evaluated and saved; null for none"
-    )
-    clip_grad_norm: PositiveFloat | None = Field(
-        default=None, description="largest L2 norm of the gradient; null for none"
-    )
-    eval_every: PositiveInt | None = Field(
-        default=None, description="steps between evaluations; null evaluates only at the end"
-    )
-    checkpoint_every: PositiveInt = Field(
-        default=1000, description="steps between checkpoints, from which --resume continues"
-    )
+    ema_decay: Fraction | None = Field(default=None, description="of the evaluated average; null for none")
+    clip_grad_norm: PositiveFloat | None = Field(default=None, description="largest gradient norm; null for none")
+    eval_every: PositiveInt | None = Field(default=None, description="steps between evaluations; null: the end only")
+    checkpoint_every: PositiveInt = Field(default=1000, description="steps between checkpoints for --resume")
     population_images: PositiveInt | None = Field(
         default=None,
-        description="at the end batch norm's statistics are recomputed over so many training images, and evaluated "
-        "beside the running ones; null for none",
+        description="training images for batch norm's population statistics, evaluated at the end; null for none",
     )
 
 
 class RuntimeConfig(Section):
     """How it is run. Does not affect results beyond rounding; may change on --resume, except the device count."""
 
-    devices: PositiveInt | Literal["auto"] = Field(
-        default="auto", description="devices per machine; each takes its own batch"
-    )
+    devices: PositiveInt | Literal["auto"] = Field(default="auto", description="per machine; each takes a batch")
     accelerator: str = Field(default="auto", description="auto, cpu, gpu, …")
     num_nodes: PositiveInt = Field(default=1, description="machines")
     num_workers: NonNegativeInt = Field(default=0, description="processes that load images; 0 uses the main process")
     cache_images: PositiveInt | None = Field(
         default=None,
-        description="MiB of memory, shared by the loading processes, in which decoded training images are kept; for "
-        "small sets; null reads the files each time",
+        description="MiB of shared memory for decoded training images; null reads the files each time",
     )
     log_every: PositiveInt = Field(default=20, description="steps between entries of the logs")
     diagnose_every: PositiveInt | None = Field(
-        default=None,
-        description="steps between rows of diagnostics.csv: layers, taps, scales, gradients; null for none",
+        default=None, description="steps between rows of diagnostics.csv; null for none"
     )
 
 

@@ -31,45 +31,34 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         overrides: command-line arguments, such as ``["--norm.backbone", "batch_norm"]``.
 
     Raises:
-        FileNotFoundError: if there is no such file or recipe.
-        ValueError: for an unknown key (with the nearest guess), or a value that is not allowed; the message starts with
-            the file, or *command line*, and the key.
+        FileNotFoundError: no such file or recipe.
+        ValueError: an unknown key or a value that is not allowed; begins with the file, or *command line*, and the key.
     """
     return merge_config((str(path), read_yaml(find_config(path)) or {}), ("command line", parse_overrides(overrides)))
 
 
 def find_config(path: str | Path, kind: str = "recipe") -> Path:
-    """The file at a path, or the shipped one of that name.
-
-    Args:
-        kind: which names are looked up: recipe, comparison (``compare_*``) or norm preset.
+    """The file at a path, or the shipped recipe, comparison (``compare_*``) or norm preset of that name.
 
     Raises:
-        FileNotFoundError: if there is neither; a name's message lists the shipped ones.
+        FileNotFoundError: neither exists; lists the shipped ones.
     """
     path = Path(path)
     if path.is_file():
         return path
     if path.suffix or len(path.parts) != 1:
         raise FileNotFoundError(f"{path}: no such config file")
-    files = {
-        file.stem: file for file in sorted((SHIPPED / "norms" if kind == "norm preset" else SHIPPED).glob("*.yaml"))
-    }
+    folder = SHIPPED / "norms" if kind == "norm preset" else SHIPPED
+    files = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
     names = [name for name in files if (kind == "comparison") == name.startswith("compare_")]
     if str(path) not in names:
-        hint = did_you_mean(path, names)
-        raise FileNotFoundError(
-            f"{path}: no such config file or {kind}; the shipped ones are: {', '.join(names)}.{hint}"
-        )
+        shipped = f"{', '.join(names)}.{did_you_mean(path, names)}"
+        raise FileNotFoundError(f"{path}: no such config file or {kind}; the shipped ones are: {shipped}")
     return files[str(path)]
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds.
-
-    Raises:
-        ValueError: if it is not YAML, or has a key twice, of which YAML would take the last.
-    """
+    """Read a YAML file; ``ValueError`` if it is damaged, or has a key twice."""
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -92,14 +81,11 @@ _Loader.add_implicit_resolver(
 
 
 def merge_config(*layers: tuple[str, Mapping[str, Any]]) -> Config:
-    """A validated config from layers of keys, each on top of those before it.
+    """Validate layers of keys, each on top of those before it.
 
     Args:
-        layers: where the keys come from (messages start with it), and the keys: nested or dotted. Sections are merged
-            key by key; a norm, a map of taps or of dropouts is taken whole. ``norm`` may be the name of a preset.
-
-    Raises:
-        ValueError: see :func:`read_config`.
+        layers: where the keys come from, for messages, and the keys: nested or dotted. Sections are merged key by key;
+            a norm, a map of taps or of dropouts is taken whole. ``norm`` may be the name of a preset.
     """
     merged: dict[str, Any] = {"norm": NormConfig().model_dump()}
     given: dict[str, str] = {}  # key -> where
@@ -112,21 +98,19 @@ def merge_config(*layers: tuple[str, Mapping[str, Any]]) -> Config:
         given |= dict.fromkeys(changes, where)
 
     def origin(key: str) -> str:
-        inside = [
-            place for name, place in given.items() if f"{name}.".startswith(f"{key}.") or key.startswith(f"{name}.")
-        ]
+        inside = [given[name] for name in given if f"{name}.".startswith(f"{key}.") or key.startswith(f"{name}.")]
         return inside[-1] if inside else layers[0][0]
 
     return validate(Config, merged, origin)
 
 
 def config_from_mapping(content: Mapping[str, Any], *, where: str) -> Config:
-    """A validated config from nested mappings."""
+    """Validate nested mappings as a config."""
     return merge_config((where, content))
 
 
 def config_to_mapping(config: Config) -> dict[str, Any]:
-    """Nested plain mappings, complete; the inverse of :func:`config_from_mapping`."""
+    """The complete config as nested mappings; the inverse of :func:`config_from_mapping`."""
     return config.model_dump()
 
 
@@ -136,11 +120,7 @@ def config_to_yaml(config: Config) -> str:
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """``--a.b value`` or ``--a.b=value`` as dotted key → value, read as YAML; of a key given twice the last counts.
-
-    Raises:
-        ValueError: for an argument that is not an option, a missing value, or one that is not YAML.
-    """
+    """Parse ``--a.b value`` or ``--a.b=value`` to dotted key → YAML value; of a key given twice the last counts."""
     changes: dict[str, Any] = {}
     rest = iter(arguments)
     for argument in rest:
@@ -159,11 +139,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def flatten(content: Mapping[str, Any], *, where: str, prefix: str = "") -> dict[str, Any]:
-    """Dotted key → value: sections are split, mappings inside of a key are not; the name of a norm preset is looked up.
-
-    Raises:
-        ValueError: for an unknown preset.
-    """
+    """Flatten sections to dotted key → value, and look up the name of a norm preset; other mappings stay whole."""
     changes: dict[str, Any] = {}
     for name, value in content.items():
         key = f"{prefix}{name}"
@@ -180,13 +156,12 @@ def flatten(content: Mapping[str, Any], *, where: str, prefix: str = "") -> dict
 
 
 def put(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Put values at dotted keys of nested mappings, in place; missing mappings on the way are made."""
+    """Put values at dotted keys of nested mappings, in place; makes missing mappings on the way."""
     for key, value in changes.items():
         *parents, last = key.split(".")
         inner = content
         for name in parents:
-            if not isinstance(inner.get(name), dict):
-                inner[name] = {}
+            inner[name] = inner[name] if isinstance(inner.get(name), dict) else {}
             inner = inner[name]
         inner[last] = copy.deepcopy(value)
     return content
@@ -238,13 +213,10 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def validate(model: type[Model], content: Mapping[str, Any], origin: Callable[[str], str]) -> Model:
-    """Validate a mapping; the first thing that is wrong becomes one line.
+    """Validate a mapping; the first mistake becomes a ``ValueError`` of one line.
 
     Args:
-        origin: dotted key → where it was given, which the message starts with.
-
-    Raises:
-        ValueError: naming origin and key, and what is allowed.
+        origin: dotted key → where it was given, for the message.
     """
     try:
         return model.model_validate(content)
@@ -254,7 +226,7 @@ def validate(model: type[Model], content: Mapping[str, Any], origin: Callable[[s
 
 
 def _explain(error: ValidationError, model: type[BaseModel], content: Mapping[str, Any]) -> tuple[str, str]:
-    """The dotted key of the first error, unknown keys before others, and what is wrong with it."""
+    """The dotted key of the first mistake, unknown keys before others, and what is wrong with it."""
     errors = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
     location, context = errors[0]["loc"], errors[0].get("ctx", {})
     key = _dotted(location, content)
@@ -276,10 +248,8 @@ def _explain(error: ValidationError, model: type[BaseModel], content: Mapping[st
         expected = re.sub(r"a valid dictionary( or (instance|object)[^,]*)?", "a mapping", " or ".join(texts))
     hint = did_you_mean(got, re.findall(r"'([^']+)'", expected))
     expected = f"must {expected}" if expected.startswith("have") else f"must be {expected}"
-    return (
-        key,
-        f"{expected}; got {shorten('null' if got is None else repr(got), 80, placeholder='…')}{hint and '.' + hint}",
-    )
+    got = shorten("null" if got is None else repr(got), 80, placeholder="…")
+    return key, f"{expected}; got {got}{hint and '.' + hint}"
 
 
 def _dotted(location: tuple[str | int, ...], content: Any) -> str:

@@ -3,21 +3,17 @@
 import json
 
 import pytest
-import torch
 import yaml
 
 from ssdnorm.build import build_model, build_optimizer, check_model
 from ssdnorm.cli.schema import schemas
 from ssdnorm.config_file import SHIPPED, config_from_mapping, config_to_mapping, differing_keys, read_config
 from ssdnorm.engine.optimizer import describe_groups
+from tests.small_training import SHAPES
 
 FILES = sorted(SHIPPED.rglob("*.yaml"))
 RECIPES = [path for path in FILES if path.parent == SHIPPED and not path.stem.startswith("compare_")]
 PRESETS = [path for path in FILES if path.parent != SHIPPED]
-SHAPES = {
-    "train": {"format": "shapes", "num_images": 9, "seed": 1},
-    "test": {"format": "shapes", "num_images": 4, "seed": 2},
-}
 
 
 @pytest.fixture
@@ -59,11 +55,7 @@ def test_every_shipped_schema_is_the_models_own_and_every_config_names_it():
         (["--norm.bakbone", "none"], r"command line: norm\.bakbone: unknown key; .*Did you mean 'norm\.backbone'\?"),
         (["--training.max_step", "3"], r"training\.max_step: unknown key.*Did you mean 'training\.max_steps'\?"),
         (["--training.max_steps", "many"], r"training\.max_steps: must be a valid integer; got 'many'"),
-        (["--training.max_steps", "7.0"], r"training\.max_steps: must be a valid integer; got 7\.0"),
-        (["--training.max_steps", "null"], r"training\.max_steps: must be a valid integer; got null"),
         (["--training.seed", "-1"], r"training\.seed: must be greater than or equal to 0; got -1"),
-        (["--training.seed", "2147483648"], r"training\.seed: must be less than 2147483648"),
-        (["--data.train.seed", "-3"], r"data\.train\.seed: must be greater than or equal to 0"),
         (["--norm.taps", "null"], r"norm\.taps: must be a mapping; got null"),
         (["--norm.taps", "{4: none}"], r"norm\.taps\.4: must be a valid string; got 4"),
         (["--norm.backbone", "4"], r"norm\.backbone: must be a valid string or a mapping; got 4"),
@@ -72,13 +64,11 @@ def test_every_shipped_schema_is_the_models_own_and_every_config_names_it():
         (["--norm", "batchnorm"], r"command line: norm: batchnorm: .*Did you mean 'batch_norm'\?"),
         (["--optimizer.lr", ".inf"], r"optimizer\.lr: must be a finite number; got inf"),
         (["--optimizer.lr", "0"], r"optimizer\.lr: must be greater than 0; got 0"),
-        (["--optimizer.lr", "true"], r"optimizer\.lr: must be a valid number; got True"),
         (["--model.dropout", "{fc6: .nan}"], r"model\.dropout\.fc6: must be a finite number; got nan"),
         (["--model.head", "fresh"], r"command line: model: head: fresh replaces the head of a checkpoint"),
         (["--model.checkpoint", "a", "--model.weights", "b"], r"model: a checkpoint contains its backbone"),
         (["--runtime.devices", "0"], r"runtime\.devices: must be greater than 0 or 'auto'; got 0"),
         (["--training.precision", "bf16"], r"'32-true', 'bf16-mixed' or '16-mixed'; got 'bf16'.*mean 'bf16-mixed'\?"),
-        (["--optimizer.momentum", "1"], r"optimizer\.momentum: must be less than 1; got 1"),
         (["--optimizer.lr_drops", "[50, 40]"], r"optimizer\.lr_drops: must be rising steps above 0; got \[50, 40\]"),
         (["--optimizer.lr_drops", "[50]", "--training.max_steps", "50"], r"reaches past training\.max_steps 50"),
         (["--optimizer.preset", "cafe"], r"optimizer\.preset: must be 'caffe' or 'modern'.*Did you mean 'caffe'\?"),
@@ -174,9 +164,3 @@ def test_a_preset_beside_other_norms_is_refused(file):
     file.write_text(yaml.safe_dump({"data": SHAPES, "optimizer": {"preset": "modern", "norms": norms}}))
     with pytest.raises(ValueError, match=r"x\.yaml: optimizer: norms .*0\.1.* contradicts preset modern.*leave one"):
         read_config(file)
-
-
-def test_a_network_of_a_512_recipe_has_its_boxes(file):
-    with torch.device("meta"):
-        model = build_model(read_config(file, ["--model.name", "ssd512_vgg16"]), 4)
-    assert model.spec.num_boxes == 24564

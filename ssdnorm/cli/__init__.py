@@ -1,4 +1,4 @@
-"""The command line: `ssdnorm train`, `ssdnorm compare` and others, the same commands as scripts/."""
+"""The command line: `ssdnorm train`, `ssdnorm compare` and others, as in scripts/."""
 
 from __future__ import annotations
 
@@ -38,14 +38,10 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, str] = _MOD
     called = next((argument for argument in arguments if argument in known), None)
     module = None if called is None else import_module(known[called])
     for name in known:
-        command = commands.add_parser(
-            name,
-            help=COMMANDS.get(name),
-            description=module.__doc__ if module is not None and name == called else None,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
+        command = commands.add_parser(name, help=COMMANDS.get(name), allow_abbrev=False)
         if module is not None and name == called:
+            command.description = module.__doc__
+            command.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(command)
     parsed, rest = parser.parse_known_args(arguments)
     assert module is not None, "argparse ends here without a command"

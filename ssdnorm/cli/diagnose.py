@@ -60,8 +60,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         raise ValueError("--images: give pictures, or --config for the data's own")
 
     # imported here, so that --help does not wait for them
+    from ssdnorm.cli.checks import parse_device
     from ssdnorm.cli.diagnose_sources import read_arms, read_pictures
-    from ssdnorm.cli.refuse import usable_device
     from ssdnorm.diagnose.activations import activation_table
     from ssdnorm.diagnose.batch_norm_advice import batch_norm_table
     from ssdnorm.diagnose.figures import plot_batch_norm, plot_depth, plot_lengths, plot_scales
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     pictures = read_pictures(arguments, config, arms)
     for message in pictures.unreadable:
         print(f"not read: {message}", file=sys.stderr)
-    device = usable_device(arguments.device)
+    device = parse_device(arguments.device)
     record: dict[str, Any] = {"images": pictures.names, "unreadable": pictures.unreadable, "arms": {}}
     found: dict[str, ActivationStatistics] = {}
     scales: dict[str, dict[str, Tensor]] = {}

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ssdnorm.build import build_dataset, build_loss, build_model, build_post_process
+from ssdnorm.cli.checks import check_evaluation_keys, check_no_extra_arguments
 from ssdnorm.cli.frames import find_sources, is_video
-from ssdnorm.cli.refuse import no_keys_of_training, no_more_words
 from ssdnorm.config import Config
 from ssdnorm.config_file import read_config
 from ssdnorm.data.batches import Sample, collate
@@ -65,9 +65,9 @@ def read_arms(arguments: argparse.Namespace, rest: Sequence[str]) -> tuple[dict[
         raise ValueError("--config: a run has its own config; give --checkpoint with --config instead")
     config_path = arguments.config if run is None else run / "config.yaml"
     if config_path is None:
-        no_more_words(rest)
+        check_no_extra_arguments(rest)
     if run is not None or checkpoint is not None:
-        no_keys_of_training(rest)
+        check_evaluation_keys(rest)
     config = None if config_path is None else read_config(config_path, rest)
     if run is not None or checkpoint is not None:
         name, detector = _load_arm(run or checkpoint, class_names=None)

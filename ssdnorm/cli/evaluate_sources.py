@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ssdnorm.build import build_dataset, build_post_process
-from ssdnorm.cli.refuse import no_keys_of_training, no_more_words
+from ssdnorm.cli.checks import check_evaluation_keys, check_no_extra_arguments
 from ssdnorm.coco_format import load_detections, load_ground_truth
 from ssdnorm.config import Config, PostProcessConfig
 from ssdnorm.config_file import config_from_mapping, parse_overrides, put, read_config
@@ -58,7 +58,7 @@ def sources_from_files(arguments: argparse.Namespace, rest: Sequence[str]) -> So
         names = config.data.class_names or build_dataset(config, "train").class_names
         data_set = build_dataset(config, "test", class_names=names)
     else:
-        no_more_words(rest)
+        check_no_extra_arguments(rest)
         if arguments.split is None:
             (path,) = arguments.annotations
             truth = load_ground_truth(path)
@@ -77,7 +77,7 @@ def sources_from_weights(arguments: argparse.Namespace, rest: Sequence[str]) -> 
     config_path = arguments.config if arguments.run is None else arguments.run / "config.yaml"
     if arguments.run is not None and not arguments.run.is_dir():
         raise FileNotFoundError(f"--run: {arguments.run}: no such run folder")
-    no_keys_of_training(rest, test_given=arguments.annotations is not None)
+    check_evaluation_keys(rest, test_given=arguments.annotations is not None)
     detector = load_detector(checkpoint)
     if config_path is None:
         config, where = _config_for(_data_keys(arguments), rest), "command line"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ssdnorm.cli.refuse import no_more_words
+from ssdnorm.cli.checks import check_no_extra_arguments
 from ssdnorm.detector import load_detector
 from ssdnorm.models.export import DETECTION_NAMES, OPSET, RAW_NAMES, export_onnx, export_torch
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Load, export, print what was written."""
-    no_more_words(rest)
+    check_no_extra_arguments(rest)
     if arguments.output.suffix not in (".onnx", ".pt2"):
         raise ValueError(f"--output: the file ends in .onnx or .pt2; got {arguments.output}")
     if arguments.output.is_dir():

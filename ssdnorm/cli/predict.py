@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Detect, draw and list frame by frame."""
-    from ssdnorm.cli.refuse import no_more_words
+    from ssdnorm.cli.checks import check_no_extra_arguments
 
-    no_more_words(rest)
+    check_no_extra_arguments(rest)
     if not 0 <= arguments.score_threshold < 1:
         raise ValueError(f"--score-threshold: must lie in [0, 1); got {arguments.score_threshold}")
     for option in ("max_frames", "mc_dropout"):
@@ -117,11 +117,11 @@ def _readable_frames(source: Path | int, limit: int | None, unreadable: list[str
 def _detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
     import torch
 
-    from ssdnorm.cli.refuse import usable_device
+    from ssdnorm.cli.checks import parse_device
     from ssdnorm.detector import compile_for_inference, load_detector
     from ssdnorm.models.mc_dropout import mc_dropout_detections
 
-    device = usable_device(arguments.device)
+    device = parse_device(arguments.device)
     if arguments.compile and arguments.mc_dropout is not None:
         raise ValueError("--compile: does not go with --mc-dropout, whose dropout stays random")
     detector = load_detector(arguments.checkpoint, fold=True).to(device)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ssdnorm.cli.refuse import no_more_words
+from ssdnorm.cli.checks import check_no_extra_arguments
 from ssdnorm.config import Config, NormConfig
 
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Write one file per kind of config."""
-    no_more_words(rest)
+    check_no_extra_arguments(rest)
     for name, schema in schemas().items():
         path = arguments.output / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,10 +14,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from ssdnorm.config import Config
-from ssdnorm.config_file import config_to_mapping, config_to_yaml, differing_keys, flatten, read_config, sections
+from ssdnorm.config_file import (
+    config_to_mapping,
+    config_to_yaml,
+    differing_keys,
+    flatten,
+    read_config,
+    read_yaml,
+    sections,
+)
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
@@ -60,8 +66,9 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     except ValueError as error:
         raise ValueError(f"{arguments.config}: {error}") from error
     first = is_first_process()  # the other processes of a run find what it leaves
-    finished = arguments.resume and (output / "result.json").exists()
-    if _finished_or_checked(output, config, resume=arguments.resume) if first else finished:
+    if first:
+        _check_output(output, config, resume=arguments.resume)
+    if arguments.resume and (output / "result.json").exists():
         log.info("%s: this run is finished; its numbers are in %s", output, output / "result.json")
         return
 
@@ -107,7 +114,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
 
 
 def _draw_some(dataset: DetectionDataset, detections: list[dict[str, Any]], folder: Path) -> Path:
-    """Pictures of the first test images with their detections; returns the path of one sheet with all of them."""
+    """Draw the first test images with their detections; returns the path of a sheet with all of them."""
     from ssdnorm.plots.boxes import contact_sheet, draw_boxes
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,33 +132,25 @@ def _draw_some(dataset: DetectionDataset, detections: list[dict[str, Any]], fold
     return folder / "sheet.png"
 
 
-def _finished_or_checked(output: Path, config: Config, *, resume: bool) -> bool:
-    """Whether the run has ended already.
-
-    Raises:
-        ValueError: if the folder holds a run and ``resume`` was not asked for, or one with another config.
-    """
+def _check_output(output: Path, config: Config, *, resume: bool) -> None:
+    """Raise ``ValueError`` for a folder that holds a run, or with ``resume`` one with another config."""
     if output.exists() and not output.is_dir():
         raise ValueError(f"--output: {output} is a file; a run folder is needed")
     old = output / "config.yaml"
     if not old.exists():
         if resume and not output.exists():
             raise ValueError(f"--resume: {output}: no such run folder")
-        return False
+        return
     if not resume:
         raise ValueError(f"--output: {output} holds a run already; take another folder, or continue it with --resume")
-    try:
-        before, now = yaml.safe_load(old.read_text(encoding="utf-8")), config_to_mapping(config)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"--resume: {old}: not readable as YAML: {' '.join(str(error).split())}") from error
+    before = read_yaml(old)
     if not isinstance(before, Mapping):
         raise ValueError(f"--resume: {old}: holds no config")
-    differences = [key for key in differing_keys(before, now) if not key.startswith("runtime.")]
-    if differences:
+    differing = differing_keys(before, config_to_mapping(config))
+    if differing := [key for key in differing if not key.startswith("runtime.")]:
         raise ValueError(
-            f"--resume: {old}: the run was started with another config; these keys differ: {', '.join(differences)}"
+            f"--resume: {old}: the run was started with another config; these keys differ: {', '.join(differing)}"
         )
-    return (output / "result.json").exists()
 
 
 def describe_keys() -> str:

@@ -75,26 +75,18 @@ class Arm:
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be made: an arm with a seed and a learning rate.
-
-    Attributes:
-        folder: of the run, relative to the comparison's.
-    """
+    """One run to be made: an arm with a seed and a learning rate."""
 
     arm: str
     seed: int
     lr: float
-    folder: str
+    folder: str  # relative to the comparison's
     config: Config
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison as its file describes it, checked.
-
-    Attributes:
-        content: the file's own content, with the base config complete.
-    """
+    """A comparison as its file describes it, checked; ``content`` is the file's own, with the base config complete."""
 
     title: str
     vary: tuple[str, ...]
@@ -106,24 +98,18 @@ class Plan:
     base: Config
     content: dict[str, Any]
 
+    def possible_jobs(self) -> list[Job]:
+        """Every arm with every seed and learning rate, seed by seed."""
+        return [make_job(arm, seed, lr) for seed in self.seeds for arm in self.arms for lr in arm.lrs]
+
     def first_jobs(self) -> list[Job]:
         """The runs to begin with: all of them, or the first seed's alone where learning rates are yet to be chosen."""
-        seeds = self.seeds[:1] if any(len(arm.lrs) > 1 for arm in self.arms) else self.seeds
-        return [make_job(arm, seed, lr) for seed in seeds for arm in self.arms for lr in arm.lrs]
+        choosing = any(len(arm.lrs) > 1 for arm in self.arms)
+        return [job for job in self.possible_jobs() if not choosing or job.seed == self.seeds[0]]
 
     def jobs(self, lrs: Mapping[str, float]) -> list[Job]:
-        """All runs, seed by seed: the first seed with every learning rate, the others with the chosen one.
-
-        Args:
-            lrs: arm → chosen learning rate.
-        """
-        others = [make_job(arm, seed, lrs[arm.name]) for seed in self.seeds[1:] for arm in self.arms]
-        first = [make_job(arm, self.seeds[0], lr) for arm in self.arms for lr in arm.lrs]
-        return first + others
-
-    def possible_jobs(self) -> list[Job]:
-        """Every arm with every seed and learning rate, whichever will be chosen."""
-        return [make_job(arm, seed, lr) for seed in self.seeds for arm in self.arms for lr in arm.lrs]
+        """All runs: the first seed with every learning rate, the others with the arm's chosen one."""
+        return [job for job in self.possible_jobs() if job.seed == self.seeds[0] or job.lr == lrs[job.arm]]
 
 
 def make_job(arm: Arm, seed: int, lr: float) -> Job:
@@ -135,17 +121,16 @@ def make_job(arm: Arm, seed: int, lr: float) -> Job:
 
 
 def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
-    """The comparison that a file describes.
+    """Read the comparison that a file describes.
 
     Args:
-        path: a YAML file with the keys of :class:`Comparison`, or the name of a shipped comparison. A learning rate is
-            chosen with the first seed, the smaller one if two are equally good, and used for the other seeds.
+        path: a YAML file with the keys of :class:`Comparison`, or the name of a shipped comparison.
         overrides: command-line arguments such as ``["--base.training.max_steps", "100"]``.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: for an unknown key, an arm that changes a key outside ``vary``, a model that cannot be built, or
-            rates without validation images; the message starts with the file and the key.
+        FileNotFoundError: no such file.
+        ValueError: an unknown key, an arm that changes a key outside ``vary``, a model that cannot be built, or rates
+            without validation images; begins with the file and the key.
     """
     where = str(path)
     content = read_yaml(find_config(path, "comparison"))
@@ -168,21 +153,12 @@ def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
         )
     arms = tuple(_arm(name, changes or {}, base, file, where) for name, changes in file.arms.items())
     complete = {"base": config_to_mapping(base), "arms": {arm.name: arm.changes for arm in arms}}
-    return Plan(
-        title=file.title,
-        vary=tuple(file.vary),
-        baseline=file.baseline,
-        seeds=tuple(file.seeds),
-        metric=file.metric,
-        target_ap50=file.target_ap50,
-        arms=arms,
-        base=base,
-        content={key: complete.get(key, value) for key, value in content.items() if key != "changes"},
-    )
+    content = {key: complete.get(key, value) for key, value in content.items() if key != "changes"}
+    seeds = tuple(file.seeds)
+    return Plan(file.title, tuple(file.vary), file.baseline, seeds, file.metric, file.target_ap50, arms, base, content)
 
 
 def _base(base: str | dict[str, Any], where: str) -> tuple[str, dict[str, Any]]:
-    """Where the base's keys come from, and the keys."""
     if isinstance(base, dict):
         return where, base
     try:
@@ -195,10 +171,7 @@ def _base_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     for argument in arguments:
         if argument.startswith("--") and not argument.startswith("--base."):
             raise ValueError(f"command line: {argument}: unknown option; a key of the base config is --base.key value")
-    bare = [
-        "--" + argument.removeprefix("--base.") if argument.startswith("--") else argument for argument in arguments
-    ]
-    changes = parse_overrides(bare)
+    changes = parse_overrides([re.sub(r"^--base\.", "--", argument) for argument in arguments])
     if "training.seed" in changes:
         raise ValueError("command line: --base.training.seed: change the seeds of the comparison's file instead")
     return changes
@@ -214,7 +187,6 @@ def _check_varied(key: str, base: Config, where: str) -> None:
 
 
 def _arm(name: str, changes: Mapping[str, Any], base: Config, file: Comparison, where: str) -> Arm:
-    """One arm: it differs from the base only in keys of ``vary``, and its model can be built."""
     here = f"{where}: arms.{name}"
     changes = flatten(changes, where=here)
     complete = config_to_mapping(base)

@@ -1,4 +1,4 @@
-"""Callbacks of a run: the metrics file, the progress bar and the checkpoints."""
+"""Callbacks of a run: the metrics file and the progress bar."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.trainer.states import TrainerFn
 
 from ssdnorm.engine.module import TrainingModule
@@ -28,16 +28,11 @@ class MetricsFile(pl.Callback):
 
     ``step`` counts optimizer steps, ``epoch`` passes over the training set, ``seconds`` the training time without
     evaluations. A resumed run keeps the rows up to its checkpoint and continues from there.
-
-    Args:
-        path: of the file.
-        images_per_epoch: images of the training set.
-        images_per_step: over all devices.
     """
 
-    def __init__(self, path: Path, *, images_per_epoch: int, images_per_step: int) -> None:
+    def __init__(self, path: Path, *, epochs_per_step: float) -> None:
         self.path = path
-        self.epochs_per_step = images_per_step / images_per_epoch
+        self.epochs_per_step = epochs_per_step
         self._columns = list(_COLUMNS)
         self._last_written = -1
         # a run killed after its last step is resumed only to evaluate, without on_train_start
@@ -58,7 +53,6 @@ class MetricsFile(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write a row after a new reading of the losses."""
         assert isinstance(pl_module, TrainingModule)
         step = trainer.global_step
         if step % pl_module.log_every == 0 and step != self._last_written and pl_module.readings:
@@ -67,11 +61,9 @@ class MetricsFile(pl.Callback):
             self._write(trainer, {"lr": lr, **pl_module.readings})
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the training clock."""
         self._seconds, self._since = self._trained(), None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write a row with the metrics, and restart the training clock."""
         assert isinstance(pl_module, TrainingModule)
         on = pl_module.evaluated_on.name
         key = {"step": str(trainer.global_step), "evaluated_on": on}.items()
@@ -83,15 +75,13 @@ class MetricsFile(pl.Callback):
             self._since = time.perf_counter()
 
     def elapsed(self) -> float:
-        """Seconds that the run took, with evaluations and without the time between a stop and a resume."""
+        """Seconds of the run, with evaluations and without the time between a stop and a resume."""
         return self._elapsed_before + time.perf_counter() - self._began
 
     def state_dict(self) -> dict[str, Any]:
-        """Saved in checkpoints."""
         return {"elapsed": self.elapsed()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue counting from the checkpoint."""
         self._elapsed_before = state_dict["elapsed"]
 
     def _trained(self) -> float:
@@ -117,25 +107,12 @@ class MetricsFile(pl.Callback):
 
 
 class SparseProgressBar(TQDMProgressBar):
-    """Lightning's progress bar; prints about twenty lines where the output is not a terminal."""
+    """Lightning's progress bar with loss and img/s; prints about twenty lines where the output is not a terminal."""
 
     def __init__(self, total_steps: int) -> None:
         super().__init__(refresh_rate=1 if sys.stderr.isatty() else max(1, total_steps // 20))
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Loss and img/s of the last reading."""
         assert isinstance(pl_module, TrainingModule)
         readings = pl_module.readings
         return {"loss": readings["loss"], "img/s": readings["images_per_second"]} if readings else {}
-
-
-def make_checkpoints(folder: Path, *, every: int) -> ModelCheckpoint:
-    """Keep the latest checkpoint of a run as ``last.ckpt``, from which it can be resumed."""
-    return ModelCheckpoint(
-        dirpath=folder,
-        filename="last",
-        every_n_train_steps=every,
-        save_top_k=1,
-        enable_version_counter=False,
-        save_on_exception=False,
-    )

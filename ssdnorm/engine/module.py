@@ -1,9 +1,9 @@
-"""The training module for Lightning: training steps with checks of the loss, and evaluation during training."""
+"""The Lightning module of a training: checked losses, and evaluation during training."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,33 +20,21 @@ from ssdnorm.structures import Batch, Detections
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images to evaluate on.
+    """Images to evaluate on."""
 
-    Args:
-        name: ``test`` or ``validation``, in logs.
-        evaluator: detections by place in the data set → metrics.
-        make_loader: ``rank, world_size`` → batches, every image once.
-    """
-
-    name: str
+    name: str  # test or validation, in logs
     evaluator: Evaluator
-    make_loader: Callable[..., Iterable[Batch]]
+    make_loader: Callable[..., Iterable[Batch]]  # rank, world_size -> batches, every image once
 
 
 @dataclass(frozen=True)
 class PopulationImages:
-    """Images over which batch norm's statistics are recomputed after training.
+    """Images over which batch norm's statistics are recomputed after training."""
 
-    Args:
-        recompute: ``model, batches, num_images`` → one row per layer; replaces the running statistics by those of this
-            process's images.
-        make_loader: ``rank, world_size`` → batches.
-        num_images: over all processes.
-    """
-
+    # model, batches, num_images -> a row per layer; replaces the running statistics
     recompute: Callable[[nn.Module, Iterable[Tensor], int], Sequence[Any]]
-    make_loader: Callable[..., Iterable[Batch]]
-    num_images: int
+    make_loader: Callable[..., Iterable[Batch]]  # rank, world_size -> batches
+    num_images: int  # over all processes
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -54,9 +42,8 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class TrainingModule(pl.LightningModule):
-    """Train a model with a loss and a post-processing.
+    """Train a model with a loss, and evaluate it with a post-processing.
 
-    That is: model → raw output; loss(output, boxes, labels) → parts; post_process(output, sizes) → detections.
     Dropout is seeded by (seed, rank, step), so a resumed run continues as the uninterrupted one would. Losses stay on
     the device and are read every ``log_every`` steps (on a CPU at every step, where reading is free), before a
     checkpoint is written, and at the end; a loss that is not finite is detected then.
@@ -71,10 +58,8 @@ class TrainingModule(pl.LightningModule):
         validation: evaluated during training and at the end; None evaluates ``test`` instead.
         image_names: place in the training set → name, for messages.
         make_train_loader: ``rank, world_size, start_batch`` → batches of :class:`Batch`.
-        seed: of dropout.
         log_every: steps between readings of the losses, which are means over these steps.
-        compile_model: compile the model with torch.compile for training.
-        population: images to recompute batch norm's statistics over; None for none.
+        compile_model: with torch.compile, for training.
     """
 
     def __init__(
@@ -109,7 +94,7 @@ class TrainingModule(pl.LightningModule):
         self.log_every = log_every
         self.compile_model = compile_model
         self.population = population
-        self.population_statistics: Sequence[Any] | None = None
+        self.population_statistics: Sequence[Any] = ()
         self.last_evaluation: tuple[int, EvaluationResult] | None = None
         self.readings: dict[str, float] = {}
         self._found: dict[int, Detections] = {}
@@ -120,7 +105,6 @@ class TrainingModule(pl.LightningModule):
         self._images = 0
 
     def forward(self, images: Tensor) -> Any:
-        """Compute the raw output of a batch."""
         return self.model(images.contiguous(memory_format=torch.channels_last))
 
     def setup(self, stage: str) -> None:
@@ -130,7 +114,6 @@ class TrainingModule(pl.LightningModule):
             self.model.compile()
 
     def on_train_start(self) -> None:
-        """Start measuring images per second."""
         self._since, self._images = time.perf_counter(), 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -176,7 +159,6 @@ class TrainingModule(pl.LightningModule):
             logger.log_metrics({f"train/{name}": value for name, value in self.readings.items()}, step=self.global_step)
 
     def on_train_end(self) -> None:
-        """Check the last losses."""
         self._check_losses()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -185,11 +167,7 @@ class TrainingModule(pl.LightningModule):
         checkpoint["world_size"] = self.trainer.world_size
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume with another effective batch size.
-
-        Raises:
-            ValueError: the run was on more or fewer devices.
-        """
+        """Refuse to resume with another number of devices, which would change the batch size."""
         now = self.trainer.world_size
         before = checkpoint.get("world_size", now)  # missing in older checkpoints
         if before != now:
@@ -214,25 +192,20 @@ class TrainingModule(pl.LightningModule):
         if self._recompute:
             assert self.population is not None
             world_size = self.trainer.world_size
-            images = self._images_of(self.population.make_loader(rank=self.global_rank, world_size=world_size))
+            images = (
+                batch.images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+                for batch in self.population.make_loader(rank=self.global_rank, world_size=world_size)
+            )
             num_images = -(-self.population.num_images // world_size)
             with self.trainer.precision_plugin.forward_context():
                 self.population_statistics = self.population.recompute(self.model, images, num_images)
 
-    def _images_of(self, loader: Iterable[Batch]) -> Iterator[Tensor]:
-        for batch in loader:
-            yield batch.images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-
     def evaluate_with_population_stats(
-        self, trainer: pl.Trainer, *, save_weights: Callable[[], None] = lambda: None
+        self, trainer: pl.Trainer, *, save_weights: Callable[[], None]
     ) -> EvaluationResult:
         """Evaluate with population statistics instead of the running ones, which are restored afterwards.
 
-        Sets ``population_statistics`` to one row per layer. All processes take part.
-
-        Args:
-            trainer: of the training.
-            save_weights: called while the population statistics are in place.
+        Sets ``population_statistics`` to one row per layer; ``save_weights`` is called while they are in place.
         """
         before = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         last, self._recompute = self.last_evaluation, True
@@ -261,13 +234,10 @@ class TrainingModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Gather the detections of all processes and evaluate them."""
-        parts: list[dict[int, Detections] | None] = [None] * self.trainer.world_size
+        parts = [self._found] * self.trainer.world_size
         if self.trainer.world_size > 1:
             torch.distributed.all_gather_object(parts, self._found)
-        else:
-            parts = [self._found]
-        found = {index: detections for part in parts if part for index, detections in part.items()}
-        result = self.evaluated_on.evaluator(found)
+        result = self.evaluated_on.evaluator({index: found for part in parts for index, found in part.items()})
         self.last_evaluation = (self.global_step, result)
         if not self._recompute:
             on = self.evaluated_on.name
@@ -281,15 +251,12 @@ class TrainingModule(pl.LightningModule):
         )
 
     def val_dataloader(self) -> Any:
-        """Evaluation batches of this process."""
         return self.evaluated_on.make_loader(rank=self.global_rank, world_size=self.trainer.world_size)
 
     def configure_optimizers(self) -> Any:
-        """Make the optimizer; its learning rate is set at every step."""
         optimizer = self.make_optimizer(self.model)
         schedule = LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Copy without synchronising."""
         return batch.to(device, non_blocking=True)

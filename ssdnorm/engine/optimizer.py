@@ -31,8 +31,7 @@ def make_sgd(
 ) -> SGD:
     """Make SGD over three groups: ``norms``, ``biases`` (of anything else) and ``weights``.
 
-    Caffe's SSD uses ``GroupRule(1, weight_decay)`` for norms and ``GroupRule(2, 0)`` for biases; many later recipes
-    decay neither. A parameter that needs no gradient is in no group.
+    A parameter that needs no gradient is in no group.
 
     Args:
         norm_names: names of the norms' parameters; these are in ``norms`` even if they are called bias.
@@ -54,7 +53,7 @@ def make_sgd(
 
 
 def describe_groups(optimizer: SGD) -> list[dict[str, Any]]:
-    """One row per group: name, tensors, parameters, lr, weight_decay."""
+    """One row per group."""
     return [
         {
             "group": group["name"],

@@ -11,17 +11,18 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ssdnorm.engine.callbacks import MetricsFile, SparseProgressBar, make_checkpoints
+from ssdnorm.engine.callbacks import MetricsFile, SparseProgressBar
 from ssdnorm.engine.evaluation import EvaluationResult
 from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
 from ssdnorm.files import write_json
@@ -34,31 +35,19 @@ FAILURE_FILE = "failure.json"  # in a run folder: why the run has no result
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """Settings of the training loop.
+    """Settings of the training loop; the last three and ``precision`` as for Lightning's Trainer."""
 
-    Args:
-        max_steps: optimizer steps.
-        batch_size: images per step and device.
-        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
-        ema_decay: of the average of the weights; None for no average.
-        clip_grad_norm: largest norm of all gradients together; None for no clipping.
-        eval_every: steps between evaluations; None evaluates at the end only.
-        checkpoint_every: steps between checkpoints.
-        devices, accelerator, num_nodes: as for Lightning's Trainer.
-        images_per_epoch: images of the training set.
-    """
-
-    max_steps: int
-    batch_size: int
+    max_steps: int  # of the optimizer
+    batch_size: int  # images per step and device
+    images_per_epoch: int  # of the training set
+    ema_decay: float | None  # of the average of the weights; None for no average
+    clip_grad_norm: float | None  # largest norm of all gradients together
+    eval_every: int | None  # steps; None evaluates at the end only
+    checkpoint_every: int  # steps
     precision: str
-    ema_decay: float | None
-    clip_grad_norm: float | None
-    eval_every: int | None
-    checkpoint_every: int
     devices: int | str
     accelerator: str
     num_nodes: int
-    images_per_epoch: int
 
 
 def train(
@@ -71,14 +60,12 @@ def train(
     record: Mapping[str, Any],
     callbacks: Sequence[pl.Callback] = (),
 ) -> EvaluationResult:
-    """Train to ``max_steps``, evaluate, and write weights, detections and ``result.json`` to the run folder.
+    """Train to ``max_steps``, evaluate, and write weights, detections and ``result.json`` to the run folder ``output``.
 
     Args:
-        output: the run folder.
         resume: continue from ``checkpoints/last.ckpt`` if it exists.
         save_weights: writes the trained model to a path.
         record: added to ``result.json``.
-        callbacks: further callbacks for Lightning's Trainer.
 
     Raises:
         NonFiniteLossError: the loss became NaN or infinite; also written to ``failure.json`` in the run folder.
@@ -89,14 +76,17 @@ def train(
     resume = resume and checkpoint.exists()
     trainer = make_trainer(settings, output)
     world_size = trainer.world_size
-    metrics_file = MetricsFile(
-        output / "metrics.csv",
-        images_per_epoch=settings.images_per_epoch,
-        images_per_step=settings.batch_size * world_size,
-    )
+    epochs_per_step = settings.batch_size * world_size / settings.images_per_epoch
+    metrics_file = MetricsFile(output / "metrics.csv", epochs_per_step=epochs_per_step)
     trainer.callbacks[:0] = [metrics_file, *callbacks]  # type: ignore[attr-defined]
     if resume and not zipfile.is_zipfile(checkpoint):
         raise ValueError(f"resume: {checkpoint} is cut off or no checkpoint; delete it to restart the run")
+
+    def save(name: str) -> None:
+        if trainer.is_global_zero:
+            save_weights(checkpoint.with_name(name))
+
+    further: dict[str, Any] = {}
     with _quiet():
         try:
             trainer.fit(module, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
@@ -112,13 +102,17 @@ def train(
                     {"status": "diverged", "reason": str(error), "step": trainer.global_step, **record, **origin},
                 )
             raise
-        validation: dict[str, Any] = {}
         if module.validation is not None:
-            validation["metrics_validation"] = module.evaluate_on(trainer, module.validation).metrics
+            further["metrics_validation"] = module.evaluate_on(trainer, module.validation).metrics
         result = module.evaluate_on(trainer, module.test)
-    if trainer.is_global_zero:
-        save_weights(output / "checkpoints" / "model.safetensors")
-    population = _evaluate_population(module, trainer, output, save_weights)
+        save("model.safetensors")
+        if module.population is not None:
+            with_population = module.evaluate_with_population_stats(
+                trainer, save_weights=lambda: save("model_population.safetensors")
+            )
+            further["metrics_population"] = with_population.metrics
+            further["population_images"] = module.population.num_images
+            further["population_statistics"] = [asdict(row) for row in module.population_statistics]
     if trainer.is_global_zero:
         write_json(output / "detections.json", result.detections)
         write_json(
@@ -126,8 +120,7 @@ def train(
             {
                 "metrics": result.metrics,
                 "per_class": result.per_class,
-                **validation,
-                **population,
+                **further,
                 **record,
                 "steps": settings.max_steps,
                 "world_size": world_size,
@@ -140,28 +133,7 @@ def train(
     return result
 
 
-def _evaluate_population(
-    module: TrainingModule, trainer: pl.Trainer, output: Path, save_weights: Callable[[Path], None]
-) -> dict[str, Any]:
-    """Evaluate with population statistics for ``result.json``, and save the weights that have them."""
-    if module.population is None:
-        return {}
-
-    def save() -> None:
-        if trainer.is_global_zero:
-            save_weights(output / "checkpoints" / "model_population.safetensors")
-
-    with _quiet():
-        result = module.evaluate_with_population_stats(trainer, save_weights=save)
-    return {
-        "metrics_population": result.metrics,
-        "population_images": module.population.num_images,
-        "population_statistics": [asdict(row) for row in module.population_statistics or ()],
-    }
-
-
 def _peak_memory_mib(device: torch.device) -> int:
-    """Peak memory: allocated on a GPU, or resident in this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) >> 20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if sys.platform == "darwin" else 10)
@@ -175,17 +147,24 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
     """Make Lightning's Trainer; training is one endless epoch that ends after ``max_steps``.
 
     Args:
-        output: the run folder.
-        logs: write logs and checkpoints there.
+        logs: write logs and checkpoints to the run folder ``output``.
 
     Raises:
         ValueError: the devices are not available.
     """
-    if settings.precision == "bf16-mixed" and runs_on_cpu(settings.accelerator) and not _cpu_has_bf16():
-        log.warning("precision: bf16-mixed is about three times slower than 32-true on this CPU")
+    if settings.precision == "bf16-mixed" and runs_on_cpu(settings.accelerator):
+        _warn_if_bf16_is_slow()
     callbacks: list[pl.Callback] = [SparseProgressBar(settings.max_steps)]
-    if logs:
-        callbacks.append(make_checkpoints(output / "checkpoints", every=settings.checkpoint_every))
+    if logs:  # the latest checkpoint alone, as last.ckpt
+        checkpoints = ModelCheckpoint(
+            dirpath=output / "checkpoints",
+            filename="last",
+            every_n_train_steps=settings.checkpoint_every,
+            save_top_k=1,
+            enable_version_counter=False,
+            save_on_exception=False,
+        )
+        callbacks.append(checkpoints)
     evaluates = settings.eval_every is not None and settings.eval_every <= settings.max_steps
     try:
         with _quiet():
@@ -226,13 +205,16 @@ def runs_on_cpu(accelerator: str) -> bool:
     return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
 
 
-def _cpu_has_bf16() -> bool:
+@cache
+def _warn_if_bf16_is_slow() -> None:
+    """Warn once per process, not once per arm of a comparison."""
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.11 has none
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    if not any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16")):
+        log.warning("precision: bf16-mixed is about three times slower than 32-true on this CPU")
 
 
 def is_first_process() -> bool:
-    """Whether this process is the only or the first one of a run on several devices or machines."""
+    """Whether this process is the first of its run."""
     ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
     return next((rank for rank in ranks if rank is not None), "0") == "0"
 
@@ -240,25 +222,21 @@ def is_first_process() -> bool:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Suppress Lightning's tips, and its warnings about what is intended here."""
-    levels = {name: logging.getLogger(name).level for name in _LIGHTNING_LOGGERS}
+    lightning = logging.getLogger("pytorch_lightning")
+    level = lightning.level
     with warnings.catch_warnings():
-        for pattern in (
-            ".*does not have many workers.*",
-            ".*Checkpoint directory .* exists and is not empty.*",
-            ".*isn't accessible.*",
-            ".*The number of training batches.*",
-            ".*You're resuming from a checkpoint that ended before the epoch ended.*",
-            ".*IterableDataset.*",
-            ".*You defined a `validation_step` but have no `val_dataloader`.*",
+        for text in (
+            "does not have many workers",
+            "Checkpoint directory .* exists and is not empty",
+            "isn't accessible",
+            "The number of training batches",
+            "You're resuming from a checkpoint that ended before the epoch ended",
+            "IterableDataset",
+            "You defined a `validation_step` but have no `val_dataloader`",
         ):
-            warnings.filterwarnings("ignore", pattern)
-        for name in _LIGHTNING_LOGGERS:
-            logging.getLogger(name).setLevel(logging.WARNING)
+            warnings.filterwarnings("ignore", f".*{text}")
+        lightning.setLevel(logging.WARNING)
         try:
             yield
         finally:
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)
-
-
-_LIGHTNING_LOGGERS = ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning.pytorch")
+            lightning.setLevel(level)

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ssdnorm.files import replaced_file
 from ssdnorm.models.ssd import SSD
 
 _FORMAT = "ssdnorm 1"
-_LISTED = 4  # names per group in a message
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -39,11 +38,7 @@ class Checkpoint:
     antialias: bool = True
 
     def load_into(self, model: SSD, *, where: str = "checkpoint") -> None:
-        """Load the state strictly.
-
-        Raises:
-            ValueError: lists missing, unexpected and wrongly shaped tensors, with the likely reason.
-        """
+        """Load the state strictly; ``ValueError`` as from :func:`check_shapes`."""
         check_shapes(shapes_of(model.state_dict()), shapes_of(self.state), where=where)
         model.load_state_dict(dict(self.state))
 
@@ -58,19 +53,12 @@ def save_checkpoint(
     """
     if model.arguments is None:
         raise ValueError("save_checkpoint: only a model made by ssd300_vgg16 or ssd512_vgg16 can be built again")
-    write_checkpoint(
-        path, Checkpoint(model.arguments, model.state_dict(), class_names, dict(post_process), antialias=antialias)
-    )
+    write_checkpoint(path, Checkpoint(model.arguments, model.state_dict(), class_names, dict(post_process), antialias))
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically."""
-    about = {
-        "model": checkpoint.model,
-        "class_names": list(checkpoint.class_names),
-        "post_process": checkpoint.post_process,
-        "antialias": checkpoint.antialias,
-    }
+    about = {name: value for name, value in vars(checkpoint).items() if name != "state"}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state.items()}
     metadata = {"format": _FORMAT, "about": json.dumps(about, default=asdict)}
     with replaced_file(path) as unfinished:
@@ -78,25 +66,27 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read what :func:`save_checkpoint` wrote.
+    """Read what :func:`save_checkpoint` wrote; raises as :func:`read_metadata`, and for another format."""
+    metadata = read_metadata(path)
+    if (got := metadata.get("format")) != _FORMAT:
+        raise ValueError(f"{path}: not a checkpoint of ssdnorm (format {got!r}, expected {_FORMAT!r})")
+    return Checkpoint(state=load_file(path), **json.loads(metadata["about"]))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a checkpoint of this library, or truncated.
+        ValueError: not a safetensors file, or truncated.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            return file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file, or cut off") from error
-    if metadata.get("format") != _FORMAT:
-        raise ValueError(
-            f"{path}: not a checkpoint of ssdnorm (format {metadata.get('format')!r}, expected {_FORMAT!r})"
-        )
-    return Checkpoint(state=state, **json.loads(metadata["about"]))
+        raise ValueError(f"{path}: not a readable safetensors file, or cut off ({type(error).__name__})") from error
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
@@ -105,12 +95,7 @@ def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
 
 
 def check_shapes(expected: Shapes, got: Shapes, *, where: str) -> None:
-    """Compare the tensors of a file with those of a model.
-
-    Args:
-        expected: shapes by name in the model.
-        got: shapes in the file, under the model's names.
-        where: the file.
+    """Compare the shapes in a file, ``got``, with those of a model.
 
     Raises:
         ValueError: lists missing, unexpected and wrongly shaped tensors in one line, with the likely reasons.
@@ -122,7 +107,7 @@ def check_shapes(expected: Shapes, got: Shapes, *, where: str) -> None:
         return
     shaped = [f"{key} {got[key]} in the file, {expected[key]} in the model" for key in wrong]
     groups = (("missing", missing), ("unexpected", unexpected), ("wrongly shaped", shaped))
-    parts = [f"{name} ({len(keys)}): {_some(keys)}" for name, keys in groups if keys]
+    parts = [f"{name} ({len(keys)}): {_first_few(keys)}" for name, keys in groups if keys]
     reasons = _likely_reasons(expected, got, [*missing, *unexpected], wrong)
     because = f". Likely: {'; '.join(reasons)}" if reasons else ""
     raise ValueError(f"{where}: does not fit the model; {'; '.join(parts)}{because}")
@@ -140,9 +125,9 @@ def is_norm_key(key: str) -> bool:
     return ".norm." in key or key.startswith("features.tap_norms.")
 
 
-def _some(keys: Sequence[str]) -> str:
-    rest = len(keys) - _LISTED
-    return ", ".join(keys[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+def _first_few(keys: Sequence[str]) -> str:
+    rest = len(keys) - 4
+    return ", ".join(keys[:4]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _likely_reasons(expected: Shapes, got: Shapes, absent: Sequence[str], wrong: Sequence[str]) -> list[str]:

@@ -70,7 +70,6 @@ class ExtraLayers(nn.Module):
             self.tap_channels[f"conv{layer.number}_2"] = in_channels = out
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Compute the taps by name."""
         taps = {}
         for name, block in self.named_children():
             x = block(x)

@@ -41,7 +41,6 @@ class TapNorms(nn.ModuleDict):
         super().__init__({name: norms[name](c) if name in norms else nn.Identity() for name, c in channels.items()})
 
     def forward(self, maps: Mapping[str, Tensor] | Sequence[Tensor]) -> OrderedDict[str, Tensor]:
-        """Apply each map's norm."""
         if not isinstance(maps, Mapping):
             if len(maps) != len(self):
                 raise ValueError(f"TapNorms expects {len(self)} maps ({', '.join(self)}); got {len(maps)}")
@@ -86,18 +85,16 @@ class BackboneMaps(nn.Module):
         self.out_channels = list(self.tap_channels.values())[-1]
 
     def forward(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Compute the taps by name, and the input of the extra layers."""
         maps = self.backbone(images)
         if isinstance(maps, Tensor):
             maps = [maps]
-        if isinstance(maps, Mapping):
-            names = self.names or tuple(str(name).replace(".", "_") for name in maps)
-            maps = list(maps.values())
-        else:
-            names = self.names or tuple(f"map{i}" for i in range(1, len(maps) + 1))
+        if not isinstance(maps, Mapping):
+            maps = {f"map{i}": x for i, x in enumerate(maps, 1)}
+        names = self.names or tuple(str(name).replace(".", "_") for name in maps)
         if len(maps) != len(names):
             raise ValueError(f"BackboneMaps: {len(names)} names ({', '.join(names)}) for {len(maps)} maps")
-        return dict(zip(names, maps, strict=True)), maps[-1]
+        taps = dict(zip(names, maps.values(), strict=True))
+        return taps, taps[names[-1]]
 
 
 class SSDFeatures(nn.Module):
@@ -138,7 +135,6 @@ class SSDFeatures(nn.Module):
         return list(self.tap_channels.values())
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """Compute the taps by name, in order."""
         taps, x = self.backbone(images)
         return self.tap_norms(taps if self.extras is None else {**taps, **self.extras(x)})
 
@@ -160,10 +156,6 @@ class SSDFeatures(nn.Module):
 @torch.no_grad()
 def tap_grids(features: nn.Module, image_size: int) -> dict[str, tuple[int, int]]:
     """Height and width of each tap in cells, computed on shapes alone (the meta device).
-
-    Args:
-        features: images → taps by name.
-        image_size: side of the images, pixels.
 
     Example:
         >>> tap_grids(SSDFeatures(BackboneMaps(nn.Conv2d(3, 8, 3, stride=8))), 300)

@@ -45,7 +45,6 @@ class MultiboxHead(nn.Module):
             self.logits[name] = nn.Conv2d(channels, num_boxes * num_classes, 3, padding=1)
 
     def forward(self, taps: Mapping[str, Tensor]) -> SSDOutput:
-        """Compute the raw output over all taps."""
         locs = [_by_box(conv(taps[name]), 4) for name, conv in self.locs.items()]
         logits = [_by_box(conv(taps[name]), self.num_classes) for name, conv in self.logits.items()]
         return SSDOutput(torch.cat(locs, dim=1), torch.cat(logits, dim=1))

@@ -117,8 +117,7 @@ def ssd300_vgg16(
 
     Args:
         num_classes: classes, background included (21 for VOC).
-        backbone_norm: norm spec for the slot after every VGG convolution.
-        extras_norm: norm spec for the slot after every convolution of the extra layers.
+        backbone_norm, extras_norm: norm spec for the slot after every convolution of VGG, of the extra layers.
         tap_norms: norm spec by tap; the paper has ``{"conv4_3": "l2_norm"}``.
         dropout: probability of a zero after fc6 and fc7, or one each by name; **the paper has 0**.
         default_boxes: a name out of ``DEFAULT_BOXES`` or a spec, with the grids 38, 19, 10, 5, 3, 1.

@@ -17,8 +17,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-_WRAPPERS = ("state_dict", "model", "model_state_dict")
-
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read tensors by name from a ``.safetensors``, ``.npz``, torch or TensorFlow file; never runs code from it.
@@ -67,7 +65,7 @@ def _read_torch(path: Path) -> Any:
 
 
 def _tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
-    for key in _WRAPPERS:
+    for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}

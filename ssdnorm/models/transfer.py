@@ -11,7 +11,6 @@ from ssdnorm.models.checkpoint import Checkpoint, check_shapes, is_norm_key, sha
 from ssdnorm.models.class_names import same_class
 from ssdnorm.models.ssd import SSD
 
-_COUNT = ".num_batches_tracked"
 _SAME_TENSORS = {"frozen_batch_norm": "batch_norm", "sync_batch_norm": "batch_norm"}
 
 
@@ -37,7 +36,7 @@ def transfer_weights(
         Notes, one line each: what was not loaded, and what changes the meaning of the weights.
 
     Raises:
-        ValueError: other classes, default boxes of other sizes, missing, unexpected or wrongly shaped tensors.
+        ValueError: other classes, other default boxes, missing, unexpected or wrongly shaped tensors.
     """
     if head not in ("keep", "fresh"):
         raise ValueError(f"head: must be keep or fresh; got {head!r}")
@@ -47,26 +46,30 @@ def transfer_weights(
     initial = model.state_dict()
     file = dict(checkpoint.state)
     theirs, ours = checkpoint.model, model.arguments or {}
-    dropped = [key for key in file if is_norm_key(key) and _norm_at(theirs, key) != _norm_at(ours, key)]
-    fresh = [key for key in initial if is_norm_key(key) and _norm_at(theirs, key) != _norm_at(ours, key)]
-    # frozen batch norm has no num_batches_tracked
-    dropped += [key for key in file if key.endswith(_COUNT) and key not in initial and key not in dropped]
-    fresh += [key for key in initial if key.endswith(_COUNT) and key not in file and key not in fresh]
-    if head == "fresh":
-        dropped += [key for key in file if key.startswith("head.logits.")]
-        fresh += [key for key in initial if key.startswith("head.logits.")]
+
+    def kept_apart(keys: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
+        return [
+            key
+            for key in keys
+            if (is_norm_key(key) and _norm_at(theirs, key) != _norm_at(ours, key))
+            or (key.endswith(".num_batches_tracked") and key not in others)  # frozen batch norm has none
+            or (head == "fresh" and key.startswith("head.logits."))
+        ]
+
+    dropped, fresh = kept_apart(file, initial), kept_apart(initial, file)
     state = {key: tensor for key, tensor in file.items() if key not in set(dropped)}
     state |= {key: initial[key] for key in fresh}
     check_shapes(shapes_of(initial), shapes_of(state), where=where)
     model.load_state_dict(state)
     for name, keys in (("not loaded from the file", dropped), ("initial values kept in the model", fresh)):
         if keys:
-            notes.append(f"{where}: {name}: {len(keys)} tensors, {_places(keys)}")
+            modules = dict.fromkeys(key.rsplit(".", 1)[0].removeprefix("features.") for key in keys)
+            notes.append(f"{where}: {name}: {len(keys)} tensors, {_short(list(modules))}")
     return notes
 
 
 def _check_classes(checkpoint: Checkpoint, class_names: Sequence[str], where: str) -> None:
-    theirs = list(checkpoint.class_names)
+    theirs = checkpoint.class_names
     if len(theirs) == len(class_names) and all(map(same_class, theirs, class_names)):
         return
     held = all(any(same_class(name, other) for other in theirs) for name in class_names)
@@ -99,11 +102,6 @@ def _norm_at(arguments: Mapping[str, Any], key: str) -> str:
     )
     kind = spec if isinstance(spec, str) else str(spec["kind"])
     return _SAME_TENSORS.get(kind, kind)
-
-
-def _places(keys: Sequence[str]) -> str:
-    modules = dict.fromkeys(key.rsplit(".", 1)[0].removeprefix("features.") for key in keys)
-    return _short(list(modules))
 
 
 def _short(names: Sequence[str]) -> str:

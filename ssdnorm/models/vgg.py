@@ -61,8 +61,7 @@ class VGG16(nn.Module):
         for stage, (channels, num_convs) in _STAGES.items():
             out_channels = scale_channels(channels, width)
             for i in range(1, num_convs + 1):
-                block = ConvBlock(in_channels, out_channels, 3, norm=norm, padding=1)
-                self.add_module(f"{stage}_{i}", block)
+                self.add_module(f"{stage}_{i}", ConvBlock(in_channels, out_channels, 3, norm=norm, padding=1))
                 in_channels = out_channels
         fc_channels = scale_channels(1024, width)
         self.fc6 = ConvBlock(in_channels, fc_channels, 3, norm=norm, padding=6, dilation=6, dropout=fc6_dropout)
@@ -71,7 +70,6 @@ class VGG16(nn.Module):
         self.out_channels = fc_channels
 
     def forward(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Compute the taps by name, and the input of the extra layers."""
         taps = {}
         x = images
         for stage, (_, num_convs) in _STAGES.items():
@@ -86,7 +84,7 @@ class VGG16(nn.Module):
 
 
 def _dropouts(dropout: float | Mapping[str, float]) -> tuple[float, float]:
-    by_name = dict(dropout) if isinstance(dropout, Mapping) else {"fc6": dropout, "fc7": dropout}
+    by_name = dropout if isinstance(dropout, Mapping) else {"fc6": dropout, "fc7": dropout}
     if unknown := set(by_name) - {"fc6", "fc7"}:
         raise ValueError(f"dropout: unknown layer {sorted(unknown)[0]!r}; choose one of: fc6, fc7")
     for name, p in by_name.items():

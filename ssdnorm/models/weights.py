@@ -63,9 +63,9 @@ def draw_initial_weights(model: nn.Module, seed: int) -> None:
 def load_backbone_weights(model: nn.Module, weights: str | Path) -> None:
     """Load VGG16 classification weights into the backbone of an SSD, and the input statistics that belong to them.
 
-    Loads the 13 convolutions. fc6 and fc7 are loaded where the file has VGG16's fully connected layers, as convolutions
-    that keep every fourth neuron and every third row and column (4096×7×7 → 1024×3×3). Batch norms in the file are
-    loaded where the backbone has batch norms, and folded into the convolutions elsewhere.
+    fc6 and fc7 are loaded where the file has VGG16's fully connected layers, as convolutions that keep every fourth
+    neuron and every third row and column (4096×7×7 → 1024×3×3). Batch norms in the file are loaded where the backbone
+    has batch norms, and folded into the convolutions elsewhere.
 
     Args:
         model: an ``SSD`` on ``VGG16`` of width 1.
@@ -84,18 +84,16 @@ def load_backbone_weights(model: nn.Module, weights: str | Path) -> None:
     if isinstance(weights, str) and weights.startswith(("VGG16_Weights.", "VGG16_BN_Weights.")):
         state, mean, std = _from_torchvision(weights)
     else:
-        path = Path(weights)
-        state = {name: tensor.float() for name, tensor in read_tensors(path).items()}
-        mean, std = _input_statistics(state)
-    _load_backbone(model.get_submodule("features.backbone"), _by_layer(state, str(weights)), str(weights))
+        state, mean, std = read_tensors(Path(weights)), IMAGENET_MEAN, IMAGENET_STD
+        if "conv1_1.weight" in state:
+            mean, std = _CAFFE_MEAN, _BYTE_STD
+        elif "33.weight" in state:
+            mean, std = _REDUCED_MEAN, _BYTE_STD
+    layers = _by_layer({name: tensor.float() for name, tensor in state.items()}, str(weights))
+    for name, tensors in layers.items():
+        _load_block(model.get_submodule(f"features.backbone.{name}"), tensors, f"{weights}: {name}")
     model.get_buffer("image_mean").copy_(torch.tensor(mean))
     model.get_buffer("image_std").copy_(torch.tensor(std))
-
-
-def _input_statistics(state: Mapping[str, Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if "conv1_1.weight" in state:
-        return _CAFFE_MEAN, _BYTE_STD
-    return (_REDUCED_MEAN, _BYTE_STD) if "33.weight" in state else (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _from_torchvision(name: str) -> tuple[dict[str, Tensor], tuple[float, ...], tuple[float, ...]]:
@@ -127,7 +125,7 @@ def _by_layer(state: Mapping[str, Tensor], where: str) -> dict[str, dict[str, Te
     with_bn = "features.1.running_mean" in state
     layers = {}
     for place, name in (_TORCHVISION_BN if with_bn else _TORCHVISION).items():
-        layers[name] = {key: _get(state, f"features.{place}.{key}", where) for key in ("weight", "bias")}
+        layers[name] = _conv(state, f"features.{place}", where)
         if with_bn:
             for key in ("weight", "bias", "running_mean", "running_var"):
                 layers[name][f"bn.{key}"] = _get(state, f"features.{place + 1}.{key}", where)
@@ -160,24 +158,19 @@ def _get(state: Mapping[str, Tensor], key: str, where: str) -> Tensor:
     return state[key]
 
 
-def _load_backbone(backbone: nn.Module, layers: Mapping[str, dict[str, Tensor]], where: str) -> None:
-    for name, tensors in layers.items():
-        block = backbone.get_submodule(name)
-        conv, norm = block.get_submodule("conv"), block.get_submodule("norm")
-        weight, bias = tensors["weight"], tensors["bias"]
-        has_statistics = isinstance(getattr(norm, "running_mean", None), Tensor)
-        if "bn.weight" in tensors and not has_statistics:
-            factor = tensors["bn.weight"] / (tensors["bn.running_var"] + 1e-5).sqrt()
-            weight = weight * factor[:, None, None, None]
-            bias = (bias - tensors["bn.running_mean"]) * factor + tensors["bn.bias"]
-        expected = tuple(conv.get_parameter("weight").shape)
-        if weight.shape != expected:
-            raise ValueError(
-                f"{where}: {name}: weight {tuple(weight.shape)} does not fit the model's {expected}; "
-                "VGG16's weights need width 1"
-            )
-        conv.get_parameter("weight").copy_(weight)
-        conv.get_parameter("bias").copy_(bias)
-        if "bn.weight" in tensors and has_statistics:
-            bn = {key.removeprefix("bn."): value for key, value in tensors.items() if key.startswith("bn.")}
+def _load_block(block: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    conv, norm = block.get_submodule("conv"), block.get_submodule("norm")
+    weight, bias = tensors["weight"], tensors["bias"]
+    expected = tuple(conv.get_parameter("weight").shape)
+    if weight.shape != expected:
+        got = tuple(weight.shape)
+        raise ValueError(f"{where}: weight {got} does not fit the model's {expected}; VGG16's weights need width 1")
+    if bn := {key.removeprefix("bn."): value for key, value in tensors.items() if key.startswith("bn.")}:
+        if isinstance(getattr(norm, "running_mean", None), Tensor):
             norm.load_state_dict(bn, strict=False)
+        else:
+            factor = bn["weight"] / (bn["running_var"] + 1e-5).sqrt()
+            weight = weight * factor[:, None, None, None]
+            bias = (bias - bn["running_mean"]) * factor + bn["bias"]
+    conv.get_parameter("weight").copy_(weight)
+    conv.get_parameter("bias").copy_(bias)

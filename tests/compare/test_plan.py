@@ -132,11 +132,8 @@ def test_rates_are_tried_with_the_first_seed_and_the_chosen_one_serves_the_other
     assert (last.config.training.seed, last.config.optimizer.lr, last.folder) == (
         5, 0.004, "runs/no_dropout/lr0.004_seed5",
     )  # fmt: skip
-
-
-def test_without_rates_to_choose_all_seeds_are_run_at_once(tmp_path):
     plan = plan_of(tmp_path, changed(learning_rates={}))
-    assert len(plan.first_jobs()) == 6
+    assert len(plan.first_jobs()) == 6, "without rates to choose, all seeds at once"
     assert plan.first_jobs() == plan.jobs({arm.name: 0.004 for arm in plan.arms})
 
 
@@ -157,29 +154,21 @@ def test_the_command_line_changes_the_base_of_all_arms(tmp_path):
         (changed(arms__x={"norm.backbone": "batchnorm"}), r"arms\.x: .*unknown norm 'batchnorm'.*mean 'batch_norm'"),
         (changed(arms__x={"norm": "batchnorm"}), r"arms\.x: norm: batchnorm: .*Did you mean 'batch_norm'"),
         (changed(arms__x={"norm.taps.conv4": "l2_norm"}), r"arms\.x: .*unknown tap 'conv4'"),
-        (changed(arms__x={"norm": {"taps": {}, "bakbone": "none"}}), r"arms\.x: norm\.bakbone: unknown key"),
         (changed(arms={"l2_norm": {}, "../x": {}}, learning_rates={}), r"arms\.\.\./x: a name has letters"),
         (changed(arms={"l2_norm": {}}, learning_rates={}), r"arms: must have at least 2 items"),
         (changed(arms__x=["norm"]), r"arms\.x: must be a mapping; got \['norm'\]"),
-        (changed(arms__x=False), r"arms\.x: must be a mapping; got False"),
         (changed(arms__x={1: 2}), r"arms\.x\.1: must be a valid string; got 1"),
-        (changed(arms={"l2_norm": {}, False: {}}, learning_rates={}), r"arms\.0: must be a valid string; got False"),
         (changed(baseline="l2norm"), r"baseline: unknown arm 'l2norm'.*Did you mean 'l2_norm'"),
         (changed(seeds=[1, 1]), r"seeds: must be different values; got \[1, 1\]"),
         (changed(seeds=[]), r"seeds: must have at least 1 item; got \[\]"),
-        (changed(seeds=[True]), r"seeds\.0: must be a valid integer; got True"),
         (changed(metric="VOC07"), r"metric: must be 'AP', 'AP50' or 'AP75'; got 'VOC07'"),
-        (changed(vary=[None]), r"vary\.0: must be a valid string; got null"),
         (changed(target_ap50=50), r"target_ap50: must be less than 1; got 50"),
         (changed(learning_rates__batch=[0.1]), r"learning_rates: unknown arm 'batch'.*Did you mean 'batch_norm'"),
         (changed(learning_rates__batch_norm=[0.1, -1]), r"learning_rates\.batch_norm\.1: must be greater than 0"),
-        (changed(learning_rates__batch_norm=[True, 0.1]), r"learning_rates\.batch_norm\.0: must be a valid number"),
-        (changed(learning_rates__batch_norm=0.1), r"learning_rates\.batch_norm: must be a valid list; got 0\.1"),
         (changed(learning_rates__batch_norm=[0.1, 0.1]), r"learning_rates\.batch_norm: must be different values"),
         (changed(base__data__validation=None), r"learning_rates: rates are chosen on validation images"),
         (changed(vary=["norm", "optimizer.lr"], arms__batch_norm={"optimizer.lr": 1.0}), r".*the arm has learning_"),
         (changed(vary=["norm", "training.seed"]), r"vary: training\.seed: arms share their seeds, data and runtime"),
-        (changed(vary=["norm", "training"]), r"vary: training: arms share their seeds"),
         (changed(vary=["norms"]), r"vary: norms: unknown key.*Did you mean 'norm'"),
         (changed(arm={}), r"arm: unknown key.*Did you mean 'arms'"),
         (changed(title=None), r"title: is missing"),
@@ -201,14 +190,11 @@ def test_a_split_to_validate_on_and_a_preset_may_come_from_the_command_line(tmp_
     assert plan.base.optimizer.norms.weight_decay == 0.0
 
 
-def test_a_seed_on_the_command_line_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"--base.training.seed: change the seeds of the comparison's file"):
-        plan_of(tmp_path, CONTENT, "--base.training.seed", "7")
-
-
-def test_an_option_that_is_no_key_of_the_base_is_refused(tmp_path):
+def test_an_option_that_is_no_key_of_the_base_a_seed_and_a_missing_file_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"--training\.max_steps: unknown option; .*--base\.key"):
         plan_of(tmp_path, CONTENT, "--training.max_steps", "3")
+    with pytest.raises(ValueError, match=r"--base.training.seed: change the seeds of the comparison's file"):
+        plan_of(tmp_path, CONTENT, "--base.training.seed", "7")
     with pytest.raises(FileNotFoundError, match="no such config file"):
         read_plan(tmp_path / "missing.yaml")
 

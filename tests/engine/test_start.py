@@ -4,31 +4,19 @@ import json
 from types import SimpleNamespace
 
 import torch
-import yaml
 
 from ssdnorm.build import build_dataset, build_model, build_training
-from ssdnorm.cli import main
-from ssdnorm.config_file import read_config
 from ssdnorm.engine.start import StartFile, digest
-from tests.compare.test_plan import CONTENT
-
-CONFIG = {
-    "norm": {"backbone": "batch_norm"},
-    "model": {"width": 0.02},
-    "data": CONTENT["base"]["data"],
-    "training": {"max_steps": 3, "batch_size": 3, "checkpoint_every": 2},
-    "runtime": {"accelerator": "cpu", "devices": 1, "log_every": 1},
-}
+from tests.small_training import tiny_config, train
 
 
 def test_a_run_records_its_initial_weights_and_first_batches_and_a_resumed_run_keeps_them(tmp_path):
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    words = ["train", "--config", str(tmp_path / "config.yaml"), "--output", str(tmp_path / "run")]
-    assert main(words) == 0
+    changes = {"norm": {"backbone": "batch_norm"}, "training": {"max_steps": 3}}
+    assert train(tmp_path / "run", **changes) == 0
     path = tmp_path / "run" / "start.json"
     start = json.loads(path.read_text())
 
-    config = read_config(tmp_path / "config.yaml")
+    config = tiny_config(**changes)
     train_set = build_dataset(config, "train")
     model = build_model(config, 1 + len(train_set.class_names))
     module = build_training(config, model, train_set=train_set, test_set=build_dataset(config, "test"))
@@ -41,7 +29,7 @@ def test_a_run_records_its_initial_weights_and_first_batches_and_a_resumed_run_k
 
     (tmp_path / "run" / "result.json").unlink()
     path.write_text("as it was")
-    assert main([*words, "--resume"]) == 0
+    assert train(tmp_path / "run", "--resume", **changes) == 0
     assert path.read_text() == "as it was"
 
 

@@ -113,7 +113,7 @@ def test_a_file_of_another_network_is_refused_by_name(tmp_path):
     save_checkpoint(tmp_path / "m.safetensors", large, class_names=NAMES, post_process={})
     model = {"width": 0.02, "checkpoint": str(tmp_path / "m.safetensors")}
     config = config_from_mapping({"model": model, "data": SHAPES}, where="test")
+    same = config_from_mapping({"model": {**model, "name": "ssd512_vgg16"}, "data": SHAPES}, where="test")
     with pytest.raises(ValueError, match=r"m\.safetensors is a ssd512_vgg16; model\.name is ssd300_vgg16"):
         build_model(config, 4)
-    config.model.name = "ssd512_vgg16"
-    assert torch.equal(build_model(config, 4).head.logits["fc7"].weight, large.head.logits["fc7"].weight)
+    assert torch.equal(build_model(same, 4).head.logits["fc7"].weight, large.head.logits["fc7"].weight)

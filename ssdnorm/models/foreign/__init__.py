@@ -5,20 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ssdnorm.models.checkpoint import Checkpoint, read_checkpoint
+from ssdnorm.models.checkpoint import Checkpoint, read_checkpoint, read_metadata
 from ssdnorm.models.foreign.families import FAMILIES
-from ssdnorm.models.foreign.family import Family
 from ssdnorm.models.tensor_files import read_tensors
-
-__all__ = ["FAMILIES", "Family", "convert_tensors", "read_any_checkpoint", "recognise"]
-
-
-def recognise(tensors: Mapping[str, Tensor]) -> Family | None:
-    """Recognise the system by the tensors' names; None for an unknown one."""
-    return next((family for family in FAMILIES if family.recognises(tensors)), None)
 
 
 def convert_tensors(
@@ -28,20 +19,18 @@ def convert_tensors(
     default_boxes: str | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Checkpoint:
-    """Convert another system's state dict to a checkpoint of this library.
+    """Convert another system's state dict to a checkpoint of this library, with the system's conventions.
 
-    This carries over the system's conventions: channel order, mean and scale of the input, default boxes and their
-    clipping, order of classes and coordinates, score and NMS settings.
+    These are the mean and scale of the input, default boxes, order of classes and coordinates, and thresholds.
 
     Args:
-        where: the file, for messages.
         default_boxes: a name of ``DEFAULT_BOXES``, if not those that the system uses for this number of classes.
         class_names: without background; None takes VOC's or COCO's where their number fits.
 
     Raises:
         ValueError: an unknown system, or missing, unexpected or wrongly shaped tensors.
     """
-    family = recognise(tensors)
+    family = next((family for family in FAMILIES if family.recognises(tensors)), None)
     if family is None and "model.image_mean" in tensors:
         raise ValueError(f"{where}: a training checkpoint; the trained detector is model.safetensors beside it")
     if family is None:
@@ -62,17 +51,9 @@ def read_any_checkpoint(
         FileNotFoundError: no such file.
         ValueError: not a checkpoint, damaged, or of an unknown system.
     """
-    if path.suffix == ".safetensors" and path.is_file() and _is_ours(path):
+    if path.suffix == ".safetensors" and path.is_file() and read_metadata(path).get("format", "").startswith("ssdnorm"):
         for name, given in (("default boxes", default_boxes), ("class names", class_names)):
             if given is not None:
                 raise ValueError(f"{path}: a checkpoint of this library has its own {name}; omit them")
         return read_checkpoint(path)
     return convert_tensors(read_tensors(path), where=str(path), default_boxes=default_boxes, class_names=class_names)
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return str((file.metadata() or {}).get("format", "")).startswith("ssdnorm")
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file, or cut off ({type(error).__name__})") from error

@@ -1,4 +1,4 @@
-"""The known systems: layer names, input, default boxes and thresholds of each, with their sources."""
+"""The known systems: layer names, input, default boxes and thresholds, with their sources."""
 
 from __future__ import annotations
 
@@ -11,38 +11,24 @@ from ssdnorm.models.foreign.family import (
     ImageSize,
     State,
     change_per_box,
-    extra_layers,
-    layer_names,
     voc_or_coco_boxes,
 )
 
-# Indices of the 15 convolutions where VGG16's layers are numbered (torchvision, amdegroot, lufficc, mmdetection)
+# Places of the 15 convolutions where VGG16's layers are numbered (torchvision, amdegroot, lufficc, mmdetection)
 _VGG_INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33)
 TORCHVISION_MEAN = (0.48235, 0.45882, 0.40784)  # torchvision/models/detection/ssd.py, RGB in [0, 1]
-
-
-def _num_taps(size: ImageSize) -> int:
-    return 6 if size == 300 else 7
-
-
-def _torchvision_layers(size: ImageSize) -> dict[str, str]:
-    # features ends after conv4_3; extra.0 continues with pool4 (0), conv5_1 (1) … and holds fc6 and fc7 in its item 7
-    backbone = [f"backbone.features.{i}" for i in _VGG_INDICES[:10]]
-    backbone += [f"backbone.extra.0.{i}" for i in ("1", "3", "5", "7.1", "7.3")]
-    return layer_names(
-        size,
-        backbone=backbone,
-        extras=[f"backbone.extra.{i}.{j}" for i in range(1, 5) for j in (0, 2)],
-        locs=[f"head.regression_head.module_list.{i}" for i in range(6)],
-        logits=[f"head.classification_head.module_list.{i}" for i in range(6)],
-    )
 
 
 TORCHVISION = Family(
     name="torchvision",
     marks=("backbone.scale_weight",),
-    layers=_torchvision_layers,
-    scale=lambda size: "backbone.scale_weight",
+    # features ends after conv4_3; extra.0 continues with pool4 (0), conv5_1 (1) … and holds fc6 and fc7 in its item 7
+    backbone=[f"backbone.features.{i}" for i in _VGG_INDICES[:10]]
+    + [f"backbone.extra.0.{i}" for i in ("1", "3", "5", "7.1", "7.3")],
+    extras=lambda pair, half: f"backbone.extra.{pair + 1}.{2 * half}",
+    locs="head.regression_head.module_list.{i}",
+    logits="head.classification_head.module_list.{i}",
+    scale="backbone.scale_weight",
     mean=tuple(255 * v for v in TORCHVISION_MEAN),  # type: ignore[arg-type]
     clip="size",
     post_process={"score_threshold": 0.01, "nms_threshold": 0.45, "top_k": 400, "max_detections": 200},
@@ -55,14 +41,11 @@ TORCHVISION = Family(
 AMDEGROOT = Family(
     name="amdegroot",
     marks=("L2Norm.weight", "vgg.0.weight"),
-    layers=lambda size: layer_names(
-        size,
-        backbone=[f"vgg.{i}" for i in _VGG_INDICES],
-        extras=[f"extras.{i}" for i in range(8)],
-        locs=[f"loc.{i}" for i in range(6)],
-        logits=[f"conf.{i}" for i in range(6)],
-    ),
-    scale=lambda size: "L2Norm.weight",
+    backbone=[f"vgg.{i}" for i in _VGG_INDICES],
+    extras=lambda pair, half: f"extras.{2 * pair + half}",
+    locs="loc.{i}",
+    logits="conf.{i}",
+    scale="L2Norm.weight",
     mean=(123.0, 117.0, 104.0),
     clip="all",
     post_process={"score_threshold": 0.01, "nms_threshold": 0.45, "top_k": 200, "max_detections": None},
@@ -73,22 +56,15 @@ LUFFICC = Family(
     name="lufficc",
     marks=("backbone.vgg.0.weight",),
     mark_512="backbone.extras.9.weight",
-    layers=lambda size: layer_names(
-        size,
-        backbone=[f"backbone.vgg.{i}" for i in _VGG_INDICES],
-        extras=[f"backbone.extras.{i}" for i in range(len(extra_layers(size)))],
-        locs=[f"box_head.predictor.reg_headers.{i}" for i in range(_num_taps(size))],
-        logits=[f"box_head.predictor.cls_headers.{i}" for i in range(_num_taps(size))],
-    ),
-    scale=lambda size: "backbone.l2_norm.weight",
+    backbone=[f"backbone.vgg.{i}" for i in _VGG_INDICES],
+    extras=lambda pair, half: f"backbone.extras.{2 * pair + half}",
+    locs="box_head.predictor.reg_headers.{i}",
+    logits="box_head.predictor.cls_headers.{i}",
+    scale="backbone.l2_norm.weight",
     mean=(123.0, 117.0, 104.0),
     clip="all",
     post_process={"score_threshold": 0.01, "nms_threshold": 0.45, "top_k": None, "max_detections": 100},
 )
-
-
-def _background_first(state: State) -> State:
-    return change_per_box(state, "logits", lambda outputs: outputs.roll(1, dims=1))  # last -> first
 
 
 def _whole_sizes(size: ImageSize, num_classes: int) -> DefaultBoxSpec:
@@ -103,34 +79,18 @@ MMDETECTION = Family(
     name="mmdetection",
     marks=("neck.l2_norm.weight",),
     mark_512="neck.extra_layers.4.0.conv.weight",
-    layers=lambda size: layer_names(
-        size,
-        backbone=[f"backbone.features.{i}" for i in _VGG_INDICES],
-        extras=[f"neck.extra_layers.{i}.{j}.conv" for i in range(_num_taps(size) - 2) for j in (0, 1)],
-        locs=[f"bbox_head.reg_convs.{i}.0" for i in range(_num_taps(size))],
-        logits=[f"bbox_head.cls_convs.{i}.0" for i in range(_num_taps(size))],
-    ),
-    scale=lambda size: "neck.l2_norm.weight",
+    backbone=[f"backbone.features.{i}" for i in _VGG_INDICES],
+    extras=lambda pair, half: f"neck.extra_layers.{pair}.{half}.conv",
+    locs="bbox_head.reg_convs.{i}.0",
+    logits="bbox_head.cls_convs.{i}.0",
+    scale="neck.l2_norm.weight",
     mean=(123.675, 116.28, 103.53),
     clip="none",
     post_process={"score_threshold": 0.02, "nms_threshold": 0.45, "top_k": 1000, "max_detections": 200},
     ignores=lambda name: name.startswith("data_preprocessor."),
-    rearrange=_background_first,
+    rearrange=lambda state: change_per_box(state, "logits", lambda outputs: outputs.roll(1, dims=1)),  # last -> first
     default_boxes=_whole_sizes,
 )
-
-
-def _balancap_layers(size: ImageSize) -> dict[str, str]:
-    scope, last = f"ssd_{size}_vgg", 11 if size == 300 else 12
-    kernels = {n: ("conv1x1", "conv3x3" if n < 12 else "conv4x4") for n in range(8, last + 1)}
-    boxes = [f"{scope}/block{n}_box" for n in (4, 7, *range(8, last + 1))]
-    return layer_names(
-        size,
-        backbone=[f"{scope}/{name[:5]}/{name}" for name in BACKBONE[:13]] + [f"{scope}/conv6", f"{scope}/conv7"],
-        extras=[f"{scope}/block{n}/{kernel}" for n, pair in kernels.items() for kernel in pair],
-        locs=[f"{box}/conv_loc" for box in boxes],
-        logits=[f"{box}/conv_cls" for box in boxes],
-    )
 
 
 def _hwio_to_oihw(state: State) -> State:
@@ -144,8 +104,12 @@ BALANCAP = Family(
     name="balancap",
     marks=("ssd_300_vgg/", "ssd_512_vgg/"),
     mark_512="ssd_512_vgg/",
-    layers=_balancap_layers,
-    scale=lambda size: f"ssd_{size}_vgg/block4_box/L2Normalization/gamma",
+    prefix="ssd_{size}_vgg/",
+    backbone=[*(f"{name[:5]}/{name}" for name in BACKBONE[:13]), "conv6", "conv7"],
+    extras=lambda pair, half: f"block{8 + pair}/{('conv1x1', 'conv3x3' if pair < 4 else 'conv4x4')[half]}",
+    locs="block{block}_box/conv_loc",
+    logits="block{block}_box/conv_cls",
+    scale="block4_box/L2Normalization/gamma",
     suffixes=("/weights", "/biases"),
     mean=(123.0, 117.0, 104.0),
     clip="none",
@@ -157,28 +121,23 @@ BALANCAP = Family(
 )
 
 
-def _x_before_y(state: State) -> State:
-    return change_per_box(state, "locs", lambda outputs: outputs[:, [1, 0, 3, 2]])  # y x h w -> x y w h
-
-
 # chainercv, ssd_vgg16.py: _imagenet_mean by R, G, B; ssd.py: the preset "evaluate"; no limits on the detections
 CHAINERCV = Family(
     name="chainercv",
     marks=("extractor/norm4/scale",),
     mark_512="extractor/conv12_1/W",
-    layers=lambda size: layer_names(
-        size,
-        backbone=[f"extractor/{name}" for name in (*BACKBONE[:13], "conv6", "conv7")],
-        extras=[f"extractor/{name}" for name in extra_layers(size)],
-        locs=[f"multibox/loc/{i}" for i in range(_num_taps(size))],
-        logits=[f"multibox/conf/{i}" for i in range(_num_taps(size))],
-    ),
-    scale=lambda size: "extractor/norm4/scale",
+    backbone=[f"extractor/{name}" for name in (*BACKBONE[:13], "conv6", "conv7")],
+    extras=lambda pair, half: f"extractor/conv{8 + pair}_{1 + half}",
+    locs="multibox/loc/{i}",
+    logits="multibox/conf/{i}",
+    scale="extractor/norm4/scale",
     suffixes=("/W", "/b"),
     mean=(123.0, 117.0, 104.0),
     clip="none",
     post_process={"score_threshold": 0.01, "nms_threshold": 0.45, "top_k": None, "max_detections": None},
-    rearrange=_x_before_y,
+    rearrange=lambda state: change_per_box(
+        state, "locs", lambda outputs: outputs[:, [1, 0, 3, 2]]
+    ),  # y x h w -> x y w h
 )
 
 FAMILIES = (TORCHVISION, AMDEGROOT, LUFFICC, MMDETECTION, BALANCAP, CHAINERCV)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -34,12 +34,15 @@ class Family:
     Args:
         name: of the system.
         marks: beginnings of tensor names that only this system's files have.
-        layers: image size → our layer names → theirs, without weight and bias; see :func:`layer_names`.
-        scale: their name of L2Norm's weight, by image size.
+        backbone: their layers, without weight and bias, in the order of ``BACKBONE``.
+        extras: pair of extra layers, 0 or 1 within the pair → their layer.
+        locs, logits: their layers of the head; ``{i}`` is the tap's place, ``{block}`` its number in TF-slim's VGG.
+        scale: their name of L2Norm's weight.
         mean: of the input by R, G, B, on the scale 0 … 255; the std is 1.
         clip: which coordinates of the default boxes are clipped to [0, 1]; see ``DefaultBoxSpec``.
         post_process: arguments of ``PostProcess``; None for ``top_k`` or ``max_detections`` means no limit.
         dropout: in fc6 and fc7 during training.
+        prefix: of all layers; ``{size}`` is the image size.
         mark_512: beginning of a tensor name that only the system's SSD512 has; None where it has no SSD512.
         suffixes: of a layer's weight and bias.
         ignores: tensor name → whether the tensor is not part of the model.
@@ -49,30 +52,45 @@ class Family:
 
     name: str
     marks: tuple[str, ...]
-    layers: Callable[[ImageSize], dict[str, str]]
-    scale: Callable[[ImageSize], str]
+    backbone: Sequence[str]
+    extras: Callable[[int, int], str]
+    locs: str
+    logits: str
+    scale: str
     mean: tuple[float, float, float]
     clip: Literal["none", "size", "all"]
     post_process: Mapping[str, Any]
     dropout: float = 0.0
+    prefix: str = ""
     mark_512: str | None = None
     suffixes: tuple[str, str] = (".weight", ".bias")
     ignores: Callable[[str], bool] = lambda name: False
     rearrange: Callable[[State], State] = lambda state: state
     default_boxes: Callable[[ImageSize, int], DefaultBoxSpec] = voc_or_coco_boxes
 
-    def recognises(self, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether the tensors are a checkpoint of this system."""
+    def recognises(self, tensors: Iterable[str]) -> bool:
+        """Whether tensors of these names are a checkpoint of this system."""
         return any(name.startswith(self.marks) for name in tensors)
 
     def names(self, size: ImageSize) -> dict[str, str]:
         """Our parameter names → theirs."""
+        layers = {
+            f"features.backbone.{name}.conv": theirs for name, theirs in zip(BACKBONE, self.backbone, strict=True)
+        }
+        taps = {"conv4_3": 4, "fc7": 7}  # name -> block
+        for pair in range(4 if size == 300 else 5):
+            layers |= {f"features.extras.conv{8 + pair}_{1 + half}.conv": self.extras(pair, half) for half in (0, 1)}
+            taps[f"conv{8 + pair}_2"] = 8 + pair
+        for i, (name, block) in enumerate(taps.items()):
+            layers[f"head.locs.{name}"] = self.locs.format(i=i, block=block)
+            layers[f"head.logits.{name}"] = self.logits.format(i=i, block=block)
         names = {
             ours + suffix: theirs + their_suffix
-            for ours, theirs in self.layers(size).items()
+            for ours, theirs in layers.items()
             for suffix, their_suffix in zip((".weight", ".bias"), self.suffixes, strict=True)
-        }
-        return names | {"features.tap_norms.conv4_3.weight": self.scale(size)}
+        } | {"features.tap_norms.conv4_3.weight": self.scale}
+        prefix = self.prefix.format(size=size)
+        return {ours: prefix + theirs for ours, theirs in names.items()}
 
     def convert(
         self,
@@ -82,11 +100,7 @@ class Family:
         default_boxes: str | None,
         class_names: Sequence[str] | None,
     ) -> Checkpoint:
-        """Convert the tensors to a checkpoint of this library. Arguments as for ``convert_tensors``.
-
-        Raises:
-            ValueError: missing, unexpected or wrongly shaped tensors, or a wrong number of class names.
-        """
+        """Convert the tensors to a checkpoint of this library; see ``convert_tensors``."""
         tensors = {name: tensor for name, tensor in tensors.items() if not self.ignores(name)}
         is_512 = self.mark_512 is not None and any(name.startswith(self.mark_512) for name in tensors)
         size: ImageSize = 512 if is_512 else 300
@@ -130,23 +144,6 @@ class Family:
             post_process=settings,
             antialias=False,
         )
-
-
-def extra_layers(size: ImageSize) -> list[str]:
-    """Names of the extra layers, in order."""
-    return [f"conv{n}_{i}" for n in range(8, 12 if size == 300 else 13) for i in (1, 2)]
-
-
-def layer_names(
-    size: ImageSize, *, backbone: Sequence[str], extras: Sequence[str], locs: Sequence[str], logits: Sequence[str]
-) -> dict[str, str]:
-    """Our layer names → theirs, given theirs in the order of ``BACKBONE``, the extra layers and the taps."""
-    ours = extra_layers(size)
-    taps = ["conv4_3", "fc7", *(name for name in ours if name.endswith("_2"))]
-    names = {f"features.backbone.{name}.conv": theirs for name, theirs in zip(BACKBONE, backbone, strict=True)}
-    names |= {f"features.extras.{name}.conv": theirs for name, theirs in zip(ours, extras, strict=True)}
-    names |= {f"head.locs.{name}": theirs for name, theirs in zip(taps, locs, strict=True)}
-    return names | {f"head.logits.{name}": theirs for name, theirs in zip(taps, logits, strict=True)}
 
 
 def change_per_box(state: State, part: str, change: Callable[[Tensor], Tensor]) -> State:

@@ -1,4 +1,4 @@
-"""Refuse arguments that no option takes, keys that have no effect, and devices that are not available."""
+"""Check what several commands take: extra arguments, config keys of an evaluation, devices."""
 
 from __future__ import annotations
 
@@ -11,38 +11,24 @@ if TYPE_CHECKING:
     import torch
 
 _OF_EVALUATION = (
-    "data.class_names",
-    "data.test",
-    "data.on_bad_annotation",
-    "post_process",
-    "runtime.devices",
-    "runtime.accelerator",
-    "runtime.num_nodes",
-    "runtime.num_workers",
-    "training.batch_size",
-    "training.precision",
+    *("data.class_names", "data.test", "data.on_bad_annotation", "post_process"),
+    *("runtime.devices", "runtime.accelerator", "runtime.num_nodes", "runtime.num_workers"),
+    *("training.batch_size", "training.precision"),
 )
-_USELESS = {"meta": "computes nothing", "mps": "has no float64, which suppressing overlaps takes"}
+_UNUSABLE = {"meta": "computes nothing", "mps": "has no float64, which NMS needs"}
 
 
-def no_more_words(rest: Sequence[str]) -> None:
-    """Refuse what no option of a command took.
-
-    Raises:
-        ValueError: naming the first word.
-    """
+def check_no_extra_arguments(rest: Sequence[str]) -> None:
+    """Raise ``ValueError`` for an argument that no option of the command took."""
     if rest:
         raise ValueError(f"unknown argument {rest[0]!r}; see --help")
 
 
-def no_keys_of_training(rest: Sequence[str], *, test_given: bool = False) -> None:
-    """Refuse config keys that change nothing where a model is trained already.
+def check_evaluation_keys(rest: Sequence[str], *, test_given: bool = False) -> None:
+    """Raise ``ValueError`` for config keys that have no effect once a model is trained.
 
     Args:
-        test_given: whether ``--annotations`` says what to evaluate on, in place of ``data.test``.
-
-    Raises:
-        ValueError: naming the first of them.
+        test_given: whether ``--annotations`` takes the place of ``data.test``.
     """
     allowed = [name for name in _OF_EVALUATION if not (test_given and name == "data.test")]
     for key in parse_overrides(rest):
@@ -52,18 +38,14 @@ def no_keys_of_training(rest: Sequence[str], *, test_given: bool = False) -> Non
             raise ValueError(f"--{key}: changes nothing in a model that is trained; choose among: {', '.join(allowed)}")
 
 
-def usable_device(name: str | None) -> torch.device:
-    """The device of that name; by default the GPU, where there is one.
-
-    Raises:
-        ValueError: if there is no such device here.
-    """
+def parse_device(name: str | None) -> torch.device:
+    """The device of that name, by default the GPU where there is one; ``ValueError`` if it cannot be used here."""
     import torch  # not for those who ask for --help
 
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if device.type in _USELESS:
-            raise ValueError(f"--device: {device.type} {_USELESS[device.type]}; choose cpu or cuda")
+        if device.type in _UNUSABLE:
+            raise ValueError(f"--device: {device.type} {_UNUSABLE[device.type]}; choose cpu or cuda")
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssdnorm.cli.refuse import no_keys_of_training, usable_device
+from ssdnorm.cli.checks import check_evaluation_keys, parse_device
 
 
 @pytest.mark.parametrize(
@@ -20,21 +20,21 @@ from ssdnorm.cli.refuse import no_keys_of_training, usable_device
 )
 def test_keys_of_a_training_are_refused_where_there_is_none(word):
     with pytest.raises(ValueError, match=f"{word.partition('=')[0]}: changes nothing in a model that is trained"):
-        no_keys_of_training([word])
+        check_evaluation_keys([word])
 
 
 def test_keys_of_an_evaluation_are_taken():
-    no_keys_of_training(["--data.test.split=val", "--runtime.num_workers=2", "--training.batch_size", "4"])
+    check_evaluation_keys(["--data.test.split=val", "--runtime.num_workers=2", "--training.batch_size", "4"])
 
 
 def test_another_test_set_is_refused_where_annotations_are_given():
     with pytest.raises(ValueError, match=r"--data.test.split: does not go with --annotations"):
-        no_keys_of_training(["--data.test.split=val"], test_given=True)
-    no_keys_of_training(["--data.class_names=[a]"], test_given=True)
+        check_evaluation_keys(["--data.test.split=val"], test_given=True)
+    check_evaluation_keys(["--data.class_names=[a]"], test_given=True)
 
 
 @pytest.mark.parametrize("name", ["zzz", "meta", "mps", "cuda:99", "xpu"])
 def test_a_device_that_is_not_here_is_refused(name):
     with pytest.raises(ValueError, match="--device: "):
-        usable_device(name)
-    assert usable_device("cpu").type == "cpu"
+        parse_device(name)
+    assert parse_device("cpu").type == "cpu"
