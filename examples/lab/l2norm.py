@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ssdnorm.data.images import EncodedImage
-from ssdnorm.data.transforms import resize_image
 from ssdnorm.layers.l2_norm import L2Norm
 from ssdnorm.models.ssd import ssd300_vgg16
 from ssdnorm.plots.colors import COLORS
 from ssdnorm.plots.style import logarithmic, panels, styled
+from ssdnorm.resize import resize_image
 
 LAYERS = ("conv4_3", "conv5_3", "fc7")
 _EDGES = np.geomspace(1, 1e4, 81)
@@ -47,7 +47,7 @@ def measure_l2norm(*, images: Sequence[Path], weights: str | Path, seed: int = 0
         backbone.get_submodule(name).register_forward_hook(hook)
     with torch.no_grad():
         for path in progress(list(images)):
-            image = resize_image(EncodedImage.read(path).decode(), 300)
+            image = resize_image(torch.from_numpy(EncodedImage.read(path).decode()).permute(2, 0, 1), 300, 300)
             taps, _ = backbone(model.normalize(image[None]))
             maps["fc7"].append(taps["fc7"])
         conv4_3 = torch.cat(maps["conv4_3"])

@@ -166,8 +166,6 @@ def test_two_hundred_ground_truths_an_image_cost_less_memory_than_the_corners_of
     code = """
 import resource, torch
 from ssdnorm import MultiboxLoss, SSDOutput, make_default_boxes
-from ssdnorm.losses.multibox_loss import hard_negative_mining
-from tests.operation_count import OperationCount
 torch.set_num_threads(1)
 boxes = torch.rand(4, 200, 4)
 boxes[..., 2:] = boxes[..., :2] + 0.1
