@@ -29,8 +29,9 @@ def measure(settings: Settings, *, num_classes: int = 81) -> Table:
     """Counts at several batch sizes; on a GPU also the syncs that CUDA reports."""
     table = Table(
         "operations",
-        f"Operations other than views, and host syncs, as PyTorch dispatches them; SSD300, {num_classes} classes. A "
-        "sort, a topk or an NMS is one operation and several kernels on a GPU. torchvision's lists of targets are made "
+        f"Operations other than views, and host syncs, as PyTorch dispatches them; SSD300, {num_classes} classes; "
+        "for the loss at most 8 objects per image, beyond which each adds six operations. A sort, a topk or an NMS is "
+        "one operation and several kernels on a GPU. torchvision's lists of targets are made "
         "before the count begins, and the NMS takes the branch that it takes on a GPU.",
     )
     default_boxes = make_default_boxes("ssd300_coco").to(settings.device)
