@@ -14,16 +14,35 @@ from torch.utils._python_dispatch import TorchDispatchMode
 _VIEWS = {  # and allocations: nothing is launched
     *("alias", "as_strided", "detach", "diagonal", "expand", "lift_fresh", "permute", "select", "slice", "split"),
     *("split_with_sizes", "squeeze", "t", "transpose", "unbind", "unsqueeze", "view", "_reshape_alias", "_unsafe_view"),
-    *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"),
+    *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_", "set_"),
 }
-_SYNCS = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "nms", "bincount", "_unique2"}
+_SYNCS = {  # the host needs a value before it can go on
+    *("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "nms", "bincount"),
+    *("unique_dim", "_unique2", "unique_consecutive", "repeat_interleave"),
+}
+_INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
 _READS = {Tensor.tolist, Tensor.numpy, Tensor.cpu}  # not dispatched for a tensor on the CPU
 
 
-class OperationCount:
-    """Counts operations that would launch kernels, and those that would make the host wait for a GPU.
+def _reads_a_mask(args: Any) -> bool:
+    """Whether indexing counts the places of a mask first, as it need not to fill them with one number."""
+    fills = len(args) > 2 and args[2].ndim == 0
+    return not fills and any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1])
 
-    A tensor made of Python's numbers counts as a sync: its copy to the device is one.
+
+class OperationCount:
+    """Count the operations that would launch work on a GPU, and those for which the host would wait for it.
+
+    An approximation: one launch per dispatched operation that is not a view; a sort, a large topk, a full reduction or
+    an NMS are a few kernels. A sync is an ``item``, a ``nonzero``, indexing with a mask (not filling by one), an NMS,
+    which copies its overlaps to the host, or a tensor made of Python numbers, whose copy to the device is one.
+
+    Example:
+        >>> with OperationCount() as count:
+        ...     x = torch.ones(3) + 1
+        ...     _ = x[x > 1.5].view(3)
+        >>> count.operations, count.syncs
+        (4, 1)
     """
 
     def __init__(self) -> None:
@@ -41,9 +60,8 @@ class OperationCount:
             def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 name = func._schema.name.split("::")[1]
                 count.names[name] += 1
-                indices = args[1] if name.startswith("index") and isinstance(args[1], list) else []
-                masks = any(isinstance(i, Tensor) and i.dtype == torch.bool for i in indices)
-                count.syncs += name in _SYNCS or masks or (name == "lift_fresh" and args[0].ndim > 0)
+                uploads = name == "lift_fresh" and args[0].ndim > 0
+                count.syncs += name in _SYNCS or uploads or (name in _INDEXING and _reads_a_mask(args))
                 return func(*args, **(kwargs or {}))
 
         class Read(TorchFunctionMode):

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from demonstration import Demonstration, Numbers, Progress, generator, markdown_table, run
-from figures import BLACK, BLUE, GREEN, ORANGE, PINK, SKY, legend, panels, title
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -16,6 +15,8 @@ from ssdnorm.layers.conv import ConvBlock
 from ssdnorm.layers.norms import norm_layer
 from ssdnorm.layers.population_statistics import recompute_population_stats
 from ssdnorm.models.ssd import ssd300_vgg16
+from ssdnorm.plots.colors import COLORS
+from ssdnorm.plots.style import panels, styled
 
 NORMS: dict[str, str | dict[str, Any]] = {"batch norm": "batch_norm", "group norm": {"kind": "group_norm", "groups": 8}}
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -170,16 +171,17 @@ def measure_taps(seed: int, progress: Progress) -> Numbers:
     return measured
 
 
+@styled
 def draw_batch_size(numbers: Numbers) -> dict[str, Figure]:
     """Two figures: one image in many batches, and the taps of an SSD300."""
     return {"one-image": _draw_one(numbers), "taps": _draw_taps(numbers)}
 
 
 def _draw_one(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 2, 3.2, sharey=True)
+    figure, axes = panels(1, 2, height=3.2, sharey=True)
     rows = {
-        "one_image_from_training": ("-", BLACK, "statistics of training, in eval mode"),
-        "one_image": (".", BLUE, "statistics of the batch"),
+        "one_image_from_training": ("-", COLORS["ink"], "statistics of training, in eval mode"),
+        "one_image": (".", COLORS["blue"], "statistics of the batch"),
     }
     for place, name in zip(axes[0], NORMS, strict=True):
         for row, (style, colour, words) in rows.items():
@@ -189,24 +191,24 @@ def _draw_one(numbers: Numbers) -> Figure:
             place.plot(columns.flat, draws.flat, style, color=colour, linewidth=1, markersize=4, label=words)
         place.set_xticks(range(len(BATCH_SIZES)), map(str, BATCH_SIZES))
         place.set(xlabel="images in the batch", ylim=(-0.03, 1.03))
-        title(place, f"One image, {name}")
+        place.set_title(f"One image, {name}")
     axes[0, 0].set_ylabel("probability of the right class")
-    legend(axes[0, 1], loc="center right")
+    axes[0, 1].legend(loc="center right")
     return figure
 
 
 def _draw_taps(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 1, 3.6)
+    figure, axes = panels(1, 1, height=3.6)
     place = axes[0, 0]
-    colours = (BLACK, BLUE, SKY, GREEN, ORANGE, PINK)
+    colours = (COLORS["ink"], COLORS["blue"], COLORS["violet"], COLORS["green"], COLORS["ochre"], COLORS["pink"])
     for (name, tap), colour in zip(numbers["taps"].items(), colours, strict=True):
         words = f"{name}, {tap['cells']} cell{'s' if tap['cells'] > 1 else ''}"
         place.plot(TAP_BATCH_SIZES, list(tap["distance"].values()), "o-", color=colour, label=words)
     place.set(xlabel="images in the batch", ylabel="distance / length of the tap", xscale="log", ylim=(0, 0.9))
     place.set_xticks(TAP_BATCH_SIZES, map(str, TAP_BATCH_SIZES))
     place.minorticks_off()
-    title(place, "An SSD300's taps: only the last batch norm takes the batch's statistics")
-    legend(place, loc="center left", bbox_to_anchor=(1, 0.5))
+    place.set_title("An SSD300's taps: only the last batch norm takes the batch's statistics")
+    place.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

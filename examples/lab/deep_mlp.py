@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from demonstration import Demonstration, Numbers, Progress, generator, markdown_table, run
-from figures import BLUE, ORANGE, RED, legend, panels, title
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor, nn
+
+from ssdnorm.plots.colors import COLORS
+from ssdnorm.plots.style import logarithmic, panels, styled
 
 LAYERS, UNITS, NOISE_STD = 7, 30, 2.0
 SATURATED = 0.99  # of tanh's largest value
@@ -49,7 +51,7 @@ ARMS = {
     )
 }
 _CAPTIONS = {"rms": "root mean square, median over seeds", "idle": "share of idle units, mean over seeds"}
-_COLOURS = {"N(0, 1) weights": RED, "with batch norm": BLUE, "scaled weights": ORANGE}
+_COLOURS = {"N(0, 1) weights": COLORS["orange"], "with batch norm": COLORS["blue"], "scaled weights": COLORS["ochre"]}
 
 
 def measure_deep_mlp(
@@ -164,13 +166,14 @@ def _idle(arm: Arm, pre_activations: list[Tensor]) -> list[float]:
     return [(z.tanh().abs() > SATURATED).float().mean().item() for z in pre_activations]
 
 
+@styled
 def draw_deep_mlp(numbers: Numbers) -> dict[str, Figure]:
     """Two figures: pre-activations by layer, cost by learning rate."""
     return {"pre-activations": _draw_histograms(numbers), "learning-rates": _draw_rates(numbers)}
 
 
 def _draw_histograms(numbers: Numbers) -> Figure:
-    figure, axes = panels(3, 2, 7.4, sharex=True, sharey=True)
+    figure, axes = panels(3, 2, height=7.4, sharex=True, sharey=True)
     num_moments = len(numbers["moments"])
     for place, (name, arm) in zip(axes.T.flat, numbers["arms"].items(), strict=True):
         counts = np.array(arm["histograms"], dtype=float).transpose(2, 1, 0)  # height × layer × moment
@@ -178,12 +181,14 @@ def _draw_histograms(numbers: Numbers) -> Figure:
         with_gaps = np.pad(shares, ((0, 0), (0, 0), (0, 1)))
         columns = np.ma.masked_equal(with_gaps, 0).reshape(len(shares), -1)
         x_edges = 0.5 + (np.arange(columns.shape[1] + 1) + 0.5) / (num_moments + 1)
-        colours = LinearSegmentedColormap.from_list("", ["white", _COLOURS[ARMS[name].words]])
+        colours = LinearSegmentedColormap.from_list("", [COLORS["surface"], _COLOURS[ARMS[name].words]])
         place.pcolormesh(x_edges, _EDGES, columns, cmap=colours, vmin=-0.1, vmax=1)
-        title(place, f"{name}, lr {arm['best_lr']:g}")
+        place.set_title(f"{name}, lr {arm['best_lr']:g}")
         if ARMS[name].activation == "tanh":
             for end in (-1, 1):
-                place.axhline(math.asinh(end * math.atanh(SATURATED)), color="black", linewidth=0.8, linestyle=":")
+                place.axhline(
+                    math.asinh(end * math.atanh(SATURATED)), color=COLORS["ink"], linewidth=0.8, linestyle=":"
+                )
     ticks = [-1e4, -100, -1, 1, 100, 1e4]
     axes[0, 0].set_yticks(np.arcsinh(ticks), ["−10⁴", "−100", "−1", "1", "100", "10⁴"])
     axes[0, 0].set(xlim=(0.4, LAYERS + 0.6), ylim=(-12, 12), xticks=range(1, LAYERS + 1))
@@ -192,23 +197,25 @@ def _draw_histograms(numbers: Numbers) -> Figure:
     for place in axes[-1]:
         place.set_xlabel("hidden layer")
     moments = ", ".join(map(str, numbers["moments"]))
-    figure.supxlabel(f"in each layer from left to right: after {moments} steps, in train mode", fontsize=9.5)
+    figure.supxlabel(f"in each layer from left to right: after {moments} steps, in train mode")
     return figure
 
 
 def _draw_rates(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 2, 3.4, sharey=True)
+    figure, axes = panels(1, 2, height=3.4, sharey=True)
     for place, arm, measured in _by_activation(axes[0], numbers):
         by_rate = {float(lr): np.array(costs, dtype=float) for lr, costs in measured["final_cost_by_lr"].items()}
         rates = [lr for lr, costs in by_rate.items() if np.isfinite(costs).all()]
         medians = [np.median(by_rate[lr]) for lr in rates]
         place.plot(rates, medians, "o-", color=_COLOURS[arm.words], label=arm.words)
-        place.set(xlabel="learning rate", xscale="log", yscale="log", ylim=(numbers["noise_floor"] / 2, 1e3))
+        place.set(xlabel="learning rate", ylim=(numbers["noise_floor"] / 2, 1e3))
+        logarithmic(place, "x")
+        logarithmic(place, "y")
     for place, name in zip(axes[0], ("ReLU", "tanh"), strict=True):
-        place.axhline(numbers["noise_floor"], color="black", linewidth=0.8, linestyle=":", label="noise alone")
-        title(place, f"{name}: no point where a seed diverged")
+        place.axhline(numbers["noise_floor"], color=COLORS["ink"], linewidth=0.8, linestyle=":", label="noise alone")
+        place.set_title(f"{name}: no point where a seed diverged")
     axes[0, 0].set_ylabel(f"squared error / variance of y\nafter {numbers['steps']} steps")
-    legend(axes[0, 1], loc="upper right")
+    axes[0, 1].legend(loc="upper right")
     return figure
 
 

@@ -7,11 +7,12 @@ import math
 import numpy as np
 import torch
 from demonstration import Demonstration, Numbers, Progress, generator, markdown_table, run
-from figures import BLACK, BLUE, GREEN, ORANGE, RED, legend, panels, title
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ssdnorm.layers.population_statistics import recompute_population_stats
+from ssdnorm.plots.colors import COLORS
+from ssdnorm.plots.style import panels, styled
 
 PROBABILITIES = (0.0, 0.1, 0.3, 0.5, 0.7)
 MEAN, VARIANCE = 1 / math.sqrt(2 * math.pi), 0.5 - 1 / (2 * math.pi)  # of a ReLU of N(0, 1)
@@ -164,39 +165,42 @@ def _cost(network: nn.Module, x: Tensor, y: Tensor) -> float:
     return ((network.eval()(x[2000:]) - y[2000:]).square().mean() / y[2000:].var()).item()
 
 
+@styled
 def draw_dropout(numbers: Numbers) -> dict[str, Figure]:
     """Two figures: variance shift by p, and cost of training by p."""
     return {"shift": _draw_shift(numbers), "training": _draw_training(numbers)}
 
 
 def _draw_shift(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 1, 3.3)
+    figure, axes = panels(1, 1, height=3.3)
     place, line, ps = axes[0, 0], np.linspace(0, 0.8, 81), _probabilities(numbers)
-    for (rho, row), colour in zip(numbers["shifts"].items(), (RED, ORANGE, GREEN), strict=True):
+    for (rho, row), colour in zip(
+        numbers["shifts"].items(), (COLORS["orange"], COLORS["ochre"], COLORS["green"]), strict=True
+    ):
         expected = [variance_shift(p, correlation=float(rho), alignment=_INPUTS - 1) for p in line]
         place.plot(line, expected, color=colour, label=f"64 inputs, equal weights, correlation {rho}")
         place.plot(ps, [row[f"{p:g}"]["measured"] for p in ps], "o", color=colour)
     place.set(xlabel="p, probability of a zero", ylabel="evaluation / training", ylim=(0, 1.05))
-    title(place, "Variance in front of a batch norm (dots: measured)")
-    legend(place, loc="lower left")
+    place.set_title("Variance in front of a batch norm (dots: measured)")
+    place.legend(loc="lower left")
     return figure
 
 
 def _draw_training(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 1, 3.4)
+    figure, axes = panels(1, 1, height=3.4)
     place, ps = axes[0, 0], _probabilities(numbers)
     labels = {
-        "before": ("dropout in front of the norm", RED, "o-"),
-        "before, recomputed": ("the same, statistics recomputed without dropout", BLACK, "s--"),
-        "after": ("dropout behind the norm", BLUE, "o-"),
+        "before": ("dropout in front of the norm", COLORS["orange"], "o-"),
+        "before, recomputed": ("the same, statistics recomputed without dropout", COLORS["ink"], "s--"),
+        "after": ("dropout behind the norm", COLORS["blue"], "o-"),
     }
     for key, (words, colour, style) in labels.items():
         costs = np.array([numbers["training"][f"{p:g}"][key] for p in ps])
         place.plot(ps, costs.mean(1), style, color=colour, label=words)
         place.fill_between(ps, costs.min(1), costs.max(1), color=colour, alpha=0.15, linewidth=0)
     place.set(xlabel="p, probability of a zero", ylabel="squared error / variance of y", ylim=(0, None))
-    title(place, "Cost in evaluation, mean and range of seeds")
-    legend(place, loc="upper left")
+    place.set_title("Cost in evaluation, mean and range of seeds")
+    place.legend(loc="upper left")
     return figure
 
 

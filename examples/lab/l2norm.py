@@ -9,19 +9,25 @@ from pathlib import Path
 import numpy as np
 import torch
 from demonstration import Demonstration, Numbers, Progress, markdown_table, run
-from figures import BLACK, BLUE, GREEN, GREY, ORANGE, RED, legend, panels, title
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from ssdnorm.data.images import EncodedImage
-from ssdnorm.data.transforms import resize_image
 from ssdnorm.layers.l2_norm import L2Norm
 from ssdnorm.models.ssd import ssd300_vgg16
+from ssdnorm.plots.colors import COLORS
+from ssdnorm.plots.style import logarithmic, panels, styled
+from ssdnorm.resize import resize_image
 
 LAYERS = ("conv4_3", "conv5_3", "fc7")
 _EDGES = np.geomspace(1, 1e4, 81)
 _FLOAT16_MAX = torch.finfo(torch.float16).max  # 65504
-_COLOURS = {"conv4_3": RED, "conv5_3": GREEN, "fc7": ORANGE, "conv4_3 after L2Norm": BLUE}
+_COLOURS = {
+    "conv4_3": COLORS["orange"],
+    "conv5_3": COLORS["green"],
+    "fc7": COLORS["ochre"],
+    "conv4_3 after L2Norm": COLORS["blue"],
+}
 
 
 def measure_l2norm(*, images: Sequence[Path], weights: str | Path, seed: int = 0, progress: Progress = list) -> Numbers:
@@ -41,7 +47,7 @@ def measure_l2norm(*, images: Sequence[Path], weights: str | Path, seed: int = 0
         backbone.get_submodule(name).register_forward_hook(hook)
     with torch.no_grad():
         for path in progress(list(images)):
-            image = resize_image(EncodedImage.read(path).decode(), 300)
+            image = resize_image(torch.from_numpy(EncodedImage.read(path).decode()).permute(2, 0, 1), 300, 300)
             taps, _ = backbone(model.normalize(image[None]))
             maps["fc7"].append(taps["fc7"])
         conv4_3 = torch.cat(maps["conv4_3"])
@@ -105,9 +111,10 @@ def _words(x: Tensor) -> str:
     return f"{x.flatten()[0].item():.4g}"
 
 
+@styled
 def draw_l2norm(numbers: Numbers) -> dict[str, Figure]:
     """One figure: lengths by layer."""
-    figure, axes = panels(1, 1, 3.6)
+    figure, axes = panels(1, 1, height=3.6)
     place = axes[0, 0]
     centres = np.sqrt(_EDGES[1:] * _EDGES[:-1])
     for name, layer in numbers["layers"].items():
@@ -121,17 +128,17 @@ def draw_l2norm(numbers: Numbers) -> dict[str, Figure]:
             place.step(
                 centres, share, where="mid", color=_COLOURS[name], label=f"{words}: median {layer['median']:.0f}"
             )
-    place.axvline(math.sqrt(_FLOAT16_MAX), 0, 0.92, color=BLACK, linewidth=1, linestyle=":")
-    place.text(math.sqrt(_FLOAT16_MAX) * 1.04, 0.2, "sum of squares\noverflows float16 →", fontsize=8.5, color=GREY)
+    place.axvline(math.sqrt(_FLOAT16_MAX), 0, 0.92, color=COLORS["ink"], linewidth=1, linestyle=":")
+    place.text(math.sqrt(_FLOAT16_MAX) * 1.04, 0.2, "sum of squares\noverflows float16 →", color=COLORS["soft"])
     place.set(
-        xscale="log",
         xlabel="length of a position's channel vector",
         ylabel="share of positions",
         xlim=(4, 1e4),
         ylim=(0, 0.24),
     )
-    title(place, f"Lengths in VGG16 on {numbers['images']} photographs")
-    legend(place, loc="upper left")
+    logarithmic(place, "x")
+    place.set_title(f"Lengths in VGG16 on {numbers['images']} photographs")
+    place.legend(loc="upper left")
     return {"lengths": figure}
 
 

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 
 import torch
 from demonstration import Demonstration, Numbers, Progress, generator, markdown_table, run
-from figures import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, legend, panels, title
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ssdnorm.layers.batch_norm import momentum_from_tensorflow
+from ssdnorm.plots.colors import COLORS
+from ssdnorm.plots.style import logarithmic, panels, styled
 
 MEAN, STD, BATCH = 3.0, 2.0, 32
 DECAYS = (0.5, 0.9, 0.99, 0.999)
 BATCH_SIZES = (2, 4, 8, 16, 32)
-_COLOURS = dict(zip(DECAYS, (SKY, BLUE, GREEN, ORANGE), strict=True))
+_COLOURS = dict(zip(DECAYS, (COLORS["violet"], COLORS["blue"], COLORS["green"], COLORS["ochre"]), strict=True))
 _MOMENTS = sorted({round(10 ** (i / 10)) for i in range(31)})  # steps 1 … 1000, evenly spaced in the logarithm
 
 
@@ -153,13 +154,14 @@ def _train(momentum: float, seed: int) -> dict[str, list[float]]:
     return costs
 
 
+@styled
 def draw_moving_average(numbers: Numbers) -> dict[str, Figure]:
     """Two figures: warm-up, and cost in evaluation."""
     return {"warm-up": _draw_warm_up(numbers), "evaluation": _draw_evaluation(numbers)}
 
 
 def _draw_warm_up(numbers: Numbers) -> Figure:
-    figure, axes = panels(2, 2, 5.6, sharex=True, sharey="row")
+    figure, axes = panels(2, 2, height=5.6, sharex=True, sharey="row")
     for row, (moment, start, truth) in zip(axes, (("mean", 0, MEAN), ("variance", 1, STD**2)), strict=True):
         for decay, colour in _COLOURS.items():
             measured = numbers["warm_up"][f"{decay:g}"]
@@ -168,28 +170,31 @@ def _draw_warm_up(numbers: Numbers) -> Figure:
             corrected = measured[f"one_stream_{moment}_corrected"]
             row[1].plot(numbers["steps"], corrected, color=colour, label=f"decay {decay:g}")
         for place, words in zip(row, (f"started at {start}", "divided by 1 − decay^t"), strict=True):
-            place.axhline(truth, color=BLACK, linewidth=0.8)
-            place.set(xscale="log", ylim=(0, 1.5 * truth))
-            title(place, f"{moment.capitalize()}, {words}")
+            place.axhline(truth, color=COLORS["ink"], linewidth=0.8)
+            place.set(ylim=(0, 1.5 * truth))
+            logarithmic(place, "x")
+            place.set_title(f"{moment.capitalize()}, {words}")
         row[0].set_ylabel(f"moving average of the {moment}")
     for place in axes[1]:
         place.set_xlabel("step")
-    axes[0, 1].plot([], [], ":", color=GREY, label="expected")
-    legend(axes[0, 1], loc="lower right")
+    axes[0, 1].plot([], [], ":", color=COLORS["soft"], label="expected")
+    axes[0, 1].legend(loc="lower right")
     return figure
 
 
 def _draw_evaluation(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 1, 3.6)
+    figure, axes = panels(1, 1, height=3.6)
     place = axes[0, 0]
     for name, costs in numbers["training"].items():
         forgotten = name == "forgotten"
-        colour, words = (PINK, "never updated") if forgotten else (_COLOURS[float(name)], f"decay {name}")
+        colour, words = (COLORS["pink"], "never updated") if forgotten else (_COLOURS[float(name)], f"decay {name}")
         place.plot(numbers["steps"], costs["eval"], color=colour, label=f"evaluation, {words}")
-    place.plot(numbers["steps"], costs["train"], color=BLACK, linewidth=1, label="training, any of them")
-    place.set(xlabel="step", ylabel="squared error / variance of y", xscale="log", yscale="log")
-    title(place, "One training, five evaluations")
-    legend(place, loc="upper left")
+    place.plot(numbers["steps"], costs["train"], color=COLORS["ink"], linewidth=1, label="training, any of them")
+    place.set(xlabel="step", ylabel="squared error / variance of y")
+    logarithmic(place, "x")
+    logarithmic(place, "y")
+    place.set_title("One training, five evaluations")
+    place.legend(loc="upper left")
     return figure
 
 

@@ -7,16 +7,18 @@ import math
 import numpy as np
 import torch
 from demonstration import Demonstration, Numbers, Progress, generator, markdown_table, run
-from figures import BLACK, BLUE, GREEN, ORANGE, RED, legend, panels, title
 from matplotlib.figure import Figure
 from torch import nn
+
+from ssdnorm.plots.colors import COLORS
+from ssdnorm.plots.style import logarithmic, panels, styled
 
 INPUTS = {"1e5 and 2e5": (1e5, 2e5), "1 and 2e13": (1.0, 2e13)}
 TARGETS = (1.0, 2.0)
 MOMENTA: dict[str, float | None] = {"0": 0.0, "0.1": 0.1, "1": 1.0, "None": None}
 BATCH_SIZES = (2, 3, 4, 8, 16, 32, 64)
 _STEPS = 200
-_COLOURS = dict(zip(MOMENTA, (RED, BLUE, ORANGE, GREEN), strict=True))
+_COLOURS = dict(zip(MOMENTA, (COLORS["orange"], COLORS["blue"], COLORS["ochre"], COLORS["green"]), strict=True))
 
 
 def measure_train_eval_gap(*, seed: int = 0, progress: Progress = list) -> Numbers:
@@ -96,20 +98,23 @@ def best_fit(n: int, seed: int) -> dict[str, float]:
     }
 
 
+@styled
 def draw_train_eval_gap(numbers: Numbers) -> dict[str, Figure]:
     """One figure: error by step in both modes."""
-    figure, axes = panels(1, 2, 3.7)
+    figure, axes = panels(1, 2, height=3.7)
     for place, (inputs, fits) in zip(axes[0], numbers["fits"].items(), strict=True):
         steps = np.arange(1, _STEPS + 1)
         for name, fit in fits.items():
             style = (0, (4, 4)) if name == "None" else "solid"  # it lies on momentum 1
             words = f"eval mode, momentum {name}"
             place.plot(steps, fit["eval"], color=_COLOURS[name], linestyle=style, label=words)
-        place.plot(steps, fits["0.1"]["train"], color=BLACK, label="train mode, any momentum")
-        place.set(xlabel="step", xscale="log", yscale="log", ylim=(1e-6, 1e28 if "13" in inputs else 1e12))
-        title(place, f"Inputs {inputs}")
+        place.plot(steps, fits["0.1"]["train"], color=COLORS["ink"], label="train mode, any momentum")
+        place.set(xlabel="step", ylim=(1e-6, 1e28 if "13" in inputs else 1e12))
+        logarithmic(place, "x")
+        logarithmic(place, "y")
+        place.set_title(f"Inputs {inputs}")
     axes[0, 0].set_ylabel("squared error")
-    legend(axes[0, 1], loc="center right", bbox_to_anchor=(1, 0.58))
+    axes[0, 1].legend(loc="center right", bbox_to_anchor=(1, 0.58))
     return {"modes": figure}
 
 

@@ -43,10 +43,8 @@ class DefaultBoxSpec:
     def __post_init__(self) -> None:
         if self.clip not in ("none", "size", "all"):
             raise ValueError(f"DefaultBoxSpec: clip must be none, size or all; got {self.clip!r}")
-        lengths = {
-            name: len(getattr(self, name))
-            for name in ("grid_sizes", "steps", "min_sizes", "max_sizes", "aspect_ratios")
-        }
+        per_tap = ("grid_sizes", "steps", "min_sizes", "max_sizes", "aspect_ratios")
+        lengths = {name: len(getattr(self, name)) for name in per_tap}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"DefaultBoxSpec: one entry per tap is needed everywhere; got {lengths}")
 
@@ -61,36 +59,24 @@ class DefaultBoxSpec:
         return sum(g * g * n for g, n in zip(self.grid_sizes, self.boxes_per_cell, strict=True))
 
 
-def _ssd300(min_sizes: tuple[float, ...], last_size: float) -> DefaultBoxSpec:
-    return DefaultBoxSpec(
-        image_size=300,
-        grid_sizes=(38, 19, 10, 5, 3, 1),
-        steps=(8, 16, 32, 64, 100, 300),
-        min_sizes=min_sizes,
-        max_sizes=(*min_sizes[1:], last_size),
-        aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)),
-    )
-
-
-def _ssd512(min_sizes: tuple[float, ...], last_size: float) -> DefaultBoxSpec:
-    return DefaultBoxSpec(
-        image_size=512,
-        grid_sizes=(64, 32, 16, 8, 4, 2, 1),
-        steps=(8, 16, 32, 64, 128, 256, 512),
-        min_sizes=min_sizes,
-        max_sizes=(*min_sizes[1:], last_size),
-        aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
-    )
+def _spec(image_size: int, *sizes: float) -> DefaultBoxSpec:
+    """One of the authors' networks; each tap's second square lies between its size and the next."""
+    grids, steps = {
+        300: ((38, 19, 10, 5, 3, 1), (8, 16, 32, 64, 100, 300)),
+        512: ((64, 32, 16, 8, 4, 2, 1), (8, 16, 32, 64, 128, 256, 512)),
+    }[image_size]
+    ratios = ((2,), *[(2, 3)] * (len(grids) - 3), (2,), (2,))
+    return DefaultBoxSpec(image_size, grids, steps, sizes[:-1], sizes[1:], ratios)
 
 
 # Sizes in pixels of the input, from examples/ssd/ssd_pascal.py, ssd_coco.py and their 512 variants (weiliu89/caffe,
 # branch ssd). Caffe's prior box layer cuts the 512 sizes to integers; they are kept exact here, as in lufficc/SSD.
 DEFAULT_BOXES: Mapping[str, DefaultBoxSpec] = MappingProxyType(
     {
-        "ssd300_voc": _ssd300((30, 60, 111, 162, 213, 264), 315),
-        "ssd300_coco": _ssd300((21, 45, 99, 153, 207, 261), 315),
-        "ssd512_voc": _ssd512((35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8), 537.6),
-        "ssd512_coco": _ssd512((20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8), 542.72),
+        "ssd300_voc": _spec(300, 30, 60, 111, 162, 213, 264, 315),
+        "ssd300_coco": _spec(300, 21, 45, 99, 153, 207, 261, 315),
+        "ssd512_voc": _spec(512, 35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8, 537.6),
+        "ssd512_coco": _spec(512, 20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72),
     }
 )
 
@@ -105,16 +91,14 @@ def default_box_spec(spec: str | DefaultBoxSpec | Mapping[str, Any], *, where: s
     if isinstance(spec, DefaultBoxSpec):
         return spec
     if isinstance(spec, Mapping):
-        known = [field.name for field in fields(DefaultBoxSpec)]
-        needed = [field.name for field in fields(DefaultBoxSpec) if field.default is MISSING]
+        known = {field.name: field.default is MISSING for field in fields(DefaultBoxSpec)}  # whether it is needed
         for name in spec:
             if name not in known:
                 hint = did_you_mean(name, known)
                 raise ValueError(f"{where}: unknown field {name!r}; choose among: {', '.join(known)}.{hint}")
-        if missing := [name for name in needed if name not in spec]:
+        if missing := [name for name, needed in known.items() if needed and name not in spec]:
             raise ValueError(f"{where}: {', '.join(missing)} missing; got {', '.join(map(str, spec))}")
-        values: dict[str, Any] = {key: _as_tuple(value) for key, value in spec.items()}
-        return DefaultBoxSpec(**values)
+        return DefaultBoxSpec(**{key: _as_tuple(value) for key, value in spec.items()})
     if not isinstance(spec, str) or spec not in DEFAULT_BOXES:
         hint = did_you_mean(spec, DEFAULT_BOXES)
         raise ValueError(f"{where}: unknown default boxes {spec!r}; choose one of: {', '.join(DEFAULT_BOXES)}.{hint}")

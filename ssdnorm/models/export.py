@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torchvision.ops import nms
 
 from ssdnorm.models.post_process import PostProcess
@@ -29,8 +30,8 @@ DETECTION_NAMES = ("boxes", "scores", "labels", "num_detections")
 class FixedPostProcess(nn.Module):
     """:class:`PostProcess` with fixed shapes, which exporters can follow; the same detections.
 
-    A form of its own: ``PostProcess`` is fast because the values decide how many boxes it looks at, and an exported
-    graph can depend on shapes only. Here the ``top_k`` best scores of each class all enter the suppression.
+    ``PostProcess`` chooses its candidates by their values; an exported graph depends on shapes only. Here the ``top_k``
+    best scores of each class all enter the suppression.
 
     Shape:
         input locs ``(B, K, 4)``, logits ``(B, K, num_classes)``; output boxes ``(B, D, 4)`` xyxy in [0, 1] of the
@@ -63,7 +64,7 @@ class FixedPostProcess(nn.Module):
 
 
 class ExportedNetwork(nn.Module):
-    """Images → raw output or, with ``post_process``, detections, as tensors; what is exported."""
+    """Images → raw output or, with ``post_process``, detections, as plain tuples of tensors."""
 
     def __init__(self, model: SSD, post_process: PostProcess | None) -> None:
         super().__init__()
@@ -72,8 +73,8 @@ class ExportedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Shape: images ``(B, 3, S, S)``."""
-        output = self.model(images)
-        return (output.locs, output.logits) if self.post_process is None else self.post_process(output)
+        output: SSDOutput = self.model(images)
+        return tuple(output) if self.post_process is None else self.post_process(output)
 
 
 def export_onnx(
@@ -108,24 +109,19 @@ def export_onnx(
     onnx, onnxscript = (_import(package) for package in ("onnx", "onnxscript"))
     if not hasattr(onnxscript, f"opset{opset}"):
         raise ValueError(f"opset: the installed onnxscript does not know {opset}; choose a lower one, from {OPSET}")
-    images = _example(model, input_dtype)
-    network = ExportedNetwork(model, post_process if detections else None).eval()
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            network,
-            (images,),
+    program = _program(model, post_process if detections else None, input_dtype)
+    with _quiet():
+        exported = torch.onnx.export(
+            program,
             dynamo=True,
             verbose=False,
             opset_version=opset,
             input_names=["images"],
             output_names=list(DETECTION_NAMES if detections else RAW_NAMES),
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            custom_translation_table={torch.ops.ssdnorm.nms_mask.default: _onnx_nms_mask(opset)}
-            if detections
-            else None,
+            custom_translation_table={torch.ops.ssdnorm.nms_mask.default: _onnx_nms_mask(opset)},
         )
-    assert program is not None
-    proto = program.model_proto
+    assert exported is not None
+    proto = exported.model_proto
     for key, value in _metadata(model, post_process, class_names, antialias, detections, input_dtype).items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
@@ -148,10 +144,7 @@ def export_torch(
     The metadata are in the extra file ``ssdnorm.json``. A file with ``detections`` needs the operator
     ``ssdnorm::nms_mask``: ``import ssdnorm.models.export`` before loading it.
     """
-    images = _example(model, input_dtype)
-    network = ExportedNetwork(model, post_process if detections else None).eval()
-    with torch.no_grad():
-        program = torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    program = _program(model, post_process if detections else None, input_dtype)
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = _metadata(model, post_process, class_names, antialias, detections, input_dtype)
     with _quiet():
@@ -206,36 +199,34 @@ def _metadata(
     detections: bool,
     input_dtype: str,
 ) -> dict[str, str]:
+    settings = ("score_threshold", "nms_threshold", "top_k", "max_detections")
+    pixels = [0, 255 if input_dtype == "uint8" else 1]
     about = {
         "format": FORMAT,
         "class_names": list(class_names),
         "image_size": model.image_size,
-        "input": {
-            "name": "images",
-            "dtype": input_dtype,
-            "colours": "RGB",
-            "range": [0, 255 if input_dtype == "uint8" else 1],
-        },
+        "input": {"name": "images", "dtype": input_dtype, "colours": "RGB", "range": pixels},
         "antialias": antialias,
         "output": "detections" if detections else "raw",
         "default_boxes": asdict(model.spec),
         "variances": list(post_process.coder.variances),
-        "post_process": {
-            name: getattr(post_process, name)
-            for name in ("score_threshold", "nms_threshold", "top_k", "max_detections")
-        },
+        "post_process": {name: getattr(post_process, name) for name in settings},
     }
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
 
 
-def _example(model: SSD, input_dtype: str) -> Tensor:
+def _program(model: SSD, post_process: PostProcess | None, input_dtype: str) -> ExportedProgram:
+    """Images → raw output or, with ``post_process``, detections, traced for any batch size."""
     if input_dtype not in ("uint8", "float32"):
         raise ValueError(f"input_dtype: must be uint8 or float32; got {input_dtype!r}")
     if model.training:
         raise ValueError("export: the model is in training mode; call .eval() first")
-    size, device = model.image_size, model.image_mean.device
+    network = ExportedNetwork(model, post_process).eval()
     # a batch of two: with one the exporter would take the batch size for a constant
-    return torch.zeros((2, 3, size, size), dtype=getattr(torch, input_dtype), device=device)
+    shape = (2, 3, model.image_size, model.image_size)
+    images = torch.zeros(shape, dtype=getattr(torch, input_dtype), device=model.image_mean.device)
+    with _quiet(), torch.no_grad():
+        return torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
 
 
 def _import(package: str) -> Any:

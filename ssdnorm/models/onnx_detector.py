@@ -26,9 +26,6 @@ class OnnxDetector:
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not an ONNX file, not one of ours, or onnxruntime is missing.
-
-    Shape:
-        see :meth:`__call__`.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -10,9 +10,8 @@ from ssdnorm.models import mc_dropout
 
 
 def mc_dropout_detections(detector, images, num_samples=10):
-    return mc_dropout.mc_dropout_detections(
-        detector.model, detector.post_process, *detector.prepare(images), num_samples
-    )
+    batch, sizes = detector.prepare(images)
+    return mc_dropout.mc_dropout_detections(detector.model, detector.post_process, batch, sizes, num_samples)
 
 
 def make(dropout=0.5):

@@ -188,6 +188,17 @@ def test_top_k_limits_each_class_and_max_detections_each_image():
     assert scores.tolist() == sorted(scores.tolist(), reverse=True)
 
 
+@pytest.mark.parametrize("num_classes", [3, 13])  # the top_k of each class first; the best of all classes first
+def test_of_top_k_and_one_more_candidates_of_a_class_the_last_is_dropped(num_classes):
+    spots = torch.arange(1, 202) / 202
+    boxes = torch.stack((spots, spots, *torch.full((2, 201), 0.004)), dim=1)  # none overlap
+    logits = torch.full((1, 201, num_classes), -5.0)
+    logits[..., 0], logits[..., 1] = 0.0, torch.linspace(5, 6, 201)
+    found = PostProcess(boxes, top_k=200, max_detections=300)(SSDOutput(torch.zeros(1, 201, 4), logits), SIZES)[0]
+    assert found["labels"].tolist() == [1] * 200
+    torch.testing.assert_close(found["boxes"][:, :2].mean(dim=1) / 300 + 0.002, spots.flip(0)[:200])
+
+
 def test_equal_scores_of_few_classes_stand_in_the_order_of_their_boxes():
     spots = torch.arange(20) / 20 + 1 / 40
     grid = torch.stack(torch.meshgrid(spots, spots, indexing="ij"), dim=-1).reshape(-1, 2)

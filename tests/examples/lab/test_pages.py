@@ -10,7 +10,8 @@ import demonstration
 import pytest
 import torch
 from demonstration import NAMES, Demonstration, find, for_json, generator, main, rendered, run
-from figures import panels
+
+from ssdnorm.plots.style import panels
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "docs" / "lab"
@@ -48,7 +49,7 @@ def tiny(monkeypatch):
     def measure(*, seed, progress):
         return {"seed": seed, "items": list(progress([1, 2]))}
 
-    tiny = Demonstration("tiny", "Is it tiny?", measure, lambda numbers: {"dot": panels(1, 1, 1.0)[0]}, json.dumps)
+    tiny = Demonstration("tiny", "Is it tiny?", measure, lambda numbers: {"dot": panels(height=1.0)[0]}, json.dumps)
     monkeypatch.setattr(demonstration, "find", lambda name: tiny)
     return tiny
 
