@@ -1,4 +1,4 @@
-"""This file is about small data sets drawn with a seed: overlaps, equal scores, crowd regions, ids with holes."""
+"""Small random data sets: overlaps, equal scores, crowd regions, ids with holes."""
 
 from __future__ import annotations
 
