@@ -194,10 +194,19 @@ def in_id_order(truth: GroundTruth, found: DetectionTable) -> tuple[GroundTruth,
     Metrics stand on this order: equal scores are ranked by image id, and the same data set read from another file gives
     the same numbers to the last bit.
     """
-    for ids, take in ((truth.image_ids, _reorder_images), (truth.category_ids, _reorder_classes)):
-        order = np.argsort(ids, kind="stable")
-        if not np.array_equal(order, np.arange(len(order))):
-            truth, found = take(truth, found, order)
+    order = np.argsort(truth.image_ids, kind="stable")
+    if not np.array_equal(order, np.arange(len(order))):
+        truth, found = truth.select_images(order), replace(found, image=np.argsort(order)[found.image])
+    order = np.argsort(truth.category_ids, kind="stable")
+    if not np.array_equal(order, np.arange(len(order))):
+        new_label = np.argsort(order) + 1
+        truth = replace(
+            truth,
+            category_ids=truth.category_ids[order],
+            class_names=tuple(truth.class_names[k] for k in order.tolist()),
+            labels=new_label[truth.labels - 1],
+        )
+        found = replace(found, labels=new_label[found.labels - 1])
     return truth, found
 
 
@@ -221,21 +230,6 @@ def xywh_to_xyxy(boxes: np.ndarray) -> np.ndarray:
 def xyxy_to_xywh(boxes: np.ndarray) -> np.ndarray:
     """``(N, 4)`` two corners to corner and size."""
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-
-
-def _reorder_images(truth: GroundTruth, found: DetectionTable, order: np.ndarray) -> tuple[GroundTruth, DetectionTable]:
-    return truth.select_images(order), replace(found, image=np.argsort(order)[found.image])
-
-
-def _reorder_classes(
-    truth: GroundTruth, found: DetectionTable, order: np.ndarray
-) -> tuple[GroundTruth, DetectionTable]:
-    new_label = np.argsort(order) + 1
-    names = tuple(truth.class_names[k] for k in order.tolist())
-    truth = replace(
-        truth, category_ids=truth.category_ids[order], class_names=names, labels=new_label[truth.labels - 1]
-    )
-    return truth, replace(found, labels=new_label[found.labels - 1])
 
 
 def _rows_of_groups(starts: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

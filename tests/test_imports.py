@@ -77,6 +77,7 @@ def test_every_file_has_a_docstring(path):
         ("import ssdnorm; ssdnorm.L2Norm(3)", ["torchvision", "torch._dynamo", "pytorch_lightning"]),
         ("from ssdnorm.cli import main; main(['--help'])", ["torch", "pydantic", "yaml", "numpy"]),
         ("from ssdnorm.cli import main; main(['train', '--help'])", ["torch", "numpy"]),
+        ("from ssdnorm.cli import main; main(['evaluate', '--help'])", ["torch", "numpy"]),
         ("from ssdnorm.cli import main; main(['schema', '--help'])", ["torch", "numpy"]),
     ],
 )

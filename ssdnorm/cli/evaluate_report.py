@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any
@@ -29,64 +30,57 @@ from ssdnorm.provenance import provenance
 
 _RESAMPLES = 1000  # of a difference, where --bootstrap does not say
 _LABEL_ERRORS = 100  # kept in result.json
-
-
-@dataclass(frozen=True)
-class ReportOptions:
-    """What is asked for beyond the numbers; with ``output`` None only ``voc_dets`` is written."""
-
-    output: Path | None
-    voc_dets: Path | None = None
-    bootstrap: int | None = None
-    against: Path | None = None
-    plots: bool = False
-    show_worst: int | None = None
-    show_above: float = 0.3
+_SHOWN_ABOVE = 0.3  # lowest score among the worst images, where --show-above does not say
 
 
 def write_evaluation(
-    result: EvaluationResult, sources: Sources, options: EvaluationOptions, report: ReportOptions, *, started: float
+    result: EvaluationResult,
+    sources: Sources,
+    options: EvaluationOptions,
+    arguments: argparse.Namespace,
+    *,
+    started: float,
 ) -> None:
     """Print the numbers; compute and write what else is asked for; ``result.json`` last, when all the rest is there.
 
     Args:
         started: ``time.perf_counter()`` at the command's start.
     """
-    coco, output = result.coco, report.output
+    coco, output, voc_dets = result.coco, arguments.output, arguments.voc_dets
     print(result.table)
     written: list[Path] = []
     if output is not None and sources.is_new:  # first: a model may have run for hours
         written.append(output / "detections.json")
         write_json(written[-1], result.detections)
     content: dict[str, Any] = {"metrics": result.metrics, "per_class": result.per_class}
-    intervals = _intervals(coco, report.bootstrap)
+    intervals = _intervals(coco, arguments.bootstrap)
     content["intervals"] = None if intervals is None else intervals_json(intervals)
-    content["against"] = _difference(result, options, report)
+    content["against"] = _difference(result, options, arguments)
     analysis = None if coco is None or coco.matches is None else ErrorAnalysis(coco)
     breakdown = None if analysis is None else analysis.breakdown()
     content["errors"] = None if breakdown is None else breakdown.to_json()
     content["f_scores"] = None if coco is None else f_scores(coco)
     if breakdown is not None:
         print(f"\n{breakdown.table()}")
-    if report.voc_dets is not None:
-        written.append(report.voc_dets)
-        write_voc_detections(report.voc_dets, result.truth, result.found)
+    if voc_dets is not None:
+        written.append(voc_dets)
+        write_voc_detections(voc_dets, result.truth, result.found)
     if output is None:
         print(f"\nwritten: {written[0]}" if written else "\nnothing written: no --output")
         return
-    if report.plots:
+    if arguments.plots:
         assert coco is not None
         assert analysis is not None
         assert breakdown is not None
         written.append(output / "plots")
-        content |= write_plots(written[-1], coco, analysis, breakdown, intervals)
+        content |= write_plots(written[-1], coco, analysis, breakdown)
     content["worst_images"] = []
-    if report.show_worst is not None:
+    if arguments.show_worst is not None:
         assert coco is not None
         assert sources.load_image is not None
         written.append(output / "worst")
-        outcomes = find_outcomes(coco, min_score=report.show_above)
-        content["worst_images"] = write_worst(written[-1], outcomes, sources.load_image, report.show_worst)
+        outcomes = find_outcomes(coco, min_score=_SHOWN_ABOVE if arguments.show_above is None else arguments.show_above)
+        content["worst_images"] = write_worst(written[-1], outcomes, sources.load_image, arguments.show_worst)
     written.append(output / "result.json")
     versions = provenance()
     packages = ["numpy"] if options.backend == "ssdnorm" else ["numpy", options.backend]
@@ -108,36 +102,25 @@ def write_evaluation(
     print(f"\nwritten: {', '.join(map(str, written))}")
 
 
-def write_plots(
-    folder: Path,
-    coco: CocoResult,
-    analysis: ErrorAnalysis,
-    breakdown: ErrorBreakdown,
-    intervals: dict[str, Interval] | None,
-) -> dict[str, Any]:
-    """Figures of the metric and of hotcoco's diagnostics, and the numbers of the latter for ``result.json``."""
+def write_plots(folder: Path, coco: CocoResult, analysis: ErrorAnalysis, breakdown: ErrorBreakdown) -> dict[str, Any]:
+    """Figures of the metric and of hotcoco's diagnostics, and the numbers behind them for ``result.json``."""
     from ssdnorm.plots.diagnostics import plot_calibration, plot_confusion, plot_f1
-    from ssdnorm.plots.evaluation import write_report  # loads matplotlib, half a second that others need not wait
+    from ssdnorm.plots.evaluation import mean_curves, write_report  # load matplotlib, which others need not wait for
+    from ssdnorm.plots.style import save
 
-    write_report(folder, coco, breakdown=breakdown, intervals=intervals)
-    matrix, calibration, label_errors = (
-        analysis.confusion_matrix(), analysis.calibration(), analysis.label_errors()
-    )  # fmt: skip
+    write_report(folder, coco, breakdown=breakdown)
+    matrix, calibration, label_errors = analysis.confusion_matrix(), analysis.calibration(), analysis.label_errors()
     outcomes = find_outcomes(coco)
-    counted = ~outcomes.ignored
+    counted, names = ~outcomes.ignored, outcomes.truth.class_names
     num_objects = int((~outcomes.truth.iscrowd).sum())
     scores, f1 = f1_by_score(outcomes.found.select(counted), outcomes.hit[counted], num_objects)
-    figures = {
-        "confusion": plot_confusion(matrix, outcomes.truth.class_names),
-        "calibration": plot_calibration(calibration),
-        "f1": plot_f1(scores, f1),
-    }
-    for name, figure in figures.items():
-        with replaced_file(folder / f"{name}.png") as unfinished:
-            figure.savefig(unfinished, dpi=150)
+    save(plot_confusion(matrix, names), folder / "confusion.png")
+    save(plot_calibration(calibration), folder / "calibration.png")
+    save(plot_f1(scores, f1), folder / "f1.png")
     best = int(np.argmax(f1)) if len(f1) else None
     return {
-        "confusion_matrix": {"classes": [*outcomes.truth.class_names, "background"], "counts": matrix.tolist()},
+        "precision_recall": mean_curves(coco),
+        "confusion_matrix": {"classes": [*names, "background"], "counts": matrix.tolist()},
         "calibration": calibration,
         "best_f1": None if best is None else {"score": float(scores[best]), "f1": float(f1[best])},
         "label_errors": {"total": len(label_errors), "first": label_errors[:_LABEL_ERRORS]},
@@ -206,20 +189,22 @@ def _intervals(coco: CocoResult | None, num_resamples: int | None) -> dict[str, 
     return intervals
 
 
-def _difference(result: EvaluationResult, options: EvaluationOptions, report: ReportOptions) -> dict[str, Any] | None:
-    if report.against is None:
+def _difference(
+    result: EvaluationResult, options: EvaluationOptions, arguments: argparse.Namespace
+) -> dict[str, Any] | None:
+    if arguments.against is None:
         return None
     assert result.coco is not None
     other = evaluate_coco(
         result.truth,
-        read_detections(report.against, result.truth),
+        read_detections(arguments.against, result.truth),
         iou_thresholds=options.iou_thresholds,
         max_detections=options.max_detections,
     )
-    num, metrics = report.bootstrap or _RESAMPLES, _metrics(result.coco)
+    num, metrics = arguments.bootstrap or _RESAMPLES, _metrics(result.coco)
     with _progress("difference", num) as progress:
         gaps = bootstrap_difference(result.coco, other, num_resamples=num, metrics=metrics, progress=progress)
-    print(f"\nThese minus {report.against}, 95 % intervals over the same images, {num} resamples")
+    print(f"\nThese minus {arguments.against}, 95 % intervals over the same images, {num} resamples")
     for name, gap in gaps.items():
         low, high, share = f"{gap.low:+.4f}", f"{gap.high:+.4f}", f"{100 * gap.share_higher:.0f}"
         print(f"  {name:<6} {gap.value:+.4f} [{low}, {high}]   higher in {share} % of the resamples")

@@ -5,29 +5,23 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssdnorm.build import build_dataset, build_post_process
 from ssdnorm.cli.checks import check_evaluation_keys, check_no_extra_arguments
 from ssdnorm.coco_format import load_detections, load_ground_truth
-from ssdnorm.config import Config, PostProcessConfig
+from ssdnorm.config import PostProcessConfig
 from ssdnorm.config_file import config_from_mapping, parse_overrides, put, read_config
-from ssdnorm.data.batches import make_eval_loader
-from ssdnorm.data.dataset import DetectionDataset
-from ssdnorm.data.images import EncodedImage
-from ssdnorm.data.transforms import EvalTransform
-from ssdnorm.data.voc import VocDataset
-from ssdnorm.detector import Detector, load_detector
-from ssdnorm.engine.evaluation import predict_dataset
 from ssdnorm.metrics.voc_files import read_voc_detections
-from ssdnorm.models.post_process import PostProcess
 from ssdnorm.tables import DetectionTable, GroundTruth
+
+if TYPE_CHECKING:
+    from ssdnorm.data.dataset import DetectionDataset
 
 ImageLoader = Callable[[Any], np.ndarray]
 
@@ -53,37 +47,53 @@ def sources_from_files(arguments: argparse.Namespace, rest: Sequence[str]) -> So
     """``--detections`` on ``--annotations`` or on the data set of ``--config``."""
     if not arguments.detections.exists():
         raise FileNotFoundError(f"--detections: {arguments.detections}: no such file or folder")
+    load_image: ImageLoader | None = None
     if arguments.config is not None:
+        from ssdnorm.build import build_dataset  # loads the whole library, which files alone do not need
+
         config = read_config(arguments.config, rest)
         names = config.data.class_names or build_dataset(config, "train").class_names
         data_set = build_dataset(config, "test", class_names=names)
+        truth, load_image = data_set.ground_truth, _loader_from_dataset(data_set)
+    elif arguments.split is not None:
+        from ssdnorm.data.voc import VocDataset
+
+        check_no_extra_arguments(rest)
+        data_set = VocDataset([str(path) for path in arguments.annotations], arguments.split, check_images=False)
+        truth, load_image = data_set.ground_truth, _loader_from_dataset(data_set)
     else:
         check_no_extra_arguments(rest)
-        if arguments.split is None:
-            (path,) = arguments.annotations
-            truth = load_ground_truth(path)
+        truth = load_ground_truth(arguments.annotations[0])
+        if arguments.images is not None:
             load_image = _loader_from_folder(truth, arguments.images)
-            found = read_detections(arguments.detections, truth)
-            return Sources(truth, found, load_image, arguments.detections.is_dir(), _inputs(arguments))
-        data_set = VocDataset([str(path) for path in arguments.annotations], arguments.split, check_images=False)
-    found = read_detections(arguments.detections, data_set.ground_truth)
-    is_new = arguments.detections.is_dir()
-    return Sources(data_set.ground_truth, found, _loader_from_dataset(data_set), is_new, _inputs(arguments))
+    found = read_detections(arguments.detections, truth)
+    return Sources(truth, found, load_image, arguments.detections.is_dir(), _inputs(arguments))
 
 
 def sources_from_weights(arguments: argparse.Namespace, rest: Sequence[str]) -> Sources:
     """Run a model on the test set of its config, or on ``--annotations``."""
+    from ssdnorm.build import build_dataset, build_post_process
+    from ssdnorm.data.batches import make_eval_loader
+    from ssdnorm.data.transforms import EvalTransform
+    from ssdnorm.detector import load_detector
+    from ssdnorm.engine.evaluation import predict_dataset
+    from ssdnorm.models.post_process import PostProcess
+
     checkpoint = arguments.checkpoint or arguments.run / "checkpoints" / "model.safetensors"
     config_path = arguments.config if arguments.run is None else arguments.run / "config.yaml"
     if arguments.run is not None and not arguments.run.is_dir():
         raise FileNotFoundError(f"--run: {arguments.run}: no such run folder")
     check_evaluation_keys(rest, test_given=arguments.annotations is not None)
     detector = load_detector(checkpoint)
-    if config_path is None:
-        config, where = _config_for(_data_keys(arguments), rest), "command line"
-        post_process = _own_post_process(detector, rest)
+    if config_path is None:  # the data given, the checkpoint's own post-processing, what the command line changes
+        where, data, changes = "command line", _data_keys(arguments), parse_overrides(rest)
+        config = config_from_mapping(put({"data": {"train": data, "test": data}}, changes), where=where)
+        own = detector.post_process
+        values = {"post_process": {name: getattr(own, name) for name in vars(PostProcessConfig())}}
+        post_process = PostProcess(own.default_boxes, coder=own.coder, **put(values, changes)["post_process"])
     else:
-        config, where = read_config(config_path, [*rest, *_data_overrides(arguments)]), str(config_path)
+        where = str(config_path)
+        config = read_config(config_path, [*rest, *_data_overrides(arguments)])
         post_process = build_post_process(config, detector.model)
     test_set = build_dataset(config, "test", class_names=detector.class_names)
     if tuple(test_set.class_names) != tuple(detector.class_names):
@@ -134,9 +144,9 @@ def _loader_from_dataset(data_set: DetectionDataset) -> ImageLoader:
     return lambda image_id: data_set.load_image(places[image_id])
 
 
-def _loader_from_folder(truth: GroundTruth, folder: Path | None) -> ImageLoader | None:
-    if folder is None:
-        return None
+def _loader_from_folder(truth: GroundTruth, folder: Path) -> ImageLoader:
+    from ssdnorm.data.images import EncodedImage
+
     if not folder.is_dir():
         raise FileNotFoundError(f"--images: {folder}: no such folder")
     places = {image_id: place for place, image_id in enumerate(truth.image_ids.tolist())}
@@ -165,19 +175,6 @@ def _data_overrides(arguments: argparse.Namespace) -> list[str]:
     values = dict.fromkeys(("root", "split", "annotations", "images", "num_images", "seed", "only"))
     values |= _data_keys(arguments)
     return [f"--data.test.{key}={json.dumps(value)}" for key, value in values.items()]
-
-
-def _config_for(source: Mapping[str, Any], rest: Sequence[str]) -> Config:
-    """A config for evaluation alone: the data given, defaults for the rest."""
-    content = put({"data": {"train": dict(source), "test": dict(source)}}, parse_overrides(rest))
-    return config_from_mapping(content, where="command line")
-
-
-def _own_post_process(detector: Detector, rest: Sequence[str]) -> PostProcess:
-    """The checkpoint's own, with what the command line changes."""
-    own = detector.post_process
-    values = {"post_process": {name: getattr(own, name) for name in vars(PostProcessConfig())}}
-    return PostProcess(own.default_boxes, coder=own.coder, **put(values, parse_overrides(rest))["post_process"])
 
 
 def _inputs(arguments: argparse.Namespace) -> dict[str, Any]:

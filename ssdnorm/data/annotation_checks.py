@@ -134,16 +134,6 @@ def find_bad_boxes(boxes_px: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.select(conditions, range(1, len(BOX_KINDS)), default=0)
 
 
-def clip_boxes(boxes_px: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Boxes cut to their images.
-
-    Shape:
-        boxes_px ``(M, 4)`` xyxy; sizes ``(M, 2)`` height and width; result ``(M, 4)``, same dtype.
-    """
-    limits = sizes[:, [1, 0, 1, 0]].astype(boxes_px.dtype)
-    return np.clip(boxes_px, 0, limits)
-
-
 def unknown_name(what: str, got: str, choices: Iterable[str]) -> str:
     """The sentence for a name that is not among the choices, with the nearest guess.
 

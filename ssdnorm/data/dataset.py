@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ssdnorm.data.annotation_checks import Problems, clip_boxes
+from ssdnorm.data.annotation_checks import Problems
 from ssdnorm.data.images import EncodedImage
 from ssdnorm.structures import Target
 from ssdnorm.tables import GroundTruth, PackedStrings, xywh_to_xyxy
@@ -102,8 +102,8 @@ class DetectionDataset:
         keep = ~table.iscrowd[rows]
         if not self.train_on_difficult:
             keep &= ~table.difficult[rows]
-        boxes = xywh_to_xyxy(table.boxes[rows][keep])
-        boxes = clip_boxes(boxes, np.broadcast_to(table.sizes[index], (len(boxes), 2)))
+        height, width = table.sizes[index]
+        boxes = np.clip(xywh_to_xyxy(table.boxes[rows][keep]), 0, [width, height, width, height])
         return boxes.astype(np.float32), table.labels[rows][keep]
 
     def _rows(self, index: int) -> slice:

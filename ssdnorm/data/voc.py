@@ -62,10 +62,13 @@ class VocDataset(DetectionDataset):
         on_bad_annotation: str = "drop",
         check_images: bool = True,
     ) -> None:
-        years = [
-            _Year(path, name, check_images)
-            for path, name in zip(*_equally_many(_listed(root), _listed(split)), strict=True)
-        ]
+        roots, splits = _listed(root), _listed(split)
+        if len(splits) == 1:
+            splits = splits * len(roots)
+        if len(roots) != len(splits) or not roots:
+            got = f"{len(roots)} roots but {len(splits)} splits"
+            raise ValueError(f"VocDataset: {got}; give one split for all, or one for each root")
+        years = [_Year(path, name, check_images) for path, name in zip(roots, splits, strict=True)]
         problems = Problems(on_bad_annotation, where=" + ".join(f"{year.root.name} {year.split}" for year in years))
         images: list[_Image] = []
         first = 1
@@ -266,16 +269,6 @@ def _checked_class_names(class_names: Sequence[str], images: list[_Image]) -> li
 
 def _listed(value: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
     return [os.fspath(value)] if isinstance(value, (str, os.PathLike)) else [os.fspath(item) for item in value]
-
-
-def _equally_many(roots: list[str], splits: list[str]) -> tuple[list[str], list[str]]:
-    if len(splits) == 1:
-        splits = splits * len(roots)
-    if len(roots) != len(splits) or not roots:
-        raise ValueError(
-            f"VocDataset: {len(roots)} roots but {len(splits)} splits; give one split for all, or one for each root"
-        )
-    return roots, splits
 
 
 def _integer(text: str | None) -> int:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssdnorm.files import replaced_file
-from ssdnorm.metrics.bootstrap import Interval
 from ssdnorm.metrics.coco import CocoResult
 from ssdnorm.metrics.errors import ErrorBreakdown
 from ssdnorm.metrics.precision_recall import RECALLS
 from ssdnorm.plots.colors import COLORS
-from ssdnorm.plots.errors import plot_errors
+from ssdnorm.plots.diagnostics import plot_errors
 from ssdnorm.plots.style import panels, save, styled
 
 _MOST_CLASSES = 40
@@ -67,38 +64,22 @@ def write_report(
     result: CocoResult,
     *,
     breakdown: ErrorBreakdown | None = None,
-    intervals: dict[str, Interval] | None = None,
     formats: tuple[str, ...] = ("png", "svg"),
 ) -> list[Path]:
-    """Write the figures, and ``evaluation.json`` with the numbers behind them, into a folder.
-
-    Files: ``precision_recall``, ``classes`` and (with a breakdown) ``errors``, each as PNG and SVG.
-    """
-    folder = Path(folder)
+    """Write ``precision_recall``, ``classes`` and (with a breakdown) ``errors`` into a folder, in each format."""
     figures = {"precision_recall": plot_precision_recall(result), "classes": plot_classes(result)}
     if breakdown is not None:
         figures["errors"] = plot_errors(breakdown)
-    paths = [folder / f"{name}.{suffix}" for name in figures for suffix in formats]
+    paths = [Path(folder) / f"{name}.{suffix}" for name in figures for suffix in formats]
     for path in paths:
         save(figures[path.stem], path)
-    paths.append(folder / "evaluation.json")
-    with replaced_file(paths[-1]) as unfinished:
-        unfinished.write_text(json.dumps(_numbers(result, breakdown, intervals), indent=2) + "\n", encoding="utf-8")
     return paths
 
 
-def _numbers(
-    result: CocoResult, breakdown: ErrorBreakdown | None, intervals: dict[str, Interval] | None
-) -> dict[str, Any]:
-    curves = {f"{t:.2f}": curve.tolist() for t, curve in zip(result.iou_thresholds, _mean_curves(result), strict=True)}
-    return {
-        "backend": result.backend,
-        "metrics": result.metrics,
-        "per_class": result.per_class,
-        "precision_recall": {"recall": RECALLS.tolist(), "precision": curves},
-        "errors": breakdown.to_json() if breakdown is not None else None,
-        "intervals": {name: vars(interval) for name, interval in intervals.items()} if intervals else None,
-    }
+def mean_curves(result: CocoResult) -> dict[str, Any]:
+    """The curves of ``plot_precision_recall`` for JSON: ``recall``, and ``precision`` by IoU threshold."""
+    curves = zip(result.iou_thresholds, _mean_curves(result).tolist(), strict=True)
+    return {"recall": RECALLS.tolist(), "precision": {f"{t:.2f}": curve for t, curve in curves}}
 
 
 def _mean_curves(result: CocoResult) -> np.ndarray:

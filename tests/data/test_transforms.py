@@ -12,7 +12,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as steps
 
 from ssdnorm.data import EncodedImage, EvalTransform, TrainTransform
-from ssdnorm.data.crops import Window
+from ssdnorm.data.crops import MIN_SIDE, Window
 from ssdnorm.data.transforms import render_window
 
 from .small_sets import smooth_photo
@@ -177,3 +177,45 @@ def test_a_large_jpeg_is_decoded_smaller_and_shows_the_same():
 def test_unsupported_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         TrainTransform(**options)
+
+
+ODD_SIZES = [(1, 1), (1, 900), (900, 1), (2, 3), (9, 8), (4, 1500), (700, 640)]
+
+
+def jpeg(height, width, mode):
+    picture = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(picture).convert(mode).save(file, "JPEG")
+    return EncodedImage(file.getvalue(), "odd.jpg")
+
+
+def boxes_at_every_border(height, width):
+    """The whole image, its four edges a pixel thick, a corner pixel, and one without area."""
+    right, bottom = width, height
+    rows = [
+        (0, 0, right, bottom),
+        (0, 0, right, 1),
+        (0, bottom - 1, right, bottom),
+        (0, 0, 1, bottom),
+        (right - 1, 0, right, bottom),
+        (right - 1, bottom - 1, right, bottom),
+        (right, bottom, right, bottom),
+    ]
+    return np.array(rows, np.float32)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(("height", "width"), ODD_SIZES)
+@pytest.mark.filterwarnings("error")
+def test_any_size_and_any_box_becomes_a_picture_with_boxes_that_can_be_encoded(height, width, mode):
+    image, boxes = jpeg(height, width, mode), boxes_at_every_border(height, width)
+    labels = np.arange(1, len(boxes) + 1)
+    for transform in (TrainTransform(32, channel_swap=True), EvalTransform(32)):
+        for seed in range(15):
+            picture, placed, kept = transform(image, boxes, labels, rng=np.random.default_rng(seed))
+            assert picture.shape == (3, 32, 32)
+            assert len(placed) == len(kept)
+            assert not (kept == 7).any()  # without area
+            assert (placed >= 0).all()
+            assert (placed <= 1).all()
+            assert (placed[:, 2:] - placed[:, :2] > 0.999 * MIN_SIDE).all()

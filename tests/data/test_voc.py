@@ -236,10 +236,3 @@ def test_bccd_survives_its_two_boxes_without_area(real_data):
     test = VocDataset(real_data("BCCD"), "test", on_bad_annotation="error")
     assert data.ground_truth.num_objects + test.ground_truth.num_objects == 4888 - 2
     assert data.class_names == test.class_names == ("Platelets", "RBC", "WBC")
-
-
-@pytest.mark.parametrize(("name", "boxes"), [("playing_cards", 670), ("microcontrollers", 177)])
-def test_clean_real_folders_load_without_a_word(real_data, name, boxes):
-    parts = [VocDataset(real_data(name), split, on_bad_annotation="error") for split in ("trainval", "test")]
-    assert sum(part.ground_truth.num_objects for part in parts) == boxes
-    assert all(part.summary == "" for part in parts)

@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +9,9 @@ from hypothesis import strategies as st
 
 from ssdnorm.metrics import CocoMetric, evaluate_coco, load_detections, load_ground_truth
 from ssdnorm.metrics.coco import BACKENDS, CocoResult
-from ssdnorm.metrics.matching import box_iou_pairs
 from ssdnorm.tables import DetectionTable, GroundTruth
 
-from .random_sets import Found, Truth, draw_set, perfect_detections, scaled
+from .random_sets import Found, Truth, draw_set
 
 PUBLISHED = {  # cocoapi, results/val2014_fake_eval_res.txt, bbox
     "AP": 0.505, "AP50": 0.697, "AP75": 0.573, "APs": 0.586, "APm": 0.519, "APl": 0.501,
@@ -126,65 +124,12 @@ def test_tied_scores_stand_by_image_id_and_then_in_the_order_of_the_input(seed):
 
 
 @BRITTLE
-@given(SEEDS, st.integers(0, 29))
-def test_a_duplicated_detection_never_raises_ap(seed, which):
-    truth, found = draw_set(seed, num_detections=30, num_objects=12)
-    before = evaluate_coco(truth, found)
-    after = evaluate_coco(truth, [*found, {**found[which], "score": found[which]["score"] - 1e-9}])
-    same_class = [k for k in before.per_class if k == f"class {found[which]['category_id']}"]
-    for name in before.per_class:
-        gain = after.per_class[name]["AP50"] - before.per_class[name]["AP50"]
-        if name not in same_class:
-            assert gain == 0
-        elif _is_alone(truth, found[which]):
-            assert gain <= 1e-12
-
-
-def _is_alone(truth: Truth, row: dict) -> bool:
-    """Whether no second object is there that a copy of the detection could find."""
-    objects = [a["bbox"] for a in truth["annotations"] if a["image_id"] == row["image_id"]
-               and a["category_id"] == row["category_id"]]  # fmt: skip
-    boxes = np.array(objects, float).reshape(-1, 4)
-    iou = box_iou_pairs(np.tile(row["bbox"], (len(boxes), 1)), boxes, np.zeros(1, bool))
-    return int((iou >= 0.5).sum()) <= 1
-
-
-@BRITTLE
-@given(SEEDS, st.floats(0, 0.4))
-def test_a_perfect_detector_gets_one(seed, crowd):
-    truth, _ = draw_set(seed, crowd=crowd, num_objects=15)
-    for annotation in truth["annotations"]:  # no two objects on the same box, or a tie could swap them
-        annotation["bbox"][0] += 1000 * annotation["id"]
-    result = evaluate_coco(truth, perfect_detections(truth))
-    for key, value in result.metrics.items():
-        if key not in ("AR1", "AR10"):
-            assert value == pytest.approx(1.0, abs=1e-12) or value == -1.0, key
-
-
-@BRITTLE
-@given(SEEDS, st.sampled_from([0.25, 2.0, 8.0]))
-def test_scaling_all_boxes_changes_the_size_classes_only(seed, factor):
-    truth, found = draw_set(seed, crowd=0.1)
-    before, after = evaluate_coco(truth, found), evaluate_coco(*scaled(truth, found, factor))
-    for key in ("AP", "AP50", "AP75", "AR1", "AR10", "AR100"):
-        assert after.metrics[key] == before.metrics[key]
-    assert after.per_class == before.per_class
-
-
-@BRITTLE
 @given(SEEDS, st.sampled_from([0, 5, 1000]))
 def test_an_image_without_objects_and_detections_changes_nothing(seed, image_id):
     truth, found = draw_set(seed, crowd=0.1)
     before = evaluate_coco(truth, found)
     truth["images"].insert(2, {"id": image_id})
     assert_same(evaluate_coco(truth, found), before)
-
-
-def test_detections_on_an_image_without_objects_lower_ap():
-    truth = {**ONE_DOG, "images": [{"id": 7}, {"id": 8}]}
-    hit = dog(([10, 10, 100, 100], 0.5))
-    clutter = [{"image_id": 8, "category_id": 3, "bbox": [0, 0, 9, 9], "score": 0.9}]
-    assert evaluate_coco(truth, hit + clutter).metrics["AP50"] == pytest.approx(0.5)
 
 
 def test_no_detections_give_zero_and_no_objects_give_minus_one():
@@ -197,12 +142,6 @@ def test_no_detections_give_zero_and_no_objects_give_minus_one():
         assert set(evaluate_coco(empty, found).metrics.values()) == {-1.0}
         assert_same(evaluate_coco(empty, found), evaluate_coco(empty, found, backend="pycocotools"))
     assert_same(nothing_found, evaluate_coco(ONE_DOG, [], backend="pycocotools"))
-
-
-def test_a_data_set_without_images_or_classes_has_no_numbers():
-    nothing = {"images": [], "categories": [], "annotations": []}
-    assert set(evaluate_coco(nothing, []).metrics.values()) == {-1.0}
-    assert evaluate_coco(nothing, []).per_class == {}
 
 
 @pytest.mark.parametrize(("second", "ap50"), [(0, 1.0), (20, 51 / 101)])
@@ -310,9 +249,3 @@ def test_the_metric_object_takes_the_area_of_the_box_where_none_is_given():
     numbers = metric.compute()
     assert numbers["APs"] == pytest.approx(1.0)
     assert numbers["APl"] == -1.0
-
-
-def test_results_of_every_backend_say_which_it_was_and_survive_json(reference):
-    result = evaluate_coco(*reference)
-    assert result.backend == "ssdnorm"
-    assert json.loads(json.dumps(result.metrics)) == result.metrics

@@ -2,7 +2,7 @@
 
 from ssdnorm.metrics import evaluate_coco
 from ssdnorm.metrics.errors import ErrorAnalysis
-from ssdnorm.plots.errors import plot_errors
+from ssdnorm.plots.diagnostics import plot_errors
 from tests.metrics.random_sets import draw_set
 
 
