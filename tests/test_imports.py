@@ -116,6 +116,7 @@ def test_a_file_says_in_its_first_line_what_it_is_about(path):
         ("import ssdnorm; ssdnorm.L2Norm(3)", ["torchvision", "torch._dynamo", "pytorch_lightning"]),
         ("from ssdnorm.cli import main; main(['--help'])", ["torch", "pydantic", "yaml", "numpy"]),
         ("from ssdnorm.cli import main; main(['train', '--help'])", ["torch", "numpy"]),
+        ("from ssdnorm.cli import main; main(['compare', '--help'])", ["torch", "pydantic", "yaml", "numpy"]),
         ("from ssdnorm.cli import main; main(['schema', '--help'])", ["torch", "numpy"]),
     ],
 )

@@ -24,8 +24,7 @@ from tqdm import tqdm
 from ssdnorm.compare.plan import Job
 from ssdnorm.compare.run_folders import read_mapping, state_of
 from ssdnorm.config_file import config_to_mapping, config_to_yaml, differing_keys
-from ssdnorm.engine.run import FAILURE_FILE
-from ssdnorm.files import whole_rows, write_json, write_text
+from ssdnorm.files import FAILURE_FILE, whole_rows, write_json, write_text
 
 log = logging.getLogger("ssdnorm.compare")
 

@@ -65,7 +65,7 @@ class Comparison(Section):
 
 @dataclass(frozen=True)
 class Arm:
-    """One normalisation choice: the base config with some keys changed, and the learning rates to try."""
+    """The base config with some keys changed, and the learning rates to try."""
 
     name: str
     changes: dict[str, Any]
@@ -96,20 +96,14 @@ class Plan:
         content: the file's own content, with the base config complete.
     """
 
-    title: str
-    vary: tuple[str, ...]
-    baseline: str
-    seeds: tuple[int, ...]
-    metric: str
-    target_ap50: float
-    arms: tuple[Arm, ...]
+    file: Comparison
     base: Config
+    arms: tuple[Arm, ...]
     content: dict[str, Any]
 
     def first_jobs(self) -> list[Job]:
         """The runs to begin with: all of them, or the first seed's alone where learning rates are yet to be chosen."""
-        seeds = self.seeds[:1] if any(len(arm.lrs) > 1 for arm in self.arms) else self.seeds
-        return [make_job(arm, seed, lr) for seed in seeds for arm in self.arms for lr in arm.lrs]
+        return self.possible_jobs(1 if any(len(arm.lrs) > 1 for arm in self.arms) else len(self.file.seeds))
 
     def jobs(self, lrs: Mapping[str, float]) -> list[Job]:
         """All runs, seed by seed: the first seed with every learning rate, the others with the chosen one.
@@ -117,13 +111,12 @@ class Plan:
         Args:
             lrs: arm → chosen learning rate.
         """
-        others = [make_job(arm, seed, lrs[arm.name]) for seed in self.seeds[1:] for arm in self.arms]
-        first = [make_job(arm, self.seeds[0], lr) for arm in self.arms for lr in arm.lrs]
-        return first + others
+        others = [make_job(arm, seed, lrs[arm.name]) for seed in self.file.seeds[1:] for arm in self.arms]
+        return self.possible_jobs(1) + others
 
-    def possible_jobs(self) -> list[Job]:
-        """Every arm with every seed and learning rate, whichever will be chosen."""
-        return [make_job(arm, seed, lr) for seed in self.seeds for arm in self.arms for lr in arm.lrs]
+    def possible_jobs(self, num_seeds: int | None = None) -> list[Job]:
+        """Every arm with every learning rate and the first seeds, or all of them."""
+        return [make_job(arm, seed, lr) for seed in self.file.seeds[:num_seeds] for arm in self.arms for lr in arm.lrs]
 
 
 def make_job(arm: Arm, seed: int, lr: float) -> Job:
@@ -168,17 +161,8 @@ def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
         )
     arms = tuple(_arm(name, changes or {}, base, file, where) for name, changes in file.arms.items())
     complete = {"base": config_to_mapping(base), "arms": {arm.name: arm.changes for arm in arms}}
-    return Plan(
-        title=file.title,
-        vary=tuple(file.vary),
-        baseline=file.baseline,
-        seeds=tuple(file.seeds),
-        metric=file.metric,
-        target_ap50=file.target_ap50,
-        arms=arms,
-        base=base,
-        content={key: complete.get(key, value) for key, value in content.items() if key != "changes"},
-    )
+    content = {key: complete.get(key, value) for key, value in content.items() if key != "changes"}
+    return Plan(file, base, arms, content)
 
 
 def _base(base: str | dict[str, Any], where: str) -> tuple[str, dict[str, Any]]:

@@ -157,8 +157,13 @@ class ArmResult:
 
     @property
     def chosen_runs(self) -> list[Run]:
+        """Runs with the chosen learning rate, by seed."""
+        return [run for run in self.runs if run.lr == self.lr]
+
+    @property
+    def finished_runs(self) -> list[Run]:
         """Finished runs with the chosen learning rate, by seed."""
-        return [run for run in self.runs if run.lr == self.lr and run.status == "finished"]
+        return [run for run in self.chosen_runs if run.status == "finished"]
 
 
 @dataclass(frozen=True)

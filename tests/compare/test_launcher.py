@@ -72,8 +72,8 @@ def test_failures_are_recorded_and_tried_again_but_a_diverged_run_is_a_result(jo
         ("l2_norm", 3): "finished", ("batch_norm", 3): "failed", ("no_dropout", 3): "diverged",
         ("l2_norm", 5): "finished", ("batch_norm", 5): "failed", ("no_dropout", 5): "finished",
     }  # fmt: skip
-    assert read_run(jobs[1], root, target_ap50=0.5).reason == "No space left on device"
-    assert read_run(jobs[2], root, target_ap50=0.5).reason == "step 2: the loss is not finite"
+    assert read_run(jobs[1], root, 0.5).reason == "No space left on device"
+    assert read_run(jobs[2], root, 0.5).reason == "step 2: the loss is not finite"
     assert "training" in (root / jobs[0].folder / "log.txt").read_text()
 
     before = len(calls(tmp_path))
@@ -181,7 +181,7 @@ def _gone(run):
 
 def _read_or_launch(jobs, root, name):
     if name == "result.json":  # nothing is launched where there is one
-        read_run(jobs[0], root, target_ap50=0.5)
+        read_run(jobs[0], root, 0.5)
     launch(jobs, root)
 
 
@@ -201,9 +201,7 @@ def test_a_damaged_file_of_a_run_is_named(jobs, tmp_path, name, content, message
     folder.mkdir(parents=True)
     (folder / name).write_text(content)
     with pytest.raises(ValueError, match=message):
-        read_run(jobs[0], tmp_path / "cmp", target_ap50=0.5) if name == "result.json" else launch(
-            jobs, tmp_path / "cmp"
-        )
+        read_run(jobs[0], tmp_path / "cmp", 0.5) if name == "result.json" else launch(jobs, tmp_path / "cmp")
     assert not calls(tmp_path)
 
 
