@@ -75,42 +75,30 @@ class Arm:
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be made: an arm with a seed and a learning rate.
-
-    Attributes:
-        folder: of the run, relative to the comparison's.
-    """
+    """One run to be made: an arm with a seed and a learning rate."""
 
     arm: str
     seed: int
     lr: float
-    folder: str
+    folder: str  # of the run, relative to the comparison's
     config: Config
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison as its file describes it, checked.
-
-    Attributes:
-        content: the file's own content, with the base config complete.
-    """
+    """A comparison as its file describes it, checked."""
 
     file: Comparison
     base: Config
     arms: tuple[Arm, ...]
-    content: dict[str, Any]
+    content: dict[str, Any]  # of the file, with the base config complete
 
     def first_jobs(self) -> list[Job]:
         """The runs to begin with: all of them, or the first seed's alone where learning rates are yet to be chosen."""
         return self.possible_jobs(1 if any(len(arm.lrs) > 1 for arm in self.arms) else len(self.file.seeds))
 
     def jobs(self, lrs: Mapping[str, float]) -> list[Job]:
-        """All runs, seed by seed: the first seed with every learning rate, the others with the chosen one.
-
-        Args:
-            lrs: arm → chosen learning rate.
-        """
+        """All runs, seed by seed: the first seed with every learning rate, the others with the arms' chosen ``lrs``."""
         others = [make_job(arm, seed, lrs[arm.name]) for seed in self.file.seeds[1:] for arm in self.arms]
         return self.possible_jobs(1) + others
 

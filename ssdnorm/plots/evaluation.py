@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssdnorm.files import replaced_file
+from ssdnorm.files import write_json
 from ssdnorm.metrics.bootstrap import Interval
 from ssdnorm.metrics.coco import CocoResult
 from ssdnorm.metrics.errors import ErrorBreakdown
@@ -39,8 +38,8 @@ def plot_precision_recall(result: CocoResult) -> Figure:
 @styled
 def plot_classes(result: CocoResult) -> Figure:
     """AP and AP50 per class, best first; of more than forty classes the first and the last twenty."""
-    rows = sorted(result.per_class.items(), key=lambda item: -item[1]["AP"])
-    rows = [row for row in rows if row[1]["AP"] >= 0]
+    rows = [row for row in result.per_class.items() if row[1]["AP"] >= 0]
+    rows.sort(key=lambda row: -row[1]["AP"])
     left_out = len(rows) - _MOST_CLASSES
     if left_out > 0:
         rows = rows[: _MOST_CLASSES // 2] + rows[-_MOST_CLASSES // 2 :]
@@ -68,7 +67,6 @@ def write_report(
     *,
     breakdown: ErrorBreakdown | None = None,
     intervals: dict[str, Interval] | None = None,
-    formats: tuple[str, ...] = ("png", "svg"),
 ) -> list[Path]:
     """Write the figures, and ``evaluation.json`` with the numbers behind them, into a folder.
 
@@ -78,12 +76,11 @@ def write_report(
     figures = {"precision_recall": plot_precision_recall(result), "classes": plot_classes(result)}
     if breakdown is not None:
         figures["errors"] = plot_errors(breakdown)
-    paths = [folder / f"{name}.{suffix}" for name in figures for suffix in formats]
+    paths = [folder / f"{name}.{suffix}" for name in figures for suffix in ("png", "svg")]
     for path in paths:
         save(figures[path.stem], path)
     paths.append(folder / "evaluation.json")
-    with replaced_file(paths[-1]) as unfinished:
-        unfinished.write_text(json.dumps(_numbers(result, breakdown, intervals), indent=2) + "\n", encoding="utf-8")
+    write_json(paths[-1], _numbers(result, breakdown, intervals))
     return paths
 
 

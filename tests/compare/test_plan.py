@@ -92,12 +92,15 @@ def test_a_base_is_a_recipes_name_a_file_or_a_complete_config(tmp_path):
     assert named.base == read_config("quickstart")
 
 
-def test_changes_are_keys_of_the_base_for_all_arms_dotted_or_nested(tmp_path):
+def test_changes_and_the_command_line_set_keys_of_the_base_for_all_arms(tmp_path):
     changes = {"norm": "batch_norm", "training": {"max_steps": 6}, "model.width": 0.03, "data.validation.seed": 9}
-    plan = plan_of(tmp_path, {**CONTENT, "changes": changes}, "--base.training.max_steps", "7")
+    words = ("--base.training.max_steps", "7", "--base.norm.extras", "{kind: group_norm, groups: 2}")
+    plan = plan_of(tmp_path, {**CONTENT, "changes": changes}, *words)
     assert {(arm.config.training.max_steps, arm.config.model.width) for arm in plan.arms} == {(7, 0.03)}
-    assert plan.base.norm.extras == "batch_norm"
+    assert {arm.config.norm.extras["groups"] for arm in plan.arms} == {2}
+    assert plan.base.norm.backbone == "batch_norm"
     assert (plan.base.data.validation.num_images, plan.base.data.validation.seed) == (3, 9)
+    assert plan.content["base"]["training"]["max_steps"] == 7
     assert "changes" not in plan.content, "they are part of the base that is written"
 
 
@@ -143,15 +146,6 @@ def test_without_rates_to_choose_all_seeds_are_run_at_once(tmp_path):
     assert plan.first_jobs() == plan.jobs({arm.name: 0.004 for arm in plan.arms})
 
 
-def test_the_command_line_changes_the_base_of_all_arms(tmp_path):
-    plan = plan_of(
-        tmp_path, CONTENT, "--base.training.max_steps", "7", "--base.norm.extras", "{kind: group_norm, groups: 2}"
-    )
-    assert {arm.config.training.max_steps for arm in plan.arms} == {7}
-    assert {arm.config.norm.extras["groups"] for arm in plan.arms} == {2}
-    assert plan.content["base"]["training"]["max_steps"] == 7
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -164,20 +158,14 @@ def test_the_command_line_changes_the_base_of_all_arms(tmp_path):
         (changed(arms={"l2_norm": {}, "../x": {}}, learning_rates={}), r"arms\.\.\./x: a name has letters"),
         (changed(arms={"l2_norm": {}}, learning_rates={}), r"arms: must have at least 2 items"),
         (changed(arms__x=["norm"]), r"arms\.x: must be a mapping; got \['norm'\]"),
-        (changed(arms__x=False), r"arms\.x: must be a mapping; got False"),
         (changed(arms__x={1: 2}), r"arms\.x\.1: must be a valid string; got 1"),
-        (changed(arms={"l2_norm": {}, False: {}}, learning_rates={}), r"arms\.0: must be a valid string; got False"),
         (changed(baseline="l2norm"), r"baseline: unknown arm 'l2norm'.*Did you mean 'l2_norm'"),
         (changed(seeds=[1, 1]), r"seeds: must be different values; got \[1, 1\]"),
-        (changed(seeds=[]), r"seeds: must have at least 1 item; got \[\]"),
         (changed(seeds=[True]), r"seeds\.0: must be a valid integer; got True"),
         (changed(metric="VOC07"), r"metric: must be 'AP', 'AP50' or 'AP75'; got 'VOC07'"),
-        (changed(vary=[None]), r"vary\.0: must be a valid string; got null"),
         (changed(target_ap50=50), r"target_ap50: must be less than 1; got 50"),
         (changed(learning_rates__batch=[0.1]), r"learning_rates: unknown arm 'batch'.*Did you mean 'batch_norm'"),
         (changed(learning_rates__batch_norm=[0.1, -1]), r"learning_rates\.batch_norm\.1: must be greater than 0"),
-        (changed(learning_rates__batch_norm=[True, 0.1]), r"learning_rates\.batch_norm\.0: must be a valid number"),
-        (changed(learning_rates__batch_norm=0.1), r"learning_rates\.batch_norm: must be a valid list; got 0\.1"),
         (changed(learning_rates__batch_norm=[0.1, 0.1]), r"learning_rates\.batch_norm: must be different values"),
         (changed(base__data__validation=None), r"learning_rates: rates are chosen on validation images"),
         (changed(vary=["norm", "optimizer.lr"], arms__batch_norm={"optimizer.lr": 1.0}), r".*the arm has learning_"),
@@ -185,7 +173,6 @@ def test_the_command_line_changes_the_base_of_all_arms(tmp_path):
         (changed(vary=["norm", "training"]), r"vary: training: arms share their seeds"),
         (changed(vary=["norms"]), r"vary: norms: unknown key.*Did you mean 'norm'"),
         (changed(arm={}), r"arm: unknown key.*Did you mean 'arms'"),
-        (changed(title=None), r"title: is missing"),
         (changed(base__modle={}), r"base: modle: unknown key.*Did you mean 'model'"),
         (changed(base="bcd"), r"base: bcd: no such config file or recipe.*Did you mean 'bccd'"),
         ({**CONTENT, "changes": {"model.widht": 1}}, r"changes: model\.widht: unknown key.*mean 'model\.width'"),
@@ -204,20 +191,10 @@ def test_a_split_to_validate_on_and_a_preset_may_come_from_the_command_line(tmp_
     assert plan.base.optimizer.norms.weight_decay == 0.0
 
 
-def test_a_seed_on_the_command_line_is_refused(tmp_path):
+def test_options_and_files_that_cannot_be_used_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"--base.training.seed: change the seeds of the comparison's file"):
         plan_of(tmp_path, CONTENT, "--base.training.seed", "7")
-
-
-def test_an_option_that_is_no_key_of_the_base_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"--training\.max_steps: unknown option; .*--base\.key"):
         plan_of(tmp_path, CONTENT, "--training.max_steps", "3")
     with pytest.raises(FileNotFoundError, match="no such config file"):
         read_plan(tmp_path / "missing.yaml")
-
-
-def test_a_name_that_stands_there_twice_is_refused(tmp_path):
-    text = yaml.safe_dump(CONTENT, sort_keys=False)
-    (tmp_path / "c.yaml").write_text(text.replace("  batch_norm:\n    norm", "  l2_norm:\n    norm"))
-    with pytest.raises(ValueError, match=r"c\.yaml: not readable as YAML: the key 'l2_norm' is given twice.*line"):
-        read_plan(tmp_path / "c.yaml")
