@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# in a run folder
+FAILURE_FILE = "failure.json"  # why the run has no result
+START_FILE = "start.json"  # digests of what it started from
+
 
 @contextmanager
 def replaced_file(path: str | Path) -> Iterator[Path]:

@@ -78,6 +78,7 @@ def test_every_file_has_a_docstring(path):
         ("from ssdnorm.cli import main; main(['--help'])", ["torch", "pydantic", "yaml", "numpy"]),
         ("from ssdnorm.cli import main; main(['train', '--help'])", ["torch", "numpy"]),
         ("from ssdnorm.cli import main; main(['evaluate', '--help'])", ["torch", "numpy"]),
+        ("from ssdnorm.cli import main; main(['compare', '--help'])", ["torch", "pydantic", "yaml", "numpy"]),
         ("from ssdnorm.cli import main; main(['schema', '--help'])", ["torch", "numpy"]),
     ],
 )

@@ -13,18 +13,10 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import yaml
-
-from ssdnorm.build import build_dataset
-from ssdnorm.compare.analysis import analyse, choose_rate, read_rates
-from ssdnorm.compare.launcher import check_folders, launch
-from ssdnorm.compare.plan import read_plan
-from ssdnorm.compare.report import write_report
-from ssdnorm.compare.run_folders import state_of
-from ssdnorm.compare.tables import metrics_markdown, table_markdown, write_csv
-from ssdnorm.data.dataset import DetectionDataset
-from ssdnorm.files import write_json, write_text
+if TYPE_CHECKING:
+    from ssdnorm.data.dataset import DetectionDataset
 
 HELP = "train arms × seeds and report how they differ, and how certain that is"
 
@@ -43,6 +35,19 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Check everything, train what is missing, report."""
     if arguments.jobs < 1:
         raise ValueError(f"--jobs: must be 1 or more; got {arguments.jobs}")
+
+    # imported here, so that --help does not wait for them
+    import yaml
+
+    from ssdnorm.build import build_dataset
+    from ssdnorm.compare.analysis import analyse, choose_rate, read_rates
+    from ssdnorm.compare.launcher import check_folders, launch
+    from ssdnorm.compare.plan import read_plan
+    from ssdnorm.compare.report import write_report
+    from ssdnorm.compare.run_folders import state_of
+    from ssdnorm.compare.tables import metrics_markdown, table_markdown, write_csv
+    from ssdnorm.files import write_json, write_text
+
     plan = read_plan(arguments.config, rest)
     root: Path = arguments.output
     if root.exists() and not root.is_dir():
@@ -52,7 +57,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     if plan.base.data.validation is not None:
         _refuse_shared_images(build_dataset(plan.base, "validation", class_names=train_set.class_names), test_set)
     check_folders(plan.possible_jobs(), root)
-    log.info("%d arms × %d seeds", len(plan.arms), len(plan.seeds))
+    log.info("%d arms × %d seeds", len(plan.arms), len(plan.file.seeds))
     if not arguments.no_training:
         write_text(root / "comparison.yaml", yaml.safe_dump(plan.content, sort_keys=False, width=120))
         first = plan.first_jobs()

@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from ssdnorm.compare.formatting import p_value, signed_interval, signed_points
-from ssdnorm.compare.results import ArmResult, Difference, Run, Verdict
+from ssdnorm.compare.results import ArmResult
 
 _PUBLISHED_NOISE = "0.14 points of AP over 15 seeds of NVIDIA's SSD300-ResNet50 on COCO"
 
 
-def conclude_arm(
-    name: str,
-    baseline: str,
-    metric: str,
-    verdict: Verdict,
-    difference: Difference | None,
-    runs: Sequence[Run],
-    baseline_runs: Sequence[Run],
-) -> str:
-    """One arm against the baseline, in points of 100.
-
-    Args:
-        runs, baseline_runs: all runs of the arm and of the baseline with their chosen learning rates.
-    """
-    if verdict == "baseline":
-        return f"{name} is the baseline.{_missing(name, runs)}"
-    if verdict == "incomplete" or difference is None:
-        why = _missing(name, runs) + _missing(baseline, baseline_runs)
-        return f"{name}: not compared with {baseline}.{why or f' {metric} is undefined on the test images.'}"
+def conclude_arm(arm: ArmResult, baseline: ArmResult, metric: str) -> str:
+    """One arm against the baseline, in points of 100."""
+    name, difference = arm.name, arm.differences.get(metric)
+    if arm.verdict == "baseline":
+        return f"{name} is the baseline.{_missing(arm)}"
+    if arm.verdict == "incomplete" or difference is None:
+        why = _missing(arm) + _missing(baseline)
+        return f"{name}: not compared with {baseline.name}.{why or f' {metric} is undefined on the test images.'}"
     paired = difference.paired
     points = f"{signed_points(paired.mean)} points of {metric}"
-    if verdict == "one seed":
-        return f"{name}: {points} against {baseline} with one seed, which allows no conclusion."
+    if arm.verdict == "one seed":
+        return f"{name}: {points} against {baseline.name} with one seed, which allows no conclusion."
     interval = f"{points}, 95 % interval {signed_interval(paired.low, paired.high)} over seeds"
     if difference.images is not None:
         interval += f" and {signed_interval(*difference.images)} over test images"
-    found = f"no evidence that it differs from {baseline}"
-    if verdict in ("better", "worse"):
-        found = f"{verdict} than {baseline}"
+    found = f"no evidence that it differs from {baseline.name}"
+    if arm.verdict in ("better", "worse"):
+        found = f"{arm.verdict} than {baseline.name}"
     p = p_value(difference.p_holm)
     p = p if p.startswith("<") else f"= {p}"
     return f"{name}: {found}: {interval}, p {p} after Holm's correction."
@@ -53,9 +43,8 @@ def conclude(arms: Sequence[ArmResult], baseline: str, metric: str, num_seeds: i
     tested = sum(metric in arm.differences and arm.differences[metric].p_holm is not None for arm in arms)
     if not tested:
         return f"{found}. Ranking arms takes several seeds: seeds alone scatter by {_PUBLISHED_NOISE}."
-    runs = [run for arm in arms for run in arm.runs if run.lr == arm.lr]
-    finished = sum(run.status == "finished" for run in runs)
-    seeds = f"{num_seeds} seeds per arm" if finished == len(runs) else f"{finished} of {len(runs)} runs"
+    finished, runs = sum(len(arm.finished_runs) for arm in arms), sum(len(arm.chosen_runs) for arm in arms)
+    seeds = f"{num_seeds} seeds per arm" if finished == runs else f"{finished} of {runs} runs"
     noise = "" if seed_noise is None else f" with a standard deviation of {100 * seed_noise:.2f} points of {metric}"
     correction = f", corrected for {tested} comparisons by Holm's method" if tested > 1 else ""
     return (
@@ -82,9 +71,8 @@ def _rankings(arms: Sequence[ArmResult], baseline: str, metric: str) -> list[str
 
 def _losses(arms: Sequence[ArmResult], baseline: str, metric: str, num_seeds: int) -> list[str]:
     """A clause per reason for which arms could not be compared."""
-    chosen = {arm.name: [run for run in arm.runs if run.lr == arm.lr] for arm in arms}
-    diverged = {name: sum(run.status == "diverged" for run in runs) for name, runs in chosen.items()}
-    lost = {name for name, runs in chosen.items() if any(run.status != "finished" for run in runs)}
+    diverged = {arm.name: sum(run.status == "diverged" for run in arm.chosen_runs) for arm in arms}
+    lost = {arm.name for arm in arms if arm.finished_runs != arm.chosen_runs}
     clauses = [f"{name} diverged with {count} of {num_seeds} seeds" for name, count in diverged.items() if count]
     names = [arm.name for arm in arms if arm.verdict == "incomplete" and not diverged[arm.name]]
     reasons = {
@@ -98,12 +86,12 @@ def _losses(arms: Sequence[ArmResult], baseline: str, metric: str, num_seeds: in
     return clauses
 
 
-def _missing(name: str, runs: Sequence[Run]) -> str:
+def _missing(arm: ArmResult) -> str:
     """How many runs of an arm have no result, and why; empty if all have one."""
     words = {"diverged": "diverged", "failed": "failed", "missing": "did not run"}
-    counts = {status: sum(run.status == status for run in runs) for status in words}
-    parts = [f"{count} {words[status]}" for status, count in counts.items() if count]
-    return f" {name}: of {len(runs)} seeds {_list(parts)}." if parts else ""
+    counts: Counter[str] = Counter(run.status for run in arm.chosen_runs)
+    parts = [f"{counts[status]} {said}" for status, said in words.items() if counts[status]]
+    return f" {arm.name}: of {len(arm.chosen_runs)} seeds {_list(parts)}." if parts else ""
 
 
 def _list(names: Sequence[str], last: str = "and") -> str:

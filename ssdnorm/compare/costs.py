@@ -23,11 +23,7 @@ _WARM_UPS = 3
 
 
 def costs_of(arm: Arm, runs: Sequence[Run], root: Path, *, num_classes: int, latency_ms: float | None) -> Costs:
-    """Collect an arm's costs from its runs with the chosen learning rate.
-
-    Args:
-        num_classes: background included.
-    """
+    """Collect an arm's costs from its runs with the chosen learning rate; ``num_classes`` includes background."""
     finished = [run for run in runs if run.status == "finished"]
     speeds = [speed for run in finished if (speed := images_per_second(root / run.folder)) is not None]
     memory = [run.result["peak_memory_mib"] for run in finished]
@@ -70,24 +66,21 @@ def measure_latencies(checkpoints: Mapping[str, Path], image: Tensor) -> dict[st
     detectors = {name: load_detector(path, fold=True).to(device) for name, path in checkpoints.items()}
     image = image.to(device)
     seconds: dict[str, list[float]] = {name: [] for name in detectors}
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    clock = time.process_time if device.type == "cpu" else _synchronized_time
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
-            for turn in range(_WARM_UPS + _ROUNDS):
+            for _ in range(_WARM_UPS + _ROUNDS):
                 for name, detector in detectors.items():
-                    _wait(device)
                     start = clock()
                     detector([image])
-                    _wait(device)
-                    if turn >= _WARM_UPS:
-                        seconds[name].append(clock() - start)
+                    seconds[name].append(clock() - start)
     finally:
         torch.set_num_threads(threads)
-    return {name: 1e3 * median(times) for name, times in seconds.items()}
+    return {name: 1e3 * median(times[_WARM_UPS:]) for name, times in seconds.items()}
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _synchronized_time() -> float:
+    torch.cuda.synchronize()
+    return time.perf_counter()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ssdnorm.compare.results import Run, Status
 from ssdnorm.files import whole_rows
-
-_MOST_POINTS = 150  # of a curve in a figure; more cannot be seen
 
 
 @dataclass(frozen=True)
@@ -27,44 +26,53 @@ class Curve:
     def __len__(self) -> int:
         return len(self.steps)
 
-    def thinned(self, most: int = _MOST_POINTS) -> Curve:
+    def thinned(self, most: int = 150) -> Curve:
         """At most ``most`` points, each the mean of as many neighbours."""
         if len(self) <= most:
             return self
         starts = np.unique(np.linspace(0, len(self), most, endpoint=False).astype(int))
         counts = np.diff([*starts, len(self)])
-        steps = np.add.reduceat(self.steps, starts) / counts
-        return Curve(steps, np.add.reduceat(self.values, starts) / counts)
+        return Curve(np.add.reduceat(self.steps, starts) / counts, np.add.reduceat(self.values, starts) / counts)
 
 
 EMPTY = Curve(np.empty(0, np.int64), np.empty(0))
+Diagnostics = dict[str, dict[str, Curve]]  # statistic → tap, layer or block → curve
 
 
 @dataclass(frozen=True)
 class RunLog:
-    """The curves of one run.
+    """What one run logged; a curve is empty, or missing, if its file is.
 
     Attributes:
         evaluations: images evaluated on ("test", "validation") → the metric's curve.
-        diagnostics: statistic → tap, layer or block → curve.
     """
 
+    seed: int
+    status: Status
     loss: Curve
-    evaluations: dict[str, Curve] = field(default_factory=dict)
-    diagnostics: dict[str, dict[str, Curve]] = field(default_factory=dict)
+    evaluations: dict[str, Curve]
+    diagnostics: Diagnostics
 
 
-def read_run_log(folder: Path, metric: str) -> RunLog:
-    """The curves of a run's ``metrics.csv`` and ``diagnostics.csv``; empty for missing files."""
-    rows = whole_rows(folder / "metrics.csv")
-    names = sorted({row.get("evaluated_on") or "" for row in rows if row.get(metric)})
-    return RunLog(
-        loss=_curve(rows, "loss"),
-        evaluations={
-            name: _curve([row for row in rows if (row.get("evaluated_on") or "") == name], metric) for name in names
-        },
-        diagnostics=read_diagnostics(folder),
-    )
+def read_run_log(run: Run, root: Path, metric: str) -> RunLog:
+    """The curves of a run's ``metrics.csv`` and ``diagnostics.csv``."""
+    rows = whole_rows(root / run.folder / "metrics.csv")
+    by_images: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        if row.get(metric):
+            by_images.setdefault(row.get("evaluated_on") or "", []).append(row)
+    evaluations = {images: _curve(evaluated, metric) for images, evaluated in sorted(by_images.items())}
+    return RunLog(run.seed, run.status, _curve(rows, "loss"), evaluations, read_diagnostics(root / run.folder))
+
+
+def read_diagnostics(folder: Path) -> Diagnostics:
+    """The curves of a run's ``diagnostics.csv``."""
+    found: dict[str, dict[str, list[dict[str, str]]]] = {}
+    for row in whole_rows(folder / "diagnostics.csv"):
+        found.setdefault(row["statistic"], {}).setdefault(row["name"], []).append(row)
+    return {
+        statistic: {name: _curve(rows, "value") for name, rows in names.items()} for statistic, names in found.items()
+    }
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
@@ -79,13 +87,16 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     return Curve(steps, np.mean(values, axis=0))
 
 
-def read_diagnostics(folder: Path) -> dict[str, dict[str, Curve]]:
-    """Statistic → tap, layer or block → curve, from a run's ``diagnostics.csv``; empty if there is none."""
-    found: dict[str, dict[str, list[dict[str, str]]]] = {}
-    for row in whole_rows(folder / "diagnostics.csv"):
-        found.setdefault(row["statistic"], {}).setdefault(row["name"], []).append(row)
+def mean_diagnostics(logs: Sequence[Mapping[str, Mapping[str, Curve]]]) -> Diagnostics:
+    """The mean curves over the runs that have them."""
+    found: dict[str, dict[str, list[Curve]]] = {}
+    for log in logs:
+        for statistic, curves in log.items():
+            for name, curve in curves.items():
+                found.setdefault(statistic, {}).setdefault(name, []).append(curve)
     return {
-        statistic: {name: _curve(rows, "value") for name, rows in names.items()} for statistic, names in found.items()
+        statistic: {name: mean_curve(curves) for name, curves in by_name.items()}
+        for statistic, by_name in found.items()
     }
 
 

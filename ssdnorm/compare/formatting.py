@@ -43,8 +43,6 @@ def interval(mean: Mean) -> str:
     Example:
         >>> interval(Mean([0.2, 0.3], 0.25, 0.07, -0.01, 0.5)), interval(Mean([0.2], 0.2, None, None, None))
         ('[−1.0, 50.0]', '')
-        >>> interval(Mean([0.0, 0.002], 0.001, 0.001, -0.0001, 0.002))
-        '[0.0, 0.2]'
     """
     if mean.low is None or mean.high is None or mean.mean < 0:
         return ""
@@ -97,16 +95,6 @@ def duration(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
-
-
-def rate(lr: float) -> str:
-    """A learning rate, short.
-
-    Example:
-        >>> rate(0.005), rate(3e-05)
-        ('0.005', '3e-05')
-    """
-    return f"{lr:g}"
 
 
 def in_words(value: Any) -> str:

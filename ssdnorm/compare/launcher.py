@@ -9,13 +9,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 import torch
@@ -24,8 +22,7 @@ from tqdm import tqdm
 from ssdnorm.compare.plan import Job
 from ssdnorm.compare.run_folders import read_mapping, state_of
 from ssdnorm.config_file import config_to_mapping, config_to_yaml, differing_keys
-from ssdnorm.engine.run import FAILURE_FILE
-from ssdnorm.files import whole_rows, write_json, write_text
+from ssdnorm.files import FAILURE_FILE, whole_rows, write_json, write_text
 
 log = logging.getLogger("ssdnorm.compare")
 
@@ -35,7 +32,6 @@ _POLL_SECONDS = 0.5
 @dataclass
 class _Running:
     job: Job
-    slot: int
     process: subprocess.Popen[bytes]
     log_file: IO[bytes]
 
@@ -64,56 +60,49 @@ def launch(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1, later: Seq
     if not queue:
         return
     done_steps = {job.folder: _steps_done(root / job.folder) for job in queue}
-    total = sum(job.config.training.max_steps for job in (*jobs, *later))
-    to_do = sum(job.config.training.max_steps for job in (*queue, *later)) - sum(done_steps.values())
-    running: list[_Running] = []
-    free = list(range(num_parallel))
+    all_steps = sum(job.config.training.max_steps for job in (*jobs, *later))
+    steps_to_do = sum(job.config.training.max_steps for job in (*queue, *later))
     environments = _environments(num_parallel)  # the last run gets no more than the others
-    with (
-        _locked(root) as lock,
-        _sigterm_interrupts(),
-        tqdm(
-            total=total,
-            initial=total - to_do,
-            unit="step",
-            desc=f"{num_done}/{num_runs} runs",
-            mininterval=0.5 if sys.stderr.isatty() else 60,
-            smoothing=0.02,
-        ) as bar,
-    ):
-        try:
+    running: dict[int, _Running] = {}  # by slot
+    on_sigterm = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    try:
+        with (
+            _locked(root) as lock,
+            tqdm(
+                total=all_steps,
+                initial=all_steps - steps_to_do + sum(done_steps.values()),
+                unit="step",
+                desc=f"{num_done}/{num_runs} runs",
+                mininterval=0.5 if sys.stderr.isatty() else 60,
+                smoothing=0.02,
+            ) as bar,
+        ):
             while queue or running:
-                while queue and free:
-                    slot = free.pop(0)
-                    running.append(_start(queue.pop(0), slot, root, environments[slot], lock))
-                    bar.set_postfix_str(", ".join(f"{r.job.arm}/{r.job.seed}" for r in running), refresh=False)
+                for slot in range(num_parallel):
+                    if queue and slot not in running:
+                        running[slot] = _start(queue.pop(0), root, environments[slot], lock)
+                        names = (f"{run.job.arm}/{run.job.seed}" for run in running.values())
+                        bar.set_postfix_str(", ".join(names), refresh=False)
                 time.sleep(_POLL_SECONDS)
-                for run in list(running):
-                    code = run.process.poll()
-                    steps = _steps_done(root / run.job.folder)
+                for slot, run in list(running.items()):
+                    code, steps = run.process.poll(), _steps_done(root / run.job.folder)
                     if code is not None:
-                        running.remove(run)
-                        free.append(run.slot)
-                        num_done += 1
-                        _close(run, root, code)
-                        steps = run.job.config.training.max_steps
+                        _close(running.pop(slot), root, code)
+                        num_done, steps = num_done + 1, run.job.config.training.max_steps
                         bar.set_description(f"{num_done}/{num_runs} runs", refresh=False)
                     bar.update(max(0, steps - done_steps[run.job.folder]))
                     done_steps[run.job.folder] = max(steps, done_steps[run.job.folder])
-        finally:
-            for run in running:
-                run.process.terminate()
-            for run in running:
-                run.process.wait()
-                run.log_file.close()
+    finally:
+        for run in running.values():
+            run.process.terminate()
+        for run in running.values():
+            run.process.wait()
+            run.log_file.close()
+        signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def check_folders(jobs: Sequence[Job], root: Path) -> None:
-    """Refuse folders that hold runs with another config.
-
-    Raises:
-        ValueError: naming the folder and the keys that differ.
-    """
+    """Refuse folders that hold runs with another config, by the keys that differ."""
     for job in jobs:
         old = root / job.folder / "config.yaml"
         if old.exists():
@@ -126,7 +115,7 @@ def check_folders(jobs: Sequence[Job], root: Path) -> None:
                 )
 
 
-def _start(job: Job, slot: int, root: Path, environment: dict[str, str], lock: int) -> _Running:
+def _start(job: Job, root: Path, environment: dict[str, str], lock: int) -> _Running:
     folder = root / job.folder
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FAILURE_FILE).unlink(missing_ok=True)
@@ -143,7 +132,7 @@ def _start(job: Job, slot: int, root: Path, environment: dict[str, str], lock: i
         pass_fds=[lock],
         preexec_fn=_die_with_parent if sys.platform == "linux" else None,
     )
-    return _Running(job, slot, process, log_file)
+    return _Running(job, process, log_file)
 
 
 def _close(run: _Running, root: Path, code: int) -> None:
@@ -153,8 +142,7 @@ def _close(run: _Running, root: Path, code: int) -> None:
     if code == 0 or (folder / FAILURE_FILE).exists():
         return
     lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    reason = lines[-1] if lines else ""
-    reason = reason.removeprefix("error: ") or "no message"
+    reason = (lines[-1] if lines else "").removeprefix("error: ") or "no message"
     if code < 0:
         reason = f"killed by {signal.Signals(-code).name}"
     log.warning("%s: failed: %s", run.job.folder, reason)
@@ -198,20 +186,3 @@ def _locked(root: Path) -> Iterator[int]:
         except OSError:
             raise ValueError(f"--output: {root}: another comparison, or a run that it left, is running here") from None
         yield file.fileno()
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM stop the comparison as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():  # only this one may set handlers
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    old = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, old)

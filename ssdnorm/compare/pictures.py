@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torchvision.ops import box_iou
 
-from ssdnorm.compare.results import ArmResult, Results
+from ssdnorm.compare.results import Results, Run
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.plots.colors import BOX_COLORS
 
@@ -35,21 +35,21 @@ class MarkedBox:
     """A box in pixels of the picture, with the place of a caption that stays inside it.
 
     Attributes:
-        label: name of the class.
         kind: an object of the ground truth; a detection of one, or of none; an object that no detection found.
+        label: name of the class.
         leftward: whether the caption ends at ``caption_x`` instead of starting there.
     """
 
     kind: Kind
+    label: str
+    caption: str
     x: float
     y: float
     width: float
     height: float
-    label: str
-    caption: str
-    leftward: bool
     caption_x: float
     caption_y: float
+    leftward: bool
 
 
 @dataclass(frozen=True)
@@ -93,17 +93,17 @@ class Photo:
         return len(self.panels[0].boxes) <= _MOST_CAPTIONS
 
 
-@dataclass(frozen=True)
-class _Boxes:
-    """Boxes of one image in pixels of the picture, xyxy; detections have scores, best first."""
+def shown_runs(results: Results, root: Path) -> dict[str, Run]:
+    """Arm → the run whose detections are drawn: its first finished seed that has them."""
+    shown: dict[str, Run] = {}
+    for run in (run for arm in results.arms for run in arm.finished_runs):
+        if run.arm not in shown and (root / run.folder / "detections.json").is_file():
+            shown[run.arm] = run
+    return shown
 
-    boxes: np.ndarray
-    labels: np.ndarray
-    scores: Sequence[float] = ()
 
-
-def photos_of(results: Results, root: Path, test_set: DetectionDataset, *, num_images: int = 5) -> list[Photo]:
-    """Evenly spaced test images with the detections of each arm's first finished seed; empty if there are none.
+def photos_of(shown: Mapping[str, Run], root: Path, test_set: DetectionDataset, *, num_images: int = 5) -> list[Photo]:
+    """Evenly spaced test images with the detections of each arm; empty if there are none.
 
     Of every arm the best-scored detections are drawn, as many as the image has objects, so that arms whose scores have
     another scale are treated alike. A detection finds an object of its class with an IoU of 0.5 or more that no
@@ -112,18 +112,8 @@ def photos_of(results: Results, root: Path, test_set: DetectionDataset, *, num_i
     spaced = np.linspace(0, len(test_set) - 1, min(num_images, len(test_set)))
     places = np.unique(spaced.round().astype(int)).tolist()
     ids = {test_set.image_id(place) for place in places}
-    detections = {
-        arm.name: _read_detections(root / folder / "detections.json", ids)
-        for arm in results.arms
-        if (folder := _folder_shown(arm, root)) is not None
-    }
-    return [_photo(place, detections, test_set) for place in places] if detections else []
-
-
-def seeds_shown(results: Results, root: Path) -> dict[str, int]:
-    """Arm → seed of the run whose detections are drawn."""
-    folders = {arm.name: _folder_shown(arm, root) for arm in results.arms}
-    return {arm.name: run.seed for arm in results.arms for run in arm.runs if run.folder == folders[arm.name]}
+    detections = {arm: _read_detections(root / run.folder / "detections.json", ids) for arm, run in shown.items()}
+    return [_photo(place, detections, test_set) for place in places] if shown else []
 
 
 def class_colors(photos: Sequence[Photo]) -> dict[str, str]:
@@ -132,18 +122,13 @@ def class_colors(photos: Sequence[Photo]) -> dict[str, str]:
     return dict(zip((name for name, _ in counts.most_common()), chain(BOX_COLORS, repeat("#ffffff")), strict=False))
 
 
-def _folder_shown(arm: ArmResult, root: Path) -> str | None:
-    folders = (run.folder for run in arm.chosen_runs)
-    return next((folder for folder in folders if (root / folder / "detections.json").is_file()), None)
-
-
 def _read_detections(path: Path, ids: set[int]) -> dict[int, list[dict[str, Any]]]:
-    """Detections of some images, best score first."""
-    by_image: dict[int, list[dict[str, Any]]] = {}
-    for one in orjson.loads(path.read_bytes()):
+    """Image → its detections, best score first."""
+    by_image: dict[int, list[dict[str, Any]]] = {image: [] for image in ids}
+    for one in sorted(orjson.loads(path.read_bytes()), key=lambda one: -one["score"]):
         if one["image_id"] in ids:
-            by_image.setdefault(one["image_id"], []).append(one)
-    return {image: sorted(found, key=lambda one: -one["score"]) for image, found in by_image.items()}
+            by_image[one["image_id"]].append(one)
+    return by_image
 
 
 def _photo(
@@ -154,48 +139,51 @@ def _photo(
     width, height = (max(1, round(side * scale)) for side in image.size)
     encoded = io.BytesIO()
     image.resize((width, height), Image.Resampling.LANCZOS).save(encoded, "WEBP", quality=_QUALITY)
+    uri = f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+
+    def mark(kind: Kind, box: np.ndarray, label: int, score: str = "") -> MarkedBox:
+        return _marked(kind, scale * box, test_set.class_names[label - 1], score, width, height)
+
     target = test_set.target(place)
     single = ~target["iscrowd"].numpy()
-    objects = _Boxes(target["boxes"].numpy()[single] * scale, target["labels"].numpy()[single])
-    names, size = test_set.class_names, (width, height)
-    truth = zip(objects.boxes, objects.labels, strict=True)
-    panels = [Panel("ground truth", [_marked("object", box, names[label - 1], "", size) for box, label in truth])]
+    objects = list(zip(target["boxes"].numpy()[single], target["labels"].numpy()[single], strict=True))
+    panels = [Panel("ground truth", [mark("object", box, label) for box, label in objects])]
     for arm, by_image in detections.items():
-        best = by_image.get(test_set.image_id(place), [])[: len(objects.labels)]
-        panels.append(Panel(arm, _compare(_found(best, test_set, scale), objects, names, size)))
-    uri = f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+        best = by_image[test_set.image_id(place)][: len(objects)]
+        found = [_box_and_label(one, test_set) for one in best]
+        hits = _objects_found(found, objects)
+        boxes = [
+            mark("wrong" if hit is None else "found", box, label, f" {one['score']:.2f}")
+            for one, (box, label), hit in zip(best, found, hits, strict=True)
+        ]
+        boxes += [mark("missed", *one) for g, one in enumerate(objects) if g not in hits]
+        panels.append(Panel(arm, boxes))
     return Photo(test_set.image_name(place), uri, width, height, panels)
 
 
-def _found(detections: Sequence[dict[str, Any]], test_set: DetectionDataset, scale: float) -> _Boxes:
-    boxes = np.array([one["bbox"] for one in detections], np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]  # xywh -> xyxy
-    labels = np.array([1 + test_set.category_ids.index(one["category_id"]) for one in detections], np.int64)
-    return _Boxes(boxes * scale, labels, [one["score"] for one in detections])
+def _box_and_label(detection: Mapping[str, Any], test_set: DetectionDataset) -> tuple[np.ndarray, int]:
+    x, y, w, h = detection["bbox"]
+    return np.array([x, y, x + w, y + h]), 1 + test_set.category_ids.index(detection["category_id"])
 
 
-def _compare(found: _Boxes, objects: _Boxes, names: Sequence[str], size: tuple[int, int]) -> list[MarkedBox]:
-    """The detections, found or wrong, and the objects that they miss."""
-    overlap = box_iou(torch.as_tensor(found.boxes), torch.as_tensor(objects.boxes, dtype=torch.float64)).numpy()
-    overlap[found.labels[:, None] != objects.labels[None]] = 0.0
-    taken: set[int] = set()
-    boxes = []
-    for row, box, label, score in zip(overlap, found.boxes, found.labels, found.scores, strict=True):
-        row[list(taken)] = 0.0
-        hit = row.max(initial=0.0) >= _IOU
-        if hit:
-            taken.add(int(row.argmax()))
-        boxes.append(_marked("found" if hit else "wrong", box, names[label - 1], f" {score:.2f}", size))
-    missed = [g for g in range(len(objects.labels)) if g not in taken]
-    return boxes + [_marked("missed", objects.boxes[g], names[objects.labels[g] - 1], "", size) for g in missed]
+def _objects_found(
+    found: Sequence[tuple[np.ndarray, int]], objects: Sequence[tuple[np.ndarray, int]]
+) -> list[int | None]:
+    """The object that each detection finds, None for none."""
+    ours, theirs = (np.array([box for box, _ in boxes], np.float64).reshape(-1, 4) for boxes in (found, objects))
+    overlaps = box_iou(torch.from_numpy(ours), torch.from_numpy(theirs)).tolist()
+    hits: list[int | None] = []
+    for (_, label), overlap in zip(found, overlaps, strict=True):
+        free = [g for g, (_, other) in enumerate(objects) if other == label and g not in hits and overlap[g] >= _IOU]
+        hits.append(max(free, key=overlap.__getitem__, default=None))
+    return hits
 
 
-def _marked(kind: Kind, box: np.ndarray, label: str, score: str, size: tuple[int, int]) -> MarkedBox:
+def _marked(kind: Kind, box: np.ndarray, label: str, score: str, width: int, height: int) -> MarkedBox:
     x1, y1, x2, y2 = (round(float(value), 1) for value in box)
-    letter = _LETTER * size[1]
-    leftward = x1 + x2 > size[0]
-    caption_x = min(x2, size[0] - 2.0) if leftward else max(x1, 2.0)
+    letter = _LETTER * height
+    leftward = x1 + x2 > width
+    caption_x = min(x2, width - 2.0) if leftward else max(x1, 2.0)
     caption_y = y1 - 0.25 * letter if y1 > 1.3 * letter else max(y1, 0.0) + 1.05 * letter
-    corner, extent = (x1, y1), (round(x2 - x1, 1), round(y2 - y1, 1))
-    caption_at = round(caption_x, 1), round(caption_y, 1)
-    return MarkedBox(kind, *corner, *extent, label, f"{label}{score}", leftward, *caption_at)
+    extent, caption_at = (round(x2 - x1, 1), round(y2 - y1, 1)), (round(caption_x, 1), round(caption_y, 1))
+    return MarkedBox(kind, label, f"{label}{score}", x1, y1, *extent, *caption_at, leftward)

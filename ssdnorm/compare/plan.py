@@ -65,7 +65,7 @@ class Comparison(Section):
 
 @dataclass(frozen=True)
 class Arm:
-    """One normalisation choice: the base config with some keys changed, and the learning rates to try."""
+    """The base config with some keys changed, and the learning rates to try."""
 
     name: str
     changes: dict[str, Any]
@@ -80,36 +80,31 @@ class Job:
     arm: str
     seed: int
     lr: float
-    folder: str  # relative to the comparison's
+    folder: str  # of the run, relative to the comparison's
     config: Config
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison as its file describes it, checked; ``content`` is the file's own, with the base config complete."""
+    """A comparison as its file describes it, checked."""
 
-    title: str
-    vary: tuple[str, ...]
-    baseline: str
-    seeds: tuple[int, ...]
-    metric: str
-    target_ap50: float
-    arms: tuple[Arm, ...]
+    file: Comparison
     base: Config
-    content: dict[str, Any]
+    arms: tuple[Arm, ...]
+    content: dict[str, Any]  # of the file, with the base config complete
 
     def possible_jobs(self) -> list[Job]:
         """Every arm with every seed and learning rate, seed by seed."""
-        return [make_job(arm, seed, lr) for seed in self.seeds for arm in self.arms for lr in arm.lrs]
+        return [make_job(arm, seed, lr) for seed in self.file.seeds for arm in self.arms for lr in arm.lrs]
 
     def first_jobs(self) -> list[Job]:
         """The runs to begin with: all of them, or the first seed's alone where learning rates are yet to be chosen."""
         choosing = any(len(arm.lrs) > 1 for arm in self.arms)
-        return [job for job in self.possible_jobs() if not choosing or job.seed == self.seeds[0]]
+        return [job for job in self.possible_jobs() if not choosing or job.seed == self.file.seeds[0]]
 
     def jobs(self, lrs: Mapping[str, float]) -> list[Job]:
         """All runs: the first seed with every learning rate, the others with the arm's chosen one."""
-        return [job for job in self.possible_jobs() if job.seed == self.seeds[0] or job.lr == lrs[job.arm]]
+        return [job for job in self.possible_jobs() if job.seed == self.file.seeds[0] or job.lr == lrs[job.arm]]
 
 
 def make_job(arm: Arm, seed: int, lr: float) -> Job:
@@ -154,8 +149,7 @@ def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
     arms = tuple(_arm(name, changes or {}, base, file, where) for name, changes in file.arms.items())
     complete = {"base": config_to_mapping(base), "arms": {arm.name: arm.changes for arm in arms}}
     content = {key: complete.get(key, value) for key, value in content.items() if key != "changes"}
-    seeds = tuple(file.seeds)
-    return Plan(file.title, tuple(file.vary), file.baseline, seeds, file.metric, file.target_ap50, arms, base, content)
+    return Plan(file, base, arms, content)
 
 
 def _base(base: str | dict[str, Any], where: str) -> tuple[str, dict[str, Any]]:

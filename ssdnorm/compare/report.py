@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ssdnorm.compare import formatting
-from ssdnorm.compare.pictures import class_colors, photos_of, seeds_shown
+from ssdnorm.compare.formatting import amount, duration
+from ssdnorm.compare.pictures import class_colors, photos_of, shown_runs
 from ssdnorm.compare.result_figures import result_figures
-from ssdnorm.compare.results import METRICS, ArmResult, Results
+from ssdnorm.compare.results import METRICS, Results, Run
 from ssdnorm.compare.training_figures import evaluated_images, read_logs, scale_rows, training_figures
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.files import write_text
 from ssdnorm.plots.colors import css_variables
 from ssdnorm.plots.style import arm_styles
+from ssdnorm.plots.svg import figure_to_svg
 
 _HEAT = 60  # % of the full colour at the highest AP; more would make the numbers hard to read
 _LEAST_HIGHEST = 0.05  # AP that gets the full colour at least
 _FORMATS = (
-    "NOTHING", "amount", "breakable", "duration", "in_words", "interval", "p_value", "points", "rate",
+    "NOTHING", "amount", "breakable", "duration", "in_words", "interval", "p_value", "points",
     "signed_interval", "signed_points",
 )  # fmt: skip
 
@@ -31,11 +32,8 @@ _FORMATS = (
 def write_report(results: Results, root: Path, test_set: DetectionDataset, output: Path) -> None:
     """Write the report, and its figures to ``figures/`` beside it. The same input gives the same bytes.
 
-    Sections without content are left out.
-
     Args:
-        root: the comparison's folder; runs lie below it and may hold ``metrics.csv``, ``diagnostics.csv``,
-            ``detections.json`` and ``config.yaml``.
+        root: the comparison's folder, with the run folders below it; what is missing there is left out.
         test_set: the images of the detections, for the pictures.
         output: the file, usually ``report.html``.
     """
@@ -50,57 +48,52 @@ def write_report(results: Results, root: Path, test_set: DetectionDataset, outpu
     styles = arm_styles([arm.name for arm in results.arms], results.baseline)
     logs = read_logs(results, root)
     figures = {**result_figures(results, styles), **training_figures(results, logs, styles)}
-    photos = photos_of(results, root, test_set)
+    drawn = {name: Markup(figure_to_svg(figure, name, alt)) for name, (figure, alt) in figures.items()}
+    shown = shown_runs(results, root)
+    photos = photos_of(shown, root, test_set)
     html = environment.get_template("report.html.j2").render(
         results=results,
         palette=css_variables(),
         swatches={name: Markup(style.swatch()) for name, style in styles.items()},
-        figures=figures,
-        families={name.partition("-")[0] for name in figures},
+        figures=drawn,
+        families={name.partition("-")[0] for name in drawn},
         facts=_facts(results, test_set),
-        metrics=[name for name in METRICS if any(_known(arm, name) for arm in results.arms)],
+        metrics=[name for name in METRICS if any(name in arm.metrics for arm in results.arms)],
         evaluated_on=evaluated_images(logs),
         scale_rows=scale_rows(logs),
         population=_population(results),
         classes=_classes(results),
         photos=photos,
         class_colors=class_colors(photos),
-        shown=_seeds_in_words(seeds_shown(results, root)),
+        shown=_seeds_in_words(shown),
         lost=[run for arm in results.arms for run in arm.runs if run.status != "finished"],
         configs=_configs(results, root),
         limits=limits_of(results),
     )
     write_text(output, html)
-    for name, svg in figures.items():
+    for name, svg in drawn.items():
         write_text(output.parent / "figures" / f"{name}.svg", f"{svg}\n")
 
 
-def _facts(results: Results, test_set: DetectionDataset) -> list[tuple[str, str]]:
-    """What the answer rests on: name → words."""
+def _facts(results: Results, test_set: DetectionDataset) -> dict[str, str]:
+    """What the answer rests on."""
     base = results.config.get("base", {})
-    training, data = base.get("training", {}), base.get("data", {})
-    train = data.get("train") or {}
+    training, train = base.get("training", {}), base.get("data", {}).get("train") or {}
     source = " ".join(str(train[key]) for key in ("format", "root", "split") if train.get(key))
-    runs = [run for arm in results.arms for run in arm.chosen_runs]
-    devices = sorted({str(run.result["device"]) for run in runs if run.result.get("device")})
+    if train.get("num_images"):
+        source += f", {amount(train['num_images'])} images"
+    devices = {str(run.result["device"]) for arm in results.arms for run in arm.finished_runs}
     seconds = sum(run.result.get("seconds", 0.0) for arm in results.arms for run in arm.runs)
     num_classes = len(test_set.class_names)
-    number = formatting.amount
-    if train.get("num_images"):
-        source += f", {number(train['num_images'])} images"
-    facts = [
-        ("arms × seeds", f"{len(results.arms)} × {len(results.seeds)}"),
-        ("trained on", source),
-        ("tested on", f"{number(len(test_set))} images, {num_classes} class{'es' if num_classes > 1 else ''}"),
-        ("steps", f"{number(training['max_steps'])} of {training.get('batch_size', '?')} images" if training else ""),
-        ("device", ", ".join(devices)),
-        ("computing time", formatting.duration(seconds) if seconds else ""),
-    ]
-    return [(name, words) for name, words in facts if words]
-
-
-def _known(arm: ArmResult, metric: str) -> bool:
-    return metric in arm.metrics and arm.metrics[metric].mean >= 0
+    facts = {
+        "arms × seeds": f"{len(results.arms)} × {len(results.seeds)}",
+        "trained on": source,
+        "tested on": f"{amount(len(test_set))} images, {num_classes} class{'es' if num_classes > 1 else ''}",
+        "steps": f"{amount(training['max_steps'])} of {training.get('batch_size', '?')} images" if training else "",
+        "device": ", ".join(sorted(devices)),
+        "computing time": duration(seconds) if seconds else "",
+    }
+    return {name: words for name, words in facts.items() if words}
 
 
 def _population(results: Results) -> list[dict[str, Any]]:
@@ -126,31 +119,28 @@ def _classes(results: Results) -> list[dict[str, Any]]:
         cells = []
         for arm in arms:
             value, reference = arm.per_class.get(name), baseline.get(name)
-            gap = None
-            if value is not None and reference is not None and arm.name != results.baseline:
-                gap = value - reference
-            heat = f"{_HEAT * max(value or 0.0, 0.0) / highest:.0f}%"
-            cells.append({"arm": arm.name, "value": value, "heat": heat, "gap": gap})
+            gap = None if value is None or reference is None or arm.name == results.baseline else value - reference
+            cells.append(
+                {"arm": arm.name, "value": value, "heat": f"{_HEAT * (value or 0.0) / highest:.0f}%", "gap": gap}
+            )
         rows.append({"name": name, "cells": cells})
     return rows
 
 
-def _seeds_in_words(shown: Mapping[str, int]) -> str:
+def _seeds_in_words(shown: dict[str, Run]) -> str:
     """The seed that each arm is shown with."""
-    seeds = sorted(set(shown.values()))
+    seeds = {run.seed for run in shown.values()}
     if len(seeds) == 1:
-        return f"all with seed {seeds[0]}"
-    return ", ".join(f"{arm} with seed {seed}" for arm, seed in shown.items())
+        return f"all with seed {seeds.pop()}"
+    return ", ".join(f"{arm} with seed {run.seed}" for arm, run in shown.items())
 
 
 def _configs(results: Results, root: Path) -> list[tuple[str, str]]:
     """Title → content: the comparison's config, and the complete config of the baseline's first run."""
-    files = []
-    if results.config:
-        options: Any = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 100}
-        files.append(("The comparison's config", yaml.safe_dump(dict(results.config), **options)))
+    options: Any = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 100}
+    files = [("The comparison's config", yaml.safe_dump(results.config, **options))]
     baseline = next(arm for arm in results.arms if arm.name == results.baseline)
-    paths = [root / run.folder / "config.yaml" for run in baseline.runs if run.lr == baseline.lr]
+    paths = [root / run.folder / "config.yaml" for run in baseline.chosen_runs]
     if path := next((path for path in paths if path.is_file()), None):
         files.append((f"Complete config of {baseline.name}, first run", path.read_text(encoding="utf-8")))
     return files
@@ -180,7 +170,7 @@ def limits_of(results: Results) -> list[str]:
         limits.append("Runs had different numbers of devices, so the images of a step differ between them.")
     if len(results.provenance.get("commits", [])) > 1:
         limits.append("The runs were made by different commits of this library; they are listed below.")
-    if any(run.result.get("device") == "cpu" for arm in results.arms for run in arm.chosen_runs):
+    if any(run.result.get("device") == "cpu" for arm in results.arms for run in arm.finished_runs):
         limits.append("Memory on a CPU is that of the whole process, including libraries and data.")
     return limits
 

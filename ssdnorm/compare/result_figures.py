@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
-from ssdnorm.compare.formatting import (
-    amount,
-    duration,
-    interval,
-    points,
-    rate,
-    shortened,
-    signed_interval,
-    signed_points,
-)
-from ssdnorm.compare.results import Mean, Results
+from ssdnorm.compare.formatting import amount, duration, interval, points, shortened, signed_interval, signed_points
+from ssdnorm.compare.results import ArmResult, Mean, Results
 from ssdnorm.plots.colors import COLORS
 from ssdnorm.plots.style import ArmStyle, panels, styled, widen
-from ssdnorm.plots.svg import figure_to_svg, hover
+from ssdnorm.plots.svg import hover
 
 Styles = Mapping[str, ArmStyle]
+Figures = dict[str, tuple[Figure, str]]  # name → figure, and what it shows for readers who cannot see it
 WIDTH = 4.6  # inches
 PANEL: Any = {"width": 3.5, "height": 2.4}  # of one figure among several
 
@@ -35,47 +26,42 @@ _NAME = 0.36  # of an arm, above the middle of its row
 _LEAST_DISTANCE = 0.15  # of two learning rates on one line, as a share of the axis
 _LEGEND_COLUMNS = 3
 
-# axis label, format, attribute of Costs
-_COSTS = (
-    ("training, img/s", amount, "images_per_second"),
-    ("latency, ms per image", amount, "latency_ms"),
-    ("parameters, millions", amount, "parameters"),
-    ("GFLOPs per image", amount, "gflops"),
-    ("peak memory, MiB", amount, "peak_memory_mib"),
-    ("seconds to the target AP50", duration, "seconds_to_target"),
-)
-
-
-def result_figures(results: Results, styles: Styles) -> dict[str, Markup]:
-    """Name → SVG of every figure that there is data for; ``legend`` explains them all."""
-    figures: dict[str, Markup] = {}
-
-    def add(name: str, figure: Figure, alt: str) -> None:
-        figures[name] = Markup(figure_to_svg(figure, name, alt))
-
-    metric = results.metric
-    add("legend", plot_legend(styles), "Legend: the arms")
-    if any(metric in arm.metrics for arm in results.arms):
-        means = [f"{arm.name} mean {points(arm.metrics[metric].mean)}" for arm in results.arms if metric in arm.metrics]
-        add("seeds", plot_seeds(results, styles), f"{metric} of every seed per arm: {'; '.join(means)}")
-    if gaps := {arm.name: arm.differences[metric].paired.mean for arm in results.arms if metric in arm.differences}:
-        found = "; ".join(f"{name} {signed_points(gap)}" for name, gap in gaps.items())
-        add("differences", plot_differences(results, styles), f"{metric} minus that of {results.baseline}: {found}")
-    if any(len(arm.rates) > 1 and row.validation is not None for arm in results.arms for row in arm.rates):
-        add("rates", plot_rates(results, styles), f"{metric} on the validation images by learning rate and arm")
-    for label, written, name in _COSTS:
-        costs = {arm.name: getattr(arm.costs, name) for arm in results.arms if metric in arm.metrics}
-        costs = {arm: cost for arm, cost in costs.items() if cost is not None}
-        if name == "parameters":
-            costs = {arm: cost / 1e6 for arm, cost in costs.items()}
-        if len(set(costs.values())) > 1:
-            texts = {arm: written(cost) for arm, cost in costs.items()}
-            add(f"costs-{name}", plot_cost(results, styles, label, costs, texts), f"{metric} over {label}, per arm")
-    return figures
+# attribute of Costs → axis label, format
+_COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "images_per_second": ("training, img/s", amount),
+    "latency_ms": ("latency, ms per image", amount),
+    "parameters": ("parameters, millions", amount),
+    "gflops": ("GFLOPs per image", amount),
+    "peak_memory_mib": ("peak memory, MiB", amount),
+    "seconds_to_target": ("seconds to the target AP50", duration),
+}
 
 
 @styled
-def plot_legend(styles: Styles) -> Figure:
+def result_figures(results: Results, styles: Styles) -> Figures:
+    """Every figure that there is data for; ``legend`` explains the arms of all of them."""
+    metric = results.metric
+    figures: Figures = {"legend": (_plot_legend(styles), "Legend: the arms")}
+    if arms := [arm for arm in results.arms if metric in arm.metrics]:
+        means = "; ".join(f"{arm.name} mean {points(arm.metrics[metric].mean)}" for arm in arms)
+        figures["seeds"] = _plot_seeds(arms, metric, styles), f"{metric} of every seed per arm: {means}"
+    if compared := [arm for arm in results.arms if metric in arm.differences]:
+        gaps = "; ".join(f"{arm.name} {signed_points(arm.differences[metric].paired.mean)}" for arm in compared)
+        figure = _plot_differences(compared, results.baseline, metric, styles)
+        figures["differences"] = figure, f"{metric} minus that of {results.baseline}: {gaps}"
+    if any(len(arm.rates) > 1 and row.validation is not None for arm in results.arms for row in arm.rates):
+        alt = f"{metric} on the validation images by learning rate and arm"
+        figures["rates"] = _plot_rates(results, styles), alt
+    for name, (label, written) in _COSTS.items():
+        scale = 1e-6 if name == "parameters" else 1
+        costs = {arm.name: scale * cost for arm in arms if (cost := getattr(arm.costs, name)) is not None}
+        if len(set(costs.values())) > 1:
+            figure = _plot_cost([arm for arm in arms if arm.name in costs], metric, styles, label, costs, written)
+            figures[f"costs-{name}"] = figure, f"{metric} over {label}, per arm"
+    return figures
+
+
+def _plot_legend(styles: Styles) -> Figure:
     """Line and marker of every arm."""
     columns = min(_LEGEND_COLUMNS, len(styles))
     figure = Figure(figsize=(0.2 + 2.7 * columns, 0.1 + 0.24 * math.ceil(len(styles) / columns)))
@@ -86,17 +72,14 @@ def plot_legend(styles: Styles) -> Figure:
     return figure
 
 
-@styled
-def plot_seeds(results: Results, styles: Styles) -> Figure:
+def _plot_seeds(arms: Sequence[ArmResult], metric: str, styles: Styles) -> Figure:
     """The metric of every seed as a dot, joined across the arms, with mean and interval."""
-    arms = [arm for arm in results.arms if results.metric in arm.metrics]
-    figure, axes = _rows(len(arms), f"{results.metric}, points")
+    figure, axes = _rows(len(arms), f"{metric}, points")
     by_seed: dict[int, list[tuple[float, int]]] = {}
     for row, arm in enumerate(arms):
-        mean = arm.metrics[results.metric]
-        text = f"{points(mean.mean)} {interval(mean)}"
-        _draw_mean(axes, row, arm.name, styles[arm.name], mean, text, f"{arm.name}: mean and 95 % interval {text}")
-        for run, value in zip(arm.chosen_runs, mean.values, strict=False):
+        mean = arm.metrics[metric]
+        _draw_mean(axes, row, arm.name, styles[arm.name], mean, f"{points(mean.mean)} {interval(mean)}", "")
+        for run, value in zip(arm.finished_runs, mean.values, strict=False):
             by_seed.setdefault(run.seed, []).append((100 * value, row))
             said = hover(f"{arm.name}, seed {run.seed}: {points(value)}")
             axes.plot([100 * value], [row], markersize=7, gid=said, **styles[arm.name].dot)
@@ -106,17 +89,15 @@ def plot_seeds(results: Results, styles: Styles) -> Figure:
     return figure
 
 
-@styled
-def plot_differences(results: Results, styles: Styles) -> Figure:
+def _plot_differences(arms: Sequence[ArmResult], baseline: str, metric: str, styles: Styles) -> Figure:
     """Arm minus baseline: every seed as a dot, mean, intervals over seeds (band) and over test images (line)."""
-    arms = [arm for arm in results.arms if results.metric in arm.differences]
-    figure, axes = _rows(len(arms), f"{results.metric} minus that of {shortened(results.baseline, 22)}, points")
+    figure, axes = _rows(len(arms), f"{metric} minus that of {shortened(baseline, 22)}, points")
     axes.axvline(0, color=COLORS["soft"], linewidth=1.2)
     for row, arm in enumerate(arms):
-        difference, style = arm.differences[results.metric], styles[arm.name]
-        paired, names = difference.paired, f"{arm.name} − {results.baseline}"
+        difference, style, names = arm.differences[metric], styles[arm.name], f"{arm.name} − {baseline}"
+        paired = difference.paired
         text = f"{signed_points(paired.mean)} {signed_interval(paired.low, paired.high)}"
-        _draw_mean(axes, row, arm.name, style, paired, text, f"{names}: mean and 95 % interval over seeds {text}")
+        _draw_mean(axes, row, arm.name, style, paired, text, f" − {baseline}")
         for value in paired.values:
             said = hover(f"{names}: {signed_points(value)} with one seed")
             axes.plot([100 * value], [row], markersize=5.5, gid=said, **style.dot)
@@ -129,24 +110,23 @@ def plot_differences(results: Results, styles: Styles) -> Figure:
     return figure
 
 
-@styled
-def plot_rates(results: Results, styles: Styles) -> Figure:
+def _plot_rates(results: Results, styles: Styles) -> Figure:
     """The metric on the validation images over the learning rate with the first seed; the chosen rate is ringed."""
     figure, ((axes,),) = panels(width=WIDTH, height=3.3)
+    lrs: set[float] = set()
     for arm in results.arms:
         style = styles[arm.name]
-        tried = [(row.lr, 100 * row.validation) for row in arm.rates if row.validation is not None]
-        if tried:
-            axes.plot(*zip(*tried, strict=True), linewidth=1.6, **style.line)
-        for lr, value in tried:
+        tried = {row.lr: 100 * row.validation for row in arm.rates if row.validation is not None}
+        lrs |= tried.keys()
+        axes.plot(list(tried), list(tried.values()), linewidth=1.6, **style.line)
+        for lr, value in tried.items():
             chosen = ", chosen" if lr == arm.lr else ""
-            said = hover(f"{arm.name}, learning rate {rate(lr)}: {value:.1f} on validation{chosen}")
+            said = hover(f"{arm.name}, learning rate {lr:g}: {value:.1f} on validation{chosen}")
             axes.plot([lr], [value], markersize=7, gid=said, **style.dot)
             if chosen:
                 axes.plot([lr], [value], "o", markersize=13, fillstyle="none", color=style.color, markeredgewidth=1.6)
     axes.set_xscale("log")
-    lrs = sorted({row.lr for arm in results.arms for row in arm.rates if row.validation is not None})
-    axes.set_xticks(lrs, rate_labels(lrs))
+    axes.set_xticks(sorted(lrs), rate_labels(sorted(lrs)))
     axes.set_xticks([], minor=True)
     axes.margins(0.12, 0.15)
     widen(axes, "y", 1.0)
@@ -166,48 +146,40 @@ def rate_labels(lrs: Sequence[float]) -> list[str]:
         free = [line for line, last in enumerate(lines) if math.log(lr) - last >= _LEAST_DISTANCE * span]
         if free:
             lines[free[0]] = math.log(lr)
-        labels.append("\n" * free[0] + rate(lr) if free else "")
+        labels.append("\n" * free[0] + f"{lr:g}" if free else "")
     return labels
 
 
-@styled
-def plot_cost(
-    results: Results, styles: Styles, label: str, costs: Mapping[str, float], texts: Mapping[str, str]
-) -> Figure:
-    """The metric over a cost, a point per arm.
-
-    Args:
-        label: of the cost.
-        costs, texts: by arm, as numbers and as words.
-    """
+def _plot_cost(
+    arms: Sequence[ArmResult], metric: str, styles: Styles, label: str, costs: Mapping[str, float],
+    written: Callable[[float], str],
+) -> Figure:  # fmt: skip
+    """The metric over a cost, a point per arm."""
     figure, ((axes,),) = panels(**PANEL)
-    for arm in results.arms:
-        if arm.name in costs:
-            mean, style, x = arm.metrics[results.metric], styles[arm.name], costs[arm.name]
-            if mean.low is not None and mean.high is not None:
-                axes.plot([x, x], [100 * mean.low, 100 * mean.high], color=style.color, linewidth=1.4, alpha=0.6)
-            said = hover(f"{arm.name}: {results.metric} {points(mean.mean)}, {label}: {texts[arm.name]}")
-            axes.plot([x], [100 * mean.mean], markersize=8.5, gid=said, **style.dot)
+    for arm in arms:
+        mean, style, x = arm.metrics[metric], styles[arm.name], costs[arm.name]
+        if mean.low is not None and mean.high is not None:
+            axes.plot([x, x], [100 * mean.low, 100 * mean.high], color=style.color, linewidth=1.4, alpha=0.6)
+        said = hover(f"{arm.name}: {metric} {points(mean.mean)}, {label}: {written(x)}")
+        axes.plot([x], [100 * mean.mean], markersize=8.5, gid=said, **style.dot)
     axes.margins(0.14, 0.12)
     widen(axes, "y", 1.0)
     axes.locator_params(axis="x", nbins=5)
-    axes.set(xlabel=label, ylabel=f"{results.metric}, points")
+    axes.set(xlabel=label, ylabel=f"{metric}, points")
     return figure
 
 
 def _rows(num_rows: int, label: str) -> tuple[Figure, Axes]:
     """A figure with a row per arm, separated by lines."""
     figure, ((axes,),) = panels(width=WIDTH, height=0.55 + _ROW * num_rows)
-    axes.set_ylim(num_rows - 0.5, -0.65)
-    axes.set_yticks([])
+    axes.set(ylim=(num_rows - 0.5, -0.65), yticks=[], xlabel=label)
     axes.spines["left"].set_visible(False)
     for row in range(1, num_rows):
         axes.axhline(row - 0.58, color=COLORS["line"], linewidth=0.8)
-    axes.set_xlabel(label)
     return figure, axes
 
 
-def _draw_mean(axes: Axes, row: int, name: str, style: ArmStyle, mean: Mean, text: str, said: str) -> None:
+def _draw_mean(axes: Axes, row: int, name: str, style: ArmStyle, mean: Mean, text: str, minus: str) -> None:
     """Name and numbers above the row; interval as a band, mean as a stroke."""
     above: Any = {"transform": blended_transform_factory(axes.transAxes, axes.transData), "va": "center"}
     above["bbox"] = {"facecolor": COLORS["surface"], "edgecolor": "none", "pad": 0.5}  # no line shows through
@@ -215,5 +187,6 @@ def _draw_mean(axes: Axes, row: int, name: str, style: ArmStyle, mean: Mean, tex
     axes.text(1.0, row - _NAME, text, color=COLORS["soft"], ha="right", **above)
     if mean.low is not None and mean.high is not None:
         band: Any = {"color": style.color, "alpha": 0.28, "linewidth": 9, "solid_capstyle": "butt"}
-        axes.plot([100 * mean.low, 100 * mean.high], [row, row], gid=hover(said), **band)
+        said = hover(f"{name}{minus}: mean and 95 % interval over seeds {text}")
+        axes.plot([100 * mean.low, 100 * mean.high], [row, row], gid=said, **band)
     axes.plot([100 * mean.mean] * 2, [row - 0.19, row + 0.19], color=style.color, linewidth=2.5)

@@ -18,7 +18,6 @@ class Run:
     Attributes:
         folder: of the run, relative to the comparison's folder.
         status: diverged if the loss became NaN or infinite; failed for any other error; missing if there is no result.
-        reason: why it diverged or failed, in one line.
         result: content of its ``result.json``; empty if not finished.
         seconds_to_target: training time until an evaluation reached the target AP50; None if none did.
     """
@@ -38,7 +37,7 @@ class Mean:
     """A mean over seeds with its 95 % interval (Student's t), which one value does not have.
 
     Attributes:
-        values: one per finished seed, in the order of the seeds.
+        values: one per finished seed.
         std: with n − 1 in the denominator.
     """
 
@@ -68,11 +67,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Rate:
-    """One learning rate that was tried for an arm with the first seed.
-
-    Attributes:
-        validation: the comparison's metric on the validation images; None if the run or the images are missing.
-    """
+    """A learning rate tried with the first seed, and the metric on the validation images; None if it is missing."""
 
     lr: float
     validation: float | None
@@ -102,16 +97,14 @@ class Costs:
 
 @dataclass(frozen=True)
 class Matched:
-    """What an arm and the baseline have in common before the first step.
+    """What an arm and the baseline have in common before the first step, bit by bit.
 
     Attributes:
-        identical: number of parameters with the same name, shape and value, bit by bit.
+        identical: number of parameters with the same name, shape and value.
         different: names of common parameters that start from other values or shapes.
         added, removed: names of parameters that only this arm, or only the baseline, has.
-        same_batches: whether the first batches are the same, bit by bit.
-        parameter_groups: rows as in ``result.json``.
-        batch_norm_images: number of images per training batch that batch norm takes its statistics over: of one device,
-            or of all if synchronised; None without batch norm.
+        batch_norm_images: that batch norm takes its statistics over, of one device, or of all if synchronised; None
+            without batch norm.
     """
 
     identical: int
@@ -130,12 +123,10 @@ class ArmResult:
     Attributes:
         changes: dotted config key → value, against the base config.
         lr: the chosen learning rate; runs with another one count in ``rates`` only.
-        runs: all, with every learning rate.
-        metrics: by name, in [0, 1], on the test images.
-        per_class: class name → mean AP over the seeds.
+        metrics: in [0, 1], on the test images.
+        per_class: mean AP over the seeds.
         population: as metrics, with recomputed batch-norm statistics.
         differences: to the baseline, by metric.
-        sentence: the conclusion about the arm.
         matched: None if the runs did not record their start.
         why: statistic of ``diagnostics.csv`` → tap, layer or block → first and last value, mean over the seeds.
     """
@@ -157,8 +148,13 @@ class ArmResult:
 
     @property
     def chosen_runs(self) -> list[Run]:
+        """Runs with the chosen learning rate, by seed."""
+        return [run for run in self.runs if run.lr == self.lr]
+
+    @property
+    def finished_runs(self) -> list[Run]:
         """Finished runs with the chosen learning rate, by seed."""
-        return [run for run in self.runs if run.lr == self.lr and run.status == "finished"]
+        return [run for run in self.chosen_runs if run.status == "finished"]
 
 
 @dataclass(frozen=True)
@@ -167,9 +163,8 @@ class Results:
 
     Attributes:
         answer: two sentences: what was found, and how certain it is.
-        metric: one of ``METRICS``, which the verdicts are about.
+        metric: what the verdicts are about.
         seed_noise: standard deviation of the metric over seeds, pooled over the arms; None from one seed.
-        provenance: commits, versions, devices, total seconds, number of images, steps, batch size.
         config: the comparison's own config, complete.
     """
 

@@ -1,8 +1,9 @@
-"""Read run folders: how a run ended, its result, its detections."""
+"""Read run folders: how a run started and ended, its result, its detections."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,10 +12,9 @@ import yaml
 
 from ssdnorm.coco_format import load_detections
 from ssdnorm.compare.plan import Job
-from ssdnorm.compare.results import Run, Status
+from ssdnorm.compare.results import Matched, Run, Status
 from ssdnorm.engine.evaluation import EvaluationOptions, evaluate_tables
-from ssdnorm.engine.run import FAILURE_FILE
-from ssdnorm.files import whole_rows
+from ssdnorm.files import FAILURE_FILE, START_FILE, whole_rows
 from ssdnorm.metrics.coco import CocoResult
 from ssdnorm.tables import GroundTruth
 
@@ -29,7 +29,7 @@ def state_of(job: Job, root: Path) -> Status:
     return "missing"
 
 
-def read_run(job: Job, root: Path, *, target_ap50: float) -> Run:
+def read_run(job: Job, root: Path, target_ap50: float) -> Run:
     """Everything that a run left, finished or not."""
     folder, status = root / job.folder, state_of(job, root)
     return Run(
@@ -45,11 +45,7 @@ def read_run(job: Job, root: Path, *, target_ap50: float) -> Run:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The content of a run's YAML or JSON file.
-
-    Raises:
-        ValueError: naming the file, if it is damaged.
-    """
+    """The content of a run's YAML or JSON file; a damaged one is refused by its name."""
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
@@ -68,12 +64,31 @@ def images_per_second(folder: Path) -> float | None:
     return median(readings) if readings else None
 
 
-def coco_result(run: Run, root: Path, truth: GroundTruth) -> CocoResult:
-    """COCO's metric of a finished run with the matches that the bootstrap resamples.
+def compare_starts(runs: Sequence[Run], baseline: Sequence[Run], root: Path) -> Matched | None:
+    """What an arm and the baseline start from, with the first seed of which both recorded it; None if there is none."""
+    folders = {run.seed: root / run.folder for run in runs}
+    pairs = [
+        (folders[run.seed] / START_FILE, root / run.folder / START_FILE) for run in baseline if run.seed in folders
+    ]
+    pair = next((pair for pair in pairs if all(path.is_file() for path in pair)), None)
+    if pair is None:
+        return None
+    ours, others = map(read_mapping, pair)
+    weights, baseline_weights = ours["weights"], others["weights"]
+    common = [name for name in weights if name in baseline_weights]
+    return Matched(
+        identical=sum(weights[name] == baseline_weights[name] for name in common),
+        different=[name for name in common if weights[name] != baseline_weights[name]],
+        added=[name for name in weights if name not in baseline_weights],
+        removed=[name for name in baseline_weights if name not in weights],
+        same_batches=ours["batches"] == others["batches"],
+        parameter_groups=ours["parameter_groups"],
+        batch_norm_images=ours["batch_norm_images"],
+    )
 
-    Raises:
-        ValueError: if the run's detections are missing.
-    """
+
+def coco_result(run: Run, root: Path, truth: GroundTruth) -> CocoResult:
+    """COCO's metric of a finished run with the matches that the bootstrap resamples."""
     path = root / run.folder / "detections.json"
     if not path.is_file():
         raise ValueError(

@@ -25,12 +25,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ssdnorm.engine.callbacks import MetricsFile, SparseProgressBar
 from ssdnorm.engine.evaluation import EvaluationResult
 from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
-from ssdnorm.files import write_json
+from ssdnorm.files import FAILURE_FILE, write_json
 from ssdnorm.provenance import provenance
 
 log = logging.getLogger("ssdnorm.engine")
-
-FAILURE_FILE = "failure.json"  # in a run folder: why the run has no result
 
 
 @dataclass(frozen=True)

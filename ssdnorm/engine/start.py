@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from ssdnorm.engine.module import TrainingModule
-from ssdnorm.files import replaced_file
+from ssdnorm.files import START_FILE, write_text
 from ssdnorm.structures import Batch
 
-START_FILE = "start.json"  # in a run folder
 NUM_BATCHES = 2
 
 
@@ -47,8 +46,7 @@ class StartFile(pl.Callback):
             self._content["batches"] = []
         if "batches" in self._content:
             self._content["batches"].append(digest([batch.images, batch.boxes, batch.labels]))
-            with replaced_file(self.path) as unfinished:
-                unfinished.write_text(json.dumps(self._content), encoding="utf-8")
+            write_text(self.path, json.dumps(self._content))
 
 
 def digest(tensors: Iterable[Tensor]) -> str:

@@ -26,10 +26,6 @@ class DrawnBox:
 def draw_boxes(image: np.ndarray, boxes_px: Any, captions: Sequence[str], labels: Sequence[int]) -> Image.Image:
     """A copy of the image with boxes and captions, a colour per label. The first box lies on top.
 
-    Args:
-        captions: one per box, such as ``"dog 0.93"``.
-        labels: choose the colours.
-
     Shape:
         image ``(H, W, 3)`` uint8 RGB; boxes_px ``(N, 4)`` xyxy in its pixels.
     """
@@ -47,14 +43,8 @@ def draw_side_by_side(
 
     Images lower than 480 pixels are enlarged by a whole factor. The last box of each list lies on top.
 
-    Args:
-        title: a line above both.
-
     Shape:
         image ``(H, W, 3)`` or ``(H, W)`` uint8.
-
-    Raises:
-        ValueError: another shape or type.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         got = f"{image.dtype} {image.shape}"
@@ -69,11 +59,10 @@ def draw_side_by_side(
     pen = ImageDraw.Draw(sheet)
     pen.text((_GAP, line // 2), title, fill="black", font=font, anchor="lm")
     for left, name, boxes in ((0, "ground truth", ground_truth), (picture.width + _GAP, "detections", detections)):
-        scaled = [
-            DrawnBox((x1 * scale, y1 * scale, x2 * scale, y2 * scale), box.caption, box.color)
-            for box in boxes
-            for x1, y1, x2, y2 in [box.box_px]
-        ]
+        scaled = []
+        for box in boxes:
+            x1, y1, x2, y2 = box.box_px
+            scaled.append(DrawnBox((x1 * scale, y1 * scale, x2 * scale, y2 * scale), box.caption, box.color))
         sheet.paste(_draw(picture.copy(), scaled), (left, bar))
         pen.text((left + _GAP, bar - line // 2), f"{name} ({len(boxes)})", fill="black", font=font, anchor="lm")
     return sheet

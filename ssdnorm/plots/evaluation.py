@@ -36,8 +36,8 @@ def plot_precision_recall(result: CocoResult) -> Figure:
 @styled
 def plot_classes(result: CocoResult) -> Figure:
     """AP and AP50 per class, best first; of more than forty classes the first and the last twenty."""
-    rows = sorted(result.per_class.items(), key=lambda item: -item[1]["AP"])
-    rows = [row for row in rows if row[1]["AP"] >= 0]
+    rows = [row for row in result.per_class.items() if row[1]["AP"] >= 0]
+    rows.sort(key=lambda row: -row[1]["AP"])
     left_out = len(rows) - _MOST_CLASSES
     if left_out > 0:
         rows = rows[: _MOST_CLASSES // 2] + rows[-_MOST_CLASSES // 2 :]

@@ -66,15 +66,7 @@ def panels(
     sharex: bool | Literal["none", "all", "row", "col"] = False,
     sharey: bool | Literal["none", "all", "row", "col"] = False,
 ) -> tuple[Figure, np.ndarray]:
-    """A figure with ``rows × columns`` axes in the style, without pyplot's global state.
-
-    Args:
-        width, height: of the figure in inches.
-        sharex, sharey: as in ``Figure.subplots``.
-
-    Shape:
-        axes ``(rows, columns)``, dtype object.
-    """
+    """A figure of a size in inches with ``(rows, columns)`` axes in the style, without pyplot's global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False)
     for each in axes.flat:  # ticks are made when drawn, out of the style's reach
@@ -110,13 +102,9 @@ def logarithmic(axes: Axes, name: Literal["x", "y"]) -> None:
 
 @dataclass(frozen=True)
 class ArmStyle:
-    """How an arm is drawn in every figure: colour, marker and dashes together are unique.
+    """How an arm is drawn in every figure: colour, marker and dashes together are unique."""
 
-    Attributes:
-        hue: a name in ``COLORS``.
-    """
-
-    hue: str
+    hue: str  # a name in COLORS
     marker: str
     dashes: tuple[float, ...]
 

@@ -13,8 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 from ssdnorm.cli import main
-from ssdnorm.engine.run import FAILURE_FILE
-from ssdnorm.files import write_json
+from ssdnorm.files import FAILURE_FILE, write_json
 from tests.compare.test_plan import CONTENT
 
 TINY = {
@@ -75,7 +74,7 @@ def test_an_arm_whose_choosing_run_failed_gets_no_more_seeds_and_the_others_go_o
             failure = {"status": "failed", "reason": "disk full", "exit_code": 2}
             write_json(root / jobs[-1].folder / FAILURE_FILE, failure)
 
-    monkeypatch.setattr("ssdnorm.cli.compare.launch", lose_the_last)
+    monkeypatch.setattr("ssdnorm.compare.launcher.launch", lose_the_last)
     assert main(["compare", "--config", str(path), "--output", str(root)]) == 2
     assert grids == [
         [("l2_norm", 0, 0.004), ("twin", 0, 0.002), ("twin", 0, 0.004)],

@@ -1,26 +1,15 @@
 """Formatting: numbers as the tables and the report write them."""
 
-import doctest
-
 import pytest
 
-import ssdnorm.compare.formatting
 from ssdnorm.compare.formatting import breakable, in_words, interval, shortened, signed_points
 from ssdnorm.compare.results import Mean
 
 
-def test_the_examples_hold():
-    assert doctest.testmod(ssdnorm.compare.formatting).failed == 0
-
-
 @pytest.mark.parametrize("value", [0.00004, -0.00004, 0.0, -0.0])
-def test_a_difference_that_rounds_to_nothing_has_no_sign(value):
+def test_what_rounds_to_nothing_has_no_sign(value):
     assert signed_points(value) == "0.00"
-
-
-@pytest.mark.parametrize("low", [0.0004, -0.0004, 0.0, -0.0])
-def test_an_end_of_an_interval_that_rounds_to_nothing_has_no_sign(low):
-    assert interval(Mean([0.0, 0.1], 0.05, 0.07, low, 0.002)) == "[0.0, 0.2]"
+    assert interval(Mean([0.0, 0.1], 0.05, 0.07, 10 * value, 0.002)) == "[0.0, 0.2]"
 
 
 def test_a_name_is_not_broken_before_a_digit():

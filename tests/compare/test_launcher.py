@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import stat
 import subprocess
@@ -29,7 +30,7 @@ import json, os, sys, time
 from pathlib import Path
 folder = Path(sys.argv[sys.argv.index("--output") + 1])
 with Path({calls!r}).open("a") as calls:
-    call = {{"run": str(folder), "words": sys.argv[1:], "threads": os.environ["OMP_NUM_THREADS"]}}
+    call = {{"run": str(folder), "pid": os.getpid(), "words": sys.argv[1:], "threads": os.environ["OMP_NUM_THREADS"]}}
     calls.write(json.dumps(call) + "\\n")
 print("training", folder)
 if "no_dropout" in str(folder) and "seed3" in str(folder):
@@ -72,8 +73,8 @@ def test_failures_are_recorded_and_tried_again_but_a_diverged_run_is_a_result(jo
         ("l2_norm", 3): "finished", ("batch_norm", 3): "failed", ("no_dropout", 3): "diverged",
         ("l2_norm", 5): "finished", ("batch_norm", 5): "failed", ("no_dropout", 5): "finished",
     }  # fmt: skip
-    assert read_run(jobs[1], root, target_ap50=0.5).reason == "No space left on device"
-    assert read_run(jobs[2], root, target_ap50=0.5).reason == "step 2: the loss is not finite"
+    assert read_run(jobs[1], root, 0.5).reason == "No space left on device"
+    assert read_run(jobs[2], root, 0.5).reason == "step 2: the loss is not finite"
     assert "training" in (root / jobs[0].folder / "log.txt").read_text()
 
     before = len(calls(tmp_path))
@@ -102,8 +103,9 @@ def test_parallel_runs_share_the_cores(jobs, tmp_path, monkeypatch):
     monkeypatch.setattr(launcher.os, "sched_getaffinity", lambda _: set(range(7)))
     (tmp_path / "together").touch()  # nobody ends before three have begun
     launch(jobs, tmp_path / "cmp", num_parallel=3)
-    assert {call["threads"] for call in calls(tmp_path)} == {"2"}
     assert len(calls(tmp_path)) == 6
+    launch(jobs[:1], tmp_path / "again", num_parallel=3)
+    assert {call["threads"] for call in calls(tmp_path)} == {"2"}, "a run that is alone gets no more than the others"
 
 
 def test_gpus_are_shared_out_evenly(monkeypatch):
@@ -135,54 +137,41 @@ def test_no_run_outlives_a_comparison_that_is_stopped(jobs, tmp_path, number):
     if number == signal.SIGKILL and sys.platform != "linux":
         pytest.skip("only Linux tells a process that its parent is gone")
     (tmp_path / "hang").touch()
+    (tmp_path / "jobs").write_bytes(pickle.dumps(jobs))
     code = f"""
-        import signal, sys
+        import pickle, signal, sys
         from pathlib import Path
         from ssdnorm.compare import launcher
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-        from ssdnorm.compare.plan import read_plan
         launcher.sys.executable = {str(tmp_path / "training")!r}
         try:
-            launcher.launch(read_plan({str(tmp_path / "compare.yaml")!r}).first_jobs(), Path({str(tmp_path / "cmp")!r}))
+            jobs = pickle.loads(Path({str(tmp_path / "jobs")!r}).read_bytes())
+            launcher.launch(jobs, Path({str(tmp_path / "cmp")!r}))
         except KeyboardInterrupt:
             sys.exit(7)
     """
     process = subprocess.Popen([PYTHON, "-c", textwrap.dedent(code)], stderr=subprocess.DEVNULL)
     try:
-        run = _wait_for_run(tmp_path / "cmp")
+        assert _soon(lambda: calls(tmp_path)), "no run began"
+        run = calls(tmp_path)[0]["pid"]
         os.kill(process.pid, number)
         assert process.wait(10) == (-signal.SIGKILL if number == signal.SIGKILL else 7)
-        assert _gone(run)
+        assert _soon(lambda: not _alive(run))
     finally:
         process.kill()
 
 
-def _wait_for_run(root):
-    """The process id of the run that has begun, from /proc."""
-    for _ in range(600):
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                words = path.read_bytes().decode(errors="replace").split("\0")
-            except OSError:
-                continue
-            if "train" in words and any(word.startswith(str(root)) for word in words):
-                return path.parent
-        time.sleep(0.05)
-    pytest.fail("no run began")
-
-
-def _gone(run):
-    for _ in range(100):
-        if not run.exists() or "Z" in (run / "stat").read_text().rsplit(")", 1)[1].split()[0]:
+def _soon(condition):
+    for _ in range(1200):
+        if condition():
             return True
         time.sleep(0.05)
     return False
 
 
-def _read_or_launch(jobs, root, name):
-    if name == "result.json":  # nothing is launched where there is one
-        read_run(jobs[0], root, target_ap50=0.5)
-    launch(jobs, root)
+def _alive(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 @pytest.mark.parametrize(
@@ -200,10 +189,13 @@ def test_a_damaged_file_of_a_run_is_named(jobs, tmp_path, name, content, message
     folder = tmp_path / "cmp" / jobs[0].folder
     folder.mkdir(parents=True)
     (folder / name).write_text(content)
+
+    def launch_and_read():
+        launch(jobs[:1], tmp_path / "cmp")
+        read_run(jobs[0], tmp_path / "cmp", 0.5)
+
     with pytest.raises(ValueError, match=message):
-        read_run(jobs[0], tmp_path / "cmp", target_ap50=0.5) if name == "result.json" else launch(
-            jobs, tmp_path / "cmp"
-        )
+        launch_and_read()
     assert not calls(tmp_path)
 
 
@@ -220,10 +212,3 @@ def test_a_second_comparison_in_the_same_folder_is_refused(jobs, tmp_path):
     ):
         launch(jobs, tmp_path / "cmp")
     assert not calls(tmp_path)
-
-
-def test_the_last_run_gets_no_more_cores_than_the_others(jobs, tmp_path, monkeypatch):
-    (tmp_path / "mended").touch()
-    monkeypatch.setattr(launcher.os, "sched_getaffinity", lambda _: set(range(8)))
-    launch(jobs[:1], tmp_path / "cmp", num_parallel=4)
-    assert calls(tmp_path)[0]["threads"] == "2"

@@ -1,4 +1,6 @@
-"""Arms start alike, and the comparison of two starts says where they do not."""
+"""What runs start from: arms start alike, and the comparison of their starts says where they do not."""
+
+import json
 
 import pytest
 import torch
@@ -6,7 +8,8 @@ import yaml
 
 from ssdnorm.build import batch_norm_images, build_dataset, build_model, build_training
 from ssdnorm.compare.plan import make_job, read_plan
-from ssdnorm.compare.starts import compare_starts
+from ssdnorm.compare.results import Run
+from ssdnorm.compare.run_folders import compare_starts
 from ssdnorm.config_file import config_from_mapping, config_to_mapping
 
 from .test_plan import CONTENT
@@ -56,15 +59,20 @@ def test_common_weights_and_first_batches_of_all_arms_are_equal_bit_by_bit(plan)
             assert torch.equal(ours.indices, theirs.indices), name
 
 
-def test_what_two_starts_share_is_told_by_name():
-    baseline = {"weights": {"conv": "1", "fc": "7", "scale": "2", "bias": "3"}, "batches": ["x", "y"]}
-    baseline |= {"parameter_groups": [{"lr": 0.1}], "batch_norm_images": None}
+def test_what_two_starts_share_is_told_by_name_with_the_first_seed_that_both_recorded(tmp_path):
+    theirs = {"weights": {"conv": "1", "fc": "7", "scale": "2", "bias": "3"}, "batches": ["x", "y"]}
+    theirs |= {"parameter_groups": [{"lr": 0.1}], "batch_norm_images": None}
     ours = {"weights": {"conv": "1", "fc": "7", "scale": "9", "norm": "4"}, "batches": ["x", "z"]}
     ours |= {"parameter_groups": [{"lr": 0.2}], "batch_norm_images": 8}
-    matched = compare_starts(ours, baseline)
+    runs = {arm: [Run(arm, seed, 0.1, f"{arm}{seed}", "finished") for seed in range(3)] for arm in ("ours", "theirs")}
+    for folder, start in {"ours0": "never read", "ours2": ours, "theirs1": theirs, "theirs2": theirs}.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "start.json").write_text(json.dumps(start))
+    matched = compare_starts(runs["ours"], runs["theirs"], tmp_path)
     assert (matched.identical, matched.different, matched.added, matched.removed) == (2, ["scale"], ["norm"], ["bias"])
     assert (matched.same_batches, matched.parameter_groups, matched.batch_norm_images) == (False, [{"lr": 0.2}], 8)
-    assert compare_starts(baseline, baseline).same_batches
+    assert compare_starts(runs["theirs"], runs["theirs"], tmp_path).same_batches
+    assert compare_starts(runs["ours"], runs["theirs"][:2], tmp_path) is None, "no seed that both recorded"
 
 
 @pytest.mark.parametrize(
