@@ -1,4 +1,4 @@
-"""Measure a call in a forked child: processor time of all its threads, and the memory that it takes."""
+"""Measure a call in a fresh process: processor time of all its threads, and the memory that it takes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ class Run:
 
 
 def run_in_child(call: Callable[[], Any]) -> Run:
-    """Call it in a process forked from this one.
+    """Call it in a process of its own, which shares no thread pool with this one; the call must be picklable.
 
     Raises:
         RuntimeError: if the process dies.
     """
-    fork = multiprocessing.get_context("fork")
-    receive, send = fork.Pipe(duplex=False)
-    child = fork.Process(target=_send_run, args=(call, send))
+    context = multiprocessing.get_context("forkserver")  # a fork of this process may wait for threads it does not have
+    context.set_forkserver_preload(["benchmarks.evaluation", "benchmarks.voc"])
+    receive, send = context.Pipe(duplex=False)
+    child = context.Process(target=_send_run, args=(call, send))
     child.start()
     send.close()
     try:
