@@ -134,6 +134,7 @@ def test_a_coco_file_with_its_images_takes_the_place_of_the_data(tmp_path, sourc
     assert list(result["per_class"]) == ["cat", "dog"] or list(result["per_class"]) == ["dog", "cat"]
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds_and_write_once(run, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     words = ["--run", str(run), "--metric", "coco", "--training.batch_size", "1"]  # the same sums, to the last bit

@@ -74,7 +74,7 @@ def kolmogorov_smirnov(a, b):
     ("zoom_out", "crop", "draws"),
     [
         (True, False, 10_000),
-        (False, True, 10_000),
+        pytest.param(False, True, 10_000, marks=pytest.mark.slow),
         (True, True, 1_000),
         pytest.param(True, True, 10_000, marks=pytest.mark.slow),
     ],

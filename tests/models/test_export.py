@@ -60,7 +60,7 @@ def assert_same_detections(got, detector, images, sizes):
         torch.testing.assert_close(ours["boxes"], theirs["boxes"], atol=0.05, rtol=0)
 
 
-KINDS = [pytest.param(kind, marks=() if kind in ("none", "l2_norm") else pytest.mark.slow) for kind in sorted(NORMS)]
+KINDS = [pytest.param(kind, marks=() if kind == "l2_norm" else pytest.mark.slow) for kind in sorted(NORMS)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -74,7 +74,7 @@ def test_every_norm_gives_the_same_logits_under_onnxruntime(tmp_path, images, ki
     assert_same_outputs(OnnxDetector(tmp_path / "m.onnx"), detector, images, atol)
 
 
-@pytest.fixture(scope="module", params=["uint8", "float32"])
+@pytest.fixture(scope="module", params=["uint8", pytest.param("float32", marks=pytest.mark.slow)])
 def with_nms(request, tmp_path_factory):
     settings = {"score_threshold": 0.3, "nms_threshold": 0.4, "top_k": 60, "max_detections": 40}
     detector = small_detector("batch_norm", **settings)
