@@ -29,13 +29,14 @@ ALLOWED = {
     "resize": "",
     "provenance": "",
     "messages": "",
+    "ownership": "",
     "config": "",
     "config_file": "config",
     "detector": "structures layers boxes resize models losses",
     "build": "structures layers boxes models losses detector data metrics engine diagnose config",
     "compare": "structures tables coco_format layers files detector data metrics plots engine config config_file build",
     "cli": "structures tables coco_format layers boxes files resize provenance models losses detector data metrics "
-    "plots engine diagnose config config_file build compare",
+    "plots engine diagnose config config_file build compare ownership",
     "__main__": "cli",
 }
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
