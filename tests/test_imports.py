@@ -80,6 +80,7 @@ def test_every_file_has_a_docstring(path):
         ("from ssdnorm.cli import main; main(['evaluate', '--help'])", ["torch", "numpy"]),
         ("from ssdnorm.cli import main; main(['compare', '--help'])", ["torch", "pydantic", "yaml", "numpy"]),
         ("from ssdnorm.cli import main; main(['schema', '--help'])", ["torch", "numpy"]),
+        ("from ssdnorm.cli import main; main(['export', '--help'])", ["torch", "numpy"]),
     ],
 )
 def test_nothing_is_imported_that_was_not_asked_for(code, unwanted):
