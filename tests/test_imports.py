@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1] / "ssdnorm"
 ALLOWED = {
     "structures": "",
     "layers": "",
-    "boxes": "",
-    "models": "structures layers boxes files",
+    "boxes": "resize",
+    "models": "structures layers boxes files resize",
     "losses": "structures boxes",
     "tables": "structures",
     "coco_format": "tables",
@@ -32,8 +32,9 @@ ALLOWED = {
     "config": "",
     "config_file": "config",
     "detector": "structures layers boxes resize models losses",
-    "build": "structures layers boxes models losses detector data metrics engine diagnose config",
-    "compare": "structures tables coco_format layers files detector data metrics plots engine config config_file build",
+    "build": "structures layers boxes models losses detector data metrics engine diagnose config resize",
+    "compare": "structures tables coco_format layers files resize detector data metrics plots engine config "
+    "config_file build",
     "cli": "structures tables coco_format layers boxes files resize provenance models losses detector data metrics "
     "plots engine diagnose config config_file build compare",
     "__main__": "cli",

@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
 
     from ssdnorm.detector import load_detector
     from ssdnorm.models.export import DETECTION_NAMES, OPSET, RAW_NAMES, export_onnx, export_torch
+    from ssdnorm.resize import height_and_width
 
     detector = load_detector(arguments.checkpoint)
     export = export_torch
@@ -52,10 +53,10 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         detections=arguments.detections,
         input_dtype=arguments.input,
     )
-    size = detector.model.image_size
+    height, width = height_and_width(detector.model.image_size)
     outputs = ", ".join(DETECTION_NAMES if arguments.detections else RAW_NAMES)
     megabytes = arguments.output.stat().st_size / 1e6
     print(
         f"written: {arguments.output} ({megabytes:.1f} MB): "
-        f"images (B, 3, {size}, {size}) {arguments.input} -> {outputs}"
+        f"images (B, 3, {height}, {width}) {arguments.input} -> {outputs}"
     )
