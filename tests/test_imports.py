@@ -29,6 +29,7 @@ ALLOWED = {
     "resize": "",
     "provenance": "",
     "messages": "",
+    "ownership": "",
     "config": "",
     "config_file": "config",
     "detector": "structures layers boxes resize models losses",
@@ -36,7 +37,7 @@ ALLOWED = {
     "compare": "structures tables coco_format layers files resize detector data metrics plots engine config "
     "config_file build",
     "cli": "structures tables coco_format layers boxes files resize provenance models losses detector data metrics "
-    "plots engine diagnose config config_file build compare",
+    "plots engine diagnose config config_file build compare ownership",
     "__main__": "cli",
 }
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
