@@ -29,6 +29,7 @@ ALLOWED = {
     "resize": "",
     "provenance": "",
     "messages": "",
+    "ownership": "",
     "config": "",
     "config_file": "config",
     "detector": "structures layers boxes resize models losses",
@@ -36,7 +37,7 @@ ALLOWED = {
     "compare": "structures tables coco_format layers files resize detector data metrics plots engine config "
     "config_file build",
     "cli": "structures tables coco_format layers boxes files resize provenance models losses detector data metrics "
-    "plots engine diagnose config config_file build compare",
+    "plots engine diagnose config config_file build compare ownership",
     "__main__": "cli",
 }
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
@@ -81,6 +82,7 @@ def test_every_file_has_a_docstring(path):
         ("from ssdnorm.cli import main; main(['evaluate', '--help'])", ["torch", "numpy"]),
         ("from ssdnorm.cli import main; main(['compare', '--help'])", ["torch", "pydantic", "yaml", "numpy"]),
         ("from ssdnorm.cli import main; main(['schema', '--help'])", ["torch", "numpy"]),
+        ("from ssdnorm.cli import main; main(['export', '--help'])", ["torch", "numpy"]),
     ],
 )
 def test_nothing_is_imported_that_was_not_asked_for(code, unwanted):

@@ -58,7 +58,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     from tqdm import tqdm
 
     from ssdnorm.cli.frames import find_sources, is_video, open_video
-    from ssdnorm.files import write_json
+    from ssdnorm.files import shortened, write_json
+    from ssdnorm.plots.boxes import save_picture
 
     sources = find_sources(arguments.images)
     detect, class_names = _onnx_detector(arguments) if arguments.onnx is not None else _detector(arguments)
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     with tqdm(total=total, desc="predict", unit="image", disable=not sys.stderr.isatty()) as bar:
         for i, source in enumerate(sources):
             stem = source.stem if isinstance(source, Path) else f"camera{source}"
-            path = arguments.output / f"{i:05d}_{stem}.{'mp4' if is_video(source) else 'jpg'}"
+            path = arguments.output / f"{i:05d}_{shortened(stem, 200)}.{'mp4' if is_video(source) else 'jpg'}"
             video: cv2.VideoWriter | None = None
             try:
                 for frame in _readable_frames(source, arguments.max_frames, unreadable):
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
                         video = video or open_video(path, frame)
                         video.write(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR))
                     else:
-                        picture.save(path, quality=92)
+                        save_picture(picture, path)
                     entries.append(_entry(frame, path.name, rows, class_names))
                     bar.update()
             except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import logging
 import warnings
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torchvision.ops import nms
 
+from ssdnorm.files import write_bytes
 from ssdnorm.models.post_process import PostProcess
 from ssdnorm.models.ssd import SSD
 from ssdnorm.resize import height_and_width
@@ -107,7 +109,7 @@ def export_onnx(
     """
     if opset < OPSET:
         raise ValueError(f"opset: must be {OPSET} or more; got {opset}")
-    onnx, onnxscript = (_import(package) for package in ("onnx", "onnxscript"))
+    _, onnxscript = (_import(package) for package in ("onnx", "onnxscript"))
     if not hasattr(onnxscript, f"opset{opset}"):
         raise ValueError(f"opset: the installed onnxscript does not know {opset}; choose a lower one, from {OPSET}")
     program = _program(model, post_process if detections else None, input_dtype)
@@ -126,8 +128,7 @@ def export_onnx(
     for key, value in _metadata(model, post_process, class_names, antialias, detections, input_dtype).items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(proto, str(path))
+    write_bytes(path, proto.SerializeToString())
 
 
 def export_torch(
@@ -146,10 +147,11 @@ def export_torch(
     ``ssdnorm::nms_mask``: ``import ssdnorm.models.export`` before loading it.
     """
     program = _program(model, post_process if detections else None, input_dtype)
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = _metadata(model, post_process, class_names, antialias, detections, input_dtype)
+    memory = io.BytesIO()  # on a full disk torch would end the process
     with _quiet():
-        torch.export.save(program, path, extra_files={"ssdnorm.json": json.dumps(metadata)})
+        torch.export.save(program, memory, extra_files={"ssdnorm.json": json.dumps(metadata)})
+    write_bytes(path, memory.getbuffer())
 
 
 @torch.library.custom_op("ssdnorm::nms_mask", mutates_args=())
