@@ -250,7 +250,9 @@ def build_training(
     fill = [round(255 * v) for v in model.image_mean.tolist()]
     transform = TrainTransform(model.image_size, fill=fill, **vars(config.augment))
     if runtime.cache_images is not None:
-        train_set = CachedDataset(train_set, budget_mib=runtime.cache_images, where="runtime.cache_images")
+        train_set = CachedDataset(
+            train_set, budget_mib=runtime.cache_images, image_size=model.image_size, where="runtime.cache_images"
+        )
     make_train = partial(
         make_train_loader,
         train_set,

@@ -55,7 +55,11 @@ class YoloDataset(DetectionDataset):
         names = yolo_class_names(content, file)
         listed = list_yolo_images(content, file, split)
         problems = Problems(on_bad_annotation, where=f"{file.parent.name or file} {split}")
-        numbers, paths, sizes, rows, places = [], [], [], [], []
+        numbers: list[int] = []
+        paths: list[Path] = []
+        sizes: list[tuple[int, int]] = []
+        rows: list[tuple[int, int, float, float, float, float]] = []
+        places: list[str] = []
         for number, path in enumerate(listed, 1):
             try:
                 size, orientation = check_image_file(path)

@@ -92,7 +92,7 @@ def class_table(datasets: Mapping[str, DetectionDataset]) -> Table:
         split: np.bincount(dataset.ground_truth.labels, minlength=len(names) + 1)[1:]
         for split, dataset in datasets.items()
     }
-    order = sum(counts.values()).argsort(kind="stable")[::-1]
+    order = np.sum(list(counts.values()), axis=0).argsort(kind="stable")[::-1]
     rows: list[tuple[object, ...]] = [(names[k], *(int(count[k]) for count in counts.values())) for k in order]
     return Table(("class", *datasets), rows)
 
