@@ -121,6 +121,7 @@ def _detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
     from ssdnorm.cli.checks import parse_device
     from ssdnorm.detector import compile_for_inference, load_detector
     from ssdnorm.models.mc_dropout import mc_dropout_detections
+    from ssdnorm.resize import height_and_width
 
     device = parse_device(arguments.device)
     if arguments.compile and arguments.mc_dropout is not None:
@@ -128,8 +129,8 @@ def _detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
     detector = load_detector(arguments.checkpoint, fold=True).to(device)
     detector.post_process.score_threshold = arguments.score_threshold
     if arguments.compile:
-        size = detector.model.image_size
-        example, _ = detector.prepare([torch.zeros(3, size, size, dtype=torch.uint8, device=device)])
+        size = height_and_width(detector.model.image_size)
+        example, _ = detector.prepare([torch.zeros(3, *size, dtype=torch.uint8, device=device)])
         compile_for_inference(detector.model, example)
 
     def detect(image: Tensor) -> Detections:
@@ -147,7 +148,7 @@ def _onnx_detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]
     import torch
 
     from ssdnorm.models.onnx_detector import OnnxDetector
-    from ssdnorm.resize import resize_image
+    from ssdnorm.resize import height_and_width, resize_image
 
     if arguments.device is not None:
         raise ValueError("--device: onnxruntime chooses the device of an ONNX file; omit --device")
@@ -162,7 +163,7 @@ def _onnx_detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]
         raise ValueError(f"--score-threshold: the detections inside of {arguments.onnx} begin at {lowest:g}")
 
     def detect(image: Tensor) -> Detections:
-        resized = resize_image(image, onnx.image_size, onnx.image_size, antialias=onnx.antialias)
+        resized = resize_image(image, *height_and_width(onnx.image_size), antialias=onnx.antialias)
         return onnx(resized[None], torch.tensor([image.shape[-2:]]))[0]
 
     return detect, onnx.class_names

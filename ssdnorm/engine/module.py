@@ -49,7 +49,7 @@ class TrainingModule(pl.LightningModule):
     checkpoint is written, and at the end; a loss that is not finite is detected then.
 
     Args:
-        model: images ``(B, 3, S, S)`` → raw output.
+        model: images ``(B, 3, H, W)`` → raw output.
         loss: raw output, boxes, labels → parts of the loss.
         post_process: raw output, sizes → detections.
         make_optimizer: model → optimizer.

@@ -21,6 +21,7 @@ from torchvision.ops import nms
 from ssdnorm.files import write_bytes
 from ssdnorm.models.post_process import PostProcess
 from ssdnorm.models.ssd import SSD
+from ssdnorm.resize import height_and_width
 from ssdnorm.structures import SSDOutput
 
 FORMAT = "ssdnorm export 1"
@@ -74,7 +75,7 @@ class ExportedNetwork(nn.Module):
         self.post_process = None if post_process is None else FixedPostProcess(post_process)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Shape: images ``(B, 3, S, S)``."""
+        """Shape: images ``(B, 3, H, W)``."""
         output: SSDOutput = self.model(images)
         return tuple(output) if self.post_process is None else self.post_process(output)
 
@@ -225,7 +226,7 @@ def _program(model: SSD, post_process: PostProcess | None, input_dtype: str) -> 
         raise ValueError("export: the model is in training mode; call .eval() first")
     network = ExportedNetwork(model, post_process).eval()
     # a batch of two: with one the exporter would take the batch size for a constant
-    shape = (2, 3, model.image_size, model.image_size)
+    shape = (2, 3, *height_and_width(model.image_size))
     images = torch.zeros(shape, dtype=getattr(torch, input_dtype), device=model.image_mean.device)
     with _quiet(), torch.no_grad():
         return torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
