@@ -52,9 +52,7 @@ def run(num_steps: int, num_kills: int) -> int:
         steps = [int(row["step"]) for row in whole_rows(metrics) if row["loss"]]
         is_complete = steps == list(range(1, num_steps + 1)) and (output / "result.json").exists()
         left = [path.name for path in output.rglob(".*")]
-        print(
-            f"steps read: {len(steps)} of {num_steps}; complete: {is_complete}; kills left: {len(kill_at)}; left: {left}"
-        )
+        print(f"{len(steps)} of {num_steps} steps; complete: {is_complete}; kills left: {len(kill_at)}; left: {left}")
         tenth = max(1, len(readings) // 10)
         for start in range(0, len(readings), tenth):
             part = readings[start : start + tenth]
