@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from ssdnorm import provenance
 from ssdnorm.cli import main
 from ssdnorm.compare import launcher
 from ssdnorm.diagnose import training_log
@@ -64,6 +65,7 @@ class Bench:
     """A folder to try in, with an undisturbed run, and an undisturbed comparison when it is asked for."""
 
     def __init__(self, root: Path, every: int) -> None:
+        provenance.git_commit = lambda: None  # may change meanwhile
         training_log._draw = lambda *_: None  # figures for TensorBoard alone take half of a run's time
         self.root = root
         self.every = every  # of the places to kill at; 1 tries all
