@@ -129,8 +129,9 @@ def _aligned(table: Table, most_rows: int) -> str:
 
 def _annotations(datasets: Mapping[str, DetectionDataset]) -> Chapter:
     lines = [f"{name}: {message}" for name, dataset in datasets.items() for message in dataset.problems]
-    summaries = [dataset.summary for dataset in datasets.values() if dataset.summary]
-    return Chapter("Annotations", "; ".join(summaries), lines=lines or ["nothing is wrong with them"])
+    summaries = [f"{name}: {dataset.summary}" for name, dataset in datasets.items() if dataset.summary]
+    words = "What loading says, counted and one by one. Bad annotations are left out of training and evaluation."
+    return Chapter("Annotations", words, lines=[*summaries, *lines] or ["nothing is wrong with them"])
 
 
 def _duplicates(datasets: Mapping[str, DetectionDataset]) -> Chapter:
