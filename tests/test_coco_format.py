@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssdnorm import coco_format
 from ssdnorm.coco_format import (
     coco_dict,
     detection_table,
@@ -16,6 +15,7 @@ from ssdnorm.coco_format import (
     load_ground_truth,
     result_rows,
 )
+from ssdnorm.coco_format import files as coco_files
 from ssdnorm.metrics import evaluate_coco
 from tests.metrics.random_sets import draw_set
 
@@ -49,7 +49,7 @@ def test_detections_read_in_pieces_are_those_of_the_whole_file(files, monkeypatc
     odd = [{"segmentation": {"size": [3, 4], "counts": "a},{b"}}, {"note": "},{"}, {"keypoints": [[1], {"x": {}}]}]
     for rows in ([], found[:1], found, [{**row, **odd[n % 3]} for n, row in enumerate(found)]):
         (files / "found.json").write_text(json.dumps(rows, indent=indent))
-        monkeypatch.setattr(coco_format, "_CHUNK_BYTES", chunk)
+        monkeypatch.setattr(coco_files, "_CHUNK_BYTES", chunk)
         table = ground_truth_table(truth)
         read, whole = load_detections(files / "found.json", table), detection_table(rows, table)
         for name in ("image", "labels", "boxes", "scores"):
@@ -59,8 +59,8 @@ def test_detections_read_in_pieces_are_those_of_the_whole_file(files, monkeypatc
 def test_an_ordinary_result_file_is_never_parsed_as_a_whole(files, monkeypatch):
     truth, found = draw_set(1)
     (files / "found.json").write_text(json.dumps(found))
-    monkeypatch.setattr(coco_format, "_CHUNK_BYTES", 1000)
-    monkeypatch.setattr(coco_format, "_parse", None)
+    monkeypatch.setattr(coco_files, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(coco_files, "_parse", None)
     table = ground_truth_table(truth)
     assert result_rows(table, load_detections(files / "found.json", table)) == found
 
@@ -223,7 +223,7 @@ def test_outlines_are_left_out_of_any_json_and_nothing_else(value, indent):
     text = json.dumps(
         {"segmentation": [[0.5, 1], [2, 3]], "annotations": [value, {"segmentation": value}]}, indent=indent
     )
-    assert json.loads(coco_format._without_outlines(text.encode())) == without_number_lists(json.loads(text))
+    assert json.loads(coco_files._without_outlines(text.encode())) == without_number_lists(json.loads(text))
 
 
 def test_run_length_codes_and_outlines_change_no_annotation(tmp_path):

@@ -14,9 +14,11 @@ ROOT = Path(__file__).parents[1] / "ssdnorm"
 # room -> rooms that it may import, besides itself
 ALLOWED = {
     "structures": "",
-    "layers": "",
+    "norm_specs": "",
+    "validation": "norm_specs",
+    "layers": "norm_specs",
     "boxes": "",
-    "models": "structures layers boxes files",
+    "models": "structures layers boxes files norm_specs validation",
     "losses": "structures boxes",
     "tables": "structures",
     "coco_format": "tables",
@@ -29,13 +31,14 @@ ALLOWED = {
     "resize": "",
     "provenance": "",
     "messages": "",
-    "config": "",
-    "config_file": "config",
+    "config": "norm_specs validation",
+    "config_file": "config validation",
     "detector": "structures layers boxes resize models losses",
     "build": "structures layers boxes models losses detector data metrics engine diagnose config",
-    "compare": "structures tables coco_format layers files detector data metrics plots engine config config_file build",
+    "compare": "structures tables coco_format layers files detector data metrics plots engine "
+    "validation config config_file build",
     "cli": "structures tables coco_format layers boxes files resize provenance models losses detector data metrics "
-    "plots engine diagnose config config_file build compare",
+    "plots engine diagnose norm_specs config config_file build compare",
     "__main__": "cli",
 }
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

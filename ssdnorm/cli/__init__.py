@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from ssdnorm import __version__
+from ssdnorm.messages import one_line
 
 COMMANDS = {
     "train": "train a detector into a run folder",
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, str] = _MOD
     try:
         module.run(parsed, rest)
     except (ValueError, OSError, ArithmeticError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

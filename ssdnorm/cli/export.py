@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ssdnorm.cli.checks import check_no_extra_arguments
+from ssdnorm.cli.checks import add_allow_norm, check_no_extra_arguments
 from ssdnorm.detector import load_detector
 from ssdnorm.models.export import DETECTION_NAMES, OPSET, RAW_NAMES, export_onnx, export_torch
 
@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input", choices=("uint8", "float32"), default="uint8", help="RGB 0 … 255, or floats in [0, 1] (uint8)"
     )
     parser.add_argument("--opset", type=int, default=OPSET, help=f"of ONNX, {OPSET} or more ({OPSET})")
+    add_allow_norm(parser)
 
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         raise ValueError(f"--output: {arguments.output} is a folder; a file is written")
     if arguments.output.suffix == ".pt2" and arguments.opset != OPSET:
         raise ValueError("--opset: is ONNX's; a .pt2 file has none")
-    detector = load_detector(arguments.checkpoint)
+    detector = load_detector(arguments.checkpoint, custom_norms=arguments.allow_norm)
     export = export_torch
     if arguments.output.suffix == ".onnx":
         export = partial(export_onnx, opset=arguments.opset)

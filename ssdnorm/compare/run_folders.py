@@ -15,6 +15,7 @@ from ssdnorm.compare.plan import Job
 from ssdnorm.compare.results import Matched, Run, Status
 from ssdnorm.engine.evaluation import EvaluationOptions, evaluate_tables
 from ssdnorm.files import FAILURE_FILE, START_FILE, whole_rows
+from ssdnorm.messages import one_line, shown
 from ssdnorm.metrics.coco import CocoResult
 from ssdnorm.tables import GroundTruth
 
@@ -49,9 +50,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: damaged; delete the run folder to repeat the run: {reason}") from error
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged; delete the run folder to repeat the run: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: damaged, expected keys and values; delete the run folder to repeat the run")
     return content
@@ -60,7 +60,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def images_per_second(folder: Path) -> float | None:
     """Training speed: median over the readings of a run without the first, which includes start-up."""
     rows = whole_rows(folder / "metrics.csv")[1:]
-    readings = [float(row["images_per_second"]) for row in rows if row["images_per_second"]]
+    readings = [value for row in rows if (value := _number(row, "images_per_second", folder)) is not None]
     return median(readings) if readings else None
 
 
@@ -73,7 +73,7 @@ def compare_starts(runs: Sequence[Run], baseline: Sequence[Run], root: Path) -> 
     pair = next((pair for pair in pairs if all(path.is_file() for path in pair)), None)
     if pair is None:
         return None
-    ours, others = map(read_mapping, pair)
+    ours, others = map(_read_start, pair)
     weights, baseline_weights = ours["weights"], others["weights"]
     common = [name for name in weights if name in baseline_weights]
     return Matched(
@@ -85,6 +85,15 @@ def compare_starts(runs: Sequence[Run], baseline: Sequence[Run], root: Path) -> 
         parameter_groups=ours["parameter_groups"],
         batch_norm_images=ours["batch_norm_images"],
     )
+
+
+def _read_start(path: Path) -> dict[str, Any]:
+    content = read_mapping(path)
+    kinds: dict[str, type] = {"weights": dict, "batches": list, "parameter_groups": list}
+    for key, kind in kinds.items():
+        if not isinstance(content.get(key), kind):
+            raise ValueError(f"{path}: damaged, {key}: got {shown(content.get(key))}; delete the run folder")
+    return {"batch_norm_images": None, **content}
 
 
 def coco_result(run: Run, root: Path, truth: GroundTruth) -> CocoResult:
@@ -108,8 +117,19 @@ def _read_failure(folder: Path) -> dict[str, Any]:
 
 def _seconds_to(folder: Path, target_ap50: float) -> float | None:
     """Training time until an evaluation during training reached the target, on the images evaluated first."""
-    rows = [row for row in whole_rows(folder / "metrics.csv") if row["AP50"]]
+    rows = [row for row in whole_rows(folder / "metrics.csv") if row.get("AP50")]
     for row in rows:
-        if row["evaluated_on"] == rows[0]["evaluated_on"] and float(row["AP50"]) >= target_ap50:
-            return float(row["seconds"])
+        ap50 = _number(row, "AP50", folder)
+        if row.get("evaluated_on") == rows[0].get("evaluated_on") and ap50 is not None and ap50 >= target_ap50:
+            return _number(row, "seconds", folder)
     return None
+
+
+def _number(row: dict[str, str], key: str, folder: Path) -> float | None:
+    """A number of ``metrics.csv``, None where the row has none."""
+    text = row.get(key)
+    try:
+        return float(text) if text else None
+    except ValueError:
+        where = f"{folder / 'metrics.csv'}: damaged, {key}"
+        raise ValueError(f"{where}: got {shown(text)}; delete the run folder to repeat the run") from None

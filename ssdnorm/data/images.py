@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import stat
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +17,7 @@ from PIL import Image
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 _TAIL_BYTES = 65536
+_MOST_PIXELS = 2**28  # 268 megapixels, 0.8 GB; the largest cameras have 150
 _FLAGS = {
     1: cv2.IMREAD_COLOR_RGB,
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -45,6 +48,7 @@ class EncodedImage:
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> EncodedImage:
         """The image in a file; ``FileNotFoundError`` names it when it is not there."""
+        _check_regular(path)
         return cls(Path(path).read_bytes(), os.fspath(path))
 
     @cached_property
@@ -63,6 +67,9 @@ class EncodedImage:
         Args:
             reduction: one of ``reductions``.
         """
+        height, width = self.size  # from the header, before memory is taken
+        if height * width > _MOST_PIXELS * reduction**2:
+            raise ValueError(f"{self.name}: {width} × {height} pixels; at most {_MOST_PIXELS:,} can be decoded")
         if self.data.startswith(b"\xff\xd8") and not _is_complete_jpeg(self.data):
             raise ValueError(f"{self.name}: truncated JPEG")
         flags = _FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
@@ -83,6 +90,7 @@ def check_image_file(path: str | os.PathLike[str]) -> tuple[tuple[int, int], int
     Raises:
         ValueError: naming the file, when it is truncated or not an image.
     """
+    _check_regular(path)
     with open(path, "rb") as file:
         found = _header_size(file, os.fspath(path))
         file.seek(0)
@@ -94,9 +102,16 @@ def check_image_file(path: str | os.PathLike[str]) -> tuple[tuple[int, int], int
     return found
 
 
+def _check_regular(path: str | os.PathLike[str]) -> None:
+    """Refuse a pipe or a device, whose reading may never end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{os.fspath(path)}: no regular file")
+
+
 def _header_size(file: BinaryIO, name: str) -> tuple[tuple[int, int], int]:
     try:
-        with Image.open(file) as image:
+        with warnings.catch_warnings(), Image.open(file) as image:
+            warnings.simplefilter("ignore")
             width, height = image.size
             orientation = image.getexif().get(0x0112, 1) if "exif" in image.info else 1
     except Exception as error:  # Pillow raises half a dozen kinds, and what they mean here is one thing

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ssdnorm.data.annotation_checks import BOX_KINDS, BOX_REASONS, Problems, find_bad_boxes, unknown_name
+from ssdnorm.data.annotation_checks import BOX_KINDS, BOX_REASONS, Problems, find_bad_boxes
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import IMAGE_SUFFIXES, check_image_file
+from ssdnorm.messages import unknown_name
 from ssdnorm.tables import GroundTruth, PackedStrings, xyxy_to_xywh
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -272,7 +273,9 @@ def _listed(value: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) ->
 
 
 def _integer(text: str | None) -> int:
+    """A size in pixels; 0 for what cannot be one, so that the image is asked."""
     try:
-        return int(float(text or 0))
+        value = int(float(text or 0))
     except (ValueError, OverflowError):
         return 0
+    return value if 0 <= value < 2**31 else 0
