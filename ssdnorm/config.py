@@ -37,16 +37,42 @@ class NormConfig(Section):
         return custom_norms(self.backbone, self.extras, *self.taps.values())
 
 
+class DefaultBoxesConfig(Section):
+    """Default boxes for the network's own taps: conv4_3, fc7, conv8_2, …"""
+
+    sizes: list[PositiveFloat] | None = Field(
+        default=None, description="pixels of the input, one per tap and one more, rising; null spreads them"
+    )
+    aspect_ratios: list[list[PositiveFloat]] | None = Field(
+        default=None, description="width / height, a list per tap; each brings its reciprocal; null: the paper's"
+    )
+    steps: list[PositiveFloat | list[PositiveFloat]] | None = Field(
+        default=None, description="between cells, pixels, one per tap, or [down, across]; null: the taps' strides"
+    )
+
+
+_Side = Annotated[int, Field(ge=32, le=4096)]
+_IMAGE_SIZES = {"ssd300_vgg16": 300, "ssd512_vgg16": 512}
+
+
 class ModelConfig(Section):
     """The network."""
 
-    name: Literal["ssd300_vgg16", "ssd512_vgg16"] = Field(default="ssd300_vgg16", description="which SSD")
+    name: Literal["ssd300_vgg16", "ssd512_vgg16", "ssd_vgg16"] = Field(
+        default="ssd300_vgg16", description="which SSD; ssd_vgg16 is for any image_size"
+    )
+    image_size: _Side | list[_Side] | None = Field(
+        default=None, description="of the input, pixels: a side, or [height, width]; null: the name's"
+    )
     width: float = Field(default=1.0, gt=0, le=16, description="factor on every channel count")
     dropout: float | dict[str, float] = Field(
         default=0.5,
         description="probability of a zero after fc6 and fc7, or by layer name (others have none); the paper has 0",
     )
-    default_boxes: str | None = Field(default=None, description="a name; null takes the checkpoint's, or VOC's")
+    default_boxes: str | DefaultBoxesConfig | None = Field(
+        default=None,
+        description="a name, or sizes, aspect_ratios, steps; null: the checkpoint's, VOC's, or spread over the image",
+    )
     weights: str | None = Field(default=None, description="backbone's: a torchvision name or a file; null draws them")
     checkpoint: str | None = Field(
         default=None,
@@ -57,6 +83,25 @@ class ModelConfig(Section):
         description="keep loads the checkpoint's class outputs, which needs its classes; fresh draws them",
     )
     compile: bool = Field(default=False, description="run the network through torch.compile")
+
+    @model_validator(mode="after")
+    def _check_image_size(self) -> Self:
+        own = _IMAGE_SIZES.get(self.name)
+        if isinstance(self.image_size, list) and len(self.image_size) != 2:
+            raise ValueError(f"image_size: expected a side, or [height, width]; got {self.image_size}")
+        if own is None and self.image_size is None:
+            raise ValueError("image_size: ssd_vgg16 takes any size; choose one, such as 300 or [384, 640]")
+        if own is not None and self.image_size not in (None, own, [own, own]):
+            raise ValueError(
+                f"image_size: {self.name} takes {own}; got {self.image_size}. For other sizes set model.name to "
+                "ssd_vgg16 and model.default_boxes to null, or to sizes of your own"
+            )
+        return self
+
+    @property
+    def input_size(self) -> int | list[int]:
+        """Image size, of the name where none is given."""
+        return self.image_size or _IMAGE_SIZES[self.name]
 
     @model_validator(mode="after")
     def _check_checkpoint(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -54,14 +55,36 @@ def unknown_name(what: str, got: object, choices: Iterable[str]) -> str:
     """
     names = list(choices)
     listed = ", ".join(name if len(name) <= _LONGEST_NAME else shown(name) for name in names[:30])
-    hint = did_you_mean(got, names)
-    return (
-        f"unknown {what} {shown(got)}; choose one of: {listed}{', …' if len(names) > 30 else ''}{hint and '.' + hint}"
-    )
+    more, hint = ", …" if len(names) > 30 else "", did_you_mean(got, names)
+    return f"unknown {what} {shown(got)}; choose one of: {listed}{more}{hint and '.' + hint}"
 
 
 def one_line(error: BaseException) -> str:
-    """An exception's message on one line of at most 1,000 characters, its middle left out where it is longer."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """What an error says, in one line of at most 1,000 characters; with its kind where users should not see that kind.
+
+    Example:
+        >>> one_line(ValueError("no   room")), one_line(KeyError("AP"))
+        ('no room', "KeyError: 'AP'")
+    """
+    if lost := lost_worker(error):
+        return lost
+    text = " ".join(str(error).split())
+    if not isinstance(error, ValueError | OSError | ArithmeticError):
+        text = f"{type(error).__name__}: {text}"
     half = _LONGEST_LINE // 2
     return text if len(text) <= _LONGEST_LINE else f"{text[: half - 2]} … {text[1 - half :]}"
+
+
+def lost_worker(error: BaseException) -> str | None:
+    """One line about a process that loads images and is gone, or None for other errors."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, RuntimeError) or not text.startswith("DataLoader "):
+        return None
+    if late := re.match(r"DataLoader timed out after (\d+)", text):
+        return (
+            f"loading: no batch came for {late[1]} seconds. Are the images within reach, and has /dev/shm room? "
+            "runtime.num_workers: 0 loads them in the training process"
+        )
+    killed = re.search(r"killed by signal: ([\w ]+)", text)
+    how = f"was killed ({killed[1]})" if killed else "ended unexpectedly"
+    return f"loading: a process that loads images {how}; is there too little memory? Try fewer runtime.num_workers"

@@ -9,8 +9,8 @@ from pydantic_core import from_json, to_json
 
 from ssdnorm.validation import NormSpec, Section, validate
 
-_Pixels = Annotated[int, Field(ge=1, le=16_384)]
-_Cells = Annotated[int, Field(ge=1, le=2048)]
+_Pixels = Annotated[int, Field(ge=1, le=4096)]
+_Cells = Annotated[int, Field(ge=1, le=512)]
 _Length = Annotated[float, Field(gt=0, le=1e6)]
 _Taps = Field(min_length=1, max_length=64)  # one entry per tap
 _Count = Annotated[int, Field(ge=1, lt=2**31)]
@@ -31,7 +31,8 @@ class BoxNumbers(Section):
 class ModelArguments(Section):
     """Name and arguments of the function that builds the model; nothing that opens a file or draws weights."""
 
-    name: Literal["ssd300_vgg16", "ssd512_vgg16"]
+    name: Literal["ssd300_vgg16", "ssd512_vgg16", "ssd_vgg16"]
+    image_size: _Pixels | tuple[_Pixels, _Pixels] | None = None
     num_classes: int = Field(ge=2, le=1_000_000)
     backbone_norm: NormSpec
     extras_norm: NormSpec
@@ -39,6 +40,14 @@ class ModelArguments(Section):
     dropout: float | dict[str, float]
     default_boxes: str | BoxNumbers
     width: float = Field(gt=0, le=16)
+
+    @model_validator(mode="after")
+    def _check_image_size(self) -> Self:
+        if (self.name == "ssd_vgg16") != (self.image_size is not None):
+            raise ValueError(
+                f"image_size: belongs to ssd_vgg16, which needs one; got {self.image_size} for {self.name}"
+            )
+        return self
 
 
 class PostProcessSettings(Section):

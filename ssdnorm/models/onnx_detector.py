@@ -14,8 +14,10 @@ from ssdnorm.messages import one_line, shown
 from ssdnorm.models.export import DETECTION_NAMES, FORMAT, RAW_NAMES
 from ssdnorm.models.metadata import read_export_metadata
 from ssdnorm.models.post_process import PostProcess
+from ssdnorm.resize import height_and_width
 from ssdnorm.structures import Detections, SSDOutput
 
+_MOST_BOXES = 2_000_000  # an input of 4096 pixels has 1.6 million
 _ONNX_TYPES = {"uint8": "uint8", "float32": "float"}
 
 
@@ -64,8 +66,9 @@ class OnnxDetector:
     def _check_graph(self, num_boxes: int) -> None:
         """Refuse a graph whose inputs and outputs are not those that the metadata tell of."""
         size, num_classes = self.image_size, len(self.class_names) + 1
-        height, width = (size, size) if isinstance(size, int) else size
-        expected: dict[str, list[int]] = {"images": [3, height, width]}
+        if num_boxes > _MOST_BOXES:
+            raise ValueError(f"{self._path}: metadata: {num_boxes:,} default boxes; at most {_MOST_BOXES:,} are made")
+        expected: dict[str, list[int]] = {"images": [3, *height_and_width(size)]}
         if self.output == "raw":
             expected |= dict(zip(RAW_NAMES, ([num_boxes, 4], [num_boxes, num_classes]), strict=True))
         tensors = [*self.session.get_inputs(), *self.session.get_outputs()]
@@ -83,7 +86,7 @@ class OnnxDetector:
         """Detections of a batch, best score first.
 
         Shape:
-            images ``(B, 3, S, S)`` RGB, uint8 or floats in [0, 1]; sizes ``(B, 2)``, height and width of the original
+            images ``(B, 3, H, W)`` RGB, uint8 or floats in [0, 1]; sizes ``(B, 2)``, height and width of the original
             images in pixels, whose pixels the boxes are in.
         """
         outputs = self.run(images)
