@@ -154,9 +154,7 @@ class _Year:
                 root = _parse(path)
             except ValueError:
                 continue  # told when the image's turn comes
-            names.update(
-                name.strip() for item in root.iterfind("object") if (name := item.findtext("name")) and name.strip()
-            )
+            names.update(name for item in root.iterfind("object") if (name := _name(item)))
         return names
 
     def _read_image(self, number: int, name: str, path: Path, problems: Problems) -> _Image | None:
@@ -201,8 +199,13 @@ def _parse(path: Path) -> ElementTree.Element:
         raise ValueError(f"malformed XML ({error})") from None
 
 
+def _name(item: ElementTree.Element) -> str:
+    """The class, on one line."""
+    return " ".join((item.findtext("name") or "").split())
+
+
 def _read_object(item: ElementTree.Element) -> tuple[str, tuple[float, ...], bool]:
-    name = (item.findtext("name") or "").strip()
+    name = _name(item)
     if not name:
         raise ValueError("has no <name>")
     texts = [item.findtext(f"bndbox/{corner}") for corner in _CORNERS]

@@ -13,6 +13,7 @@ _Pixels = Annotated[int, Field(ge=1, le=4096)]
 _Cells = Annotated[int, Field(ge=1, le=512)]
 _Length = Annotated[float, Field(gt=0, le=1e6)]
 _Taps = Field(min_length=1, max_length=64)  # one entry per tap
+_ClassName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]  # drawn on one line
 _Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 
@@ -63,7 +64,7 @@ class CheckpointMetadata(Section):
     """What a checkpoint says beside its tensors."""
 
     model: ModelArguments
-    class_names: list[str]
+    class_names: list[_ClassName]
     post_process: PostProcessSettings = PostProcessSettings()
     antialias: bool = True
 
@@ -88,7 +89,7 @@ class ExportMetadata(Section):
     """What an exported ONNX file says beside its graph."""
 
     format: str
-    class_names: list[str] = Field(min_length=1)
+    class_names: list[_ClassName] = Field(min_length=1)
     image_size: _Pixels | tuple[_Pixels, _Pixels]
     input: ExportInput
     antialias: bool
