@@ -68,7 +68,7 @@ def parse_yaml(text: str | bytes, *, where: str) -> Any:
         content = yaml.load(text, _Loader)
         _count_values(content, {})
     except (yaml.YAMLError, UnicodeError) as error:
-        raise ValueError(f"{where}: not readable as YAML: {one_line(error)}") from error
+        raise ValueError(f"{where}: not readable as YAML: {one_line(ValueError(error))}") from error
     except RecursionError:
         raise ValueError(f"{where}: not readable as YAML: nested too deeply") from None
     except (ValueError, OverflowError) as error:  # of a date or number that is none, or of _count_values

@@ -42,7 +42,8 @@ def did_you_mean(got: object, names: Iterable[str], *, prefix: str = "") -> str:
     """
     known = [name for name in names if len(name) <= _LONGEST_NAME][:_MOST_NAMES]
     by_lower = {name.lower(): name for name in reversed(known)}
-    near = get_close_matches(str(got)[: _LONGEST_NAME + 1].lower(), by_lower, n=1, cutoff=0.5)
+    text = got if isinstance(got, str) else shown(got)
+    near = get_close_matches(text[: _LONGEST_NAME + 1].lower(), by_lower, n=1, cutoff=0.5)
     return f" Did you mean {prefix + by_lower[near[0]]!r}?" if near else ""
 
 

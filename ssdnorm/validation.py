@@ -101,7 +101,7 @@ def _explain(error: ValidationError, model: type[BaseModel], content: Mapping[st
         key, got, expected = f"{key}.format", context["tag"], context["expected_tags"]
     else:
         texts = dict.fromkeys(re.sub(r"^\w+ should (be )?| after validation.*", "", each["msg"]) for each in alike)
-        expected = re.sub(r"a valid dictionary( or (instance|object)[^,]*)?", "a mapping", " or ".join(texts))
+        expected = re.sub(r"a valid dictionary( or (instance|object)[^,]*)?|an object", "a mapping", " or ".join(texts))
     hint = did_you_mean(got, re.findall(r"'([^']+)'", expected))
     expected = f"must {expected}" if expected.startswith("have") else f"must be {expected}"
     return key, f"{expected}; got {'null' if got is None else shown(got)}{hint and '.' + hint}"

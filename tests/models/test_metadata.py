@@ -53,7 +53,10 @@ def test_a_class_is_allowed_by_its_name(tmp_path, where):
         ({"model": {"num_classes": 10**7}}, r"model\.num_classes: must be less than or equal to 1000000; got 10000000"),
         ({"model": {"width": 1e300}}, r"model\.width: must be less than or equal to 16; got 1e\+300"),
         ({"model": {"dropout": "no"}}, r"model\.dropout: must be a valid number or a mapping; got 'no'"),
-        ({"model": {"backbone_norm": "batchnorm"}}, r"backbone_norm: unknown norm 'batchnorm'; .*Did you mean 'batch_"),
+        (
+            {"model": {"backbone_norm": "batchnorm"}},
+            r"model\.backbone_norm: unknown norm 'batchnorm'; .*Did you mean 'batch_",
+        ),
         ({"model": {"default_boxes": None}}, r"model\.default_boxes: must be a valid string or a mapping.*; got null"),
         ({"class_names": ["cat", ["dog"]]}, r"class_names\.1: must be a valid string; got \['dog'\]"),
         ({"class_names": ["cat", "do\ng"]}, r"class_names\.1: .*; got 'do\\ng'"),
@@ -69,9 +72,7 @@ def test_metadata_that_this_library_does_not_write_are_refused(tmp_path, changes
 
 def test_a_network_larger_than_the_file_is_refused_before_it_takes_memory(tmp_path):
     path = write(tmp_path, checkpoint(), model={"width": 16.0})
-    with pytest.raises(
-        ValueError, match=r"m\.safetensors: tensors: does not fit the model; wrongly shaped .*set width"
-    ):
+    with pytest.raises(ValueError, match=r"m\.safetensors: tensors: does not fit the model; wrongly .*set width"):
         load_detector(path)
     path = write(tmp_path, checkpoint(), model={"num_classes": 10**6}, class_names=["x"] * (10**6 - 1))
     with pytest.raises(ValueError, match=r"3 classes in the file, 1000000 in the model"):
