@@ -17,7 +17,6 @@ from PIL import Image
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 _TAIL_BYTES = 65536
-_MOST_PIXELS = 2**28  # 268 megapixels, 0.8 GB; the largest cameras have 150
 _FLAGS = {
     1: cv2.IMREAD_COLOR_RGB,
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -67,9 +66,7 @@ class EncodedImage:
         Args:
             reduction: one of ``reductions``.
         """
-        height, width = self.size  # from the header, before memory is taken
-        if height * width > _MOST_PIXELS * reduction**2:
-            raise ValueError(f"{self.name}: {width} × {height} pixels; at most {_MOST_PIXELS:,} can be decoded")
+        _ = self.size  # refuses what is no image, and gigapixels, before memory is taken
         if self.data.startswith(b"\xff\xd8") and not _is_complete_jpeg(self.data):
             raise ValueError(f"{self.name}: truncated JPEG")
         flags = _FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
@@ -114,6 +111,8 @@ def _header_size(file: BinaryIO, name: str) -> tuple[tuple[int, int], int]:
             warnings.simplefilter("ignore")
             width, height = image.size
             orientation = image.getexif().get(0x0112, 1) if "exif" in image.info else 1
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name}: {error}") from None
     except Exception as error:  # Pillow raises half a dozen kinds, and what they mean here is one thing
         raise ValueError(f"{name}: not an image that can be read ({type(error).__name__})") from None
     return (height, width), int(orientation)

@@ -89,7 +89,7 @@ def test_bytes_after_the_end_of_a_jpeg_do_no_harm():
 @pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\nbroken"])
 def test_what_is_no_image_is_refused_by_name(data):
     image = EncodedImage(data, "x.png")
-    with pytest.raises(ValueError, match=r"x\.png: .*cannot be decoded"):
+    with pytest.raises(ValueError, match=r"x\.png: not an image that can be read"):
         image.decode()
     with pytest.raises(ValueError, match=r"x\.png: not an image that can be read"):
         _ = image.size
@@ -104,5 +104,5 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
 
 
 def test_a_picture_of_gigapixels_is_refused_before_it_takes_memory():
-    with pytest.raises(ValueError, match=r"x\.png: 15000 × 20000 pixels; at most 268,435,456 can be decoded"):
+    with pytest.raises(ValueError, match=r"x\.png: Image size \(300000000 pixels\) exceeds limit of 178956970 pixels"):
         EncodedImage(png_of_size(15_000, 20_000), "x.png").decode()
