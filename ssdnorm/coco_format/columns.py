@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -13,6 +14,7 @@ from ssdnorm.messages import shown
 from ssdnorm.tables import id_array
 
 Rows = Sequence[Mapping[str, Any]]
+_UNUSABLE = re.compile("[\x00-\x1f\ud800-\udfff]")  # control characters, halves of surrogates
 _LARGEST_SIZE = 2**31  # pixels along a side
 
 
@@ -66,7 +68,7 @@ def class_names(categories: Rows) -> tuple[str, ...]:
     Raises:
         ValueError: a name that is no text.
     """
-    names = [text(row, "name", f"categories[{i}]", str(row["id"])) for i, row in enumerate(categories)]
+    names = [text(row, "name", lambda i=i: f"categories[{i}]", str(row["id"])) for i, row in enumerate(categories)]
     counts = Counter(names)
     ids = [row["id"] for row in categories]
     names = [name if counts[name] == 1 else f"{name} (id {own})" for name, own in zip(names, ids, strict=True)]
@@ -75,19 +77,15 @@ def class_names(categories: Rows) -> tuple[str, ...]:
     return tuple(names)
 
 
-def text(row: Mapping[str, Any], key: str, where: str, default: str) -> str:
+def text(row: Mapping[str, Any], key: str, where: Callable[[], str], default: str) -> str:
     """Text without control characters under a key, or the default.
 
     Raises:
         ValueError: something else.
     """
     value = row.get(key, default)
-    if (
-        not isinstance(value, str)
-        or any(c < " " or "\ud800" <= c <= "\udfff" for c in value)
-        or (default and not value)
-    ):
-        raise ValueError(f"{where}: {key}: got {shown(value)}, allowed: text")
+    if not isinstance(value, str) or (default and not value) or (not value.isprintable() and _UNUSABLE.search(value)):
+        raise ValueError(f"{where()}: {key}: got {shown(value)}, allowed: text")
     return value
 
 

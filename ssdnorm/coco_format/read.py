@@ -76,7 +76,7 @@ def ground_truth_table(ground_truth: Mapping[str, Any] | GroundTruth, *, on_bad:
     rows = np.flatnonzero(good)
     rows = rows[np.argsort(owner[rows], kind="stable")]
     kept = [annotations[row] for row in rows.tolist()]
-    names = [text(image, "file_name", f"images[{i}]", "") for i, image in enumerate(images)]
+    names = [text(image, "file_name", lambda i=i: f"images[{i}]", "") for i, image in enumerate(images)]
     return GroundTruth(
         image_ids=image_ids,
         sizes=size_array(images),
