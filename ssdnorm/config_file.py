@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,13 @@ from typing import Any
 import yaml
 
 from ssdnorm.config import Config, NormConfig, write_out_preset
-from ssdnorm.messages import did_you_mean, one_line, shown
+from ssdnorm.messages import did_you_mean, shown
 from ssdnorm.validation import sections, validate
+from ssdnorm.yaml_files import parse_yaml, read_yaml
 
 SHIPPED = next(
     folder for folder in (Path(__file__).with_name("configs"), Path(__file__).parents[1] / "configs") if folder.is_dir()
 )  # in an installed package, and in a checkout
-_MOST_VALUES = 100_000  # in a file, aliases written out; a list of image ids is the longest thing in a config
-_MOST_BYTES = 4 * 2**20
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -53,62 +51,6 @@ def find_config(path: str | Path, kind: str = "recipe") -> Path:
         shipped = f"{', '.join(names)}.{did_you_mean(path, names)}"
         raise FileNotFoundError(f"{path}: no such config file or {kind}; the shipped ones are: {shipped}")
     return files[str(path)]
-
-
-def read_yaml(path: Path) -> Any:
-    """Read a YAML file; ``ValueError`` if it is damaged, has a key twice, or stands for more than a config can hold."""
-    if path.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"{path}: larger than {_MOST_BYTES >> 20} MiB; not a config")
-    return parse_yaml(path.read_bytes(), where=str(path))
-
-
-def parse_yaml(text: str | bytes, *, where: str) -> Any:
-    """The value of a YAML text; errors as of :func:`read_yaml`."""
-    try:
-        content = yaml.load(text, _Loader)
-        _count_values(content, {})
-    except (yaml.YAMLError, UnicodeError) as error:
-        raise ValueError(f"{where}: not readable as YAML: {one_line(ValueError(error))}") from error
-    except RecursionError:
-        raise ValueError(f"{where}: not readable as YAML: nested too deeply") from None
-    except (ValueError, OverflowError) as error:  # of a date or number that is none, or of _count_values
-        raise ValueError(f"{where}: {one_line(error)}") from error
-    return content
-
-
-def _count_values(value: Any, counts: dict[int, int]) -> int:
-    """The number of values in a tree with its aliases written out.
-
-    Raises:
-        ValueError: too many, or a value that contains itself.
-    """
-    if not isinstance(value, dict | list | tuple | set):
-        return 1
-    if id(value) not in counts:
-        counts[id(value)] = _MOST_VALUES  # until it is known, and for a value that contains itself
-        inner = [*value, *value.values()] if isinstance(value, dict) else value
-        counts[id(value)] = 1 + sum(_count_values(item, counts) for item in inner)
-    if counts[id(value)] > _MOST_VALUES:
-        raise ValueError(f"stands for more than {_MOST_VALUES:,} values, its aliases written out")
-    return counts[id(value)]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader that reads 1e-3 as a number and refuses a key that a mapping has already."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                problem = f"the key {shown(key.value)} is given twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
 
 
 def merge_config(*layers: tuple[str, Mapping[str, Any]]) -> Config:

@@ -22,7 +22,8 @@ ALLOWED = {
     "losses": "structures boxes",
     "tables": "structures",
     "coco_format": "tables",
-    "data": "structures tables coco_format resize",
+    "yaml_files": "",
+    "data": "structures tables coco_format resize yaml_files",
     "metrics": "structures tables coco_format files",
     "engine": "structures tables coco_format files provenance metrics",
     "diagnose": "structures layers files plots",
@@ -33,7 +34,7 @@ ALLOWED = {
     "messages": "",
     "ownership": "",
     "config": "norm_specs validation",
-    "config_file": "config validation",
+    "config_file": "config validation yaml_files",
     "detector": "structures layers boxes resize models losses",
     "build": "structures layers boxes models losses detector data metrics engine diagnose config resize",
     "compare": "structures tables coco_format layers files resize detector data metrics plots engine validation config "

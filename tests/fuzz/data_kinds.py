@@ -10,12 +10,14 @@ from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
+import yaml
 from hypothesis import strategies as st
 
 from ssdnorm.coco_format import detection_table, ground_truth_table, load_detections, load_ground_truth
 from ssdnorm.data.coco import CocoDataset
 from ssdnorm.data.images import EncodedImage, check_image_file
 from ssdnorm.data.voc import VocDataset
+from ssdnorm.data.yolo import YoloDataset
 from ssdnorm.metrics.voc_files import read_voc_detections
 from tests.data.small_sets import VocFolder, smooth_photo, voc_object
 from tests.fuzz.mutations import damaged, mutated
@@ -80,6 +82,26 @@ def read_xml(case: bytes, folder: Path) -> object:
 class _Existing(VocFolder):
     def __init__(self, root: Path) -> None:
         self.root = root
+
+
+YOLO: dict[str, Any] = {"path": ".", "train": "images", "val": ["images"], "names": {0: "cat", 1: "dog"}, "nc": 2}
+YOLO_LABELS = b"0 0.5 0.5 0.25 0.25\n1 0.1 0.1 0.4 0.1 0.4 0.4\n"
+
+
+def yolo_cases() -> st.SearchStrategy[tuple[bytes, bytes]]:
+    tree = mutated(YOLO).map(lambda changed: yaml.dump(changed).encode("utf-8", "surrogatepass"))
+    files = tree | damaged(yaml.dump(YOLO).encode())
+    return st.tuples(files, st.just(YOLO_LABELS)) | st.tuples(st.just(yaml.dump(YOLO).encode()), damaged(YOLO_LABELS))
+
+
+def read_yolo(case: tuple[bytes, bytes], folder: Path) -> object:
+    root = folder / "yolo"
+    for part in ("images", "labels"):
+        (root / part).mkdir(parents=True, exist_ok=True)
+    (root / "images" / "a.jpg").write_bytes(JPEG)
+    (root / "data.yaml").write_bytes(case[0])
+    (root / "labels" / "a.txt").write_bytes(case[1])
+    return YoloDataset(root / "data.yaml", "train").training_boxes(0)
 
 
 def read_coco(case: bytes, folder: Path) -> object:
@@ -179,4 +201,8 @@ COCO_FOUND = [
 ]
 DETECTIONS_FOUND = [DEEP, b"[" + b"9" * 5000 + b"]", json_bytes([{**DETECTIONS[0], "score": 10**400}])]
 XML_FOUND = [b"<a>" * 100_000, b"<annotation>" + b"<object>" * 9000 + b"</object>" * 9000 + b"</annotation>"]
+YOLO_FOUND = [(yaml.dump(YOLO).encode(), b"1e999 0.5 0.5 0.25 0.25"), (b"[" * 5000, b""), (b"names: &a [*a]", b"")]
+YOLO_FOUND += [
+    (yaml.dump({**YOLO, "names": names}).encode(), b"") for names in ([["a"], "b"], {0: "a", "1": "b"}, [None])
+]
 IMAGES_FOUND = [png_of_size(30_000, 30_000), png_of_size(2**31 - 1, 2**31 - 1), b"", b"P6 99999 99999 255\n"]

@@ -34,6 +34,7 @@ class Kind:
 KINDS = {
     "VOC XML": Kind(lambda: data_kinds.XML_CASES, data_kinds.read_xml, lambda: data_kinds.XML_FOUND),
     "COCO instances": Kind(lambda: data_kinds.COCO_CASES, data_kinds.read_coco, lambda: data_kinds.COCO_FOUND),
+    "YOLO": Kind(data_kinds.yolo_cases, data_kinds.read_yolo, lambda: data_kinds.YOLO_FOUND),
     "COCO detections": Kind(
         lambda: data_kinds.DETECTION_CASES, data_kinds.read_detections, lambda: data_kinds.DETECTIONS_FOUND
     ),
