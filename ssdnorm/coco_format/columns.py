@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -68,7 +68,7 @@ def class_names(categories: Rows) -> tuple[str, ...]:
     Raises:
         ValueError: a name that is no text.
     """
-    names = [text(row, "name", lambda i=i: f"categories[{i}]", str(row["id"])) for i, row in enumerate(categories)]
+    names = text_column(categories, "name", "categories", [str(row["id"]) for row in categories])
     counts = Counter(names)
     ids = [row["id"] for row in categories]
     names = [name if counts[name] == 1 else f"{name} (id {own})" for name, own in zip(names, ids, strict=True)]
@@ -77,16 +77,18 @@ def class_names(categories: Rows) -> tuple[str, ...]:
     return tuple(names)
 
 
-def text(row: Mapping[str, Any], key: str, where: Callable[[], str], default: str) -> str:
-    """Text without control characters under a key, or the default.
+def text_column(rows: Rows, key: str, where: str, defaults: Sequence[str]) -> list[str]:
+    """Text without control characters; empty only where the default is.
 
     Raises:
         ValueError: something else.
     """
-    value = row.get(key, default)
-    if not isinstance(value, str) or (default and not value) or (not value.isprintable() and _UNUSABLE.search(value)):
-        raise ValueError(f"{where()}: {key}: got {shown(value)}, allowed: text")
-    return value
+    values = [row.get(key, default) for row, default in zip(rows, defaults, strict=True)]
+    for place, (value, default) in enumerate(zip(values, defaults, strict=True)):
+        is_text = isinstance(value, str) and bool(value or not default)
+        if not is_text or (not value.isprintable() and _UNUSABLE.search(value)):
+            raise ValueError(f"{where}[{place}]: {key}: got {shown(value)}, allowed: text")
+    return values
 
 
 def size_array(images: Rows) -> np.ndarray:

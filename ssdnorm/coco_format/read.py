@@ -19,7 +19,7 @@ from ssdnorm.coco_format.columns import (
     places_of,
     rows_of,
     size_array,
-    text,
+    text_column,
     unique_ids,
 )
 from ssdnorm.messages import shown
@@ -76,7 +76,7 @@ def ground_truth_table(ground_truth: Mapping[str, Any] | GroundTruth, *, on_bad:
     rows = np.flatnonzero(good)
     rows = rows[np.argsort(owner[rows], kind="stable")]
     kept = [annotations[row] for row in rows.tolist()]
-    names = [text(image, "file_name", lambda i=i: f"images[{i}]", "") for i, image in enumerate(images)]
+    names = text_column(images, "file_name", "images", [""] * len(images))
     return GroundTruth(
         image_ids=image_ids,
         sizes=size_array(images),
