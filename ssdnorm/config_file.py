@@ -100,10 +100,11 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         key, has_value, text = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or not key:
             raise ValueError(f"command line: expected --key value; got {shown(argument)}")
+        where = f"command line: --{key[:80]}"
         value = text if has_value else next(rest, None)
         if value is None:
-            raise ValueError(f"command line: --{key}: a value is missing")
-        new = flatten({key: parse_yaml(value, where=f"command line: --{key}")}, where="command line")
+            raise ValueError(f"{where}: a value is missing")
+        new = flatten({key: parse_yaml(value, where=where)}, where="command line")
         changes = {name: change for name, change in changes.items() if name not in new} | new
     return changes
 
