@@ -11,7 +11,7 @@ import yaml
 from ssdnorm.messages import one_line, shown
 
 _MOST_VALUES = 100_000  # in a file, aliases written out; a list of image ids is the longest thing in a config
-_MOST_BYTES = 4 * 2**20
+_MOST_BYTES = 2**20
 
 
 def read_yaml(path: Path) -> Any:
