@@ -44,7 +44,10 @@ class OnnxDetector:
             self.session = runtime.InferenceSession(str(path), providers=runtime.get_available_providers())
         except Exception as error:  # onnxruntime's own classes
             raise ValueError(f"{path}: not a readable ONNX file, or cut off ({type(error).__name__})") from error
-        entries = self.session.get_modelmeta().custom_metadata_map
+        try:
+            entries = self.session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: metadata that are not text in UTF-8") from None
         if entries.get("format") != FORMAT:
             got = shown(entries.get("format"))
             raise ValueError(f"{path}: not exported by ssdnorm (format {got}, expected {FORMAT!r})")

@@ -47,13 +47,13 @@ KINDS = {
     "comparison": Kind(
         lambda: config_kinds.COMPARISON_CASES, config_kinds.read_comparison, lambda: config_kinds.YAML_FOUND, 40
     ),
-    "run files": Kind(lambda: config_kinds.RUN_FILE_CASES, config_kinds.read_run_files),
+    "run files": Kind(lambda: config_kinds.RUN_FILE_CASES, config_kinds.read_run_files, number=200),
     "checkpoint": Kind(
         model_kinds.checkpoint_cases, model_kinds.read_checkpoint_file, model_kinds.checkpoint_found, 120
     ),
     "ONNX metadata": Kind(
         model_kinds.onnx_cases, model_kinds.read_onnx, model_kinds.onnx_found, 200, needs=("onnx", "onnxruntime")
     ),
-    "npz": Kind(model_kinds.npz_cases, model_kinds.read_npz, model_kinds.npz_found),
+    "npz": Kind(model_kinds.npz_cases, model_kinds.read_npz, model_kinds.npz_found, 150),
     "torch file": Kind(model_kinds.torch_cases, model_kinds.read_torch, model_kinds.torch_found),
 }

@@ -253,7 +253,8 @@ def onnx_found() -> list[bytes]:
         {"class_names": "[" * 100_000}, {"class_names": "cat"}, {"class_names": ["a", "b", "c", "d"]}, {"input": []},
         {"variances": [0, 0, 0, 0]}, {"variances": []}, {"output": "both"}, {"post_process": {"top_k": 0}},
     ]  # fmt: skip
-    return [with_metadata({**sample, **change}) for change in changes]
+    not_text = with_metadata(sample).replace(b"ssdnorm export 1", b"ssdnorm expor\x80 1")
+    return [not_text, *(with_metadata({**sample, **change}) for change in changes)]
 
 
 def npz_cases() -> st.SearchStrategy[bytes]:
