@@ -90,7 +90,7 @@ def _explain(error: ValidationError, model: type[BaseModel], content: Mapping[st
         key = inside[0]  # of a union, the member that the input resembles most
     alike = [each for each in errors if _dotted(each["loc"], content) == key]  # one per member of a union
     if errors[0]["type"] == "extra_forbidden":
-        return key, _unknown_key(key, location, model)
+        return key, _unknown_key(_dotted(location[:-1], content), location, model)
     if errors[0]["type"] == "missing":
         return ".".join([*key.split("."), str(location[-1])]).lstrip("."), "is missing"
     for each in alike:
@@ -122,12 +122,11 @@ def _short(key: str) -> str:
     return key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}…"
 
 
-def _unknown_key(key: str, location: tuple[str | int, ...], model: type[BaseModel]) -> str:
-    parent, _, name = key.rpartition(".")
+def _unknown_key(parent: str, location: tuple[str | int, ...], model: type[BaseModel]) -> str:
     kinds, of_format = sections(model)[parent], ""
     if len(kinds) > 1:  # its format comes before the key in the location
         kinds = tuple(kind for kind in kinds if location[-2] in typing.get_args(kind.model_fields["format"].annotation))
         of_format = f" of format {location[-2]}"
     names = sorted(name for kind in kinds for name in kind.model_fields)
-    hint = did_you_mean(name, names, prefix=f"{parent}." if parent else "")
+    hint = did_you_mean(location[-1], names, prefix=f"{parent}." if parent else "")
     return f"unknown key{of_format}; choose one of: {', '.join(names)}.{hint}"

@@ -76,6 +76,9 @@ def test_every_file_has_a_docstring(path):
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
 
 
+UNKNOWN_NORM = ["train", "--config", "quickstart", "--output", "nowhere", "--norm.backbone", "batchnorm"]
+
+
 @pytest.mark.parametrize(
     ("code", "unwanted"),
     [
@@ -86,6 +89,7 @@ def test_every_file_has_a_docstring(path):
         ("from ssdnorm.cli import main; main(['evaluate', '--help'])", ["torch", "numpy"]),
         ("from ssdnorm.cli import main; main(['compare', '--help'])", ["torch", "pydantic", "yaml", "numpy"]),
         ("from ssdnorm.cli import main; main(['schema', '--help'])", ["torch", "numpy"]),
+        (f"from ssdnorm.cli import main; main({UNKNOWN_NORM})", ["torch"]),
         ("from ssdnorm.cli import main; main(['export', '--help'])", ["torch", "numpy"]),
     ],
 )

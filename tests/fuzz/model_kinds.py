@@ -233,6 +233,7 @@ def checkpoint_found() -> list[bytes]:
         other(width=20), other(width=1e300), other(num_classes=10_000_000), other(num_classes=10**30),
         other(weights="VGG16_Weights.IMAGENET1K_FEATURES"), other(weights="/etc/passwd"), other(seed=1),
         other(backbone_norm="os:system"), other(tap_norms={"conv4_3": "tests.fuzz.spy:Norm"}), other(name="system"),
+        other(**{"a.b": 1}),
         other(dropout=float("nan")), other(default_boxes=None), with_about({**sample, "class_names": [["cat"], {}]}),
         with_about({**sample, "antialias": "no"}), with_about({**sample, "post_process": {"top_k": 1e9}}), deep,
         with_about({**sample, "state": {}}), with_about("nonsense"), with_about("{}"),
