@@ -90,6 +90,8 @@ UNKNOWN_NORM = ["train", "--config", "quickstart", "--output", "nowhere", "--nor
         ("from ssdnorm.cli import main; main(['compare', '--help'])", ["torch", "pydantic", "yaml", "numpy"]),
         ("from ssdnorm.cli import main; main(['schema', '--help'])", ["torch", "numpy"]),
         (f"from ssdnorm.cli import main; main({UNKNOWN_NORM})", ["torch"]),
+        ("from ssdnorm.cli import main; main(['inspect', '--help'])", ["torch", "numpy", "yaml"]),
+        ("from ssdnorm.cli import main; main(['init', '--help'])", ["torch", "numpy", "yaml"]),
         ("from ssdnorm.cli import main; main(['export', '--help'])", ["torch", "numpy"]),
     ],
 )
