@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PARALLEL := -n auto --maxprocesses 8 --dist worksteal  # a process per core, one thread each
 
-.PHONY: demo test slow faults check format clean
+.PHONY: demo test slow faults fuzz check format clean
 
 demo: $(READY)
 	$(RUN) scripts/compare.py --config compare_quickstart --output runs/demo --jobs 2
@@ -18,6 +18,9 @@ slow: $(READY)
 
 faults: $(READY)  # kills, full disks, two owners: a table of what was tried and what failed
 	$(RUN) -m tests.faults
+
+fuzz: $(READY)  # ten thousand hostile files and settings of each kind: the same table
+	$(RUN) -m tests.fuzz
 
 check: $(READY)
 	$(RUN) -m ruff check .

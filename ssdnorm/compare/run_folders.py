@@ -87,9 +87,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: damaged; delete the run folder to repeat the run: {reason}") from error
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged; delete the run folder to repeat the run: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: damaged, expected keys and values; delete the run folder to repeat the run")
     return content
