@@ -151,6 +151,11 @@ class ShapesSource(Section):
     format: Literal["shapes"]
     num_images: PositiveInt = Field(description="shapes: how many pictures are drawn")
     seed: Seed = Field(description="shapes: seed of the drawn pictures")
+    image_size: Annotated[int, Field(ge=16)] = Field(default=300, description="shapes: side of a picture, pixels")
+    max_objects: PositiveInt = Field(default=6, description="shapes: most objects in a picture")
+    min_side: PositiveFraction = Field(default=0.1, description="shapes: smallest diameter, of the picture's side")
+    max_side: PositiveFraction = Field(default=0.5, description="shapes: largest diameter, of the picture's side")
+    class_colors: bool = Field(default=False, description="shapes: each class has a hue of its own")
 
 
 _SOURCES = (VocSource, CocoSource, YoloSource, ShapesSource)
