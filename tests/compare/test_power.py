@@ -1,0 +1,71 @@
+"""Power: against simulation with the rule itself, and limits that can be worked out."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ssdnorm.compare.power import detectable_difference, equivalence_margin, seeds_to_decide, spent_alpha
+from ssdnorm.compare.rules import Estimate, critical_value, guarded_t
+
+
+def simulated_verdicts(difference, *, num_seeds, num_comparisons, margin=None, size=600):
+    rng = np.random.default_rng(7)
+    verdicts = []
+    for _ in range(size):
+        values = rng.standard_normal((num_comparisons + 1, num_seeds)) / np.sqrt(2)
+        values[1] += difference
+        paired = values[1:] - values[:1]
+        estimates = [Estimate(float(d.mean()), num_seeds, float(d.std(ddof=1))) for d in paired]
+        verdicts.append(guarded_t(estimates, margin=margin)[0].verdict)
+    return verdicts
+
+
+@pytest.mark.parametrize(("num_seeds", "num_comparisons"), [(3, 2), (5, 4)])
+def test_the_detectable_difference_is_found_in_four_of_five_simulated_comparisons(num_seeds, num_comparisons):
+    difference = detectable_difference(1.0, num_seeds, num_comparisons)
+    verdicts = simulated_verdicts(difference, num_seeds=num_seeds, num_comparisons=num_comparisons)
+    assert verdicts.count("better") / len(verdicts) == pytest.approx(0.8, abs=0.05)
+
+
+def test_the_equivalence_margin_is_claimed_in_four_of_five_simulated_comparisons():
+    margin = equivalence_margin(1.0, 6, 2)
+    verdicts = simulated_verdicts(0.0, num_seeds=6, num_comparisons=2, margin=margin)
+    assert verdicts.count("equivalent") / len(verdicts) == pytest.approx(0.8, abs=0.05)
+
+
+def test_with_many_seeds_the_detectable_difference_is_the_normal_approximations():
+    expected = (critical_value(150, 1) + stats.norm.isf(0.2)) / np.sqrt(150)
+    assert detectable_difference(1.0, 150, 1) == pytest.approx(expected, rel=0.03)
+
+
+def test_the_detectable_difference_scales_with_the_scatter():
+    assert detectable_difference(3.0, 5, 2) == pytest.approx(3 * detectable_difference(1.0, 5, 2))
+
+
+def test_the_scatter_of_test_images_bounds_what_any_number_of_seeds_can_see():
+    assert detectable_difference(1.0, 150, 1, images_std=2.0) > 2 * critical_value(150, 1)
+    assert seeds_to_decide(1.0, 2.0, 1, images_std=2.0) is None
+
+
+def test_seeds_to_decide_is_the_first_number_that_detects_the_difference():
+    num_seeds = seeds_to_decide(1.0, 1.5, 3)
+    assert detectable_difference(1.0, num_seeds, 3) <= 1.5 < detectable_difference(1.0, num_seeds - 1, 3)
+
+
+def test_a_difference_within_the_margin_is_decided_by_equivalence():
+    assert seeds_to_decide(1.0, 0.0, 1) is None
+    num_seeds = seeds_to_decide(1.0, 0.0, 1, margin=1.0)
+    assert equivalence_margin(1.0, num_seeds, 1) <= 1.0 < equivalence_margin(1.0, num_seeds - 1, 1)
+
+
+def test_spent_levels_add_up_to_alpha_and_rise():
+    levels = spent_alpha([3, 5, 8, 12], 0.05)
+    assert sum(levels) == pytest.approx(0.05)
+    assert levels == sorted(levels)
+    assert spent_alpha([5]) == pytest.approx([0.05])
+
+
+@pytest.mark.parametrize("looks", [[], [5, 3], [3, 3], [1, 2]])
+def test_looks_must_rise_from_two(looks):
+    with pytest.raises(ValueError, match="rising numbers of seeds from 2"):
+        spent_alpha(looks)
