@@ -3,17 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+PARALLEL := -n auto --maxprocesses 8 --dist worksteal  # a process per core, one thread each
 
 .PHONY: demo test slow check format clean
 
 demo: $(READY)
-	$(RUN) scripts/compare.py --config configs/compare_quickstart.yaml --output runs/demo --jobs 2
+	$(RUN) scripts/compare.py --config compare_quickstart --output runs/demo --jobs 2
 
 test: $(READY)
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(PARALLEL)
 
 slow: $(READY)
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest $(PARALLEL) -m slow
 
 check: $(READY)
 	$(RUN) -m ruff check .

@@ -1,7 +1,8 @@
-"""This file is about photos to measure with: real ones of VOC's size, or drawn ones that cost a decoder as much."""
+"""Photos to measure with: real ones of VOC's size, or drawn ones that cost a decoder as much."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
@@ -15,26 +16,25 @@ _QUALITY = 90
 _TEXTURE = 0.83  # weight of an octave over that of the coarser one; gives 64 kB, as real photos of COCO have
 
 
-def load_photos(folder: Path | None, number: int, *, size: tuple[int, int] = VOC_SIZE) -> tuple[list[bytes], str]:
-    """JPEGs of one size, and what they are, for the table.
+def load_photos(folder: Path | None, number: int) -> tuple[list[bytes], str]:
+    """JPEGs of VOC's size, and what they are, for the table.
 
     Args:
-        folder: of real JPEGs, which are scaled to ``size`` and encoded again at quality 90; None draws photos.
-        number: how many at most of a folder, exactly how many of drawn ones.
-        size: height and width.
+        folder: of real JPEGs, which are scaled and encoded again at quality 90; None draws photos.
+        number: how many; a smaller folder is gone through again.
 
     Raises:
         ValueError: if there is no JPEG in the folder.
     """
     if folder is None:
-        pictures = [draw_photo(*size, seed=seed) for seed in range(number)]
-        return [_encode(picture) for picture in pictures], f"{number} drawn photos"
+        return [_encode(draw_photo(*VOC_SIZE, seed=seed)) for seed in range(number)], f"{number} drawn photos"
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in (".jpg", ".jpeg"))[:number]
     if not paths:
         raise ValueError(f"{folder}: no JPEG in it; expected a folder of photos")
     pictures = [EncodedImage.read(path).decode() for path in paths]
-    scaled = [cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA) for picture in pictures]
-    return [_encode(picture) for picture in scaled], f"{len(paths)} real photos of {folder.name}"
+    scaled = [_encode(cv2.resize(picture, VOC_SIZE[::-1], interpolation=cv2.INTER_AREA)) for picture in pictures]
+    what = f"{number} photos" if len(paths) == number else f"{number} photos ({len(paths)} different)"
+    return [scaled[i % len(scaled)] for i in range(number)], f"{what} of {folder.name}"
 
 
 def draw_photo(height: int, width: int, *, seed: int) -> np.ndarray:
@@ -51,11 +51,34 @@ def draw_photo(height: int, width: int, *, seed: int) -> np.ndarray:
     for _ in range(8):
         centre = (int(rng.integers(width)), int(rng.integers(height)))
         axes = (int(rng.integers(5, width // 5)), int(rng.integers(5, height // 5)))
-        shade = cv2.ellipse(
-            np.zeros((height, width), np.uint8), centre, axes, float(rng.uniform(0, 180)), 0, 360, 1, -1
-        )
-        picture[shade > 0] = 0.6 * picture[shade > 0] + 0.4 * rng.uniform(0, 255, 3)
+        mask = np.zeros((height, width), np.uint8)
+        inside = cv2.ellipse(mask, centre, axes, float(rng.uniform(0, 180)), 0, 360, 1, -1) > 0
+        picture[inside] = 0.6 * picture[inside] + 0.4 * rng.uniform(0, 255, 3)
     return picture.astype(np.uint8)
+
+
+def synthetic_boxes(number: int) -> np.ndarray:
+    """Five boxes per photo, ``(number, 5, 4)`` float32 xyxy in pixels, 30 to 140 wide."""
+    rng = np.random.default_rng(0)
+    corners = rng.random((number, 5, 2)) * [350, 250]
+    return np.concatenate([corners, corners + 30 + rng.random((number, 5, 2)) * [110, 90]], axis=2).astype(np.float32)
+
+
+def write_photo_dataset(folder: Path, photos: list[bytes]) -> tuple[Path, Path]:
+    """Photos with five boxes each, in COCO's format: the annotation file and the folder of images."""
+    images, file = folder / "images", folder / "instances.json"
+    images.mkdir(parents=True)
+    records, annotations = [], []
+    for i, (photo, boxes) in enumerate(zip(photos, synthetic_boxes(len(photos)).tolist(), strict=True), 1):
+        (images / f"{i:05d}.jpg").write_bytes(photo)
+        records.append({"id": i, "file_name": f"{i:05d}.jpg", "width": VOC_SIZE[1], "height": VOC_SIZE[0]})
+        for k, (x1, y1, x2, y2) in enumerate(boxes, 1):
+            box = [x1, y1, x2 - x1, y2 - y1]
+            row = {"id": 5 * i + k, "image_id": i, "category_id": k, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+            annotations.append(row)
+    categories = [{"id": k, "name": f"class {k}"} for k in range(1, 6)]
+    file.write_text(json.dumps({"images": records, "categories": categories, "annotations": annotations}))
+    return file, images
 
 
 def _encode(picture: np.ndarray) -> bytes:

@@ -1,4 +1,4 @@
-"""This file is about torchvision's SSD as a peer: its network, its loss and its post-processing, on our outputs."""
+"""torchvision's SSD300 as a peer: the whole detector, and its loss and post-processing on outputs of ours."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from ssdnorm.boxes.matcher import cxcywh_to_xyxy
 from ssdnorm.structures import SSDOutput
 
 _SIZE = 300
+_ASPECT_RATIOS = [[2], [2, 3], [2, 3], [2, 3], [2], [2]]
 
 
 class TorchvisionSSD:
-    """What torchvision's SSD300 does after its network, for default boxes of ours.
+    """Loss and post-processing of torchvision's SSD300 for default boxes of ours.
 
     Args:
         default_boxes: cxcywh in [0, 1].
@@ -31,7 +32,7 @@ class TorchvisionSSD:
 
     def __init__(self, default_boxes: Tensor, num_classes: int) -> None:
         self.default_boxes_px = cxcywh_to_xyxy(default_boxes) * _SIZE
-        boxes = DefaultBoxGenerator([[2], [2, 3], [2, 3], [2, 3], [2], [2]])  # only their number a cell is read
+        boxes = DefaultBoxGenerator(_ASPECT_RATIOS)  # only their number per cell is read
         self.model = SSD(nn.Identity(), boxes, (_SIZE, _SIZE), num_classes, head=nn.Identity())
 
     def loss(self, output: SSDOutput, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -57,13 +58,17 @@ class TorchvisionSSD:
 
 
 def torchvision_targets(boxes: Tensor, labels: Tensor) -> list[dict[str, Tensor]]:
-    """Boxes in [0, 1] and labels, 0 for padding, as torchvision takes them: a dict an image, in pixels, no padding."""
+    """Boxes in [0, 1] and labels, 0 for padding, as torchvision takes them: a dict per image, in pixels, no padding."""
     return [{"boxes": b[c > 0] * _SIZE, "labels": c[c > 0]} for b, c in zip(boxes, labels, strict=True)]
 
 
 @contextmanager
 def nms_as_on_a_gpu() -> Iterator[None]:
-    """On a CPU, let ``batched_nms`` go class by class only from 100,000 numbers on, as on a GPU, instead of 4000."""
+    """On a CPU, call NMS as on a GPU.
+
+    torchvision's ``batched_nms`` goes class by class from 100,000 coordinates on, instead of 4000; ours takes several
+    images at once.
+    """
 
     def batched_nms(boxes: Tensor, *others: Any) -> Tensor:
         by_class = boxes.numel() > 100_000
@@ -71,13 +76,22 @@ def nms_as_on_a_gpu() -> Iterator[None]:
         kept: Tensor = way(boxes, *others)
         return kept
 
-    with patch.object(box_ops, "batched_nms", batched_nms):
+    with (
+        patch.object(box_ops, "batched_nms", batched_nms),
+        patch("ssdnorm.models.post_process._groups_images", lambda boxes: True),
+    ):
         yield
 
 
-def torchvision_detector(num_classes: int) -> Any:
-    """torchvision's SSD300-VGG16 whole, with drawn weights: images of any size in, losses or detections out."""
-    return ssd300_vgg16(weights=None, weights_backbone=None, num_classes=num_classes)
+def torchvision_detector(num_classes: int, features: nn.Module | None = None) -> Any:
+    """torchvision's SSD300 with random weights: images of any size in, losses or detections out.
+
+    Args:
+        features: network up to the taps; None is torchvision's VGG16, which has no narrower form.
+    """
+    if features is None:
+        return ssd300_vgg16(weights=None, weights_backbone=None, num_classes=num_classes)
+    return SSD(features, DefaultBoxGenerator(_ASPECT_RATIOS), (_SIZE, _SIZE), num_classes)
 
 
 def _heads(output: SSDOutput) -> dict[str, Tensor]:

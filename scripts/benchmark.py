@@ -1,4 +1,4 @@
-"""Measure speeds beside other systems: `python scripts/benchmark.py …`."""
+"""Measure speed beside other implementations: `python scripts/benchmark.py …`."""
 
 import sys
 from pathlib import Path

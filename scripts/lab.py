@@ -1,11 +1,11 @@
-"""Classic demonstrations of normalisation: `python scripts/lab.py …`."""
+"""Classic demonstrations of normalisation: `python scripts/lab.py NAME …` is `python examples/lab/NAME.py …`."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "lab"))
 
-from ssdnorm.cli import main
+from demonstration import main
 
 if __name__ == "__main__":
-    sys.exit(main(["lab", *sys.argv[1:]], {"lab": "examples.lab.command"}))
+    sys.exit(main(sys.argv[1:]))

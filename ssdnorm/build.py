@@ -1,13 +1,12 @@
-"""This file is about building: a config in, the objects of a training out; the one file that knows both."""
+"""Build the objects of a training from its config."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from torch import nn
@@ -16,7 +15,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from ssdnorm.boxes.default_boxes import default_box_spec
-from ssdnorm.config import Config, SourceConfig
+from ssdnorm.config import CocoSource, Config, ShapesSource, VocSource
 from ssdnorm.data.batches import make_eval_loader, make_train_loader
 from ssdnorm.data.coco import CocoDataset
 from ssdnorm.data.dataset import DetectionDataset, subset
@@ -24,40 +23,41 @@ from ssdnorm.data.image_cache import CachedDataset
 from ssdnorm.data.shapes import ShapesDataset
 from ssdnorm.data.transforms import EvalTransform, TrainTransform
 from ssdnorm.data.voc import VocDataset
-from ssdnorm.detector import Detector
+from ssdnorm.detector import MODELS
 from ssdnorm.engine.evaluation import Evaluator
-from ssdnorm.engine.module import EvaluationSet, TrainingModule
+from ssdnorm.engine.module import EvaluationSet, PopulationImages, TrainingModule
 from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_sgd
 from ssdnorm.engine.run import LoopSettings, make_trainer, runs_on_cpu
 from ssdnorm.layers import (
     check_batch_statistics,
-    fold_batch_norm,
+    norm_layer,
     norm_parameters,
     recompute_population_stats,
     running_statistics,
     warn_dropout_before_batch_norm,
 )
 from ssdnorm.losses.multibox_loss import MultiboxLoss
-from ssdnorm.models.checkpoint import Checkpoint
 from ssdnorm.models.foreign import read_any_checkpoint
 from ssdnorm.models.post_process import PostProcess
-from ssdnorm.models.ssd import SSD, ssd300_vgg16, ssd512_vgg16
+from ssdnorm.models.ssd import SSD
 from ssdnorm.models.transfer import transfer_weights
 
 log = logging.getLogger("ssdnorm.build")
 
-MODELS = {"ssd300_vgg16": ssd300_vgg16, "ssd512_vgg16": ssd512_vgg16}
+_KEYS = {"tap_norms": "norm.taps"} | {
+    name: f"model.{name}" for name in ("default_boxes", "dropout", "weights", "width")
+}
 
 
 def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] | None = None) -> SSD:
-    """The network, with drawn or pretrained initial weights.
+    """Build the network, with drawn or pretrained initial weights.
 
     Args:
-        class_names: of the data, against which those of ``model.checkpoint`` are checked where its head is kept.
+        class_names: of the data; those of ``model.checkpoint`` must be the same where its head is kept.
 
     Raises:
-        FileNotFoundError: if ``model.checkpoint`` does not exist.
-        ValueError: for a norm, tap, option, group count, default boxes or weights that cannot be honoured.
+        FileNotFoundError: ``model.checkpoint`` does not exist.
+        ValueError: a norm, tap, option, group count, default boxes or weights that cannot be honoured.
     """
     model, norm = config.model, config.norm
     boxes: dict[str, object] = {} if model.default_boxes is None else {"default_boxes": model.default_boxes}
@@ -67,17 +67,21 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
         if (theirs := checkpoint.model["name"]) != model.name:
             raise ValueError(f"model.checkpoint: {model.checkpoint} is a {theirs}; model.name is {model.name}")
         boxes = boxes or {"default_boxes": default_box_spec(checkpoint.model["default_boxes"])}
-    built = MODELS[model.name](
-        num_classes,
-        backbone_norm=norm.backbone,
-        extras_norm=norm.extras,
-        tap_norms=norm.taps,
-        dropout=model.dropout,
-        width=model.width,
-        weights=model.weights,
-        seed=config.training.seed,
-        **boxes,  # type: ignore[arg-type]
-    )
+    try:
+        built = MODELS[model.name](
+            num_classes,
+            backbone_norm=norm_layer(norm.backbone, where="norm.backbone"),
+            extras_norm=norm_layer(norm.extras, where="norm.extras"),
+            tap_norms={tap: norm_layer(spec, where=f"norm.taps.{tap}") for tap, spec in norm.taps.items()},
+            dropout=model.dropout,
+            width=model.width,
+            weights=model.weights,
+            seed=config.training.seed,
+            **boxes,  # type: ignore[arg-type]
+        )
+    except ValueError as error:
+        argument = str(error).partition(":")[0]
+        raise ValueError(str(error).replace(argument, _KEYS.get(argument, argument), 1)) from error
     if checkpoint is not None:
         where = f"model.checkpoint: {model.checkpoint}"
         for note in transfer_weights(checkpoint, built, head=model.head, class_names=class_names, where=where):
@@ -86,17 +90,20 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
 
 
 def check_model(config: Config) -> None:
-    """Refuse a model that cannot be built or trained, in a moment: without memory, weights or data.
+    """Check that the model can be built and trained on these devices, without memory, weights or data.
 
     Raises:
-        ValueError: as :func:`build_model`; for a norm that would take train-mode statistics over one value; for fp16 on
-            a CPU, which has none; for devices that are not here.
+        ValueError: as :func:`build_model` and :func:`check_statistics`; fp16 on a CPU; missing devices.
     """
     if config.training.precision == "16-mixed" and runs_on_cpu(config.runtime.accelerator):
         raise ValueError("training.precision: 16-mixed needs a GPU; on a CPU choose 32-true or bf16-mixed")
-    make_trainer(loop_settings(config, images_per_epoch=1), Path(), logs=False)
+    try:
+        make_trainer(loop_settings(config, images_per_epoch=1), Path(), logs=False)
+    except ValueError as error:
+        raise ValueError(f"runtime: {error}") from error
     with torch.device("meta"):
-        model = build_model(replace(config, model=replace(config.model, weights=None, checkpoint=None)), 2)
+        drawn = config.model.model_copy(update={"weights": None, "checkpoint": None})
+        model = build_model(config.model_copy(update={"model": drawn}), 2)
     if config.model.compile:
         averaging = [n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.momentum is None]
         if averaging:
@@ -108,39 +115,24 @@ def check_model(config: Config) -> None:
 
 
 def check_statistics(config: Config, model: SSD) -> None:
-    """Refuse norms that would take train-mode statistics over one value, before the first step.
-
-    Raises:
-        ValueError: says the config's keys, the layers with their counts, and the ways out.
-    """
+    """Raise ``ValueError`` for norms that would take train-mode statistics over one value."""
     batch, population, processes = config.training.batch_size, config.training.population_images, _num_processes(config)
     batches = {f"training.batch_size {batch}": batch}
     if population is not None and (rest := -(-population // processes) % batch):
         batches[f"training.population_images {population}, whose last batch is {rest}"] = rest
+    places = {"backbone": "norm.backbone", "extras": "norm.extras", "tap_norms": "norm.taps"}
     for key, num_images in batches.items():
         try:
             check_batch_statistics(model, (num_images, 3, model.image_size, model.image_size), world_size=processes)
         except ValueError as error:
-            places = " and ".join(place for path, place in _NORM_PLACES.items() if path in str(error))
-            raise ValueError(f"{places} at {key}: {error}") from error
-
-
-_NORM_PLACES = {
-    "features.backbone.": "norm.backbone",
-    "features.extras.": "norm.extras",
-    "features.tap_norms.": "norm.taps",
-}
+            where = " and ".join(place for part, place in places.items() if f"features.{part}." in str(error))
+            raise ValueError(f"{where} at {key}: {error}") from error
 
 
 def batch_norm_images(config: Config, model: nn.Module) -> int | None:
-    """Images over which batch norms take their statistics in training: a device's, or all if all are synchronised.
-
-    None for a model without batch norm, or with frozen ones alone.
-    """
+    """Images per batch-norm statistic in training: a device's, or all if all are synchronised; None without any."""
     kinds = [isinstance(module, nn.SyncBatchNorm) for module in model.modules() if isinstance(module, _BatchNorm)]
-    if not kinds:
-        return None
-    return config.training.batch_size * (_num_processes(config) if all(kinds) else 1)
+    return config.training.batch_size * (_num_processes(config) if all(kinds) else 1) if kinds else None
 
 
 def _num_processes(config: Config) -> int:
@@ -151,71 +143,61 @@ def _num_processes(config: Config) -> int:
 
 
 def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | None = None) -> DetectionDataset:
-    """The data set ``train``, ``validation`` or ``test`` of the config.
+    """Build the data set ``train``, ``validation`` or ``test`` of the config.
 
     Args:
-        class_names: those of the training set, for the others.
+        class_names: of the training set, for the others.
 
     Raises:
-        FileNotFoundError: for a missing folder, list or file.
-        ValueError: for annotations that are refused, or names that do not fit.
+        FileNotFoundError: a missing folder, list or file.
+        ValueError: bad annotations, or names that do not fit.
     """
-    source: SourceConfig = getattr(config.data, which)
-    names = config.data.class_names or class_names
-    if source.format == "shapes":
-        assert source.num_images is not None
-        assert source.seed is not None
+    source, data, where = getattr(config.data, which), config.data, f"data.{which}"
+    names, on_bad = data.class_names or class_names, data.on_bad_annotation
+    dataset: DetectionDataset
+    image_names: list[str] | list[int]
+    if isinstance(source, ShapesSource):
         shapes = ShapesDataset(source.num_images, seed=source.seed)
         if names is not None and tuple(names) != shapes.class_names:
             raise ValueError(f"data.class_names: shapes have the classes {shapes.class_names}; got {tuple(names)}")
         return shapes
-    if source.format == "coco":
-        assert source.annotations is not None
-        assert source.images is not None
-        coco = CocoDataset(
-            source.annotations, source.images, class_names=names, on_bad_annotation=config.data.on_bad_annotation
+    if isinstance(source, CocoSource):
+        coco = CocoDataset(source.annotations, source.images, class_names=names, on_bad_annotation=on_bad)
+        dataset, image_names = coco, [coco.image_id(i) for i in range(len(coco))]
+    else:
+        assert isinstance(source, VocSource), f"{where}: null"
+        difficult = data.train_on_difficult
+        dataset = VocDataset(
+            source.root, source.split, class_names=names, train_on_difficult=difficult, on_bad_annotation=on_bad
         )
-        return _only(coco, source, [coco.image_id(i) for i in range(len(coco))], f"data.{which}.only")
-    assert source.root is not None
-    assert source.split is not None
-    voc = VocDataset(
-        source.root,
-        source.split,
-        class_names=names,
-        train_on_difficult=config.data.train_on_difficult,
-        on_bad_annotation=config.data.on_bad_annotation,
-    )
-    return _only(voc, source, [Path(voc.image_name(i)).stem for i in range(len(voc))], f"data.{which}.only")
-
-
-def _only(dataset: DetectionDataset, source: SourceConfig, names: list, where: str) -> DetectionDataset:
+        image_names = [Path(dataset.image_name(i)).stem for i in range(len(dataset))]
     if source.only is None:
         return dataset
-    places = {name: i for i, name in enumerate(names)}
+    places = {name: i for i, name in enumerate(image_names)}
     if missing := [name for name in source.only if name not in places]:
-        raise ValueError(f"{where}: no image {missing[0]!r} in the data set of {len(dataset)} images")
+        raise ValueError(f"{where}.only: no image {missing[0]!r} in the data set of {len(dataset)} images")
     return subset(dataset, [places[name] for name in source.only])
 
 
 def build_evaluator(dataset: DetectionDataset) -> Evaluator:
     """Detections of the data set → numbers."""
-    return Evaluator(dataset.ground_truth(), [dataset.image_id(i) for i in range(len(dataset))], dataset.category_ids)
+    return Evaluator(dataset.ground_truth)
 
 
 def build_loss(config: Config, model: SSD) -> MultiboxLoss:
-    """The loss on the model's default boxes."""
+    """Build the loss on the model's default boxes."""
     return MultiboxLoss(
         model.default_boxes, iou_threshold=config.loss.iou_threshold, negative_ratio=config.loss.negative_ratio
     )
 
 
 def build_post_process(config: Config, model: SSD) -> PostProcess:
-    """The post-processing on the model's default boxes."""
+    """Build the post-processing on the model's default boxes."""
     return PostProcess(model.default_boxes, **vars(config.post_process))
 
 
 def build_optimizer(config: Config, model: nn.Module) -> Optimizer:
-    """SGD with the config's three groups."""
+    """Build SGD with the config's three groups."""
     o = config.optimizer
     return make_sgd(
         model,
@@ -233,31 +215,27 @@ def build_training(
     config: Config,
     model: SSD,
     *,
-    train_set: DetectionDataset | None,
+    train_set: DetectionDataset,
     test_set: DetectionDataset,
     validation_set: DetectionDataset | None = None,
 ) -> TrainingModule:
-    """Everything that one training needs, as a Lightning module; without a training set it can only evaluate."""
+    """Build the Lightning module of one training."""
     training, runtime, o = config.training, config.runtime, config.optimizer
-    make_train: partial[DataLoader] | None = None
-    population: dict[str, Any] = {}
-    if train_set is not None:
-        check_statistics(config, model)
-        warn_dropout_before_batch_norm(model.features.in_data_order())  # type: ignore[operator]
-        fill = [round(255 * v) for v in model.image_mean.tolist()]
-        transform = TrainTransform(model.image_size, fill=fill, **vars(config.augment))
-        if runtime.cache_images is not None:
-            train_set = CachedDataset(train_set, budget_mib=runtime.cache_images, where="runtime.cache_images")
-        make_train = partial(
-            make_train_loader,
-            train_set,
-            transform,
-            batch_size=training.batch_size,
-            num_batches=training.max_steps,
-            seed=training.seed,
-            num_workers=runtime.num_workers,
-        )
-        population = _population(config, model, make_train)
+    check_statistics(config, model)
+    warn_dropout_before_batch_norm(model.features.in_data_order())  # type: ignore[operator]
+    fill = [round(255 * v) for v in model.image_mean.tolist()]
+    transform = TrainTransform(model.image_size, fill=fill, **vars(config.augment))
+    if runtime.cache_images is not None:
+        train_set = CachedDataset(train_set, budget_mib=runtime.cache_images, where="runtime.cache_images")
+    make_train = partial(
+        make_train_loader,
+        train_set,
+        transform,
+        batch_size=training.batch_size,
+        num_batches=training.max_steps,
+        seed=training.seed,
+        num_workers=runtime.num_workers,
+    )
     return TrainingModule(
         model,
         build_loss(config, model),
@@ -271,12 +249,12 @@ def build_training(
         ),
         test=_evaluation_set("test", config, model, test_set),
         validation=None if validation_set is None else _evaluation_set("validation", config, model, validation_set),
-        image_names=(train_set or test_set).image_name,
+        image_names=train_set.image_name,
         make_train_loader=make_train,
         seed=training.seed,
         log_every=runtime.log_every,
         compile_model=config.model.compile,
-        **population,
+        population=_population(config, model, make_train),
     )
 
 
@@ -293,62 +271,22 @@ def _evaluation_set(name: str, config: Config, model: SSD, dataset: DetectionDat
     return EvaluationSet(name, build_evaluator(dataset), loader)
 
 
-def _population(config: Config, model: nn.Module, make_train: partial[DataLoader]) -> dict[str, Any]:
-    """What the training module needs to recompute batch norm's statistics; nothing where that is not asked for."""
+def _population(config: Config, model: nn.Module, make_train: partial[DataLoader]) -> PopulationImages | None:
     num_images = config.training.population_images
     if num_images is None:
-        return {}
+        return None
     if not running_statistics(model):
         log.warning("training.population_images: this model has no batch norm with running statistics to recompute")
-        return {}
-    return {
-        # past torch.compile, whose graphs do not see the hooks that gather the statistics
-        "recompute_statistics": partial(recompute_population_stats, forward=lambda model, batch: model.forward(batch)),
-        "make_population_loader": partial(make_train, num_batches=-(-num_images // config.training.batch_size)),
-        "population_images": num_images,
-    }
+        return None
+    return PopulationImages(
+        # Module.forward bypasses torch.compile, whose graphs do not run the hooks that collect the statistics
+        partial(recompute_population_stats, forward=lambda model, batch: model.forward(batch)),
+        partial(make_train, num_batches=-(-num_images // config.training.batch_size)),
+        num_images,
+    )
 
 
 def loop_settings(config: Config, images_per_epoch: int) -> LoopSettings:
-    """The config's training and runtime parts, as the engine takes them."""
+    """The engine's settings from ``training`` and ``runtime``."""
     values = {**vars(config.training), **vars(config.runtime), "images_per_epoch": images_per_epoch}
     return LoopSettings(**{field.name: values[field.name] for field in fields(LoopSettings)})
-
-
-def load_detector(path: str | Path, *, fold: bool = False) -> Detector:
-    """A detector from a checkpoint, in evaluation mode, with loss and post-processing.
-
-    Args:
-        path: ``checkpoints/model.safetensors`` of a run, a converted file, or a file of another system, which is
-            recognised by its keys: torchvision, amdegroot, lufficc, mmdetection 3, balancap, chainercv.
-        fold: fold batch norms into the convolutions before them: faster, the same to 1e-4, and only for inference.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no checkpoint of a known system, damaged, or a pickle that wants to run code.
-    """
-    detector = make_detector(read_any_checkpoint(Path(path)), where=str(path))
-    return fold_detector(detector) if fold else detector
-
-
-def fold_detector(detector: Detector) -> Detector:
-    """A copy whose convolutions have taken in the batch norms after them; it cannot be saved as a checkpoint."""
-    folded = cast(Detector, fold_batch_norm(detector))
-    folded.model.arguments = None  # they would build the norms again
-    return folded
-
-
-def make_detector(checkpoint: Checkpoint, *, where: str = "checkpoint") -> Detector:
-    """The detector that a checkpoint holds, in evaluation mode."""
-    arguments = dict(checkpoint.model)
-    name = arguments.pop("name")
-    arguments["default_boxes"] = default_box_spec(arguments["default_boxes"])
-    model = MODELS[name](**arguments)
-    checkpoint.load_into(model, where=where)
-    return Detector(
-        model,
-        MultiboxLoss(model.default_boxes),
-        PostProcess(model.default_boxes, **checkpoint.post_process),
-        class_names=checkpoint.class_names,
-        antialias=checkpoint.antialias,
-    ).eval()

@@ -1,340 +1,289 @@
-"""This file is about the config: what one training is, as dataclasses."""
+"""What one training is: its keys, their types, ranges, defaults and meanings."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field, is_dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 
-@dataclass
-class NormConfig:
-    """Which norm goes where; a norm spec is a name, or a mapping such as ``{kind: group_norm, groups: 16}``.
+class Section(BaseModel):
+    """Keys and values; unknown keys, values of another type, NaN and infinity are errors."""
 
-    Args:
-        backbone: after every convolution of the backbone.
-        extras: after every convolution of the extra layers.
-        taps: by tap, between the tap and the head.
-    """
-
-    backbone: str | dict[str, Any] = "none"
-    extras: str | dict[str, Any] = "none"
-    taps: dict[str, str | dict[str, Any]] = field(default_factory=lambda: {"conv4_3": "l2_norm"})
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-@dataclass
-class ModelConfig:
-    """The network.
-
-    Args:
-        name: which SSD.
-        width: factor on every channel count.
-        dropout: probability of a zero after fc6 and fc7, or by name (one that is left out has none); the paper has 0.
-        default_boxes: sizes of the default boxes; null takes the VOC sizes of the network.
-        weights: ImageNet weights of the backbone, a torchvision name or a file; null draws them.
-        checkpoint: a whole SSD to fine-tune, of this library or another system; null starts without one. Norms that
-            it lacks keep their initial values; default_boxes: null takes its boxes.
-        head: keep loads the checkpoint's class outputs, which needs its classes; fresh draws them anew.
-        compile: run the network through torch.compile.
-    """
-
-    name: Literal["ssd300_vgg16", "ssd512_vgg16"] = "ssd300_vgg16"
-    width: float = 1.0
-    dropout: float | dict[str, float] = 0.5
-    default_boxes: str | None = None
-    weights: str | None = None
-    checkpoint: str | None = None
-    head: Literal["keep", "fresh"] = "keep"
-    compile: bool = False
+def _finite_options(options: dict[str, Any]) -> dict[str, Any]:
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name}: must be finite; got {value}")
+    return options
 
 
-@dataclass
-class SourceConfig:
-    """Where images and boxes come from. The keys that are read depend on the format; others are refused.
-
-    Args:
-        format: voc (root, split), coco (annotations, images) or shapes (num_images, seed).
-        root: folder of a VOC year, or several.
-        split: name of the image list, one for each root.
-        annotations: COCO instances file.
-        images: folder of the images that it names.
-        num_images: shapes are drawn on the fly, so many pictures.
-        seed: of the drawn pictures.
-        only: image ids (coco) or file names without suffix (voc) to take; null takes all.
-    """
-
-    format: Literal["voc", "coco", "shapes"] = "voc"
-    root: str | list[str] | None = None
-    split: str | list[str] | None = None
-    annotations: str | None = None
-    images: str | None = None
-    num_images: int | None = None
-    seed: int | None = None
-    only: list[int] | list[str] | None = None
+NormSpec = str | Annotated[dict[str, Any], AfterValidator(_finite_options)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 
 
-@dataclass
-class DataConfig:
-    """What is trained and evaluated on.
+class NormConfig(Section):
+    """Which norm goes where; a norm is a name, or a mapping such as ``{kind: group_norm, groups: 16}``."""
 
-    Args:
-        class_names: without background, in the order of the labels; null takes those found in the data.
-        train: images to train on.
-        validation: images to evaluate on during training and to choose by; null leaves that to the test images.
-        test: images to evaluate on at the end.
-        train_on_difficult: whether VOC's difficult objects are trained on (evaluation ignores them in any case).
-        on_bad_annotation: drop says what is wrong and goes on; error stops.
-    """
-
-    class_names: list[str] | None = None
-    train: SourceConfig = field(default_factory=SourceConfig)
-    validation: SourceConfig | None = None
-    test: SourceConfig = field(default_factory=SourceConfig)
-    train_on_difficult: bool = True
-    on_bad_annotation: Literal["drop", "error"] = "drop"
+    backbone: NormSpec = Field(default="none", description="after every convolution of the backbone")
+    extras: NormSpec = Field(default="none", description="after every convolution of the extra layers")
+    taps: dict[str, NormSpec] = Field(default={"conv4_3": "l2_norm"}, description="by tap, before the head")
 
 
-@dataclass
-class AugmentConfig:
+class ModelConfig(Section):
+    """The network."""
+
+    name: Literal["ssd300_vgg16", "ssd512_vgg16"] = Field(default="ssd300_vgg16", description="which SSD")
+    width: PositiveFloat = Field(default=1.0, description="factor on every channel count")
+    dropout: float | dict[str, float] = Field(
+        default=0.5,
+        description="probability of a zero after fc6 and fc7, or by layer name (others have none); the paper has 0",
+    )
+    default_boxes: str | None = Field(default=None, description="a name; null takes the checkpoint's, or VOC's")
+    weights: str | None = Field(default=None, description="backbone's: a torchvision name or a file; null draws them")
+    checkpoint: str | None = Field(
+        default=None,
+        description="a whole SSD to fine-tune, of this library or another system; norms that it lacks start anew",
+    )
+    head: Literal["keep", "fresh"] = Field(
+        default="keep",
+        description="keep loads the checkpoint's class outputs, which needs its classes; fresh draws them",
+    )
+    compile: bool = Field(default=False, description="run the network through torch.compile")
+
+    @model_validator(mode="after")
+    def _check_checkpoint(self) -> Self:
+        if self.checkpoint is not None and self.weights is not None:
+            raise ValueError("a checkpoint contains its backbone; set one of checkpoint and weights to null")
+        if self.checkpoint is None and self.head == "fresh":
+            raise ValueError("head: fresh replaces the head of a checkpoint, which is null")
+        return self
+
+
+class VocSource(Section):
+    """Images and boxes of a VOC folder: Annotations, JPEGImages, ImageSets/Main."""
+
+    format: Literal["voc"] = Field(description="voc where it is left out")
+    root: str | list[str] = Field(description="voc: folder of a VOC year, or several")
+    split: str | list[str] = Field(description="voc: name of the image list, one per root")
+    only: list[int] | list[str] | None = Field(
+        default=None, description="file stems (voc) or image ids (coco); null takes all"
+    )
+
+
+class CocoSource(Section):
+    """Images and boxes of a COCO instances file."""
+
+    format: Literal["coco"]
+    annotations: str = Field(description="coco: instances file")
+    images: str = Field(description="coco: folder of its images")
+    only: list[int] | list[str] | None = Field(default=None, description="image ids to take; null takes all")
+
+
+class ShapesSource(Section):
+    """Coloured shapes, drawn when they are read."""
+
+    format: Literal["shapes"]
+    num_images: PositiveInt = Field(description="shapes: how many pictures are drawn")
+    seed: Seed = Field(description="shapes: seed of the drawn pictures")
+
+
+_SOURCE_KEYS = {*VocSource.model_fields, *CocoSource.model_fields, *ShapesSource.model_fields} - {"format"}
+
+
+def _fill_format(source: Any) -> Any:
+    """VOC where no format is given; a null is the same as a key that is left out."""
+    if not isinstance(source, Mapping):
+        return source
+    return {"format": "voc"} | {
+        key: value for key, value in source.items() if value is not None or key not in _SOURCE_KEYS
+    }
+
+
+Source = Annotated[
+    Annotated[VocSource | CocoSource | ShapesSource, Field(discriminator="format")], BeforeValidator(_fill_format)
+]
+
+
+class DataConfig(Section):
+    """What is trained and evaluated on."""
+
+    class_names: list[str] | None = Field(default=None, description="of the labels 1, 2, …; null takes the data's")
+    train: Source = Field(description="images to train on")
+    validation: Source | None = Field(default=None, description="evaluated during training; null takes the test images")
+    test: Source = Field(description="images to evaluate on at the end")
+    train_on_difficult: bool = Field(default=True, description="VOC's difficult objects; evaluation ignores them")
+    on_bad_annotation: Literal["drop", "error"] = Field(default="drop", description="drop warns; error stops")
+
+
+class AugmentConfig(Section):
     """The steps of SSD's augmentation; each can be switched off."""
 
-    photometric: bool = True
-    zoom_out: bool = True
-    iou_crop: bool = True
-    flip: bool = True
-    channel_swap: bool = False
+    photometric: bool = Field(default=True, description="brightness, contrast, saturation and hue")
+    zoom_out: bool = Field(default=True, description="place the image on a larger canvas")
+    iou_crop: bool = Field(default=True, description="crop with a minimum IoU to an object")
+    flip: bool = Field(default=True, description="mirror left to right")
+    channel_swap: bool = Field(default=False, description="permute the colour channels")
 
 
-@dataclass
-class LossConfig:
-    """Matching and mining.
+class LossConfig(Section):
+    """Matching and hard negative mining."""
 
-    Args:
-        iou_threshold: smallest IoU at which a default box is matched.
-        negative_ratio: mined background boxes per matched box.
-    """
-
-    iou_threshold: float = 0.5
-    negative_ratio: float = 3.0
+    iou_threshold: float = Field(default=0.5, description="smallest IoU at which a default box is matched")
+    negative_ratio: float = Field(default=3.0, description="mined background boxes per matched box")
 
 
-@dataclass
-class PostProcessConfig:
-    """From raw output to detections; see ``PostProcess``."""
+class PostProcessConfig(Section):
+    """From raw output to detections."""
 
-    score_threshold: float = 0.01
-    nms_threshold: float = 0.45
-    top_k: int = 400
-    max_detections: int = 200
-
-
-@dataclass
-class GroupConfig:
-    """How a group of parameters departs from the rest.
-
-    Args:
-        lr_factor: on the learning rate.
-        weight_decay: instead of the general one.
-    """
-
-    lr_factor: float = 1.0
-    weight_decay: float = 0.0
+    score_threshold: float = Field(default=0.01, description="boxes below it are dropped before NMS")
+    nms_threshold: float = Field(default=0.45, description="IoU above which the lower-scored box is suppressed")
+    top_k: int = Field(default=400, description="boxes per class that enter NMS")
+    max_detections: int = Field(default=200, description="detections per image")
 
 
-@dataclass
-class OptimizerConfig:
-    """SGD and its schedule, in steps.
+class GroupConfig(Section):
+    """How a group of parameters departs from the rest."""
 
-    Args:
-        lr: learning rate after the warm-up.
-        momentum: of SGD.
-        weight_decay: of all parameters that are neither norms nor biases.
-        preset: caffe (norms are decayed, biases learn twice as fast without decay) or modern (no decay on norms and
-            biases): stands for norms and biases, and is written out as these in the run's config.
-        norms: parameters of norms, L2Norm's scales included.
-        biases: biases of convolutions.
-        warmup_steps: steps over which the rate rises linearly from warmup_factor · lr.
-        warmup_factor: where the rise starts.
-        lr_drops: steps at which the rate is multiplied by lr_drop_factor.
-        lr_drop_factor: see lr_drops.
-    """
-
-    lr: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    preset: Literal["caffe", "modern"] | None = None
-    norms: GroupConfig = field(default_factory=lambda: GroupConfig(1.0, 5e-4))
-    biases: GroupConfig = field(default_factory=lambda: GroupConfig(2.0, 0.0))
-    warmup_steps: int = 500
-    warmup_factor: float = 0.1
-    lr_drops: list[int] = field(default_factory=list)
-    lr_drop_factor: float = 0.1
+    lr_factor: NonNegativeFloat = Field(default=1.0, description="on the learning rate")
+    weight_decay: NonNegativeFloat = Field(default=0.0, description="instead of the general one")
 
 
-@dataclass
-class TrainingConfig:
-    """The loop.
-
-    Args:
-        max_steps: optimizer steps.
-        batch_size: images of one device in one step.
-        seed: of initial weights, order, augmentation and dropout.
-        precision: 32-true, bf16-mixed or 16-mixed.
-        ema_decay: decay of the averaged weights, which are then evaluated and saved; null for none.
-        clip_grad_norm: largest L2 length of the gradient; null for none.
-        eval_every: steps between evaluations; null evaluates at the end alone.
-        checkpoint_every: steps between checkpoints, from which --resume goes on.
-        population_images: at the end batch norm's statistics are recomputed over so many training images, and evaluated
-            beside the running ones; null does not.
-    """
-
-    max_steps: int = 120_000
-    batch_size: int = 32
-    seed: int = 0
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    ema_decay: float | None = None
-    clip_grad_norm: float | None = None
-    eval_every: int | None = None
-    checkpoint_every: int = 1000
-    population_images: int | None = None
+_WEIGHT_DECAY = 5e-4
 
 
-@dataclass
-class RuntimeConfig:
-    """How it is run; changes no result beyond rounding, so --resume may change it: all but how many devices there are.
-
-    Args:
-        devices: how many of the accelerator, or auto; each takes a batch of its own.
-        accelerator: auto, cpu, gpu, …
-        num_nodes: machines.
-        num_workers: processes that load images; 0 loads in the main one.
-        cache_images: the most MiB that the decoded training images may take, kept in memory that the loading processes
-            share; for small sets. null reads the files each time.
-        log_every: steps between entries of the logs.
-        diagnose_every: steps between measurements of layers, taps, scales and gradients, in diagnostics.csv; null for
-            none.
-    """
-
-    devices: int | Literal["auto"] = "auto"
-    accelerator: str = "auto"
-    num_nodes: int = 1
-    num_workers: int = 0
-    cache_images: int | None = None
-    log_every: int = 20
-    diagnose_every: int | None = None
-
-
-@dataclass
-class Config:
-    """One training, complete."""
-
-    norm: NormConfig = field(default_factory=NormConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    post_process: PostProcessConfig = field(default_factory=PostProcessConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-
-
-_SOURCE_KEYS = {"voc": ("root", "split"), "coco": ("annotations", "images"), "shapes": ("num_images", "seed")}
-
-
-def check_values(config: Config, where: str) -> None:
-    """Refuse what the types allow but no training can mean.
-
-    Args:
-        where: what messages start with.
+def write_out_preset(optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace ``preset`` of an optimizer section by the norms and biases that it stands for.
 
     Raises:
-        ValueError: naming the key, what was got and what is allowed.
+        ValueError: the section gives other norms or biases as well.
     """
-    for name in ("train", "validation", "test"):
-        source: SourceConfig | None = getattr(config.data, name)
-        if source is None:
-            continue
-        wanted = _SOURCE_KEYS[source.format]
-        for key in ("root", "split", "annotations", "images", "num_images", "seed"):
-            given = getattr(source, key) is not None
-            if given and key not in wanted:
-                raise ValueError(f"{where}: data.{name}.{key}: not a key of format {source.format}, which has {wanted}")
-            if not given and key in wanted:
-                raise ValueError(f"{where}: data.{name}.{key}: needed by format {source.format}")
-        if source.format == "shapes" and source.only is not None:
-            raise ValueError(f"{where}: data.{name}.only: not a key of format shapes; give num_images")
-    if config.model.checkpoint is not None and config.model.weights is not None:
-        raise ValueError(f"{where}: model.weights: a checkpoint brings its backbone along; set one of the two to null")
-    if config.model.checkpoint is None and config.model.head == "fresh":
-        raise ValueError(f"{where}: model.head: fresh is about the head of model.checkpoint, which is null")
-    for tap in config.norm.taps:
-        if not isinstance(tap, str):
-            raise ValueError(f"{where}: norm.taps: a tap has a name, such as conv4_3; got {tap!r}")
-    for key, value in _numbers(config):
-        if not math.isfinite(value):
-            raise ValueError(f"{where}: {key}: must be finite; got {value}")
-    optimizer, training, runtime = config.optimizer, config.training, config.runtime
-    positive = {
-        "model.width": config.model.width,
-        "optimizer.lr": optimizer.lr,
-        "optimizer.lr_drop_factor": optimizer.lr_drop_factor,
-        "training.max_steps": training.max_steps,
-        "training.batch_size": training.batch_size,
-        "training.checkpoint_every": training.checkpoint_every,
-        "training.eval_every": training.eval_every,
-        "training.population_images": training.population_images,
-        "training.clip_grad_norm": training.clip_grad_norm,
-        "runtime.cache_images": runtime.cache_images,
-        "runtime.log_every": runtime.log_every,
-        "runtime.diagnose_every": runtime.diagnose_every,
-        "runtime.num_nodes": runtime.num_nodes,
+    preset = optimizer.get("preset")
+    if preset not in ("caffe", "modern"):
+        return dict(optimizer)
+    decay = optimizer.get("weight_decay", _WEIGHT_DECAY) if preset == "caffe" else 0.0
+    groups = {
+        "norms": {"lr_factor": 1.0, "weight_decay": decay},
+        "biases": {"lr_factor": 2.0 if preset == "caffe" else 1.0, "weight_decay": 0.0},
     }
-    for key, number in positive.items():
-        if number is not None and not number > 0:
-            raise ValueError(f"{where}: {key}: must be above 0; got {number}")
-    at_least_zero = {
-        "optimizer.weight_decay": optimizer.weight_decay,
-        "optimizer.norms.weight_decay": optimizer.norms.weight_decay,
-        "optimizer.norms.lr_factor": optimizer.norms.lr_factor,
-        "optimizer.biases.weight_decay": optimizer.biases.weight_decay,
-        "optimizer.biases.lr_factor": optimizer.biases.lr_factor,
-        "optimizer.warmup_steps": optimizer.warmup_steps,
-        "runtime.num_workers": runtime.num_workers,
-    }
-    for key, number in at_least_zero.items():
-        if number < 0:
-            raise ValueError(f"{where}: {key}: must be 0 or more; got {number}")
-    if isinstance(runtime.devices, int) and runtime.devices < 1:
-        raise ValueError(f"{where}: runtime.devices: must be 1 or more, or auto; got {runtime.devices}")
-    seeds = {"training.seed": training.seed}
-    for name in ("train", "validation", "test"):
-        source = getattr(config.data, name)
-        if source is not None and source.seed is not None:
-            seeds[f"data.{name}.seed"] = source.seed
-    for key, number in seeds.items():
-        if not 0 <= number < 2**31:
-            raise ValueError(f"{where}: {key}: must lie in [0, 2147483648); got {number}")
-    fractions = {"optimizer.momentum": optimizer.momentum, "training.ema_decay": training.ema_decay}
-    for key, number in fractions.items():
-        if number is not None and not 0 <= number < 1:
-            raise ValueError(f"{where}: {key}: must lie in [0, 1); got {number}")
-    if not 0 < optimizer.warmup_factor <= 1:
-        raise ValueError(f"{where}: optimizer.warmup_factor: must lie in (0, 1]; got {optimizer.warmup_factor}")
-    if sorted(set(optimizer.lr_drops)) != optimizer.lr_drops or any(step <= 0 for step in optimizer.lr_drops):
-        raise ValueError(f"{where}: optimizer.lr_drops: must be rising steps above 0; got {optimizer.lr_drops}")
-    if any(step >= training.max_steps for step in optimizer.lr_drops):
-        raise ValueError(
-            f"{where}: optimizer.lr_drops: {optimizer.lr_drops} reaches past training.max_steps {training.max_steps}"
-        )
+    for name, values in groups.items():
+        if optimizer.get(name, values) != values:
+            got = f"{name} {optimizer[name]} contradicts preset {preset}, which stands for {values}"
+            raise ValueError(f"{got}; leave one of the two out")
+    return {**optimizer, "preset": None, **groups}
 
 
-def _numbers(part: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Every number of the config with its key."""
-    items = vars(part) if is_dataclass(part) else part
-    for name, value in items.items():
-        if is_dataclass(value) or isinstance(value, dict):
-            yield from _numbers(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float):
-            yield f"{prefix}{name}", value
+class OptimizerConfig(Section):
+    """SGD and its schedule, in steps."""
+
+    lr: PositiveFloat = Field(default=1e-3, description="learning rate after the warm-up")
+    momentum: Fraction = Field(default=0.9, description="of SGD")
+    weight_decay: NonNegativeFloat = Field(default=_WEIGHT_DECAY, description="of all but norms and biases")
+    preset: Literal["caffe", "modern"] | None = Field(
+        default=None,
+        description="sets norms and biases: caffe decays norms and doubles the rate of biases; modern decays neither",
+    )
+    norms: GroupConfig = Field(
+        default=GroupConfig(lr_factor=1.0, weight_decay=_WEIGHT_DECAY),
+        description="parameters of norms, L2Norm's scales included",
+    )
+    biases: GroupConfig = Field(
+        default=GroupConfig(lr_factor=2.0, weight_decay=0.0), description="biases of convolutions"
+    )
+    warmup_steps: NonNegativeInt = Field(default=500, description="steps of linear rise from warmup_factor · lr")
+    warmup_factor: PositiveFraction = Field(default=0.1, description="where the rise starts")
+    lr_drops: list[int] = Field(default=[], description="steps at which the rate is multiplied by lr_drop_factor")
+    lr_drop_factor: PositiveFloat = Field(default=0.1, description="see lr_drops")
+
+    @field_validator("lr_drops")
+    @classmethod
+    def _check_rising(cls, steps: list[int]) -> list[int]:
+        if sorted(set(steps)) != steps or any(step <= 0 for step in steps):
+            raise ValueError(f"must be rising steps above 0; got {steps}")
+        return steps
+
+    @model_validator(mode="before")
+    @classmethod
+    def _write_out_preset(cls, content: Any) -> Any:
+        return write_out_preset(content) if isinstance(content, Mapping) else content
+
+
+class TrainingConfig(Section):
+    """The loop."""
+
+    max_steps: PositiveInt = Field(default=120_000, description="optimizer steps")
+    batch_size: PositiveInt = Field(default=32, description="images per device and step")
+    seed: Seed = Field(default=0, description="of initial weights, order, augmentation and dropout")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
+        default="32-true", description="of the forward pass"
+    )
+    ema_decay: Fraction | None = Field(default=None, description="of the evaluated average; null for none")
+    clip_grad_norm: PositiveFloat | None = Field(default=None, description="largest gradient norm; null for none")
+    eval_every: PositiveInt | None = Field(default=None, description="steps between evaluations; null: the end only")
+    checkpoint_every: PositiveInt = Field(default=1000, description="steps between checkpoints for --resume")
+    population_images: PositiveInt | None = Field(
+        default=None,
+        description="training images for batch norm's population statistics, evaluated at the end; null for none",
+    )
+
+
+class RuntimeConfig(Section):
+    """How it is run. Does not affect results beyond rounding; may change on --resume, except the device count."""
+
+    devices: PositiveInt | Literal["auto"] = Field(default="auto", description="per machine; each takes a batch")
+    accelerator: str = Field(default="auto", description="auto, cpu, gpu, …")
+    num_nodes: PositiveInt = Field(default=1, description="machines")
+    num_workers: NonNegativeInt = Field(default=0, description="processes that load images; 0 uses the main process")
+    cache_images: PositiveInt | None = Field(
+        default=None,
+        description="MiB of shared memory for decoded training images; null reads the files each time",
+    )
+    log_every: PositiveInt = Field(default=20, description="steps between entries of the logs")
+    diagnose_every: PositiveInt | None = Field(
+        default=None, description="steps between rows of diagnostics.csv; null for none"
+    )
+
+
+def _or_preset(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [{"$ref": schema.pop("$ref")}, {"type": "string"}]
+
+
+class Config(Section):
+    """One training, complete."""
+
+    norm: NormConfig = Field(
+        default=NormConfig(), description="or the name of a preset, such as batch_norm", json_schema_extra=_or_preset
+    )
+    model: ModelConfig = ModelConfig()
+    data: DataConfig
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    post_process: PostProcessConfig = PostProcessConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _check_drops(self) -> Self:
+        drops, max_steps = self.optimizer.lr_drops, self.training.max_steps
+        if any(step >= max_steps for step in drops):
+            raise ValueError(f"optimizer.lr_drops: {drops} reaches past training.max_steps {max_steps}")
+        return self

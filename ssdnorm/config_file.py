@@ -1,116 +1,117 @@
-"""This file is about config files: YAML and ``--key value`` words in, a checked config out, and back."""
+"""Read configs: YAML files found by path or name, ``--key value`` overrides, and messages for what is wrong."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
-import types
+import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from textwrap import shorten
+from typing import Any, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from pydantic import BaseModel, ValidationError
 
-from ssdnorm.config import Config, OptimizerConfig, check_values
+from ssdnorm.config import Config, NormConfig, write_out_preset
 from ssdnorm.messages import did_you_mean
+
+SHIPPED = next(
+    folder for folder in (Path(__file__).with_name("configs"), Path(__file__).parents[1] / "configs") if folder.is_dir()
+)  # in an installed package, and in a checkout
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """A config file, with ``--key value`` overrides on top, checked.
+    """Read a config, with ``--key value`` overrides on top.
 
     Args:
-        path: YAML; every key that it leaves out keeps its default.
-        overrides: words of a command line, such as ``["--norm.backbone", "batch_norm"]``.
+        path: a YAML file, or the name of a shipped recipe; every key that it leaves out keeps its default.
+        overrides: command-line arguments, such as ``["--norm.backbone", "batch_norm"]``.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: for an unknown key (with the nearest guess), a value of the wrong type, or one that is not allowed;
-            the message starts with the file and the key.
+        FileNotFoundError: no such file or recipe.
+        ValueError: an unknown key or a value that is not allowed; begins with the file, or *command line*, and the key.
     """
-    return config_with_overrides(read_yaml(Path(path)) or {}, overrides, where=str(path))
+    return merge_config((str(path), read_yaml(find_config(path)) or {}), ("command line", parse_overrides(overrides)))
+
+
+def find_config(path: str | Path, kind: str = "recipe") -> Path:
+    """The file at a path, or the shipped recipe, comparison (``compare_*``) or norm preset of that name.
+
+    Raises:
+        FileNotFoundError: neither exists; lists the shipped ones.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if path.suffix or len(path.parts) != 1:
+        raise FileNotFoundError(f"{path}: no such config file")
+    folder = SHIPPED / "norms" if kind == "norm preset" else SHIPPED
+    files = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    names = [name for name in files if (kind == "comparison") == name.startswith("compare_")]
+    if str(path) not in names:
+        shipped = f"{', '.join(names)}.{did_you_mean(path, names)}"
+        raise FileNotFoundError(f"{path}: no such config file or {kind}; the shipped ones are: {shipped}")
+    return files[str(path)]
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no YAML, or names a key twice, of which YAML would take the last.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such config file")
+    """Read a YAML file; ``ValueError`` if it is damaged, or has a key twice."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not readable as YAML: {_one_line(error)}") from error
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML's safe loader, which refuses a key that a mapping has already."""
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader that reads 1e-3 as a number and refuses a key that a mapping has already."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
-        if doubled := next((key for key in keys if keys.count(key) > 1), None):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {doubled!r} stands there twice", node.start_mark
-            )
+        if repeated := next((key for key in keys if keys.count(key) > 1), None):
+            raise yaml.constructor.ConstructorError(None, None, f"the key {repeated!r} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
-def config_with_overrides(content: Mapping[str, Any], overrides: Sequence[str], *, where: str) -> Config:
-    """A config out of nested mappings with ``--key value`` overrides on top, checked; see :func:`read_config`."""
-    changes = parse_overrides(overrides)
-    config = config_from_mapping(content, where=where, complete=not changes)
-    if changes:
-        changed = put({}, changes).get("optimizer", {})
-        preset = (content.get("optimizer") or {}).get("preset")
-        if preset and not changed.keys() & {"preset", "norms", "biases"}:
-            changed["preset"] = preset  # of the weight decay that is new
-        mapping = put(config_to_mapping(config), changes)
-        if changed.get("preset") is not None:
-            decay = config.optimizer.weight_decay
-            mapping["optimizer"] |= write_out_preset({"optimizer": changed}, weight_decay=decay, where="command line")[
-                "optimizer"
-            ]
-        config = config_from_mapping(mapping, where=f"{where} and the command line")
-    return config
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
-def config_from_mapping(content: Mapping[str, Any], *, where: str, complete: bool = True) -> Config:
-    """A config out of nested mappings, checked; see :func:`read_config`.
+def merge_config(*layers: tuple[str, Mapping[str, Any]]) -> Config:
+    """Validate layers of keys, each on top of those before it.
 
     Args:
-        where: what messages start with.
-        complete: check what keys mean together, too; not while some are still to be overridden.
+        layers: where the keys come from, for messages, and the keys: nested or dotted. Sections are merged key by key;
+            a norm, a map of taps or of dropouts is taken whole. ``norm`` may be the name of a preset.
     """
-    _check_keys(content, Config, where)
-    content = write_out_preset(content, weight_decay=OptimizerConfig().weight_decay, where=where)
-    parser = _parser()
-    try:
-        parsed = parser.parse_object(dict(content))
-        config = Config(**vars(parser.instantiate(parsed)))
-    except Exception as error:  # jsonargparse raises its own, argparse's and Python's
-        raise ValueError(f"{where}: {_one_line(error)}") from error
-    config.norm.taps = _plain(config.norm.taps)
-    if complete:
-        check_values(config, where)
-    return config
+    merged: dict[str, Any] = {"norm": NormConfig().model_dump()}
+    given: dict[str, str] = {}  # key -> where
+    for where, content in layers:
+        if not isinstance(content, Mapping):
+            raise ValueError(f"{where}: expected keys and values; got {content!r}")
+        changes = flatten(content, where=where)
+        _replace_preset(merged.get("optimizer"), changes, where)
+        put(merged, changes)
+        given |= dict.fromkeys(changes, where)
+
+    def origin(key: str) -> str:
+        inside = [given[name] for name in given if f"{name}.".startswith(f"{key}.") or key.startswith(f"{name}.")]
+        return inside[-1] if inside else layers[0][0]
+
+    return validate(Config, merged, origin)
 
 
-@cache
-def _parser() -> ArgumentParser:
-    """jsonargparse's reader of the dataclasses; made once, since it reads their docstrings."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Config, as_group=False)
-    return parser
+def config_from_mapping(content: Mapping[str, Any], *, where: str) -> Config:
+    """Validate nested mappings as a config."""
+    return merge_config((where, content))
 
 
 def config_to_mapping(config: Config) -> dict[str, Any]:
-    """Nested plain mappings, complete; the inverse of :func:`config_from_mapping`."""
-    return dataclasses.asdict(config)
+    """The complete config as nested mappings; the inverse of :func:`config_from_mapping`."""
+    return config.model_dump()
 
 
 def config_to_yaml(config: Config) -> str:
@@ -118,90 +119,70 @@ def config_to_yaml(config: Config) -> str:
     return yaml.safe_dump(config_to_mapping(config), sort_keys=False, default_flow_style=None, width=120)
 
 
-def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """``--a.b value`` or ``--a.b=value`` words as dotted key → value, read as YAML, in their order.
-
-    A mapping that is given for a section changes the keys that it names; a map of taps or a norm is taken whole.
-
-    Raises:
-        ValueError: for a word that is no option, a missing value, or an unknown key.
-    """
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """Parse ``--a.b value`` or ``--a.b=value`` to dotted key → YAML value; of a key given twice the last counts."""
     changes: dict[str, Any] = {}
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--") or len(word) == 2:
-            raise ValueError(f"command line: expected --key value; got {word!r}")
-        key, has_value, value = word[2:].partition("=")
-        if not has_value:
-            if not rest:
-                raise ValueError(f"command line: --{key}: a value is missing")
-            value = rest.pop(0)
+    rest = iter(arguments)
+    for argument in rest:
+        key, has_value, text = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not key:
+            raise ValueError(f"command line: expected --key value; got {argument!r}")
+        value = text if has_value else next(rest, None)
+        if value is None:
+            raise ValueError(f"command line: --{key}: a value is missing")
         try:
-            given: Any = _number(yaml.safe_load(value) if value else None)
+            new = flatten({key: yaml.load(value, _Loader)}, where="command line")
         except yaml.YAMLError as error:
             raise ValueError(f"command line: --{key}: not readable as YAML: {_one_line(error)}") from error
-        _check_keys(put({}, {key: given}), Config, "command line")
-        for place, change in _by_key(key, given):
-            for earlier in [name for name in changes if name == place or name.startswith(f"{place}.")]:
-                del changes[earlier]  # the last word counts
-            changes[place] = change
+        changes = {name: change for name, change in changes.items() if name not in new} | new
+    return changes
+
+
+def flatten(content: Mapping[str, Any], *, where: str, prefix: str = "") -> dict[str, Any]:
+    """Flatten sections to dotted key → value, and look up the name of a norm preset; other mappings stay whole."""
+    changes: dict[str, Any] = {}
+    for name, value in content.items():
+        key = f"{prefix}{name}"
+        if key == "norm" and isinstance(value, str):
+            try:
+                value = read_yaml(find_config(value, "norm preset"))
+            except FileNotFoundError as error:
+                raise ValueError(f"{where}: norm: {error}") from None
+        if isinstance(value, Mapping) and key in sections(Config):
+            changes |= flatten(value, where=where, prefix=f"{key}.")
+        else:
+            changes[key] = value
     return changes
 
 
 def put(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Put values at dotted keys of nested mappings, in place; what is missing on the way there is made."""
+    """Put values at dotted keys of nested mappings, in place; makes missing mappings on the way."""
     for key, value in changes.items():
-        *rooms, last = key.split(".")
-        room = content
-        for name in rooms:
-            if not isinstance(room.get(name), dict):
-                room[name] = {}
-            room = room[name]
-        room[last] = copy.deepcopy(value)
+        *parents, last = key.split(".")
+        inner = content
+        for name in parents:
+            inner[name] = inner[name] if isinstance(inner.get(name), dict) else {}
+            inner = inner[name]
+        inner[last] = copy.deepcopy(value)
     return content
 
 
-def write_out_preset(content: Mapping[str, Any], *, weight_decay: float, where: str) -> dict[str, Any]:
-    """The same mapping with ``optimizer.preset`` replaced by the values of norms and biases that it stands for.
-
-    Args:
-        weight_decay: the general one, where the mapping does not say it.
-
-    Raises:
-        ValueError: for an unknown preset, or one beside other values of norms or biases.
-    """
-    optimizer = content.get("optimizer")
-    preset = optimizer.get("preset") if isinstance(optimizer, Mapping) else None
-    if preset is None:
-        return dict(content)
-    assert isinstance(optimizer, Mapping)
-    groups = {
-        "caffe": {
-            "norms": {"lr_factor": 1.0, "weight_decay": optimizer.get("weight_decay", weight_decay)},
-            "biases": {"lr_factor": 2.0, "weight_decay": 0.0},
-        },
-        "modern": {
-            "norms": {"lr_factor": 1.0, "weight_decay": 0.0},
-            "biases": {"lr_factor": 1.0, "weight_decay": 0.0},
-        },
-    }
-    if preset not in groups:
-        raise ValueError(
-            f"{where}: optimizer.preset: unknown preset {preset!r}; choose one of: {', '.join(groups)}, null"
-        )
-    for name, stands_for in groups[preset].items():
-        given = optimizer.get(name)
-        if given is not None and dict(given) != stands_for:
-            raise ValueError(
-                f"{where}: optimizer.{name}: {dict(given)} contradicts optimizer.preset {preset}, which stands for "
-                f"{stands_for}; leave one of the two out"
-            )
-    return {**content, "optimizer": {**optimizer, "preset": None, **groups[preset]}}
+def _replace_preset(optimizer: Any, changes: Mapping[str, Any], where: str) -> None:
+    """Let new optimizer keys win over those of earlier layers that they contradict."""
+    if not isinstance(optimizer, dict):
+        return
+    if changes.get("optimizer.preset") is not None:
+        for name in ("norms", "biases"):
+            optimizer.pop(name, None)
+    elif any(key.startswith(("optimizer.preset", "optimizer.norms", "optimizer.biases")) for key in changes):
+        try:
+            optimizer.update(write_out_preset(optimizer))
+        except ValueError as error:
+            raise ValueError(f"{where}: optimizer: {error}") from error
 
 
 def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted keys at which two nested mappings differ."""
+    """Dotted keys at which two nested mappings differ; null and a missing key are the same."""
     keys = []
     for key in dict.fromkeys((*a, *b)):
         left, right = a.get(key), b.get(key)
@@ -212,51 +193,85 @@ def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "")
     return keys
 
 
-def _number(value: Any) -> Any:
-    if isinstance(value, str):  # YAML reads 1e-3 as a string
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+@cache
+def sections(model: type[BaseModel], prefix: str = "") -> dict[str, tuple[type[BaseModel], ...]]:
+    """Dotted key → models of its value, for every key whose value is a section, and "" for the whole."""
+    found: dict[str, tuple[type[BaseModel], ...]] = {prefix.rstrip("."): (model,)}
+    for name, field in model.model_fields.items():
+        if inner := tuple(_models(field.annotation)):
+            for kind in inner:
+                found |= sections(kind, f"{prefix}{name}.")
+            found[f"{prefix}{name}"] = inner
+    return found
 
 
-def _by_key(key: str, value: Any) -> list[tuple[str, Any]]:
-    """A value at a dotted key; that of a section key by key."""
-    kind: type | None = Config
-    for name in key.split("."):
-        kind = _section(typing.get_type_hints(kind).get(name)) if kind is not None else None
-    if kind is None or not isinstance(value, Mapping):
-        return [(key, value)]
-    return [leaf for name, inner in value.items() for leaf in _by_key(f"{key}.{name}", inner)]
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in typing.get_args(annotation):
+        yield from _models(inner)
 
 
-def _section(annotation: Any) -> type | None:
-    """The dataclass that an annotation allows, if any."""
-    kinds = (annotation, *typing.get_args(annotation))
-    return next((kind for kind in kinds if dataclasses.is_dataclass(kind) and isinstance(kind, type)), None)
+def validate(model: type[Model], content: Mapping[str, Any], origin: Callable[[str], str]) -> Model:
+    """Validate a mapping; the first mistake becomes a ``ValueError`` of one line.
+
+    Args:
+        origin: dotted key → where it was given, for the message.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        key, message = _explain(error, model, content)
+        raise ValueError(f"{origin(key)}: {key and key + ': '}{message}") from None
 
 
-def _check_keys(content: Any, kind: type, where: str, prefix: str = "") -> None:
-    """Refuse keys that the dataclass lacks, at any depth."""
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{where}: {prefix.rstrip('.') or 'the file'}: expected keys and values; got {content!r}")
-    known = typing.get_type_hints(kind)
-    for key, value in content.items():
-        if key not in known:
-            hint = did_you_mean(key, known, prefix=prefix)
-            raise ValueError(f"{where}: {prefix}{key}: unknown key; choose one of: {', '.join(sorted(known))}.{hint}")
-        if value is None and known[key] is not Any and types.NoneType not in typing.get_args(known[key]):
-            raise ValueError(f"{where}: {prefix}{key}: a value is needed; got null")
-        inner = _section(known[key])
-        if inner is not None and not (value is None and types.NoneType in typing.get_args(known[key])):
-            _check_keys(value, inner, where, f"{prefix}{key}.")
+def _explain(error: ValidationError, model: type[BaseModel], content: Mapping[str, Any]) -> tuple[str, str]:
+    """The dotted key of the first mistake, unknown keys before others, and what is wrong with it."""
+    errors = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+    location, context = errors[0]["loc"], errors[0].get("ctx", {})
+    key = _dotted(location, content)
+    if inside := [name for each in errors if (name := _dotted(each["loc"], content)).startswith(f"{key}.")]:
+        key = inside[0]  # of a union, the member that the input resembles most
+    alike = [each for each in errors if _dotted(each["loc"], content) == key]  # one per member of a union
+    if errors[0]["type"] == "extra_forbidden":
+        return key, _unknown_key(key, location, model)
+    if errors[0]["type"] == "missing":
+        return ".".join([*key.split("."), str(location[-1])]).lstrip("."), "is missing"
+    for each in alike:
+        if each["type"] == "value_error":
+            return key, str(each["ctx"]["error"])
+    got = alike[0]["input"]
+    if errors[0]["type"] == "union_tag_invalid":
+        key, got, expected = f"{key}.format", context["tag"], context["expected_tags"]
+    else:
+        texts = dict.fromkeys(re.sub(r"^\w+ should (be )?| after validation.*", "", each["msg"]) for each in alike)
+        expected = re.sub(r"a valid dictionary( or (instance|object)[^,]*)?", "a mapping", " or ".join(texts))
+    hint = did_you_mean(got, re.findall(r"'([^']+)'", expected))
+    expected = f"must {expected}" if expected.startswith("have") else f"must be {expected}"
+    got = shorten("null" if got is None else repr(got), 80, placeholder="…")
+    return key, f"{expected}; got {got}{hint and '.' + hint}"
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Namespace | types.SimpleNamespace):
-        value = vars(value)
-    return {k: _plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+def _dotted(location: tuple[str | int, ...], content: Any) -> str:
+    """A location in the input as a dotted key, without pydantic's names for the members of unions."""
+    parts = []
+    for part in location:
+        inside = dict(enumerate(content)) if isinstance(content, list) else content
+        if isinstance(inside, Mapping) and part in inside:
+            content = inside[part]
+            parts.append(str(part))
+    return ".".join(parts)
+
+
+def _unknown_key(key: str, location: tuple[str | int, ...], model: type[BaseModel]) -> str:
+    parent, _, name = key.rpartition(".")
+    kinds, of_format = sections(model)[parent], ""
+    if len(kinds) > 1:  # its format comes before the key in the location
+        kinds = tuple(kind for kind in kinds if location[-2] in typing.get_args(kind.model_fields["format"].annotation))
+        of_format = f" of format {location[-2]}"
+    names = sorted(name for kind in kinds for name in kind.model_fields)
+    hint = did_you_mean(name, names, prefix=f"{parent}." if parent else "")
+    return f"unknown key{of_format}; choose one of: {', '.join(names)}.{hint}"
 
 
 def _one_line(error: Exception) -> str:

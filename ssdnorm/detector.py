@@ -1,29 +1,39 @@
-"""This file is about the detector: model, loss and post-processing behind torchvision's calling convention."""
+"""Join model, loss and post-processing behind torchvision's calling convention; load detectors from checkpoints."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssdnorm.boxes.default_boxes import default_box_spec
+from ssdnorm.layers import fold_batch_norm
+from ssdnorm.losses.multibox_loss import MultiboxLoss
+from ssdnorm.models.checkpoint import Checkpoint
+from ssdnorm.models.foreign import read_any_checkpoint
 from ssdnorm.models.post_process import PostProcess
-from ssdnorm.models.ssd import SSD
+from ssdnorm.models.ssd import SSD, ssd300_vgg16, ssd512_vgg16
+from ssdnorm.resize import resize_image
 from ssdnorm.structures import Detections, Target
+
+MODELS = {"ssd300_vgg16": ssd300_vgg16, "ssd512_vgg16": ssd512_vgg16}
 
 
 class Detector(nn.Module):
-    """Lists of images of any size in; losses in training, detections in evaluation, as torchvision's detectors.
+    """Take lists of images of any size; return losses in training and detections in evaluation, as in torchvision.
 
-    Brings the model's weights and the images into channels-last memory, in which convolutions and pooling are faster.
+    The model's weights and the images are held in channels-last memory, in which convolutions and pooling are faster.
 
     Args:
         model: images → raw output.
         loss: raw output, boxes, labels → parts of the loss; None for a detector that only predicts.
         post_process: raw output, sizes → detections.
-        class_names: of the labels 1, 2, …; carried along for those who draw the detections.
-        antialias: resize with antialiasing, as this library's data pipeline does; torchvision and most SSDs do not.
+        class_names: of the labels 1, 2, …
+        antialias: resize with antialiasing, as the images were that networks of this library are trained on; those of
+            torchvision and most other SSDs were not.
 
     Example:
         >>> from ssdnorm import MultiboxLoss, PostProcess, ssd300_vgg16
@@ -41,7 +51,7 @@ class Detector(nn.Module):
         post_process: PostProcess,
         *,
         class_names: Sequence[str] | None = None,
-        antialias: bool = False,
+        antialias: bool = True,
     ) -> None:
         super().__init__()
         if class_names is not None and len(class_names) != model.num_classes - 1:
@@ -79,14 +89,19 @@ class Detector(nn.Module):
         return self.loss(self.model(batch), boxes, labels)
 
     def prepare(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """What the network and the post-processing take.
+        """Resize images to the network's input.
 
         Shape:
-            images ``(3, H, W)`` each; output ``(B, 3, S, S)`` channels-last, and ``(B, 2)`` height and width in pixels.
+            images ``(3, H, W)`` each; output ``(B, 3, S, S)`` channels-last, uint8 if all images are (and antialiasing
+            is on), else floats in [0, 1]; and ``(B, 2)``, height and width of the images in pixels.
         """
         if not images:
             raise ValueError("Detector: expected one image or more; got none")
-        batch = torch.stack([self._resize(image, i) for i, image in enumerate(images)])
+        resized = [self._resize(image, i) for i, image in enumerate(images)]
+        if any(image.is_floating_point() for image in resized):
+            dtype = self.model.image_mean.dtype
+            resized = [x.to(dtype) if x.is_floating_point() else x.to(dtype) / 255 for x in resized]
+        batch = torch.stack(resized)
         sizes = torch.tensor([image.shape[-2:] for image in images]).to(batch.device, non_blocking=True)
         return batch.contiguous(memory_format=torch.channels_last), sizes
 
@@ -95,15 +110,10 @@ class Detector(nn.Module):
             raise ValueError(f"Detector: image {index}: expected (3, H, W); got {tuple(image.shape)}")
         if image.dtype != torch.uint8 and not image.is_floating_point():
             raise ValueError(f"Detector: image {index}: expected uint8 or floats in [0, 1]; got {image.dtype}")
-        is_bytes = image.dtype == torch.uint8
-        image = image.to(self.model.image_mean.dtype)
-        if is_bytes:
-            image = image / 255
-        size = (self.model.image_size, self.model.image_size)
-        return F.interpolate(image[None], size=size, mode="bilinear", antialias=self.antialias)[0]
+        return resize_image(image, self.model.image_size, self.model.image_size, antialias=self.antialias)
 
     def _pad(self, targets: Sequence[Target], sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes in [0, 1], ``(B, G, 4)``, and labels ``(B, G)`` with 0 for padding; looks at the device once."""
+        """Boxes in [0, 1], ``(B, G, 4)``, and labels ``(B, G)`` with 0 for padding; reads the device once."""
         longest = max(len(target["labels"]) for target in targets)
         boxes = torch.zeros((len(targets), longest, 4), dtype=torch.float32, device=sizes.device)
         labels = torch.zeros((len(targets), longest), dtype=torch.int64, device=sizes.device)
@@ -119,7 +129,7 @@ class Detector(nn.Module):
             labels[i, :n] = target["labels"]
             real[i, :n] = True
         boxes /= sizes.flip(1).repeat(1, 2)[:, None]
-        flat = ~(boxes[..., 2:] > boxes[..., :2]).all(dim=2)  # or no numbers
+        flat = ~(boxes[..., 2:] > boxes[..., :2]).all(dim=2)  # or NaN
         wrong = (labels < 1) | (labels >= self.model.num_classes)
         if (real & (flat | wrong)).any():
             i, j = (real & (flat | wrong)).nonzero()[0].tolist()
@@ -128,3 +138,66 @@ class Detector(nn.Module):
             label = int(labels[i, j])
             raise ValueError(f"Detector: image {i}: label {label} is not in 1 … {self.model.num_classes - 1}")
         return boxes, labels
+
+
+def load_detector(path: str | Path, *, fold: bool = False) -> Detector:
+    """Load a detector from a checkpoint, in evaluation mode, with loss and post-processing.
+
+    Args:
+        path: ``checkpoints/model.safetensors`` of a run, a converted file, or a file of another system, which is
+            recognised by its keys: torchvision, amdegroot, lufficc, mmdetection 3, balancap, chainercv.
+        fold: fold batch norms into the convolutions before them; for inference only: faster, the same up to 1e-4.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no checkpoint of a known system, damaged, or a pickle that runs code.
+    """
+    detector = make_detector(read_any_checkpoint(Path(path)), where=str(path))
+    return fold_detector(detector) if fold else detector
+
+
+def fold_detector(detector: Detector) -> Detector:
+    """A copy with batch norms folded into the convolutions before them; it cannot be saved as a checkpoint."""
+    folded = cast(Detector, fold_batch_norm(detector))
+    folded.model.arguments = None  # they would build the norms again
+    return folded
+
+
+def make_detector(checkpoint: Checkpoint, *, where: str = "checkpoint") -> Detector:
+    """Build the detector that a checkpoint holds, in evaluation mode."""
+    arguments = dict(checkpoint.model)
+    name = arguments.pop("name")
+    arguments["default_boxes"] = default_box_spec(arguments["default_boxes"])
+    model = MODELS[name](**arguments)
+    checkpoint.load_into(model, where=where)
+    return Detector(
+        model,
+        MultiboxLoss(model.default_boxes),
+        PostProcess(model.default_boxes, **checkpoint.post_process),
+        class_names=checkpoint.class_names,
+        antialias=checkpoint.antialias,
+    ).eval()
+
+
+def compile_for_inference(model: nn.Module, images: Tensor) -> None:
+    """Compile a network in place with its weights frozen, which on a CPU is where ``torch.compile`` gains.
+
+    Compiles at once, for images of this shape, in inference mode; this takes up to two minutes. Other shapes are
+    compiled when they first occur, without freezing. Later changes of the weights have no effect.
+
+    Args:
+        model: in evaluation mode, on the device of the images.
+
+    Shape:
+        images as the model takes them, in the data type and memory format of later calls.
+
+    Raises:
+        ValueError: if the model is in training mode.
+    """
+    if model.training:
+        raise ValueError("compile_for_inference: the model is in training mode; call .eval()")
+    import torch._inductor.config as config  # slow to import
+
+    model.compile(dynamic=False)
+    with torch.inference_mode(), config.patch(freezing=True):
+        model(images.clone())  # an inference tensor: code compiled for others would not serve it

@@ -1,17 +1,23 @@
-"""This file is about files that are there whole or not at all, and reading those that were cut off."""
+"""Write files atomically, and read CSV files that may be truncated."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+# in a run folder
+FAILURE_FILE = "failure.json"  # why the run has no result
+START_FILE = "start.json"  # digests of what it started from
 
 
 @contextmanager
 def replaced_file(path: str | Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to; it takes the place of ``path`` at the end, and goes away after an error.
+    """Yield a temporary path beside ``path``; it replaces ``path`` at the end, and is removed after an error.
 
     Example:
         >>> import tempfile
@@ -25,7 +31,9 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")  # the suffix tells the format
+    unfinished = path.with_name(
+        f".{path.stem}.{os.getpid()}.part{path.suffix}"
+    )  # writers choose the format by the suffix
     try:
         yield unfinished
         unfinished.replace(path)
@@ -33,8 +41,19 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
         unfinished.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, content: str) -> None:
+    """Write a text file atomically."""
+    with replaced_file(path) as unfinished:
+        unfinished.write_text(content, encoding="utf-8")
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write a JSON file atomically; a list on one line, anything else indented."""
+    write_text(path, json.dumps(content, indent=None if isinstance(content, list) else 2))
+
+
 def whole_rows(path: str | Path) -> list[dict[str, str]]:
-    """The rows of a CSV file; none where it is missing. A row that a full disk or a kill has cut off is left out."""
+    """Read the rows of a CSV file; none if it is missing. Skips a row truncated by a full disk or a killed process."""
     if not Path(path).is_file():
         return []
     with Path(path).open(newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""This file is about messages for a name that is not known: the nearest of those that are."""
+"""Suggest the nearest known name in messages about unknown ones."""
 
 from __future__ import annotations
 

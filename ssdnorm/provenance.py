@@ -1,13 +1,26 @@
-"""This file is about the checkout that the package is in: what results say they were made with."""
+"""Record where a result comes from: versions, commit and threads."""
 
 from __future__ import annotations
 
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 
-def checkout_commit() -> str | None:
-    """The commit of the checkout that this file is in, ``-dirty`` where files differ; None where it is installed."""
+def provenance() -> dict[str, Any]:
+    """Versions of the packages that results depend on, the commit, and the number of threads."""
+    import torch  # slow to import, and loaded already by whoever has a result
+
+    from ssdnorm import __version__
+
+    versions = {"ssdnorm": __version__, "torch": torch.__version__}
+    versions |= {name: version(name) for name in ("torchvision", "pytorch_lightning")}
+    return {"versions": versions, "commit": git_commit(), "threads": torch.get_num_threads()}
+
+
+def git_commit() -> str | None:
+    """The commit of the package's git repository, ``-dirty`` where files differ; None outside a repository."""
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""This file is about what travels between the rooms: batches in, raw outputs through, detections out."""
+"""What travels between the rooms: batches in, raw outputs through, detections out."""
 
 from __future__ import annotations
 

@@ -1,20 +1,27 @@
-"""What all rooms' tests share: the real data of ../shared/data, where it is at hand."""
+"""One thread per process, and the real data of ``$SSDNORM_DATA`` or ``../shared/data`` where it is available."""
 
 from __future__ import annotations
 
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, and by the processes that tests start
+
+import shutil
 import tarfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
-settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
-settings.load_profile("unhurried")
+torch.set_num_threads(1)
 
-# name -> (archive, folder in it)
+settings.register_profile("no_deadline", deadline=None)  # a busy machine is not a failure
+settings.load_profile("no_deadline")
+
+# name -> archive
 _ARCHIVES = {
     "BCCD": "BCCD.tar",
     "playing_cards": "playing_cards_s320.tar",
@@ -28,10 +35,15 @@ _FILES = ("vgg16_conv_fp16.npz",)
 
 @pytest.fixture(scope="session")
 def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """``real_data("BCCD")`` is the unpacked folder; the test is skipped, with the reason, where there is no data.
+    """``real_data("BCCD")`` is the unpacked folder; skips the test, with the reason, where there is no data.
+
+    The workers of pytest-xdist share one unpacked folder; tests only read from it.
 
     Names: BCCD, playing_cards, microcontrollers, coco_union, eval_references, sample_photos, vgg16_conv_fp16.npz.
     """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of all workers of this session
 
     @cache
     def unpack(name: str) -> Path | str:
@@ -40,12 +52,18 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         folder = Path(os.environ.get("SSDNORM_DATA") or Path(__file__).parents[2] / "shared" / "data")
         file = folder / _ARCHIVES.get(name, name)
         if not file.is_file():
-            return f"{file} is not there; set SSDNORM_DATA to the folder that holds it"
+            return f"{file} does not exist; set SSDNORM_DATA to the folder that holds it"
         if name in _FILES:
             return file
-        target = tmp_path_factory.mktemp(name)
-        with tarfile.open(file) as archive:
-            archive.extractall(target, filter="data")
+        target = root / f"real_data_{name}"
+        if not target.exists():
+            own = tmp_path_factory.mktemp(name)
+            with tarfile.open(file) as archive:
+                archive.extractall(own, filter="data")
+            try:
+                own.rename(target)  # at once, so that no worker sees half of it
+            except OSError:  # another worker came first
+                shutil.rmtree(own)
         inner = target / name
         return inner if inner.is_dir() else target
 

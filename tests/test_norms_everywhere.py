@@ -1,6 +1,4 @@
-"""Every norm at every place of SSD300, through everything that a model meets; nothing may be accepted and ignored."""
-
-import io
+"""Every norm in all slots of SSD300 trains, evaluates, saves and loads; every (norm, place) pair is honoured."""
 
 import pytest
 import torch
@@ -8,51 +6,45 @@ from torch import nn
 
 from ssdnorm import NORMS, MultiboxLoss, ssd300_vgg16
 from ssdnorm.layers import check_batch_statistics, norm_parameters
+from ssdnorm.models.weights import load_backbone_weights
 
 TAPS = ("conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2")
-PLACES = ("backbone", "extras", *TAPS, "all six taps")
+PLACES = {"backbone": 15, "extras": 8, **dict.fromkeys(TAPS, 1)}  # slots per place
 SPECS = {
     **{name: name for name in NORMS},
-    "group_norm": {"kind": "group_norm", "groups": 4},  # 32 do not divide 8 channels
+    "group_norm": {"kind": "group_norm", "groups": 2},  # 32 do not divide 8 channels
     "timm": "timm.layers:LayerNorm2d",
 }
-LAST_MAP = ("extras", "conv11_2", "all six taps")  # places that see the 1×1 map
 NOTHING_LEARNT = ("none", "frozen_batch_norm")
-WALK = [(norm, place) for norm in SPECS for place in PLACES if not (norm == "instance_norm" and place in LAST_MAP)]
-ALL_TAPS = [(norm, "all six taps") for norm in SPECS]
-TWO = [("batch_norm", "extras"), ("l2_norm", "fc7")]
+FIRST_MAPS = [tap for tap in TAPS if tap != "conv11_2"]  # instance norm has no variance on the last, 1×1 map
+every_norm = pytest.mark.parametrize("norm", SPECS)
 
 
-def walk(*first):
-    """The whole walk; what is not among the first takes ``-m slow``."""
-    rows = [pytest.param(*pair, marks=() if pair in first else pytest.mark.slow) for pair in WALK]
-    return pytest.mark.parametrize(("norm", "place"), rows)
-
-
-def build(norm, place):
-    spec = SPECS[norm]
+def build(norm, places=tuple(PLACES), **options):
     if norm == "timm":
         pytest.importorskip("timm")
-    taps = TAPS if place == "all six taps" else (place,) if place in TAPS else ()
+    spec = SPECS[norm]
+    slots = {name: spec if name in places else "none" for name in ("backbone", "extras")}
     return ssd300_vgg16(
         3,
-        width=0.02,
-        dropout=0,
-        backbone_norm=spec if place == "backbone" else "none",
-        extras_norm=spec if place == "extras" else "none",
-        tap_norms=dict.fromkeys(taps, spec),
+        **{"width": 0.02, "dropout": 0, **options},
+        backbone_norm=slots["backbone"],
+        extras_norm=slots["extras"],
+        tap_norms={tap: spec for tap in TAPS if tap in places},
     )
 
 
-def slots(model, place):
-    """The norm slots of a place, and all others."""
-    all_slots = {f"taps.{name}": slot for name, slot in model.features.tap_norms.items()}
+def build_all(norm, **options):
+    """All 29 slots filled; instance norm only where the map is larger than 1×1."""
+    return build(norm, ("backbone", *FIRST_MAPS) if norm == "instance_norm" else tuple(PLACES), **options)
+
+
+def slots_of(model):
+    """The norm slot of every layer and tap, by place."""
+    by_place = {tap: [slot] for tap, slot in model.features.tap_norms.items()}
     for room in ("backbone", "extras"):
-        blocks = getattr(model.features, room).named_children()
-        all_slots |= {f"{room}.{name}": block.norm for name, block in blocks}
-    chosen = {"all six taps": "taps.", **{tap: f"taps.{tap}" for tap in TAPS}}.get(place, f"{place}.")
-    inside = {name for name in all_slots if name.startswith(chosen)}
-    return [all_slots[n] for n in inside], [slot for n, slot in all_slots.items() if n not in inside]
+        by_place[room] = [block.norm for block in getattr(model.features, room).children()]
+    return by_place
 
 
 def images(n=2):
@@ -60,123 +52,133 @@ def images(n=2):
 
 
 def backward(model, output):
-    sides = torch.tensor([0.1, 0.25, 0.4, 0.55, 0.7, 0.9])  # one object for each tap
+    sides = torch.tensor([0.1, 0.25, 0.4, 0.55, 0.7, 0.9])  # one object per tap
     boxes = torch.stack((0.5 - sides / 2, 0.5 - sides / 2, 0.5 + sides / 2, 0.5 + sides / 2), dim=1).repeat(2, 1, 1)
     parts = MultiboxLoss(model.default_boxes)(output, boxes, torch.tensor([[1, 2, 1, 2, 1, 2], [2, 1, 2, 1, 2, 1]]))
     torch.stack(list(parts.values())).sum().backward()
-
-
-def assert_every_parameter_has_a_gradient(model):
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-    for name in norm_parameters(model):
+
+
+@pytest.mark.parametrize("place", PLACES)
+@every_norm
+def test_a_norm_is_built_where_it_was_asked_for_and_nowhere_else(norm, place):
+    with torch.device("meta"):
+        slots = slots_of(build(norm, (place,)))
+    inside = slots.pop(place)
+    assert len(inside) == PLACES[place]
+    assert {type(slot) for slot in inside} == {type(inside[0])}
+    assert isinstance(inside[0], nn.Identity) == (norm == "none")
+    assert all(isinstance(slot, nn.Identity) for others in slots.values() for slot in others)
+
+
+@every_norm
+def test_training_is_finite_and_gives_every_parameter_of_every_norm_a_gradient(norm):
+    model = build_all(norm)
+    names = norm_parameters(model)
+    slots = [slot for slots in slots_of(model).values() for slot in slots]
+    assert len(names) == sum(len(list(slot.parameters())) for slot in slots)
+    assert (not names) == (norm in NOTHING_LEARNT)
+    output = model(images())
+    assert all(x.isfinite().all() for x in output)
+    backward(model, output)
+    for name in names:
         assert model.get_parameter(name).grad.any(), name
 
 
-@walk(*ALL_TAPS, *TWO)
-def test_a_norm_is_where_it_was_asked_for_and_learns(norm, place):
-    model = build(norm, place)
-    inside, outside = slots(model, place)
-    assert len(inside) == {"backbone": 15, "extras": 8, "all six taps": 6}.get(place, 1)
-    assert len(inside) + len(outside) == 29
-    assert all(isinstance(slot, nn.Identity) for slot in outside)
-    assert all(isinstance(slot, nn.Identity) == (norm == "none") for slot in inside)
-    assert len({type(slot) for slot in inside}) == 1
-    expected = 0 if norm in NOTHING_LEARNT else len(inside) * len(list(inside[0].parameters()))
-    assert len(norm_parameters(model)) == expected
-    assert (expected > 0) == (norm not in NOTHING_LEARNT)
-
-    plain = build("none", place)
+@every_norm
+def test_an_image_is_evaluated_alone_as_in_a_batch_and_the_norm_changes_the_output(norm):
+    model = build_all(norm)
     with torch.no_grad():
-        changed = (model(images()).logits - plain(images()).logits).abs().max().item()
-    assert (changed > 1e-4) == (norm not in NOTHING_LEARNT)  # frozen batch norm starts as the identity
+        model(images())  # moves running statistics
+        model.eval()
+        together = model(images(3))
+        alone = [model(image[None]) for image in images(3)]
+        plain = build_all("none").eval()(images(3))
+    # other batch sizes use other convolution kernels, so the sums round differently
+    torch.testing.assert_close(torch.cat([o.logits for o in alone]), together.logits, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(torch.cat([o.locs for o in alone]), together.locs, rtol=1e-3, atol=1e-3)
+    changed = (together.logits - plain.logits).abs().max().item()
+    assert (changed > 1e-4) == (norm not in NOTHING_LEARNT)  # a new frozen batch norm is the identity
 
-    before = {name: model.get_parameter(name).detach().clone() for name in norm_parameters(model)}
-    backward(model, model(images()))
-    assert_every_parameter_has_a_gradient(model)
-    torch.optim.SGD(model.parameters(), lr=1.0).step()  # conv11_1 gets little: a small step is lost in rounding
-    for name, value in before.items():
-        assert not torch.equal(model.get_parameter(name), value), name
 
-
-@walk(*TWO)
-def test_evaluation_is_finite_and_its_own_after_a_state_dict_round_trip(norm, place):
-    model = build(norm, place)
+@every_norm
+def test_a_state_dict_gives_the_same_evaluation(norm):
+    model, loaded = build_all(norm), build_all(norm, seed=1)
     with torch.no_grad():
-        for i, parameter in enumerate(norm_parameters(model)):
-            model.get_parameter(parameter).add_(0.1 * (i + 1))
-        if norm != "none":
-            model(images())  # moves running statistics
-        expected = model.eval()(images())
-        loaded = build(norm, place)
+        for i, name in enumerate(sorted(norm_parameters(model))):
+            model.get_parameter(name).add_(0.1 * (i + 1))
+        model(images())
         loaded.load_state_dict(model.state_dict())
-        output = loaded.eval()(images())
-    assert all(x.isfinite().all() for x in output)
-    assert torch.equal(output.logits, expected.logits)
-    assert torch.equal(output.locs, expected.locs)
+        for a, b in zip(model.eval()(images()), loaded.eval()(images()), strict=True):
+            assert torch.equal(a, b)
 
 
-@walk()
-def test_trains_and_evaluates_under_bfloat16_autocast(norm, place):
-    model = build(norm, place)
+@every_norm
+def test_trains_under_bfloat16_autocast(norm):
+    model = build_all(norm)
     with torch.autocast("cpu", torch.bfloat16):
         output = model(images())
     backward(model, output)
-    assert_every_parameter_has_a_gradient(model)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        assert model.eval()(images()).logits.isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("norm", "place"),
-    [
-        pytest.param(*p, marks=() if p == ("batch_norm", "extras") else pytest.mark.slow)
-        for p in WALK
-        if p[1] not in TAPS
-    ],
-)
-def test_an_image_is_evaluated_alone_as_in_a_batch_of_eight(norm, place):
-    model = build(norm, place)
-    with torch.no_grad():
-        model(images())
-        model.eval()
-        together = model(images(8))
-        alone = [model(image[None]) for image in images(8)]
-    # other batch sizes take other convolution kernels, so the sums round differently
-    torch.testing.assert_close(torch.cat([o.logits for o in alone]), together.logits, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(torch.cat([o.locs for o in alone]), together.locs, rtol=1e-4, atol=1e-4)
+@pytest.fixture(scope="module")
+def vgg16(tmp_path_factory):
+    """A file with the shapes of torchvision's VGG16 without its classifier, distinct per layer and cheap to hold."""
+    places = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+    with torch.device("meta"):
+        convs = [b.conv for n, b in ssd300_vgg16(3).features.backbone.named_children() if not n.startswith("fc")]
+    state = {}
+    for value, (place, conv) in enumerate(zip(places, convs, strict=True), 1):
+        state[f"features.{place}.weight"] = torch.tensor(float(value)).expand(conv.weight.shape)
+        state[f"features.{place}.bias"] = torch.tensor(-float(value)).expand(conv.bias.shape)
+    path = tmp_path_factory.mktemp("vgg") / "vgg16.pth"
+    torch.save(state, path)
+    return path
 
 
-@walk(("l2_norm", "conv4_3"))
-def test_compiles_whole_for_training(norm, place):
+@every_norm
+def test_vgg16s_weights_load_under_the_same_names(vgg16, norm):
+    with torch.device("meta"):
+        backbone = build(norm, ("backbone",), width=1.0).features.backbone
+    holder = nn.Module()
+    holder.features = nn.Module()
+    holder.features.backbone = backbone.to_empty(device="cpu")
+    for name in ("image_mean", "image_std"):
+        holder.register_buffer(name, torch.zeros(3))
+    load_backbone_weights(holder, vgg16)
+    convs = [block.conv for name, block in backbone.named_children() if not name.startswith("fc")]
+    assert [conv.weight.unique().tolist() for conv in convs] == [[float(i)] for i in range(1, 14)]
+    assert [conv.bias.unique().tolist() for conv in convs] == [[-float(i)] for i in range(1, 14)]
+
+
+@every_norm
+def test_batch_size_1_is_rejected_exactly_where_it_cannot_train(norm):
+    model = build_all(norm)
+    if norm in ("batch_norm", "sync_batch_norm"):
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            model(images(1))
+        with pytest.raises(ValueError, match=r"conv11_2.*BatchNorm.* would take statistics over 1 value .* Ways out"):
+            check_batch_statistics(model, (1, 3, 300, 300))
+    else:
+        model(images(1))
+        check_batch_statistics(model, (1, 3, 300, 300))
+
+
+@pytest.mark.parametrize("place", ["extras", "conv11_2"])
+def test_instance_norm_on_the_last_map_is_rejected_with_a_reason(place):
+    with pytest.raises(ValueError, match=r"conv11_2.*InstanceNorm would take statistics over 1 value .* Ways out"):
+        check_batch_statistics(build("instance_norm", (place,)), (2, 3, 300, 300))
+
+
+@pytest.mark.slow
+@every_norm
+def test_compiles_without_a_graph_break(norm):
     torch.compiler.reset()
-    model = build(norm, place)
+    model = build_all(norm)
     with torch.no_grad():
-        expected = build(norm, place)(images())
+        expected = build_all(norm)(images())
     output = torch.compile(model, fullgraph=True, backend="aot_eager")(images())
     torch.testing.assert_close(output.logits, expected.logits, rtol=1e-3, atol=1e-3)
     backward(model, output)
-    assert_every_parameter_has_a_gradient(model)
-
-
-@pytest.mark.filterwarnings("ignore")
-@walk()
-def test_the_onnx_file_of_the_model_gives_the_same(norm, place):
-    pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
-    model = build(norm, place).eval()
-    buffer = io.BytesIO()
-    torch.onnx.export(model, (images(1),), buffer, dynamo=True, verbose=False)
-    session = runtime.InferenceSession(buffer.getvalue())
-    locs, logits = session.run(None, {session.get_inputs()[0].name: images(1).numpy()})
-    with torch.no_grad():
-        expected = model(images(1))
-    torch.testing.assert_close(torch.from_numpy(logits), expected.logits, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(torch.from_numpy(locs), expected.locs, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("place", LAST_MAP)
-def test_instance_norm_on_the_last_map_is_refused_with_a_reason(place):
-    with pytest.raises(ValueError, match=r"conv11_2.*InstanceNorm would take statistics over 1 value .* Ways out"):
-        check_batch_statistics(build("instance_norm", place), (2, 3, 300, 300))

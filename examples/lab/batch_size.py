@@ -1,4 +1,4 @@
-"""This file is about one image in the company of others: what batch statistics make of it, by the size of the batch."""
+"""What does an image's output owe to the other images in its batch?"""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from demonstration import Demonstration, Numbers, Progress, generator, markdown_table, run
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from examples.lab.demonstration import Numbers, Progress, for_json, generator, in_silence
-from examples.lab.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, legend, panels, title
 from ssdnorm.layers.conv import ConvBlock
 from ssdnorm.layers.norms import norm_layer
 from ssdnorm.layers.population_statistics import recompute_population_stats
 from ssdnorm.models.ssd import ssd300_vgg16
+from ssdnorm.plots.colors import COLORS
+from ssdnorm.plots.style import panels, styled
 
 NORMS: dict[str, str | dict[str, Any]] = {"batch norm": "batch_norm", "group norm": {"kind": "group_norm", "groups": 8}}
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -27,10 +28,10 @@ _TAP_NORMS = {name: f"backbone.{name}.norm" for name in ("conv4_3", "fc7")} | {
 }
 
 
-def measure_batch_size(*, seed: int = 0, steps: int = 200, progress: Progress = in_silence) -> Numbers:
+def measure_batch_size(*, seed: int = 0, steps: int = 200, progress: Progress = list) -> Numbers:
     """Train a small network on coloured discs with either norm; then pass the same images in batches of each size.
 
-    The statistics come from the batch; under the keys ``…_from_training`` they are those of training, in eval mode.
+    Statistics are those of the batch; under the keys ``…_from_training`` those of training, in eval mode.
 
     Args:
         steps: of gradient descent on batches of 32.
@@ -48,7 +49,7 @@ def measure_batch_size(*, seed: int = 0, steps: int = 200, progress: Progress = 
                 str(size): _one_image(network, *tests, size, seed, from_training=True) for size in BATCH_SIZES
             },
         }
-    return for_json({"seed": seed, "steps": steps, "networks": networks, "taps": measure_taps(seed, progress)})
+    return {"seed": seed, "steps": steps, "networks": networks, "taps": measure_taps(seed, progress)}
 
 
 def draw_discs(count: int, size: int, stream: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -133,20 +134,20 @@ def _in_batches(network: nn.Module, images: Tensor, labels: Tensor, size: int) -
 def _one_image(
     network: nn.Module, images: Tensor, labels: Tensor, size: int, seed: int, *, from_training: bool = False
 ) -> list[float]:
-    """Probability of the right class of image 0 in so many random companies, the same ones for either statistics."""
+    """Probability of the right class of image 0 among random other images, the same ones for either statistics."""
     stream, label = generator(seed), int(labels[0])
     network = network.eval() if from_training else statistics_of_the_batch(network)
-    company = [1 + torch.randperm(_TESTS - 1, generator=stream)[: size - 1] for _ in range(_DRAWS)]
-    batches = [torch.cat([images[:1], images[others]]) for others in company]
+    others = [1 + torch.randperm(_TESTS - 1, generator=stream)[: size - 1] for _ in range(_DRAWS)]
+    batches = [torch.cat([images[:1], images[some]]) for some in others]
     return [_probabilities(network, batch, size)[0, label].item() for batch in batches]
 
 
 @torch.no_grad()
 def measure_taps(seed: int, progress: Progress) -> Numbers:
-    """How far each tap of an SSD300 moves when the norm in front of it, and no other, takes a batch's statistics.
+    """How far each tap of an SSD300 moves when only the norm in front of it takes the statistics of the batch.
 
-    Relative to the tap with statistics over 32 other images. A sixteenth of VGG16's channels, drawn weights, batch norm
-    everywhere, discs of 300 × 300 pixels.
+    Relative to the tap with statistics over 32 other images. A sixteenth of VGG16's channels, random weights, batch
+    norm everywhere, discs of 300 × 300 pixels.
     """
     images, _ = draw_discs(64, 300, generator(seed))
     model = ssd300_vgg16(
@@ -170,68 +171,59 @@ def measure_taps(seed: int, progress: Progress) -> Numbers:
     return measured
 
 
+@styled
 def draw_batch_size(numbers: Numbers) -> dict[str, Figure]:
-    """Three figures: one image in many companies, all images, the taps of an SSD300."""
-    return {"one-image": _draw_one(numbers), "all-images": _draw_all(numbers), "taps": _draw_taps(numbers)}
+    """Two figures: one image in many batches, and the taps of an SSD300."""
+    return {"one-image": _draw_one(numbers), "taps": _draw_taps(numbers)}
 
 
 def _draw_one(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 2, 3.2, sharey=True)
+    figure, axes = panels(1, 2, height=3.2, sharey=True)
     rows = {
-        "one_image_from_training": ("-", BLACK, "statistics of training, in eval mode"),
-        "one_image": (".", BLUE, "statistics of the batch"),
+        "one_image_from_training": ("-", COLORS["ink"], "statistics of training, in eval mode"),
+        "one_image": (".", COLORS["blue"], "statistics of the batch"),
     }
     for place, name in zip(axes[0], NORMS, strict=True):
         for row, (style, colour, words) in rows.items():
-            companies = np.array(list(numbers["networks"][name][row].values()))  # sizes × companies
-            spread = np.linspace(-0.28, 0.28, companies.shape[1])
-            columns = np.arange(len(companies))[:, None] + spread
-            place.plot(columns.flat, companies.flat, style, color=colour, linewidth=1, markersize=4, label=words)
+            draws = np.array(list(numbers["networks"][name][row].values()))  # sizes × draws
+            spread = np.linspace(-0.28, 0.28, draws.shape[1])
+            columns = np.arange(len(draws))[:, None] + spread
+            place.plot(columns.flat, draws.flat, style, color=colour, linewidth=1, markersize=4, label=words)
         place.set_xticks(range(len(BATCH_SIZES)), map(str, BATCH_SIZES))
         place.set(xlabel="images in the batch", ylim=(-0.03, 1.03))
-        title(place, f"One image, {name}")
+        place.set_title(f"One image, {name}")
     axes[0, 0].set_ylabel("probability of the right class")
-    legend(axes[0, 1], loc="center right")
-    return figure
-
-
-def _draw_all(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 2, 3.5)
-    norm, group = (numbers["networks"][name] for name in NORMS)
-    rows = [norm["by_size"][str(size)] for size in BATCH_SIZES]
-    control = [group["by_size"][str(size)]["distance"] for size in BATCH_SIZES]
-    eval_mode = [row["distance_from_training"] for row in rows]
-    axes[0, 0].plot(BATCH_SIZES, [row["distance"] for row in rows], "o-", color=BLUE, label="batch norm")
-    axes[0, 0].plot(BATCH_SIZES, control, "s-", color=ORANGE, label="group norm")
-    axes[0, 0].plot(BATCH_SIZES, eval_mode, "k.--", linewidth=1, label="batch norm in eval mode")
-    axes[0, 0].set(ylabel="mean distance, total variation")
-    title(axes[0, 0], "From all images at once in eval mode")
-    axes[0, 1].plot(BATCH_SIZES, [row["accuracy_mixed"] for row in rows], "o-", color=BLUE, label="mixed batch")
-    axes[0, 1].plot(BATCH_SIZES, [row["accuracy_alike"] for row in rows], "o-", color=RED, label="all of one class")
-    eval_mode = [row["accuracy_from_training"] for row in rows]
-    axes[0, 1].plot(BATCH_SIZES, eval_mode, "k.--", linewidth=1, label="mixed batch, eval mode")
-    axes[0, 1].axhline(0.25, color=GREY, linewidth=1, linestyle=":", label="guessing")
-    axes[0, 1].set(ylabel="accuracy", ylim=(0, 1.03))
-    title(axes[0, 1], "Batch norm")
-    for place in axes[0]:
-        place.set(xlabel="images in the batch", xscale="log")
-        place.set_xticks(BATCH_SIZES, map(str, BATCH_SIZES))
-        place.minorticks_off()
-    legend(axes[0, 0])
-    legend(axes[0, 1], loc="center right", bbox_to_anchor=(1, 0.55))
+    axes[0, 1].legend(loc="center right")
     return figure
 
 
 def _draw_taps(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 1, 3.6)
+    figure, axes = panels(1, 1, height=3.6)
     place = axes[0, 0]
-    colours = (BLACK, BLUE, SKY, GREEN, ORANGE, PINK)
+    colours = (COLORS["ink"], COLORS["blue"], COLORS["violet"], COLORS["green"], COLORS["ochre"], COLORS["pink"])
     for (name, tap), colour in zip(numbers["taps"].items(), colours, strict=True):
         words = f"{name}, {tap['cells']} cell{'s' if tap['cells'] > 1 else ''}"
         place.plot(TAP_BATCH_SIZES, list(tap["distance"].values()), "o-", color=colour, label=words)
     place.set(xlabel="images in the batch", ylabel="distance / length of the tap", xscale="log", ylim=(0, 0.9))
     place.set_xticks(TAP_BATCH_SIZES, map(str, TAP_BATCH_SIZES))
     place.minorticks_off()
-    title(place, "An SSD300's taps: only the last batch norm takes the batch's statistics")
-    legend(place, loc="center left", bbox_to_anchor=(1, 0.5))
+    place.set_title("An SSD300's taps: only the last batch norm takes the batch's statistics")
+    place.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+def tables(numbers: Numbers) -> str:
+    """Distance and accuracy by batch size, and the distance of each tap."""
+    header = ["images in the batch", "distance", "distance in eval mode", "accuracy, mixed batch", "all of one class"]
+    by_size = numbers["networks"]["batch norm"]["by_size"]
+    keys = ("distance", "distance_from_training", "accuracy_mixed", "accuracy_alike", "accuracy_from_training")
+    rows = [[size, *(row[key] for key in keys)] for size, row in by_size.items()]
+    moved = [[name, tap["cells"], *tap["distance"].values()] for name, tap in numbers["taps"].items()]
+    taps = markdown_table(["tap", "cells", *(f"batches of {n}" for n in TAP_BATCH_SIZES)], moved, digits=2)
+    return f"{markdown_table([*header, 'mixed batch, eval mode'], rows)}\n\n{taps}"
+
+
+DEMONSTRATION = Demonstration("batch-size", __doc__, measure_batch_size, draw_batch_size, tables)
+
+if __name__ == "__main__":
+    raise SystemExit(run(DEMONSTRATION))

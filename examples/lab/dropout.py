@@ -1,4 +1,4 @@
-"""This file is about dropout: its two ways to scale, and the variance it shifts in front of a batch norm."""
+"""What does dropout do to mean and variance, and to a batch norm behind it?"""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import torch
+from demonstration import Demonstration, Numbers, Progress, generator, markdown_table, run
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from examples.lab.demonstration import Numbers, Progress, for_json, generator, in_silence
-from examples.lab.figures import BLACK, BLUE, GREEN, ORANGE, RED, legend, panels, title
 from ssdnorm.layers.population_statistics import recompute_population_stats
+from ssdnorm.plots.colors import COLORS
+from ssdnorm.plots.style import panels, styled
 
 PROBABILITIES = (0.0, 0.1, 0.3, 0.5, 0.7)
 MEAN, VARIANCE = 1 / math.sqrt(2 * math.pi), 0.5 - 1 / (2 * math.pi)  # of a ReLU of N(0, 1)
@@ -57,7 +58,7 @@ def measure_dropout(
     seed: int = 0,
     num_seeds: int = 3,
     probabilities: tuple[float, ...] = PROBABILITIES,
-    progress: Progress = in_silence,
+    progress: Progress = list,
 ) -> Numbers:
     """Moments by p, variance shift by p and correlation, and what networks cost with dropout before or after a norm."""
     moments = {f"{p:g}": _moments(p, generator(seed)) for p in probabilities}
@@ -69,7 +70,7 @@ def measure_dropout(
     for p in progress(list(probabilities)):
         rows = [_train_both(p, s) for s in range(seed, seed + num_seeds)]
         training[f"{p:g}"] = {key: [row[key] for row in rows] for key in rows[0]}
-    return for_json({"seed": seed, "moments": moments, "shifts": shifts, "training": training})
+    return {"seed": seed, "moments": moments, "shifts": shifts, "training": training}
 
 
 def _moments(p: float, stream: torch.Generator) -> Numbers:
@@ -164,61 +165,78 @@ def _cost(network: nn.Module, x: Tensor, y: Tensor) -> float:
     return ((network.eval()(x[2000:]) - y[2000:]).square().mean() / y[2000:].var()).item()
 
 
+@styled
 def draw_dropout(numbers: Numbers) -> dict[str, Figure]:
-    """Three figures: moments by p, variance shift by p, cost of training by p."""
-    return {"scaling": _draw_scaling(numbers), "shift": _draw_shift(numbers), "training": _draw_training(numbers)}
-
-
-def _draw_scaling(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 2, 3.4)
-    line = np.linspace(0, 0.8, 81)
-    ps = _probabilities(numbers)
-    styles = {"inverted": BLUE, "at test time": ORANGE}
-    for mode in next(iter(numbers["moments"].values())):
-        colour, in_training = styles[mode.split(",")[0]], mode.endswith("training")
-        expected = np.array([expected_moments(p, mode) for p in line])
-        for place, moment, values in zip(axes[0], ("mean", "variance"), expected.T, strict=True):
-            place.plot(line, values, "-" if in_training else "--", color=colour, label=mode)
-            found = [numbers["moments"][f"{p:g}"][mode][moment] for p in ps]
-            place.plot(ps, found, "o" if in_training else "s", color=colour, markersize=4)
-            place.set(xlabel="p, probability of a zero", ylim=(0, 0.5))
-    for place, words in zip(axes[0], ("Mean", "Variance"), strict=True):
-        title(place, f"{words} of a dropped-out ReLU")
-    axes[0, 1].set_ylim(0, 2.4)
-    legend(axes[0, 1], loc="upper left")
-    return figure
+    """Two figures: variance shift by p, and cost of training by p."""
+    return {"shift": _draw_shift(numbers), "training": _draw_training(numbers)}
 
 
 def _draw_shift(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 1, 3.3)
+    figure, axes = panels(1, 1, height=3.3)
     place, line, ps = axes[0, 0], np.linspace(0, 0.8, 81), _probabilities(numbers)
-    for (rho, row), colour in zip(numbers["shifts"].items(), (RED, ORANGE, GREEN), strict=True):
+    for (rho, row), colour in zip(
+        numbers["shifts"].items(), (COLORS["orange"], COLORS["ochre"], COLORS["green"]), strict=True
+    ):
         expected = [variance_shift(p, correlation=float(rho), alignment=_INPUTS - 1) for p in line]
         place.plot(line, expected, color=colour, label=f"64 inputs, equal weights, correlation {rho}")
         place.plot(ps, [row[f"{p:g}"]["measured"] for p in ps], "o", color=colour)
     place.set(xlabel="p, probability of a zero", ylabel="evaluation / training", ylim=(0, 1.05))
-    title(place, "Variance in front of a batch norm (dots: measured)")
-    legend(place, loc="lower left")
+    place.set_title("Variance in front of a batch norm (dots: measured)")
+    place.legend(loc="lower left")
     return figure
 
 
 def _draw_training(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 1, 3.4)
+    figure, axes = panels(1, 1, height=3.4)
     place, ps = axes[0, 0], _probabilities(numbers)
     labels = {
-        "before": ("dropout in front of the norm", RED, "o-"),
-        "before, recomputed": ("the same, statistics recomputed without dropout", BLACK, "s--"),
-        "after": ("dropout behind the norm", BLUE, "o-"),
+        "before": ("dropout in front of the norm", COLORS["orange"], "o-"),
+        "before, recomputed": ("the same, statistics recomputed without dropout", COLORS["ink"], "s--"),
+        "after": ("dropout behind the norm", COLORS["blue"], "o-"),
     }
     for key, (words, colour, style) in labels.items():
         costs = np.array([numbers["training"][f"{p:g}"][key] for p in ps])
         place.plot(ps, costs.mean(1), style, color=colour, label=words)
         place.fill_between(ps, costs.min(1), costs.max(1), color=colour, alpha=0.15, linewidth=0)
     place.set(xlabel="p, probability of a zero", ylabel="squared error / variance of y", ylim=(0, None))
-    title(place, "Cost in evaluation, mean and range of seeds")
-    legend(place, loc="upper left")
+    place.set_title("Cost in evaluation, mean and range of seeds")
+    place.legend(loc="upper left")
     return figure
 
 
 def _probabilities(numbers: Numbers) -> list[float]:
     return [float(p) for p in numbers["moments"]]
+
+
+def tables(numbers: Numbers) -> str:
+    """Moments at p = 0.5, shifts by correlation, costs by place of dropout."""
+    moments = [
+        [mode, row["mean"], row["expected"][0], row["variance"], row["expected"][1]]
+        for mode, row in numbers["moments"]["0.5"].items()
+    ]
+    shifts = [
+        [f"correlation {rho}", *(x for p in ("0.5", "0.7") for x in (row[p]["measured"], row[p]["expected"]))]
+        for rho, row in numbers["shifts"].items()
+    ]
+    labels = {
+        "before": "cost, dropout in front of the norm",
+        "before, recomputed": "cost, the same with statistics recomputed without dropout",
+        "after": "cost, dropout behind the norm",
+        "variance_behind_the_norm": "variance behind the norm in evaluation, dropout in front of it",
+    }
+    training = numbers["training"]
+    costs = [[words, *(float(np.mean(row[key])) for row in training.values())] for key, words in labels.items()]
+    shift_header = ["variance, evaluation / training", "p = 0.5", "closed form", "p = 0.7", "closed form"]
+    return "\n\n".join(
+        [
+            markdown_table(["p = 0.5", "mean", "closed form", "variance", "closed form"], moments),
+            markdown_table(shift_header, shifts),
+            markdown_table(["mean over seeds", *(f"p = {p}" for p in training)], costs),
+        ]
+    )
+
+
+DEMONSTRATION = Demonstration("dropout", __doc__, measure_dropout, draw_dropout, tables)
+
+if __name__ == "__main__":
+    raise SystemExit(run(DEMONSTRATION))

@@ -1,34 +1,43 @@
-"""This file is about L2Norm on conv4_3: lengths on photographs, and the gradient and the precision of its formula."""
+"""What does L2Norm do to conv4_3 on photographs, and what can go wrong in its formula?"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from demonstration import Demonstration, Numbers, Progress, markdown_table, run
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from examples.lab.demonstration import Numbers, Progress, for_json, in_silence
-from examples.lab.figures import BLACK, BLUE, GREEN, GREY, ORANGE, RED, legend, panels, title
+from ssdnorm.data.images import EncodedImage
 from ssdnorm.layers.l2_norm import L2Norm
 from ssdnorm.models.ssd import ssd300_vgg16
+from ssdnorm.plots.colors import COLORS
+from ssdnorm.plots.style import logarithmic, panels, styled
+from ssdnorm.resize import resize_image
 
 LAYERS = ("conv4_3", "conv5_3", "fc7")
 _EDGES = np.geomspace(1, 1e4, 81)
 _FLOAT16_MAX = torch.finfo(torch.float16).max  # 65504
-_COLOURS = {"conv4_3": RED, "conv5_3": GREEN, "fc7": ORANGE, "conv4_3 after L2Norm": BLUE}
+_COLOURS = {
+    "conv4_3": COLORS["orange"],
+    "conv5_3": COLORS["green"],
+    "fc7": COLORS["ochre"],
+    "conv4_3 after L2Norm": COLORS["blue"],
+}
 
 
-def measure_l2norm(*, images: Tensor, weights: str | Path, seed: int = 0, progress: Progress = in_silence) -> Numbers:
+def measure_l2norm(*, images: Sequence[Path], weights: str | Path, seed: int = 0, progress: Progress = list) -> Numbers:
     """Length of each position's channel vector in VGG16, image by image, and the formula at its edges.
 
-    fc6 and fc7 are drawn: the classification weights end with conv5_3. All layers are read after their ReLU.
+    fc6 and fc7 are random: the classification weights end with conv5_3. All layers are read after their ReLU.
 
-    Shape:
-        images ``(B, 3, 300, 300)``, uint8 or floats in [0, 1].
+    Args:
+        images: photographs, resized to 300 × 300.
+        weights: of VGG16's convolutions.
     """
     model = ssd300_vgg16(21, tap_norms={}, dropout=0, weights=weights, seed=seed).eval()
     backbone = model.features.get_submodule("backbone")
@@ -37,13 +46,14 @@ def measure_l2norm(*, images: Tensor, weights: str | Path, seed: int = 0, progre
         hook = lambda _, args, output, name=name: maps[name].append(output.clone())  # noqa: E731
         backbone.get_submodule(name).register_forward_hook(hook)
     with torch.no_grad():
-        for image in progress(list(images)):
+        for path in progress(list(images)):
+            image = resize_image(torch.from_numpy(EncodedImage.read(path).decode()).permute(2, 0, 1), 300, 300)
             taps, _ = backbone(model.normalize(image[None]))
             maps["fc7"].append(taps["fc7"])
         conv4_3 = torch.cat(maps["conv4_3"])
         maps["conv4_3 after L2Norm"] = [L2Norm(conv4_3.shape[1])(conv4_3)]
     layers = {name: _lengths(torch.cat(found)) for name, found in maps.items()}
-    return for_json({"seed": seed, "images": len(images), "layers": layers, "formula": formula_at_its_edges()})
+    return {"seed": seed, "images": len(images), "layers": layers, "formula": formula_at_its_edges()}
 
 
 def _lengths(x: Tensor) -> Numbers:
@@ -55,7 +65,7 @@ def _lengths(x: Tensor) -> Numbers:
         "percentile_5": low,
         "median": middle,
         "percentile_95": high,
-        "rms_a_channel": middle / math.sqrt(x.shape[1]),
+        "rms_per_channel": middle / math.sqrt(x.shape[1]),
         "share_all_zero": (lengths == 0).double().mean().item(),
         "share_sum_of_squares_beyond_float16": (lengths.square() > _FLOAT16_MAX).double().mean().item(),
         "share_one_square_beyond_float16": (x.amax(1).square() > _FLOAT16_MAX).double().mean().item(),
@@ -101,14 +111,15 @@ def _words(x: Tensor) -> str:
     return f"{x.flatten()[0].item():.4g}"
 
 
+@styled
 def draw_l2norm(numbers: Numbers) -> dict[str, Figure]:
     """One figure: lengths by layer."""
-    figure, axes = panels(1, 1, 3.6)
+    figure, axes = panels(1, 1, height=3.6)
     place = axes[0, 0]
     centres = np.sqrt(_EDGES[1:] * _EDGES[:-1])
     for name, layer in numbers["layers"].items():
         share = np.array(layer["histogram"]) / layer["positions"]
-        words = f"{name}, drawn weights" if name == "fc7" else name
+        words = f"{name}, random weights" if name == "fc7" else name
         if name.endswith("L2Norm"):
             words = f"{name}: {layer['median']:.0f}"
             place.axvline(layer["median"], 0, 0.6, color=_COLOURS[name], linewidth=2.5, label=words)
@@ -117,15 +128,54 @@ def draw_l2norm(numbers: Numbers) -> dict[str, Figure]:
             place.step(
                 centres, share, where="mid", color=_COLOURS[name], label=f"{words}: median {layer['median']:.0f}"
             )
-    place.axvline(math.sqrt(_FLOAT16_MAX), 0, 0.92, color=BLACK, linewidth=1, linestyle=":")
-    place.text(math.sqrt(_FLOAT16_MAX) * 1.04, 0.2, "sum of squares\noverflows float16 →", fontsize=8.5, color=GREY)
+    place.axvline(math.sqrt(_FLOAT16_MAX), 0, 0.92, color=COLORS["ink"], linewidth=1, linestyle=":")
+    place.text(math.sqrt(_FLOAT16_MAX) * 1.04, 0.2, "sum of squares\noverflows float16 →", color=COLORS["soft"])
     place.set(
-        xscale="log",
         xlabel="length of a position's channel vector",
         ylabel="share of positions",
         xlim=(4, 1e4),
         ylim=(0, 0.24),
     )
-    title(place, f"Lengths in VGG16 on {numbers['images']} photographs")
-    legend(place, loc="upper left")
+    logarithmic(place, "x")
+    place.set_title(f"Lengths in VGG16 on {numbers['images']} photographs")
+    place.legend(loc="upper left")
     return {"lengths": figure}
+
+
+def tables(numbers: Numbers) -> str:
+    """Lengths by layer, and both formulas at their edges."""
+    keys = ("percentile_5", "median", "percentile_95", "rms_per_channel")
+    lengths = [
+        [f"{name}, random weights" if name == "fc7" else name, *(float(layer[key]) for key in keys)]
+        for name, layer in numbers["layers"].items()
+    ]
+    conv4_3 = numbers["layers"]["conv4_3"]
+    shares = [
+        ["whose sum of squares overflows", float(conv4_3["share_sum_of_squares_beyond_float16"])],
+        ["where the square of one channel does", conv4_3["share_one_square_beyond_float16"]],
+    ]
+    edges = {
+        "gradient_at_0": "an all-zero position, float32: gradient",
+        "output_at_0_in_float16": "an all-zero position, float16: output",
+        "output_at_256_in_float16": "256 in each of two channels, float16: output",
+    }
+    rows = [
+        [words, *(numbers["formula"][key][name] for name in ("eps outside", "L2Norm"))] for key, words in edges.items()
+    ]
+    return "\n\n".join(
+        [
+            markdown_table(
+                ["layer", "length: 5 %", "median", "95 %", "root mean square per channel"], lengths, digits=1
+            ),
+            markdown_table(
+                ["share of conv4_3's positions, in float16", ""], [[w, float(x)] for w, x in shares], digits=2
+            ),
+            markdown_table(["at", "eps outside the root", "`L2Norm`"], rows),
+        ]
+    )
+
+
+DEMONSTRATION = Demonstration("l2norm", __doc__, measure_l2norm, draw_l2norm, tables, on_photographs=True)
+
+if __name__ == "__main__":
+    raise SystemExit(run(DEMONSTRATION))

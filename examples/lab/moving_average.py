@@ -1,23 +1,23 @@
-"""This file is about batch norm's moving averages: warm-up, noise, three conventions, and no updates at all."""
+"""What do the decay, the framework's convention and a forgotten update do to batch norm's averages?"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
+from demonstration import Demonstration, Numbers, Progress, generator, markdown_table, run
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from examples.lab.demonstration import Numbers, Progress, for_json, generator, in_silence
-from examples.lab.figures import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, legend, panels, title
 from ssdnorm.layers.batch_norm import momentum_from_tensorflow
+from ssdnorm.plots.colors import COLORS
+from ssdnorm.plots.style import logarithmic, panels, styled
 
 MEAN, STD, BATCH = 3.0, 2.0, 32
 DECAYS = (0.5, 0.9, 0.99, 0.999)
 BATCH_SIZES = (2, 4, 8, 16, 32)
-_COLOURS = dict(zip(DECAYS, (SKY, BLUE, GREEN, ORANGE), strict=True))
+_COLOURS = dict(zip(DECAYS, (COLORS["violet"], COLORS["blue"], COLORS["green"], COLORS["ochre"]), strict=True))
 _MOMENTS = sorted({round(10 ** (i / 10)) for i in range(31)})  # steps 1 … 1000, evenly spaced in the logarithm
 
 
@@ -79,7 +79,7 @@ def noise(decay: float, step: int) -> float:
     return math.sqrt((1 - decay) / (1 + decay) * (1 - decay ** (2 * step)))
 
 
-def measure_moving_average(*, seed: int = 0, streams: int = 400, progress: Progress = in_silence) -> Numbers:
+def measure_moving_average(*, seed: int = 0, streams: int = 400, progress: Progress = list) -> Numbers:
     """Follow streams of batches from N(3, 2²), and train one small network with several decays.
 
     Args:
@@ -110,16 +110,14 @@ def measure_moving_average(*, seed: int = 0, streams: int = 400, progress: Progr
         small[str(size)] = {"unbiased": both[0].item(), "biased": both[1].item(), "expected_biased": (size - 1) / size}
     one_batch = torch.tensor([[1.0, 2.0, 3.0, 6.0]], dtype=torch.float64)
     first = {name: [v.item() for v in convention.follow(one_batch)] for name, convention in CONVENTIONS.items()}
-    return for_json(
-        {
-            "seed": seed,
-            "steps": _MOMENTS,
-            "warm_up": warm_up,
-            "small_batches": small,
-            "first_step_on_1_2_3_6": first,
-            "training": _train_all(seed, progress),
-        }
-    )
+    return {
+        "seed": seed,
+        "steps": _MOMENTS,
+        "warm_up": warm_up,
+        "small_batches": small,
+        "first_step_on_1_2_3_6": first,
+        "training": _train_all(seed, progress),
+    }
 
 
 def _train_all(seed: int, progress: Progress) -> Numbers:
@@ -156,18 +154,14 @@ def _train(momentum: float, seed: int) -> dict[str, list[float]]:
     return costs
 
 
+@styled
 def draw_moving_average(numbers: Numbers) -> dict[str, Figure]:
-    """Four figures: warm-up, warm-up against noise, variance in small batches, cost in evaluation."""
-    return {
-        "warm-up": _draw_warm_up(numbers),
-        "trade-off": _draw_trade_off(numbers),
-        "variance": _draw_variance(numbers),
-        "evaluation": _draw_evaluation(numbers),
-    }
+    """Two figures: warm-up, and cost in evaluation."""
+    return {"warm-up": _draw_warm_up(numbers), "evaluation": _draw_evaluation(numbers)}
 
 
 def _draw_warm_up(numbers: Numbers) -> Figure:
-    figure, axes = panels(2, 2, 5.6, sharex=True, sharey="row")
+    figure, axes = panels(2, 2, height=5.6, sharex=True, sharey="row")
     for row, (moment, start, truth) in zip(axes, (("mean", 0, MEAN), ("variance", 1, STD**2)), strict=True):
         for decay, colour in _COLOURS.items():
             measured = numbers["warm_up"][f"{decay:g}"]
@@ -176,65 +170,64 @@ def _draw_warm_up(numbers: Numbers) -> Figure:
             corrected = measured[f"one_stream_{moment}_corrected"]
             row[1].plot(numbers["steps"], corrected, color=colour, label=f"decay {decay:g}")
         for place, words in zip(row, (f"started at {start}", "divided by 1 − decay^t"), strict=True):
-            place.axhline(truth, color=BLACK, linewidth=0.8)
-            place.set(xscale="log", ylim=(0, 1.5 * truth))
-            title(place, f"{moment.capitalize()}, {words}")
+            place.axhline(truth, color=COLORS["ink"], linewidth=0.8)
+            place.set(ylim=(0, 1.5 * truth))
+            logarithmic(place, "x")
+            place.set_title(f"{moment.capitalize()}, {words}")
         row[0].set_ylabel(f"moving average of the {moment}")
     for place in axes[1]:
         place.set_xlabel("step")
-    axes[0, 1].plot([], [], ":", color=GREY, label="expected")
-    legend(axes[0, 1], loc="lower right")
-    return figure
-
-
-def _draw_trade_off(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 2, 3.1)
-    shares = [1 - decay for decay in DECAYS]
-    rows = [numbers["warm_up"][f"{decay:g}"] for decay in DECAYS]
-    line = np.geomspace(0.0007, 0.7, 100)
-    axes[0, 0].plot(line, np.log(0.01) / np.log(1 - line), color=BLUE)
-    axes[0, 0].plot(shares, [row["steps_to_one_percent"] for row in rows], "o", color=BLUE)
-    axes[0, 0].set(ylabel="steps", yscale="log")
-    title(axes[0, 0], "Until 1 % of the start is left")
-    axes[0, 1].plot(line, np.sqrt(line / (2 - line)), color=BLUE, label="√((1 − d) / (1 + d))")
-    axes[0, 1].plot(shares, [row["noise"] for row in rows], "o", color=RED, label="measured after 1000 steps")
-    axes[0, 1].set(ylabel="std / std of one batch's mean", yscale="log")
-    title(axes[0, 1], "Noise of the average")
-    legend(axes[0, 1])
-    for place in axes[0]:
-        place.set(xscale="log", xlabel="decay d")
-        place.set_xticks(shares, [f"{decay:g}" for decay in DECAYS])
-        place.minorticks_off()
-        place.invert_xaxis()
-    axes[0, 1].set_yticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
-    return figure
-
-
-def _draw_variance(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 1, 3.0)
-    place, measured = axes[0, 0], numbers["small_batches"]
-    line = np.geomspace(2, 32, 100)
-    place.plot(line, (line - 1) / line, color=ORANGE, label="expected, variance over n")
-    place.axhline(1.0, color=BLUE, label="expected, variance over n − 1")
-    for key, colour in (("biased", ORANGE), ("unbiased", BLUE)):
-        place.plot(BATCH_SIZES, [measured[str(n)][key] for n in BATCH_SIZES], "o", color=colour)
-    place.set(xlabel="values in the batch, n", ylabel="average / true variance", xscale="log", ylim=(0.4, 1.1))
-    place.set_xticks(BATCH_SIZES, map(str, BATCH_SIZES))
-    place.minorticks_off()
-    title(place, "Where the moving average of the variance ends (dots: measured)")
-    legend(place, loc="lower right")
+    axes[0, 1].plot([], [], ":", color=COLORS["soft"], label="expected")
+    axes[0, 1].legend(loc="lower right")
     return figure
 
 
 def _draw_evaluation(numbers: Numbers) -> Figure:
-    figure, axes = panels(1, 1, 3.6)
+    figure, axes = panels(1, 1, height=3.6)
     place = axes[0, 0]
     for name, costs in numbers["training"].items():
         forgotten = name == "forgotten"
-        colour, words = (PINK, "never updated") if forgotten else (_COLOURS[float(name)], f"decay {name}")
+        colour, words = (COLORS["pink"], "never updated") if forgotten else (_COLOURS[float(name)], f"decay {name}")
         place.plot(numbers["steps"], costs["eval"], color=colour, label=f"evaluation, {words}")
-    place.plot(numbers["steps"], costs["train"], color=BLACK, linewidth=1, label="training, any of them")
-    place.set(xlabel="step", ylabel="squared error / variance of y", xscale="log", yscale="log")
-    title(place, "One training, five evaluations")
-    legend(place, loc="upper left")
+    place.plot(numbers["steps"], costs["train"], color=COLORS["ink"], linewidth=1, label="training, any of them")
+    place.set(xlabel="step", ylabel="squared error / variance of y")
+    logarithmic(place, "x")
+    logarithmic(place, "y")
+    place.set_title("One training, five evaluations")
+    place.legend(loc="upper left")
     return figure
+
+
+def tables(numbers: Numbers) -> str:
+    """Warm-up and noise by decay, small batches, conventions, cost in evaluation."""
+    ten, hundred = numbers["steps"].index(10), numbers["steps"].index(100)
+    warm_up = [
+        [
+            *(decay, row["mean"][ten], row["expected_mean"][ten], row["variance"][ten], row["expected_variance"][ten]),
+            *(row["steps_to_one_percent"], row["noise"], row["expected_noise"]),
+        ]
+        for decay, row in numbers["warm_up"].items()
+    ]
+    header = ["decay", "mean after 10 steps", "closed form", "variance after 10 steps", "closed form"]
+    header += ["steps until 1 % of the start is left", "noise after 1000 steps", "closed form"]
+    small = [[n, row["biased"], row["expected_biased"], row["unbiased"]] for n, row in numbers["small_batches"].items()]
+    first = [[name, *map(float, row)] for name, row in numbers["first_step_on_1_2_3_6"].items()]
+    costs = [
+        [name, *(float(row[mode][at]) for mode in ("train", "eval") for at in (hundred, -1))]
+        for name, row in numbers["training"].items()
+    ]
+    cost_header = ["decay", "training cost, step 100", "step 1000", "evaluation cost, step 100", "step 1000"]
+    return "\n\n".join(
+        [
+            markdown_table(header, warm_up),
+            markdown_table(["values, n", "variance over n / true", "closed form", "over n − 1 / true"], small),
+            markdown_table(["one step on (1, 2, 3, 6), decay 0.9", "mean", "variance"], first),
+            markdown_table(cost_header, costs),
+        ]
+    )
+
+
+DEMONSTRATION = Demonstration("moving-average", __doc__, measure_moving_average, draw_moving_average, tables)
+
+if __name__ == "__main__":
+    raise SystemExit(run(DEMONSTRATION))

@@ -1,4 +1,4 @@
-"""This file is about the box coder: boxes to offsets from default boxes, and back."""
+"""Encode boxes as offsets from default boxes, and decode them."""
 
 from __future__ import annotations
 
@@ -44,16 +44,15 @@ class BoxCoder:
         Shape:
             boxes_xyxy ``(…, 4)`` with positive width and height; default_boxes ``(…, 4)`` cxcywh; output ``(…, 4)``.
         """
-        centre = (boxes_xyxy[..., :2] + boxes_xyxy[..., 2:]) / 2
-        size = boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]
-        centre = (centre - default_boxes[..., :2]) / default_boxes[..., 2:]
-        size = (size / default_boxes[..., 2:]).log()
-        return torch.cat((centre / self._pair(0, centre), size / self._pair(2, size)), dim=-1)
+        size = (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]) / default_boxes[..., 2:]
+        twice = torch.sub(boxes_xyxy[..., :2] + boxes_xyxy[..., 2:], default_boxes[..., :2], alpha=2)  # 2 (g - d)
+        centre = twice / default_boxes[..., 2:] / (2 * self._pair(0, twice))
+        return torch.cat((centre, size.log() / self._pair(2, size)), dim=-1)
 
     def decode(self, locs: Tensor, default_boxes: Tensor) -> Tensor:
         """Boxes from offsets; the inverse of :meth:`encode`.
 
-        Scales above 62.5 times the default box are cut to it, so that no output overflows.
+        A size is limited to 62.5 times the default box, so that no output overflows.
 
         Shape:
             locs ``(…, 4)``; default_boxes ``(…, 4)`` cxcywh; output ``(…, 4)`` xyxy, not clipped.
@@ -64,6 +63,6 @@ class BoxCoder:
         return torch.cat((centre - half, centre + half), dim=-1)
 
     def _pair(self, first: int, like: Tensor) -> Tensor | float:
-        """Two of the variances: one number if they are equal, which saves a GPU's host a copy that it waits for."""
+        """Two of the variances; one number if they are equal, which needs no copy to the device."""
         a, b = self.variances[first : first + 2]
         return a if a == b else like.new_tensor((a, b))

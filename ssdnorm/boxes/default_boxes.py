@@ -1,8 +1,8 @@
-"""This file is about default boxes: the K fixed boxes to which an SSD's predictions are offsets."""
+"""Make default boxes: the K fixed boxes to which an SSD's predictions are offsets."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from math import sqrt
 from types import MappingProxyType
@@ -43,10 +43,8 @@ class DefaultBoxSpec:
     def __post_init__(self) -> None:
         if self.clip not in ("none", "size", "all"):
             raise ValueError(f"DefaultBoxSpec: clip must be none, size or all; got {self.clip!r}")
-        lengths = {
-            name: len(getattr(self, name))
-            for name in ("grid_sizes", "steps", "min_sizes", "max_sizes", "aspect_ratios")
-        }
+        per_tap = ("grid_sizes", "steps", "min_sizes", "max_sizes", "aspect_ratios")
+        lengths = {name: len(getattr(self, name)) for name in per_tap}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"DefaultBoxSpec: one entry per tap is needed everywhere; got {lengths}")
 
@@ -61,36 +59,24 @@ class DefaultBoxSpec:
         return sum(g * g * n for g, n in zip(self.grid_sizes, self.boxes_per_cell, strict=True))
 
 
-def _ssd300(min_sizes: tuple[float, ...], last_size: float) -> DefaultBoxSpec:
-    return DefaultBoxSpec(
-        image_size=300,
-        grid_sizes=(38, 19, 10, 5, 3, 1),
-        steps=(8, 16, 32, 64, 100, 300),
-        min_sizes=min_sizes,
-        max_sizes=(*min_sizes[1:], last_size),
-        aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)),
-    )
-
-
-def _ssd512(min_sizes: tuple[float, ...], last_size: float) -> DefaultBoxSpec:
-    return DefaultBoxSpec(
-        image_size=512,
-        grid_sizes=(64, 32, 16, 8, 4, 2, 1),
-        steps=(8, 16, 32, 64, 128, 256, 512),
-        min_sizes=min_sizes,
-        max_sizes=(*min_sizes[1:], last_size),
-        aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,), (2,)),
-    )
+def _spec(image_size: int, *sizes: float) -> DefaultBoxSpec:
+    """One of the authors' networks; each tap's second square lies between its size and the next."""
+    grids, steps = {
+        300: ((38, 19, 10, 5, 3, 1), (8, 16, 32, 64, 100, 300)),
+        512: ((64, 32, 16, 8, 4, 2, 1), (8, 16, 32, 64, 128, 256, 512)),
+    }[image_size]
+    ratios = ((2,), *[(2, 3)] * (len(grids) - 3), (2,), (2,))
+    return DefaultBoxSpec(image_size, grids, steps, sizes[:-1], sizes[1:], ratios)
 
 
 # Sizes in pixels of the input, from examples/ssd/ssd_pascal.py, ssd_coco.py and their 512 variants (weiliu89/caffe,
 # branch ssd). Caffe's prior box layer cuts the 512 sizes to integers; they are kept exact here, as in lufficc/SSD.
 DEFAULT_BOXES: Mapping[str, DefaultBoxSpec] = MappingProxyType(
     {
-        "ssd300_voc": _ssd300((30, 60, 111, 162, 213, 264), 315),
-        "ssd300_coco": _ssd300((21, 45, 99, 153, 207, 261), 315),
-        "ssd512_voc": _ssd512((35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8), 537.6),
-        "ssd512_coco": _ssd512((20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8), 542.72),
+        "ssd300_voc": _spec(300, 30, 60, 111, 162, 213, 264, 315),
+        "ssd300_coco": _spec(300, 21, 45, 99, 153, 207, 261, 315),
+        "ssd512_voc": _spec(512, 35.84, 76.8, 153.6, 230.4, 307.2, 384.0, 460.8, 537.6),
+        "ssd512_coco": _spec(512, 20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72),
     }
 )
 
@@ -105,16 +91,14 @@ def default_box_spec(spec: str | DefaultBoxSpec | Mapping[str, Any], *, where: s
     if isinstance(spec, DefaultBoxSpec):
         return spec
     if isinstance(spec, Mapping):
-        known = [field.name for field in fields(DefaultBoxSpec)]
-        needed = [field.name for field in fields(DefaultBoxSpec) if field.default is MISSING]
+        known = {field.name: field.default is MISSING for field in fields(DefaultBoxSpec)}  # whether it is needed
         for name in spec:
             if name not in known:
                 hint = did_you_mean(name, known)
                 raise ValueError(f"{where}: unknown field {name!r}; choose among: {', '.join(known)}.{hint}")
-        if missing := [name for name in needed if name not in spec]:
+        if missing := [name for name, needed in known.items() if needed and name not in spec]:
             raise ValueError(f"{where}: {', '.join(missing)} missing; got {', '.join(map(str, spec))}")
-        values: dict[str, Any] = {key: _as_tuple(value) for key, value in spec.items()}
-        return DefaultBoxSpec(**values)
+        return DefaultBoxSpec(**{key: _as_tuple(value) for key, value in spec.items()})
     if not isinstance(spec, str) or spec not in DEFAULT_BOXES:
         hint = did_you_mean(spec, DEFAULT_BOXES)
         raise ValueError(f"{where}: unknown default boxes {spec!r}; choose one of: {', '.join(DEFAULT_BOXES)}.{hint}")
@@ -162,3 +146,64 @@ def make_default_boxes(spec: str | DefaultBoxSpec) -> Tensor:
     if spec.clip == "size":
         return torch.cat((boxes[:, :2], boxes[:, 2:].clamp(0.0, 1.0)), dim=1)
     return boxes.clamp(0.0, 1.0) if spec.clip == "all" else boxes
+
+
+def spread_default_boxes(
+    image_size: int,
+    grid_sizes: Sequence[int] | Mapping[str, tuple[int, int]],
+    *,
+    min_scale: float = 0.2,
+    max_scale: float = 0.9,
+    first_scale: float | None = None,
+    aspect_ratios: Sequence[Sequence[float]] | None = None,
+    steps: Sequence[float] | None = None,
+) -> DefaultBoxSpec:
+    r"""Spread default boxes of evenly rising sizes over any square grids, as in the paper.
+
+    .. math:: s_k = s_{min} + \frac{s_{max} - s_{min}}{m - 1} (k - 1) \qquad k = 1 \ldots m
+
+    of the image's side; the second square of a tap is the geometric mean with the next tap's size.
+
+    Args:
+        image_size: side of the network's input, pixels.
+        grid_sizes: cells along a side of each tap, as numbers or as ``tap_grids`` gives them.
+        min_scale, max_scale: sizes on the first and the last tap, as shares of the image's side.
+        first_scale: size on the first tap alone, with min_scale on the second: the paper's exception for conv4_3.
+        aspect_ratios: for each tap; by default 2 and 3, as on most of the paper's taps.
+        steps: distance between cells, pixels; by default ``image_size / grid``, so that the cells cover the image.
+
+    Raises:
+        ValueError: a grid that is not square, scales that do not rise, or entries that are not one per tap.
+
+    Sources:
+        W. Liu et al., SSD (arXiv:1512.02325), section 2.2, equation 4, and section 3.1 for the first tap.
+
+    Example:
+        >>> spread_default_boxes(320, (40, 20, 10)).min_sizes
+        (64.0, 176.0, 288.0)
+    """
+    if isinstance(grid_sizes, Mapping):
+        for name, (height, width) in grid_sizes.items():
+            if height != width:
+                raise ValueError(f"spread_default_boxes: {name}: the grid must be square; got {height}×{width}")
+        grid_sizes = [height for height, _ in grid_sizes.values()]
+    lowest = min_scale if first_scale is None else first_scale
+    if not 0 < lowest <= min_scale <= max_scale:
+        raise ValueError(
+            "spread_default_boxes: scales must rise from above 0; "
+            f"got first {first_scale}, min {min_scale}, max {max_scale}"
+        )
+    spread = len(grid_sizes) if first_scale is None else len(grid_sizes) - 1
+    rise = (max_scale - min_scale) / max(1, spread - 1)
+    scales = [min_scale + rise * k for k in range(spread + 1)]  # one more, for the last tap's second square
+    if first_scale is not None:
+        scales = [first_scale, *scales]
+    sizes = [round(scale * image_size, 3) for scale in scales]
+    return DefaultBoxSpec(
+        image_size=image_size,
+        grid_sizes=tuple(grid_sizes),
+        steps=tuple(image_size / grid for grid in grid_sizes) if steps is None else tuple(steps),
+        min_sizes=tuple(sizes[:-1]),
+        max_sizes=tuple(sizes[1:]),
+        aspect_ratios=((2.0, 3.0),) * len(grid_sizes) if aspect_ratios is None else tuple(map(tuple, aspect_ratios)),
+    )

@@ -1,4 +1,4 @@
-"""The command line: `ssdnorm train`, `ssdnorm compare` and others, the same commands as scripts/."""
+"""The command line: `ssdnorm train`, `ssdnorm compare` and others, as in scripts/."""
 
 from __future__ import annotations
 
@@ -10,39 +10,45 @@ from importlib import import_module
 
 from ssdnorm import __version__
 
-_COMMANDS = {
-    name: f"ssdnorm.cli.{name}" for name in ("train", "evaluate", "compare", "predict", "diagnose", "convert", "export")
+COMMANDS = {
+    "train": "train a detector into a run folder",
+    "evaluate": "evaluate a run, a checkpoint or a file of detections",
+    "compare": "train arms × seeds and say how they differ, and how sure that is",
+    "predict": "draw the detections of a checkpoint on pictures",
+    "diagnose": "measure activations, scales, gradients and batch norms of a network",
+    "convert": "convert a checkpoint from another SSD, or to torchvision",
+    "export": "write a detector as ONNX or torch.export file",
+    "schema": "write the JSON schemas of config files, for editors",
 }
+_MODULES = {name: f"ssdnorm.cli.{name}" for name in COMMANDS}
 
 
-def main(words: Sequence[str] | None = None, known: Mapping[str, str] = _COMMANDS) -> int:
+def main(arguments: Sequence[str] | None = None, known: Mapping[str, str] = _MODULES) -> int:
     """Run a command; bad input ends in one line on standard error and exit code 2.
 
     Args:
-        words: the command line without the program's name; None reads ``sys.argv``.
-        known: modules of the commands, by name.
+        arguments: the command line without the program's name; None reads ``sys.argv``.
+        known: modules of the commands, by name; each has ``add_arguments(parser)`` and ``run(arguments, rest)``, and is
+            imported only when its command is called.
     """
-    words = sys.argv[1:] if words is None else list(words)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(prog="ssdnorm", description="SSD detectors, with every norm choice honoured.")
     parser.add_argument("--version", action="version", version=f"ssdnorm {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(known))
-    # only the command that is asked for is imported: some need none of the training code
-    wanted = words[:1] if words and words[0] in known else list(known)
-    modules = {name: import_module(known[name]) for name in wanted}
-    for name, module in modules.items():
-        command = commands.add_parser(
-            name,
-            help=module.HELP,
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        module.add_arguments(command)
-    arguments, rest = parser.parse_known_args(words)
+    called = next((argument for argument in arguments if argument in known), None)
+    module = None if called is None else import_module(known[called])
+    for name in known:
+        command = commands.add_parser(name, help=COMMANDS.get(name), allow_abbrev=False)
+        if module is not None and name == called:
+            command.description = module.__doc__
+            command.formatter_class = argparse.RawDescriptionHelpFormatter
+            module.add_arguments(command)
+    parsed, rest = parser.parse_known_args(arguments)
+    assert module is not None, "argparse ends here without a command"
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     logging.getLogger("PIL").setLevel(logging.WARNING)
     try:
-        modules[arguments.command].run(arguments, rest)
+        module.run(parsed, rest)
     except (ValueError, OSError, ArithmeticError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -1,8 +1,8 @@
 """Compare norm choices: python scripts/compare.py --config configs/compare_quickstart.yaml --output runs/cmp
 
 Trains every arm with every seed (and learning rate), each in a run folder below runs/cmp/runs, then writes report.html,
-results.json, results.csv, table.md and figures/. Started again it skips what is finished and goes on with the rest. A
-key of the base config can be set for all arms: --base.training.max_steps 100.
+results.json, results.csv, table.md and figures/. Started again, it skips finished runs and resumes the others. A key
+of the base config can be set for all arms: --base.training.max_steps 100.
 """
 
 from __future__ import annotations
@@ -13,20 +13,12 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import yaml
+if TYPE_CHECKING:
+    from ssdnorm.data.dataset import DetectionDataset
 
-from ssdnorm.build import build_dataset
-from ssdnorm.compare.assemble import assemble, chosen_rates
-from ssdnorm.compare.grid import check_folders, run_grid, state_of
-from ssdnorm.compare.matched import compare_starts
-from ssdnorm.compare.plan import read_plan
-from ssdnorm.compare.report import write_report
-from ssdnorm.compare.tables import metrics_markdown, table_markdown, write_csv
-from ssdnorm.data.dataset import DetectionDataset
-from ssdnorm.engine.run import write_json, write_text
-
-HELP = "train arms × seeds and say how they differ, and how sure that is"
+HELP = "train arms × seeds and report how they differ, and how certain that is"
 
 log = logging.getLogger("ssdnorm.compare")
 
@@ -34,17 +26,28 @@ log = logging.getLogger("ssdnorm.compare")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options; keys of the base config come on top."""
     parser.add_argument("--config", required=True, type=Path, help="YAML file; see configs/compare_*.yaml")
-    parser.add_argument(
-        "--output", required=True, type=Path, help="folder of the comparison; new, or one to go on with"
-    )
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once; they share cores and GPUs (default 1)")
-    parser.add_argument("--no-training", action="store_true", help="make the report from the runs that are there")
+    parser.add_argument("--output", required=True, type=Path, help="folder of the comparison; new, or one to continue")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once; they share the cores and GPUs (default 1)")
+    parser.add_argument("--no-training", action="store_true", help="only report on the runs in --output")
 
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
-    """Check everything, train what is missing, and report."""
+    """Check everything, train what is missing, report."""
     if arguments.jobs < 1:
         raise ValueError(f"--jobs: must be 1 or more; got {arguments.jobs}")
+
+    # imported here, so that --help does not wait for them
+    import yaml
+
+    from ssdnorm.build import build_dataset
+    from ssdnorm.compare.analysis import analyse, choose_rate, read_rates
+    from ssdnorm.compare.launcher import check_folders, launch
+    from ssdnorm.compare.plan import read_plan
+    from ssdnorm.compare.report import write_report
+    from ssdnorm.compare.run_folders import state_of
+    from ssdnorm.compare.tables import metrics_markdown, table_markdown, write_csv
+    from ssdnorm.files import write_json, write_text
+
     plan = read_plan(arguments.config, rest)
     root: Path = arguments.output
     if root.exists() and not root.is_dir():
@@ -54,24 +57,26 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     if plan.base.data.validation is not None:
         _refuse_shared_images(build_dataset(plan.base, "validation", class_names=train_set.class_names), test_set)
     check_folders(plan.possible_jobs(), root)
-    log.info("%d arms × %d seeds", len(plan.arms), len(plan.seeds))
+    log.info("%d arms × %d seeds", len(plan.arms), len(plan.file.seeds))
     if not arguments.no_training:
         write_text(root / "comparison.yaml", yaml.safe_dump(plan.content, sort_keys=False, width=120))
         first = plan.first_jobs()
         later = plan.jobs({arm.name: arm.lrs[0] for arm in plan.arms})[len(first) :]
-        run_grid(first, root, num_parallel=arguments.jobs, later=later)
+        launch(first, root, num_parallel=arguments.jobs, later=later)
         if later:
             failed = {job.arm for job in first if state_of(job, root) == "failed"}
             if failed:
-                log.warning("a run that chooses a learning rate failed: no more seeds of %s", ", ".join(sorted(failed)))
-            jobs = [job for job in plan.jobs(chosen_rates(plan, root)) if job.arm not in failed]
-            run_grid(jobs, root, num_parallel=arguments.jobs)
+                log.warning(
+                    "a run that decides a learning rate failed; no further seeds of %s", ", ".join(sorted(failed))
+                )
+            lrs = {arm.name: choose_rate(read_rates(plan, arm, root)) for arm in plan.arms}
+            jobs = [job for job in plan.jobs(lrs) if job.arm not in failed]
+            launch(jobs, root, num_parallel=arguments.jobs)
 
     elif not any(state_of(job, root) in ("finished", "diverged") for job in plan.possible_jobs()):
         raise ValueError(f"--no-training: {root} holds no finished run of {arguments.config}")
 
-    matched = compare_starts(plan, chosen_rates(plan, root), train_set, test_set)
-    results = assemble(plan, root, test_set, matched)
+    results = analyse(plan, root, test_set)
     write_json(root / "results.json", dataclasses.asdict(results))
     write_csv(results, root / "results.csv")
     write_text(root / "table.md", f"{table_markdown(results)}\n{metrics_markdown(results)}")
@@ -83,17 +88,17 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     runs = [run for arm in results.arms for run in arm.runs]
     lost = [run for run in runs if run.status in ("failed", "missing")]
     if lost:
-        why = lost[0].reason or "it was not made"
+        why = lost[0].reason or "did not run"
         raise ValueError(f"{len(lost)} of {len(runs)} runs have no result; the first: {lost[0].folder}: {why}")
 
 
 def _refuse_shared_images(validation: DetectionDataset, test: DetectionDataset) -> None:
-    """Learning rates are chosen, and trainings watched, on images that no number of the answer comes from."""
+    """Keep test images out of the choice of learning rates."""
     known = {_identity(test, i) for i in range(len(test))}
     shared = [name for i in range(len(validation)) if (name := _identity(validation, i)) in known]
     if shared:
         raise ValueError(
-            f"base.data.validation: {len(shared)} of {len(validation)} images are test images as well; the first: "
+            f"base.data.validation: {len(shared)} of {len(validation)} images are test images, too; the first: "
             f"{shared[0]}"
         )
 

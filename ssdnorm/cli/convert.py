@@ -9,72 +9,76 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from ssdnorm.cli.checks import check_no_extra_arguments
 
-from ssdnorm.boxes.default_boxes import DEFAULT_BOXES, default_box_spec
-from ssdnorm.cli.refuse import no_more_words
-from ssdnorm.files import replaced_file
-from ssdnorm.models.checkpoint import Checkpoint, write_checkpoint
-from ssdnorm.models.class_names import VOC_CLASSES, coco_classes, select_classes
-from ssdnorm.models.foreign import read_any_checkpoint
-from ssdnorm.models.foreign.torchvision import to_torchvision
-
-HELP = "convert a checkpoint from another SSD, or to torchvision"
+if TYPE_CHECKING:
+    from ssdnorm.models.checkpoint import Checkpoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
+    """Add the command's options."""
     parser.add_argument("input", type=Path, metavar="IN", help="the file; of a TensorFlow checkpoint its prefix")
     parser.add_argument("--output", required=True, type=Path, help="OUT.safetensors, or OUT.pth with --to torchvision")
-    parser.add_argument("--to", choices=("ssdnorm", "torchvision"), default="ssdnorm", help="whose format to write")
+    parser.add_argument("--to", choices=("ssdnorm", "torchvision"), default="ssdnorm", help="the format to write")
     parser.add_argument(
-        "--classes", help="keep these classes only: voc, coco, or names with commas; VOC's and COCO's spelling both do"
+        "--classes", help="keep these classes only: voc, coco, or comma-separated names in VOC's or COCO's spelling"
     )
-    parser.add_argument("--class-names", help="how the file's classes are called, with commas, without background")
+    parser.add_argument("--class-names", help="comma-separated names of the file's classes, without background")
     parser.add_argument(
-        "--default-boxes", choices=list(DEFAULT_BOXES), help="if the file was not trained with its system's usual ones"
+        "--default-boxes",
+        metavar="NAME",
+        help="ssd300_voc, ssd300_coco, ssd512_voc, ssd512_coco; if not its system's default",
     )
 
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
-    """Read, convert, pick classes, write, and say what the file means."""
-    no_more_words(rest)
+    """Read, convert, select classes, write, and print a summary."""
+    check_no_extra_arguments(rest)
     suffix = ".safetensors" if arguments.to == "ssdnorm" else ".pth"
     if arguments.output.suffix != suffix:
         raise ValueError(f"--output: {arguments.to} files end in {suffix}; got {arguments.output}")
-    names = None if arguments.class_names is None else _words("--class-names", arguments.class_names)
+
+    # imported here, so that --help does not wait for them
+    import torch
+
+    from ssdnorm.files import replaced_file
+    from ssdnorm.models.checkpoint import write_checkpoint
+    from ssdnorm.models.class_names import VOC_CLASSES, coco_classes, select_classes
+    from ssdnorm.models.foreign import read_any_checkpoint
+    from ssdnorm.models.foreign.torchvision import to_torchvision
+
+    names = None if arguments.class_names is None else _names("--class-names", arguments.class_names)
     checkpoint = read_any_checkpoint(arguments.input, default_boxes=arguments.default_boxes, class_names=names)
     if arguments.classes is not None:
-        checkpoint = select_classes(checkpoint, _chosen(arguments.classes))
+        known = {"voc": VOC_CLASSES, "coco": coco_classes()}
+        chosen = known.get(arguments.classes) or _names("--classes", arguments.classes)
+        checkpoint = select_classes(checkpoint, chosen)
     if arguments.to == "torchvision":
         state, notes = to_torchvision(checkpoint)
         with replaced_file(arguments.output) as unfinished:
             torch.save(state, unfinished)
-        print(
-            f"written: {arguments.output}: ssd300_vgg16(num_classes={len(checkpoint.class_names) + 1}) of torchvision"
-        )
+        num_classes = len(checkpoint.class_names) + 1
+        print(f"written: {arguments.output}: ssd300_vgg16(num_classes={num_classes}) of torchvision")
         for note in notes:
-            print(f"torchvision has to be told: {note}")
+            print(f"set in torchvision: {note}")
         return
     write_checkpoint(arguments.output, checkpoint)
     print(_summary(checkpoint))
     print(f"written: {arguments.output}")
 
 
-def _chosen(words: str) -> list[str]:
-    known = {"voc": VOC_CLASSES, "coco": coco_classes()}
-    return list(known.get(words, ())) or _words("--classes", words)
-
-
-def _words(option: str, text: str) -> list[str]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words:
-        raise ValueError(f"{option}: names with commas are needed; got {text!r}")
-    return words
+def _names(option: str, value: str) -> list[str]:
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if not names:
+        raise ValueError(f"{option}: comma-separated names are needed; got {value!r}")
+    return names
 
 
 def _summary(checkpoint: Checkpoint) -> str:
+    from ssdnorm.boxes.default_boxes import default_box_spec
+
     spec = default_box_spec(checkpoint.model["default_boxes"])
     mean = [round(255 * v, 3) for v in checkpoint.state["image_mean"].tolist()]
     std = [round(255 * v, 3) for v in checkpoint.state["image_std"].tolist()]

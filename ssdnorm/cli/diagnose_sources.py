@@ -1,166 +1,152 @@
-"""This file is about what a diagnosis looks at: the arms (trained, pretrained or drawn) and the pictures."""
+"""Load the arms (trained, pretrained or newly drawn) and the pictures of a diagnosis."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from ssdnorm.build import build_dataset, build_loss, build_model, build_post_process, load_detector
+from ssdnorm.build import build_dataset, build_loss, build_model, build_post_process
+from ssdnorm.cli.checks import check_evaluation_keys, check_no_extra_arguments
 from ssdnorm.cli.frames import find_sources, is_video
-from ssdnorm.cli.refuse import no_keys_of_training, no_more_words
 from ssdnorm.config import Config
 from ssdnorm.config_file import read_config
 from ssdnorm.data.batches import Sample, collate
 from ssdnorm.data.dataset import DetectionDataset, subset
 from ssdnorm.data.images import EncodedImage
-from ssdnorm.data.transforms import resize_image
-from ssdnorm.data.views import whole_image
-from ssdnorm.detector import Detector
+from ssdnorm.data.transforms import EvalTransform
+from ssdnorm.detector import Detector, load_detector
 from ssdnorm.structures import Batch
 
-_BACKBONE_SUFFIX = ".npz"  # the Oxford release of VGG16; an SSD is never in one
 
-
-@dataclass(frozen=True)
-class Arm:
-    """A detector under the name that tables and figures give it."""
-
-    name: str
-    detector: Detector
-
-
-@dataclass(frozen=True)
+@dataclass
 class Pictures:
-    """Pictures at their own sizes, with their objects where there is a data set.
+    """Pictures at their original sizes; with objects where they come from a data set.
 
     Attributes:
         names: of the files.
-        dataset: where objects and ids come from, exactly these pictures; None for files alone.
+        pixels: ``(H, W, 3)`` uint8 RGB each.
+        unreadable: messages about files that could not be read.
+        dataset: of exactly these pictures, for objects and ids; None for files.
     """
 
-    names: list[str]
-    pixels: list[np.ndarray]
-    unreadable: list[str]
+    names: list[str] = field(default_factory=list)
+    pixels: list[np.ndarray] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
     dataset: DetectionDataset | None = None
 
     def batches(self, detector: Detector, batch_size: int) -> list[Batch]:
-        """Batches at the size and in the way that the detector's weights were trained on."""
+        """Make batches as the detector was trained on."""
+        transform = EvalTransform(detector.model.image_size, antialias=detector.antialias)
         samples = []
         for i, pixels in enumerate(self.pixels):
             boxes_px, labels = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
             if self.dataset is not None:
                 boxes_px, labels = self.dataset.training_boxes(i)
-            height, width = pixels.shape[:2]
-            boxes, labels = whole_image(height, width).place_boxes(boxes_px, labels)
-            image = resize_image(pixels, detector.model.image_size, antialias=detector.antialias)
-            samples.append(Sample(image, torch.from_numpy(boxes), torch.from_numpy(labels), (height, width), i))
+            samples.append(Sample(*transform(pixels, boxes_px, labels), pixels.shape[:2], i))
         return [collate(samples[i : i + batch_size]) for i in range(0, len(samples), batch_size)]
 
 
-def read_arms(arguments: argparse.Namespace, rest: Sequence[str]) -> tuple[list[Arm], Config | None]:
-    """The arm that the options name, the one to set against it, and the config of the data, if there is one.
+def read_arms(arguments: argparse.Namespace, rest: Sequence[str]) -> tuple[dict[str, Detector], Config | None]:
+    """Load the detector that the options name and the one of ``--against``, and the config of the data, if any.
 
     Raises:
-        ValueError: options that do not go together. FileNotFoundError: a file that is not there.
+        ValueError: options that exclude each other. FileNotFoundError: no such file.
     """
+    run, checkpoint, weights = arguments.run, arguments.checkpoint, arguments.weights
     given = [name for name in ("run", "checkpoint", "weights") if getattr(arguments, name) is not None]
     if len(given) > 1 or not (given or arguments.config):
         got = " and ".join(f"--{name}" for name in given) or "none"
         raise ValueError(f"give one of --run, --checkpoint, --weights, or --config for a fresh model; got {got}")
-    if arguments.run is not None and arguments.config is not None:
+    if run is not None and arguments.config is not None:
         raise ValueError("--config: a run has its own config; give --checkpoint with --config instead")
-    config_path = arguments.config if arguments.run is None else arguments.run / "config.yaml"
+    config_path = arguments.config if run is None else run / "config.yaml"
     if config_path is None:
-        no_more_words(rest)
-    if arguments.run is not None or arguments.checkpoint is not None:
-        no_keys_of_training(rest)
+        check_no_extra_arguments(rest)
+    if run is not None or checkpoint is not None:
+        check_evaluation_keys(rest)
     config = None if config_path is None else read_config(config_path, rest)
-    if arguments.run is not None:
-        arm = Arm(arguments.run.name, load_detector(_weights_of_run(arguments.run)))
-    elif arguments.checkpoint is not None:
-        arm = Arm(arguments.checkpoint.stem, load_detector(arguments.checkpoint))
+    if run is not None or checkpoint is not None:
+        name, detector = _load_arm(run or checkpoint, class_names=None)
     else:
-        name = f"{arguments.config.stem} (drawn)" if arguments.weights is None else arguments.weights.stem
+        name = f"{arguments.config.stem} (drawn)" if weights is None else weights.stem
         names: Sequence[str] | None = None if config is None else config.data.class_names
         if names is None and config is not None and arguments.images is None:
             names = build_dataset(config, "train").class_names
-        arm = Arm(name, fresh_detector(config, arguments.weights, class_names=names))
-    arms = [arm]
+        detector = _new_detector(config, weights, class_names=names)
+    arms = {name: detector}
     if arguments.against is not None:
-        other = _other_arm(arguments.against, arm.detector.class_names)
-        arms.append(replace(other, name=f"{other.name} (2)") if other.name == arm.name else other)
+        other, against = _load_arm(arguments.against, class_names=detector.class_names)
+        arms[f"{other} (2)" if other in arms else other] = against
     return arms, config
 
 
-def fresh_detector(
-    config: Config | None, weights: Path | None, *, class_names: Sequence[str] | None = None
-) -> Detector:
-    """A detector with drawn weights, or those of a backbone file.
+def _load_arm(path: Path, *, class_names: Sequence[str] | None) -> tuple[str, Detector]:
+    """A name and a detector from a run folder, a config, a backbone's weights or a checkpoint."""
+    if path.is_dir():
+        return path.name, load_detector(path / "checkpoints" / "model.safetensors")
+    if path.suffix in (".yaml", ".yml"):
+        return f"{path.stem} (drawn)", _new_detector(read_config(path), None, class_names=class_names)
+    if path.suffix == ".npz":  # the Oxford release of VGG16; an SSD is never in one
+        return path.stem, _new_detector(None, path, class_names=class_names)
+    return path.stem, load_detector(path)
+
+
+def _new_detector(config: Config | None, weights: Path | None, *, class_names: Sequence[str] | None) -> Detector:
+    """A detector with newly drawn weights, or a backbone's.
 
     Args:
-        config: of the model; without one SSD300 with the paper's norm.
+        config: of the model; None for SSD300 with the paper's norm.
         weights: of the backbone, instead of the config's.
-        class_names: of the data; without them VOC's number of classes.
+        class_names: of the data; None for VOC's number of classes.
     """
-    config = config or Config()
+    config = config or Config.model_construct()
     if weights is not None:
         if not weights.is_file():
             raise FileNotFoundError(f"--weights: {weights}: no such file")
-        config = replace(config, model=replace(config.model, weights=str(weights), checkpoint=None))
+        model_config = config.model.model_copy(update={"weights": str(weights), "checkpoint": None})
+        config = config.model_copy(update={"model": model_config})
     model = build_model(config, 1 + len(class_names) if class_names else 21, class_names=class_names)
-    return Detector(
-        model, build_loss(config, model), build_post_process(config, model), class_names=class_names, antialias=True
-    ).eval()
+    loss, post_process = build_loss(config, model), build_post_process(config, model)
+    return Detector(model, loss, post_process, class_names=class_names, antialias=True).eval()
 
 
-def find_pictures(words: Sequence[str]) -> list[Path]:
-    """The files that ``--images`` names.
-
-    Raises:
-        ValueError: a video or a camera. FileNotFoundError: a word that names nothing.
-    """
-    sources = find_sources(words)
-    if films := [source for source in sources if is_video(source)]:
-        raise ValueError(f"--images: {films[0]}: pictures only, no videos or cameras")
-    return [Path(str(source)) for source in sources]
-
-
-def read_pictures(
-    arguments: argparse.Namespace, files: Sequence[Path], config: Config | None, arms: Sequence[Arm]
-) -> Pictures:
-    """At most ``--num-images`` pictures: the first of the files, or evenly over the config's test set.
+def read_pictures(arguments: argparse.Namespace, config: Config | None, arms: Mapping[str, Detector]) -> Pictures:
+    """Read at most ``--num-images`` pictures: the first files, or evenly over the config's test set.
 
     Raises:
-        ValueError: none can be read, or the data have other classes than an arm.
+        ValueError: none can be read, a video or a camera, or the data has other classes than an arm.
     """
-    if files:
-        pictures = _read_files(files, arguments.num_images)
+    if arguments.images is not None:
+        pictures = _read_files(find_sources(arguments.images), arguments.num_images)
     else:
         assert config is not None
-        dataset = build_dataset(config, "test", class_names=config.data.class_names or arms[0].detector.class_names)
-        for arm in arms:
-            if arm.detector.model.num_classes != 1 + len(dataset.class_names):
+        first = next(iter(arms.values()))
+        dataset = build_dataset(config, "test", class_names=config.data.class_names or first.class_names)
+        for name, detector in arms.items():
+            if detector.model.num_classes != 1 + len(dataset.class_names):
                 raise ValueError(
-                    f"{arm.name}: it has {arm.detector.model.num_classes - 1} classes; those of the data are "
+                    f"{name}: it has {detector.model.num_classes - 1} classes; those of the data are "
                     f"{', '.join(dataset.class_names)}; give --images, which need no classes"
                 )
         count = min(arguments.num_images, len(dataset))
         dataset = subset(dataset, [i * len(dataset) // count for i in range(count)])
         names = [dataset.image_name(i) for i in range(count)]
-        pictures = Pictures(names, [dataset.load_image(i) for i in range(count)], [], dataset)
+        pictures = Pictures(names, [dataset.load_image(i) for i in range(count)], dataset=dataset)
     if not pictures.names:
         raise ValueError("no picture could be read" + "".join(f"; {message}" for message in pictures.unreadable[:3]))
     return pictures
 
 
-def _read_files(paths: Sequence[Path], limit: int) -> Pictures:
-    pictures = Pictures([], [], [])
-    for path in paths:
+def _read_files(sources: Sequence[Path | int], limit: int) -> Pictures:
+    pictures = Pictures()
+    for source in sources:
+        if is_video(source):
+            raise ValueError(f"--images: {source}: pictures only, no videos or cameras")
+    for path in map(Path, map(str, sources)):
         if len(pictures.names) == limit:
             break
         try:
@@ -171,19 +157,3 @@ def _read_files(paths: Sequence[Path], limit: int) -> Pictures:
         pictures.names.append(str(path))
         pictures.pixels.append(pixels)
     return pictures
-
-
-def _other_arm(path: Path, class_names: Sequence[str]) -> Arm:
-    if path.is_dir():
-        return Arm(path.name, load_detector(_weights_of_run(path)))
-    if path.suffix in (".yaml", ".yml"):
-        return Arm(f"{path.stem} (drawn)", fresh_detector(read_config(path), None, class_names=class_names))
-    if path.suffix == _BACKBONE_SUFFIX:
-        return Arm(path.stem, fresh_detector(None, path, class_names=class_names))
-    return Arm(path.stem, load_detector(path))
-
-
-def _weights_of_run(run: Path) -> Path:
-    if not run.is_dir():
-        raise FileNotFoundError(f"--run: {run}: no such run folder")
-    return run / "checkpoints" / "model.safetensors"

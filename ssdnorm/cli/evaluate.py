@@ -15,16 +15,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ssdnorm.cli.evaluate_report import ReportOptions, write_evaluation
-from ssdnorm.cli.evaluate_sources import evaluate_files, evaluate_weights
-from ssdnorm.engine.evaluation import METRICS, EvaluationOptions
-from ssdnorm.metrics.coco import BACKENDS
-
-HELP = "evaluate a run, a checkpoint or a file of detections"
+if TYPE_CHECKING:
+    from ssdnorm.engine.evaluation import EvaluationOptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="coco, voc07 (11-point mAP), voc (all-point mAP); several allowed; default: all",
     )
-    metric.add_argument("--backend", help=f"of COCO's metric: {', '.join(BACKENDS)}; default: {BACKENDS[0]}")
+    metric.add_argument(
+        "--backend",
+        help="of COCO's metric: ssdnorm, pycocotools, hotcoco, faster-coco-eval, ultrafast-pycocotools; "
+        "default: ssdnorm",
+    )
     metric.add_argument(
         "--iou-thresholds", type=float, nargs="+", metavar="IOU", help="of COCO's metric; default: .50 .55 … .95"
     )
@@ -65,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs="+",
         metavar="NUM",
-        help="COCO's limits an image and class, rising; AP uses the last; default: 1 10 100",
+        help="COCO's limits per image and class, ascending; AP uses the last; default: 1 10 100",
     )
     metric.add_argument("--voc-iou", type=float, metavar="IOU", help="of VOC's metrics; default: 0.5")
     more = parser.add_argument_group("how sure, and where it fails (COCO's metric, backend ssdnorm)")
@@ -79,7 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="other detections of the same images: the difference with its interval (1000 resamples, or --bootstrap)",
     )
     more.add_argument(
-        "--plots", action="store_true", help="OUTPUT/plots: precision-recall, classes, errors (PNG, SVG, JSON)"
+        "--plots",
+        action="store_true",
+        help="OUTPUT/plots: precision-recall, classes, errors, confusions, calibration, F1; numbers in result.json",
     )
     more.add_argument(
         "--show-worst",
@@ -88,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="OUTPUT/worst: the N images with the most errors, ground truth beside detections; needs the images",
     )
     more.add_argument(
-        "--show-above", type=float, metavar="SCORE", help="--show-worst looks at scores from here on; default: 0.3"
+        "--show-above", type=float, metavar="SCORE", help="lowest score that --show-worst counts; default: 0.3"
     )
     output = parser.add_argument_group("what is written")
     output.add_argument(
@@ -106,21 +107,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Check all options at once, evaluate, report."""
     started = time.perf_counter()
-    check_sources(arguments)
-    options = evaluation_options(arguments)
-    report = report_options(arguments, options)
-    evaluate = evaluate_weights if arguments.detections is None else evaluate_files
-    evaluated = evaluate(arguments, rest, options)
-    if evaluated.main_process:
-        write_evaluation(evaluated, options, report, started=started)
+    if arguments.output is None and arguments.run is not None:
+        arguments.output = arguments.run / "evaluation"
+    _check_sources(arguments)
+
+    # imported here, so that --help and mistakes in the options do not wait for them
+    from ssdnorm.cli.evaluate_report import write_evaluation
+    from ssdnorm.cli.evaluate_sources import sources_from_files, sources_from_weights
+    from ssdnorm.engine.evaluation import evaluate_tables, is_main_process
+
+    options = _evaluation_options(arguments)
+    _check_report(arguments, options)
+    read = sources_from_weights if arguments.detections is None else sources_from_files
+    sources = read(arguments, rest)
+    if is_main_process():
+        result = evaluate_tables(sources.truth, sources.found, options)
+        write_evaluation(result, sources, options, arguments, started=started)
 
 
-def check_sources(arguments: argparse.Namespace) -> None:
-    """Refuse options that do not go together.
-
-    Raises:
-        ValueError: naming the option and what it needs.
-    """
+def _check_sources(arguments: argparse.Namespace) -> None:
+    """Refuse sources and folders that do not go together."""
     given = [name for name in ("run", "checkpoint", "detections") if getattr(arguments, name) is not None]
     if len(given) != 1:
         got = " and ".join(f"--{name}" for name in given) or "none"
@@ -134,12 +140,13 @@ def check_sources(arguments: argparse.Namespace) -> None:
     if arguments.checkpoint is not None and arguments.output is None:
         raise ValueError("--checkpoint: needs --output, a folder for result.json and detections.json")
     _check_annotations(arguments)
-    output = output_folder(arguments)
-    for option, folder in (("--output", output), ("--voc-dets", arguments.voc_dets)):
+    for option, folder in (("--output", arguments.output), ("--voc-dets", arguments.voc_dets)):
         if folder is not None and folder.exists() and not folder.is_dir():
             raise ValueError(f"{option}: {folder} is a file; a folder is needed")
-    if output is not None and (output / "config.yaml").exists():
-        raise ValueError(f"--output: {output} is a run folder, whose result.json would be lost; take another one")
+    if arguments.output is not None and (arguments.output / "config.yaml").exists():
+        raise ValueError(
+            f"--output: {arguments.output} is a run folder, whose result.json would be lost; take another one"
+        )
 
 
 def _check_annotations(arguments: argparse.Namespace) -> None:
@@ -171,19 +178,11 @@ def _check_annotations(arguments: argparse.Namespace) -> None:
         raise ValueError("--images: with --detections they are for --show-worst, which is not given")
 
 
-def output_folder(arguments: argparse.Namespace) -> Path | None:
-    """Where results go; None for nowhere."""
-    if arguments.output is None and arguments.run is not None:
-        return arguments.run / "evaluation"
-    return arguments.output
+def _evaluation_options(arguments: argparse.Namespace) -> EvaluationOptions:
+    """Which numbers are asked for; refuses options of a metric that is not among them."""
+    from ssdnorm.engine.evaluation import METRICS, EvaluationOptions
+    from ssdnorm.metrics.backends import is_installed
 
-
-def evaluation_options(arguments: argparse.Namespace) -> EvaluationOptions:
-    """Which numbers are asked for.
-
-    Raises:
-        ValueError: an option that is not allowed, or belongs to a metric that is not asked for.
-    """
     metrics = tuple(dict.fromkeys(arguments.metric or METRICS))
     belongs = {"backend": "coco", "iou_thresholds": "coco", "max_detections": "coco", "voc_iou": "voc"}
     values: dict[str, Any] = {}
@@ -192,38 +191,31 @@ def evaluation_options(arguments: argparse.Namespace) -> EvaluationOptions:
         if value is None:
             continue
         if not any(asked.startswith(metric) for asked in metrics):
-            raise ValueError(f"--{name.replace('_', '-')}: belongs to --metric {metric}, which is not asked for")
+            raise ValueError(f"{_option(name)}: belongs to --metric {metric}, which is not asked for")
         values[name] = tuple(value) if isinstance(value, list) else value
     try:
         options = EvaluationOptions(metrics, **values)
     except ValueError as error:
         name, colon, message = str(error).partition(":")
-        raise ValueError(f"--{name.replace('_', '-')}{colon}{message}") from error
-    if options.backend == "faster-coco-eval" and find_spec("faster_coco_eval") is None:
-        raise ValueError("--backend: faster-coco-eval is not installed: pip install 'ssdnorm[fast-eval]'")
+        raise ValueError(f"{_option(name)}{colon}{message}") from error
+    if not is_installed(options.backend):
+        raise ValueError(f"--backend: {options.backend} is not installed: pip install {options.backend}")
     return options
 
 
-def report_options(arguments: argparse.Namespace, options: EvaluationOptions) -> ReportOptions:
-    """What is asked for beyond the numbers.
-
-    Raises:
-        ValueError: an option without what it stands on.
-    """
-    for option in ("bootstrap", "against", "plots", "show_worst"):
-        if getattr(arguments, option) in (None, False):
+def _check_report(arguments: argparse.Namespace, options: EvaluationOptions) -> None:
+    """Refuse what is asked for beyond the numbers without what it stands on."""
+    for name in ("bootstrap", "against", "plots", "show_worst"):
+        if getattr(arguments, name) is None or getattr(arguments, name) is False:
             continue
-        name = f"--{option.replace('_', '-')}"
         if "coco" not in options.metrics:
-            raise ValueError(f"{name}: stands on COCO's matching; add coco to --metric")
+            raise ValueError(f"{_option(name)}: stands on COCO's matching; add coco to --metric")
         if options.backend != "ssdnorm":
-            raise ValueError(f"{name}: needs the matches of --backend ssdnorm; got {options.backend}")
-        if option in ("plots", "show_worst") and output_folder(arguments) is None:
-            raise ValueError(f"{name}: needs --output, the folder that the pictures go to")
-    for option in ("bootstrap", "show_worst"):
-        number = getattr(arguments, option)
-        if number is not None and number < 1:
-            raise ValueError(f"--{option.replace('_', '-')}: got {number}, allowed: whole numbers from 1")
+            raise ValueError(f"{_option(name)}: needs the matches of --backend ssdnorm; got {options.backend}")
+        if name in ("plots", "show_worst") and arguments.output is None:
+            raise ValueError(f"{_option(name)}: needs --output, the folder that the pictures go to")
+        if name in ("bootstrap", "show_worst") and (number := getattr(arguments, name)) < 1:
+            raise ValueError(f"{_option(name)}: got {number}, allowed: whole numbers from 1")
     if arguments.show_above is not None and arguments.show_worst is None:
         raise ValueError("--show-above: belongs to --show-worst, which is not given")
     if arguments.show_above is not None and not 0 <= arguments.show_above <= 1:
@@ -233,12 +225,7 @@ def report_options(arguments: argparse.Namespace, options: EvaluationOptions) ->
         raise ValueError("--show-worst: needs --images, the folder with the images of the annotations")
     if arguments.against is not None and not arguments.against.exists():
         raise FileNotFoundError(f"--against: {arguments.against}: no such file or folder")
-    return ReportOptions(
-        output=output_folder(arguments),
-        voc_dets=arguments.voc_dets,
-        bootstrap=arguments.bootstrap,
-        against=arguments.against,
-        plots=arguments.plots,
-        show_worst=arguments.show_worst,
-        show_above=0.3 if arguments.show_above is None else arguments.show_above,
-    )
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

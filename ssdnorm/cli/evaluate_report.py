@@ -1,97 +1,100 @@
-"""This file is about what an evaluation leaves: result.json, detections, intervals, plots and pictures of failures."""
+"""What an evaluation leaves: result.json, detections, intervals, plots and pictures of the worst images."""
 
 from __future__ import annotations
 
+import argparse
 import io
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from ssdnorm.cli.evaluate_sources import Evaluated, GroundTruth, read_detections
-from ssdnorm.engine.evaluation import EvaluationOptions
-from ssdnorm.engine.run import provenance, write_json
-from ssdnorm.files import replaced_file
+from ssdnorm.cli.evaluate_sources import ImageLoader, Sources, read_detections
+from ssdnorm.engine.evaluation import EvaluationOptions, EvaluationResult
+from ssdnorm.files import replaced_file, write_json
 from ssdnorm.metrics.bootstrap import Interval, bootstrap_coco, bootstrap_difference, intervals_json
 from ssdnorm.metrics.coco import CocoResult, evaluate_coco
-from ssdnorm.metrics.drawing import boxes_of_image, draw_apart
-from ssdnorm.metrics.errors import ErrorBreakdown, break_down_errors, worst_images
-from ssdnorm.metrics.voc import write_voc_detections
+from ssdnorm.metrics.errors import ErrorAnalysis, ErrorBreakdown, f1_by_score, f_scores
+from ssdnorm.metrics.voc_files import write_voc_detections
+from ssdnorm.metrics.worst import Outcomes, find_outcomes, worst_images
+from ssdnorm.plots.boxes import DrawnBox, draw_side_by_side
+from ssdnorm.plots.colors import HIT, IGNORED, MISSED, WRONG
+from ssdnorm.provenance import provenance
 
 _RESAMPLES = 1000  # of a difference, where --bootstrap does not say
-
-
-@dataclass(frozen=True)
-class ReportOptions:
-    """What is asked for beyond the numbers; ``output`` None writes nothing but ``voc_dets``."""
-
-    output: Path | None
-    voc_dets: Path | None = None
-    bootstrap: int | None = None
-    against: Path | None = None
-    plots: bool = False
-    show_worst: int | None = None
-    show_above: float = 0.3
+_LABEL_ERRORS = 100  # kept in result.json
+_SHOWN_ABOVE = 0.3  # lowest score among the worst images, where --show-above does not say
 
 
 def write_evaluation(
-    evaluated: Evaluated, options: EvaluationOptions, report: ReportOptions, *, started: float
+    result: EvaluationResult,
+    sources: Sources,
+    options: EvaluationOptions,
+    arguments: argparse.Namespace,
+    *,
+    started: float,
 ) -> None:
     """Print the numbers; compute and write what else is asked for; ``result.json`` last, when all the rest is there.
 
     Args:
         started: ``time.perf_counter()`` at the command's start.
     """
-    result, coco = evaluated.result, evaluated.result.coco
+    coco, output, voc_dets = result.coco, arguments.output, arguments.voc_dets
     print(result.table)
     written: list[Path] = []
-    if report.output is not None and evaluated.new_detections is not None:  # first: a model may have run for hours
-        written.append(report.output / "detections.json")
-        write_json(written[-1], evaluated.new_detections)
-    intervals = _intervals(coco, report.bootstrap)
-    against = _difference(coco, evaluated.truth, options, report)
-    breakdown = break_down_errors(coco) if coco is not None and coco.matches is not None else None
+    if output is not None and sources.is_new:  # first: a model may have run for hours
+        written.append(output / "detections.json")
+        write_json(written[-1], result.detections)
+    content: dict[str, Any] = {"metrics": result.metrics, "per_class": result.per_class}
+    intervals = _intervals(coco, arguments.bootstrap)
+    content["intervals"] = None if intervals is None else intervals_json(intervals)
+    content["against"] = _difference(result, options, arguments)
+    analysis = None if coco is None or coco.matches is None else ErrorAnalysis(coco)
+    breakdown = None if analysis is None else analysis.breakdown()
+    content["errors"] = None if breakdown is None else breakdown.to_json()
+    content["f_scores"] = None if coco is None else f_scores(coco)
     if breakdown is not None:
         print(f"\n{breakdown.table()}")
-    if report.voc_dets is not None:
-        written.append(report.voc_dets)
-        write_voc_detections(report.voc_dets, evaluated.truth.content, result.found)
-    if report.output is None:
+    if voc_dets is not None:
+        written.append(voc_dets)
+        write_voc_detections(voc_dets, result.truth, result.found)
+    if output is None:
         print(f"\nwritten: {written[0]}" if written else "\nnothing written: no --output")
         return
-    if report.plots:
+    if arguments.plots:
         assert coco is not None
-        written.append(report.output / "plots")
-        _write_plots(written[-1], coco, breakdown, intervals)
-    worst = []
-    if report.show_worst is not None:
+        assert analysis is not None
+        assert breakdown is not None
+        written.append(output / "plots")
+        content |= write_plots(written[-1], coco, analysis, breakdown)
+    content["worst_images"] = []
+    if arguments.show_worst is not None:
         assert coco is not None
-        written.append(report.output / "worst")
-        worst = write_worst(written[-1], coco, evaluated.truth, report.show_worst, report.show_above)
-    written.append(report.output / "result.json")
+        assert sources.load_image is not None
+        written.append(output / "worst")
+        outcomes = find_outcomes(coco, min_score=_SHOWN_ABOVE if arguments.show_above is None else arguments.show_above)
+        content["worst_images"] = write_worst(written[-1], outcomes, sources.load_image, arguments.show_worst)
+    written.append(output / "result.json")
     versions = provenance()
     packages = ["numpy"] if options.backend == "ssdnorm" else ["numpy", options.backend]
     versions["versions"] |= {name: version(name) for name in packages}
     write_json(
         written[-1],
         {
-            "metrics": result.metrics,
-            "per_class": result.per_class,
-            "intervals": None if intervals is None else intervals_json(intervals),
-            "against": against,
-            "errors": None if breakdown is None else breakdown.to_json(),
-            "worst_images": worst,
+            **content,
             "backend": None if coco is None else coco.backend,
             "options": asdict(options) | {"iou_thresholds": None if coco is None else coco.iou_thresholds.tolist()},
-            "images": len(evaluated.truth.arrays.image_ids),
-            "objects": int((~evaluated.truth.arrays.crowd).sum()),
+            "images": result.truth.num_images,
+            "objects": int((~result.truth.iscrowd).sum()),
             "detections": len(result.found),
-            "inputs": evaluated.inputs,
+            "inputs": sources.inputs,
             "seconds": round(time.perf_counter() - started, 2),
             **versions,
         },
@@ -99,9 +102,32 @@ def write_evaluation(
     print(f"\nwritten: {', '.join(map(str, written))}")
 
 
-def write_worst(
-    folder: Path, coco: CocoResult, truth: GroundTruth, num_images: int, min_score: float
-) -> list[dict[str, Any]]:
+def write_plots(folder: Path, coco: CocoResult, analysis: ErrorAnalysis, breakdown: ErrorBreakdown) -> dict[str, Any]:
+    """Figures of the metric and of hotcoco's diagnostics, and the numbers behind them for ``result.json``."""
+    from ssdnorm.plots.diagnostics import plot_calibration, plot_confusion, plot_f1
+    from ssdnorm.plots.evaluation import mean_curves, write_report  # load matplotlib, which others need not wait for
+    from ssdnorm.plots.style import save
+
+    write_report(folder, coco, breakdown=breakdown)
+    matrix, calibration, label_errors = analysis.confusion_matrix(), analysis.calibration(), analysis.label_errors()
+    outcomes = find_outcomes(coco)
+    counted, names = ~outcomes.ignored, outcomes.truth.class_names
+    num_objects = int((~outcomes.truth.iscrowd).sum())
+    scores, f1 = f1_by_score(outcomes.found.select(counted), outcomes.hit[counted], num_objects)
+    save(plot_confusion(matrix, names), folder / "confusion.png")
+    save(plot_calibration(calibration), folder / "calibration.png")
+    save(plot_f1(scores, f1), folder / "f1.png")
+    best = int(np.argmax(f1)) if len(f1) else None
+    return {
+        "precision_recall": mean_curves(coco),
+        "confusion_matrix": {"classes": [*names, "background"], "counts": matrix.tolist()},
+        "calibration": calibration,
+        "best_f1": None if best is None else {"score": float(scores[best]), "f1": float(f1[best])},
+        "label_errors": {"total": len(label_errors), "first": label_errors[:_LABEL_ERRORS]},
+    }
+
+
+def write_worst(folder: Path, outcomes: Outcomes, load_image: ImageLoader, num_images: int) -> list[dict[str, Any]]:
     """Pictures of the images with the most errors, ground truth on the left, detections on the right.
 
     Returns:
@@ -110,32 +136,53 @@ def write_worst(
     Raises:
         FileNotFoundError: an image is not there.
     """
-    assert truth.load_image is not None
-    breakdown = break_down_errors(coco, min_score=min_score)
-    names = {image["id"]: str(image.get("file_name", image["id"])) for image in truth.content["images"]}
     rows, pictures = [], []
-    worst = worst_images(breakdown, num_images)
+    worst = worst_images(outcomes, num_images)
     for number, image in enumerate(tqdm(worst, desc="worst images", unit="image", disable=None), 1):
-        name = names[image.image_id]
-        counts = {kind: count for kind, count in image.counts.items() if count}
-        title = f"{name}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())
-        picture = draw_apart(truth.load_image(image.image_id), *boxes_of_image(breakdown, image.place), title=title)
+        name = outcomes.truth.names[image.place] or str(image.image_id)
+        title = f"{name}: " + ", ".join(f"{count} {kind}" for kind, count in image.counts.items() if count)
+        picture = draw_side_by_side(load_image(image.image_id), *boxes_of_image(outcomes, image.place), title=title)
         encoded = io.BytesIO()
         picture.save(encoded, "JPEG", quality=92)
         pictures.append(encoded)
         file = f"{number:0{len(str(num_images))}d}_{re.sub(r'[^-.A-Za-z0-9]', '_', PurePath(name).stem)}.jpg"
-        rows.append({"picture": file, "image_id": image.image_id, "file_name": name, "errors": counts})
+        rows.append({"picture": file, "image_id": image.image_id, "file_name": name, "errors": image.counts})
     for row, encoded in zip(rows, pictures, strict=True):  # all could be drawn
         with replaced_file(folder / row["picture"]) as unfinished:
             unfinished.write_bytes(encoded.getvalue())
     return rows
 
 
+def boxes_of_image(outcomes: Outcomes, place: int) -> tuple[list[DrawnBox], list[DrawnBox]]:
+    """Objects (found green, missed, crowd grey) and detections (hit green, false positive, ignored grey), best last."""
+    truth, found, names = outcomes.truth, outcomes.found, outcomes.truth.class_names
+    objects = []
+    for row in range(truth.starts[place], truth.starts[place + 1]):
+        state, color = ("crowd", IGNORED) if truth.iscrowd[row] else ("missed", MISSED)
+        if outcomes.detected[row]:
+            state, color = "", HIT
+        objects.append(DrawnBox(_corners(truth.boxes[row]), f"{names[truth.labels[row] - 1]} {state}".strip(), color))
+    places = np.flatnonzero(found.image == place)
+    detections = []
+    for row in places[np.argsort(found.scores[places], kind="stable")].tolist():
+        state, color = ("ignored", IGNORED) if outcomes.ignored[row] else ("wrong", WRONG)
+        if outcomes.hit[row]:
+            state, color = "", HIT
+        caption = f"{names[found.labels[row] - 1]} {found.scores[row]:.2f} {state}".strip()
+        detections.append(DrawnBox(_corners(found.boxes[row]), caption, color))
+    return objects, detections
+
+
+def _corners(box: np.ndarray) -> tuple[float, float, float, float]:
+    x, y, w, h = box.tolist()
+    return x, y, x + w, y + h
+
+
 def _intervals(coco: CocoResult | None, num_resamples: int | None) -> dict[str, Interval] | None:
     if num_resamples is None:
         return None
     assert coco is not None
-    with _Bar("bootstrap", num_resamples) as progress:
+    with _progress("bootstrap", num_resamples) as progress:
         intervals = bootstrap_coco(coco, num_resamples=num_resamples, metrics=_metrics(coco), progress=progress)
     print(f"\n95 % intervals over images, {num_resamples} resamples")
     print("\n".join(f"  {name:<6} {interval}" for name, interval in intervals.items()))
@@ -143,19 +190,21 @@ def _intervals(coco: CocoResult | None, num_resamples: int | None) -> dict[str, 
 
 
 def _difference(
-    coco: CocoResult | None, truth: GroundTruth, options: EvaluationOptions, report: ReportOptions
+    result: EvaluationResult, options: EvaluationOptions, arguments: argparse.Namespace
 ) -> dict[str, Any] | None:
-    if report.against is None:
+    if arguments.against is None:
         return None
-    assert coco is not None
-    _, found = read_detections(report.against, truth)
+    assert result.coco is not None
     other = evaluate_coco(
-        truth.arrays, found, iou_thresholds=options.iou_thresholds, max_detections=options.max_detections
+        result.truth,
+        read_detections(arguments.against, result.truth),
+        iou_thresholds=options.iou_thresholds,
+        max_detections=options.max_detections,
     )
-    num = report.bootstrap or _RESAMPLES
-    with _Bar("difference", num) as progress:
-        gaps = bootstrap_difference(coco, other, num_resamples=num, metrics=_metrics(coco), progress=progress)
-    print(f"\nThese minus {report.against}, 95 % intervals over the same images, {num} resamples")
+    num, metrics = arguments.bootstrap or _RESAMPLES, _metrics(result.coco)
+    with _progress("difference", num) as progress:
+        gaps = bootstrap_difference(result.coco, other, num_resamples=num, metrics=metrics, progress=progress)
+    print(f"\nThese minus {arguments.against}, 95 % intervals over the same images, {num} resamples")
     for name, gap in gaps.items():
         low, high, share = f"{gap.low:+.4f}", f"{gap.high:+.4f}", f"{100 * gap.share_higher:.0f}"
         print(f"  {name:<6} {gap.value:+.4f} [{low}, {high}]   higher in {share} % of the resamples")
@@ -166,22 +215,8 @@ def _metrics(coco: CocoResult) -> Sequence[str]:
     return ("AP", "AP50") if 0.5 in coco.iou_thresholds else ("AP",)
 
 
-def _write_plots(
-    folder: Path, coco: CocoResult, breakdown: ErrorBreakdown | None, intervals: dict[str, Interval] | None
-) -> None:
-    from ssdnorm.metrics.plots import write_report  # loads matplotlib, half a second that others need not wait
-
-    write_report(folder, coco, breakdown=breakdown, intervals=intervals)
-
-
-class _Bar:
-    """A progress bar on a terminal; its value is the callback of the bootstrap."""
-
-    def __init__(self, words: str, total: int) -> None:
-        self._bar = tqdm(total=total, desc=words, unit="resample", disable=None)
-
-    def __enter__(self) -> Callable[[int], Any]:
-        return lambda done: self._bar.update(done - self._bar.n)
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.close()
+@contextmanager
+def _progress(title: str, total: int) -> Iterator[Callable[[int], Any]]:
+    """A progress bar on a terminal, moved by the number of resamples done."""
+    with tqdm(total=total, desc=title, unit="resample", disable=None) as bar:
+        yield lambda done: bar.update(done - bar.n)

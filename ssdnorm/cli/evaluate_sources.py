@@ -1,104 +1,106 @@
-"""This file is about where an evaluation's detections and ground truth come from: a run, weights, or files."""
+"""Where an evaluation's ground truth and detections come from: a run, weights, or files."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssdnorm.build import build_dataset, build_training, load_detector, loop_settings
-from ssdnorm.cli.refuse import no_keys_of_training, no_more_words
-from ssdnorm.config import Config, PostProcessConfig
+from ssdnorm.cli.checks import check_evaluation_keys, check_no_extra_arguments
+from ssdnorm.coco_format import load_detections, load_ground_truth
+from ssdnorm.config import PostProcessConfig
 from ssdnorm.config_file import config_from_mapping, parse_overrides, put, read_config
-from ssdnorm.data.batches import make_eval_loader
-from ssdnorm.data.dataset import DetectionDataset
-from ssdnorm.data.images import EncodedImage
-from ssdnorm.data.transforms import EvalTransform
-from ssdnorm.data.voc import VocDataset
-from ssdnorm.detector import Detector
-from ssdnorm.engine.evaluation import EvaluationOptions, EvaluationResult, Evaluator, evaluate_arrays
-from ssdnorm.engine.module import EvaluationSet
-from ssdnorm.engine.run import evaluate
-from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
-from ssdnorm.metrics.coco_files import load_detections_as_arrays, load_ground_truth
-from ssdnorm.metrics.voc import read_voc_detections
-from ssdnorm.models.post_process import PostProcess
+from ssdnorm.metrics.voc_files import read_voc_detections
+from ssdnorm.tables import DetectionTable, GroundTruth
+
+if TYPE_CHECKING:
+    from ssdnorm.data.dataset import DetectionDataset
 
 ImageLoader = Callable[[Any], np.ndarray]
 
 
 @dataclass(frozen=True)
-class GroundTruth:
-    """What is there: as a COCO-format dict, as arrays, and the pixels by image id where they can be had."""
-
-    content: Mapping[str, Any]
-    arrays: GroundTruthArrays
-    load_image: ImageLoader | None
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """An evaluation and what it was made from.
+class Sources:
+    """What is evaluated, and what it was made from.
 
     Attributes:
-        new_detections: what goes into ``detections.json``; None where such a file was the input.
+        load_image: pixels by image id; None where the images are not at hand.
+        is_new: whether the detections are not in a COCO result file yet.
         inputs: for ``result.json``.
-        main_process: whether this process writes; False in all but one of a distributed evaluation.
     """
 
-    result: EvaluationResult
     truth: GroundTruth
-    new_detections: list[dict[str, Any]] | None
+    found: DetectionTable
+    load_image: ImageLoader | None
+    is_new: bool
     inputs: dict[str, Any]
-    main_process: bool = True
 
 
-def evaluate_files(arguments: argparse.Namespace, rest: Sequence[str], options: EvaluationOptions) -> Evaluated:
-    """Evaluate ``--detections`` on ``--annotations`` or on the data set of ``--config``."""
+def sources_from_files(arguments: argparse.Namespace, rest: Sequence[str]) -> Sources:
+    """``--detections`` on ``--annotations`` or on the data set of ``--config``."""
     if not arguments.detections.exists():
         raise FileNotFoundError(f"--detections: {arguments.detections}: no such file or folder")
+    load_image: ImageLoader | None = None
     if arguments.config is not None:
+        from ssdnorm.build import build_dataset  # loads the whole library, which files alone do not need
+
         config = read_config(arguments.config, rest)
         names = config.data.class_names or build_dataset(config, "train").class_names
-        truth = _of_data_set(build_dataset(config, "test", class_names=names))
+        data_set = build_dataset(config, "test", class_names=names)
+        truth, load_image = data_set.ground_truth, _loader_from_dataset(data_set)
+    elif arguments.split is not None:
+        from ssdnorm.data.voc import VocDataset
+
+        check_no_extra_arguments(rest)
+        data_set = VocDataset([str(path) for path in arguments.annotations], arguments.split, check_images=False)
+        truth, load_image = data_set.ground_truth, _loader_from_dataset(data_set)
     else:
-        no_more_words(rest)
-        truth = read_ground_truth(arguments.annotations, arguments.split, arguments.images)
-    rows, found = read_detections(arguments.detections, truth)
-    new = rows if arguments.detections.is_dir() else None
-    return Evaluated(evaluate_arrays(truth.arrays, found, options), truth, new, _inputs(arguments))
+        check_no_extra_arguments(rest)
+        truth = load_ground_truth(arguments.annotations[0])
+        if arguments.images is not None:
+            load_image = _loader_from_folder(truth, arguments.images)
+    found = read_detections(arguments.detections, truth)
+    return Sources(truth, found, load_image, arguments.detections.is_dir(), _inputs(arguments))
 
 
-def evaluate_weights(arguments: argparse.Namespace, rest: Sequence[str], options: EvaluationOptions) -> Evaluated:
-    """Run a model on the test set of its config, or on ``--annotations``, and evaluate what it finds."""
+def sources_from_weights(arguments: argparse.Namespace, rest: Sequence[str]) -> Sources:
+    """Run a model on the test set of its config, or on ``--annotations``."""
+    from ssdnorm.build import build_dataset, build_post_process
+    from ssdnorm.data.batches import make_eval_loader
+    from ssdnorm.data.transforms import EvalTransform
+    from ssdnorm.detector import load_detector
+    from ssdnorm.engine.evaluation import predict_dataset
+    from ssdnorm.models.post_process import PostProcess
+
     checkpoint = arguments.checkpoint or arguments.run / "checkpoints" / "model.safetensors"
     config_path = arguments.config if arguments.run is None else arguments.run / "config.yaml"
     if arguments.run is not None and not arguments.run.is_dir():
         raise FileNotFoundError(f"--run: {arguments.run}: no such run folder")
-    no_keys_of_training(rest, test_given=arguments.annotations is not None)
+    check_evaluation_keys(rest, test_given=arguments.annotations is not None)
     detector = load_detector(checkpoint)
-    if config_path is None:
-        config, where = _config_for(_source(arguments), rest), "command line"
+    if config_path is None:  # the data given, the checkpoint's own post-processing, what the command line changes
+        where, data, changes = "command line", _data_keys(arguments), parse_overrides(rest)
+        config = config_from_mapping(put({"data": {"train": data, "test": data}}, changes), where=where)
+        own = detector.post_process
+        values = {"post_process": {name: getattr(own, name) for name in vars(PostProcessConfig())}}
+        post_process = PostProcess(own.default_boxes, coder=own.coder, **put(values, changes)["post_process"])
     else:
-        config, where = read_config(config_path, [*rest, *_as_overrides(arguments)]), str(config_path)
+        where = str(config_path)
+        config = read_config(config_path, [*rest, *_data_overrides(arguments)])
+        post_process = build_post_process(config, detector.model)
     test_set = build_dataset(config, "test", class_names=detector.class_names)
     if tuple(test_set.class_names) != tuple(detector.class_names):
         raise ValueError(
             f"{where}: data.class_names: the checkpoint's classes are {', '.join(detector.class_names)}; "
             f"those of the data are {', '.join(test_set.class_names)}"
         )
-    truth = _of_data_set(test_set)
-    module = build_training(config, detector.model, train_set=None, test_set=test_set)
-    ids = [test_set.image_id(place) for place in range(len(test_set))]
-    if config_path is None:  # otherwise the config's, which may differ from those of the training
-        module.post_process = _post_process(detector, rest)
     make_loader = partial(
         make_eval_loader,
         test_set,
@@ -106,91 +108,73 @@ def evaluate_weights(arguments: argparse.Namespace, rest: Sequence[str], options
         batch_size=config.training.batch_size,
         num_workers=config.runtime.num_workers,
     )
-    evaluator = Evaluator(truth.content, ids, test_set.category_ids, options)
-    module.evaluated_on = EvaluationSet("test", evaluator, make_loader)
-    result = evaluate(module, loop_settings(config, len(test_set)), arguments.output or Path.cwd())
+    found = predict_dataset(
+        detector.model,
+        post_process,
+        make_loader,
+        precision=config.training.precision,
+        accelerator=config.runtime.accelerator,
+        devices=config.runtime.devices,
+        num_nodes=config.runtime.num_nodes,
+    )
     inputs = {**_inputs(arguments), "checkpoint": _described(checkpoint)}
     if config_path is not None:
         inputs["config"] = _described(config_path)
     if rest:
         inputs["overrides"] = list(rest)
-    return Evaluated(result, truth, result.detections, inputs, main_process=module.global_rank == 0)
+    load_image = _loader_from_dataset(test_set)
+    return Sources(test_set.ground_truth, DetectionTable.from_images(found), load_image, True, inputs)
 
 
-def read_detections(path: Path, truth: GroundTruth) -> tuple[list[dict[str, Any]], DetectionArrays]:
+def read_detections(path: Path, truth: GroundTruth) -> DetectionTable:
     """A COCO result file, or a folder of the VOC devkit's ``comp4_det_test_<class>.txt``.
 
     Raises:
         FileNotFoundError: nothing is there. ValueError: damaged, or of other images or categories.
     """
     if path.is_dir():
-        rows = read_voc_detections(path, truth.content)
-        return rows, detection_arrays(rows, truth.arrays)
+        return read_voc_detections(path, truth)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such detections file or folder")
-    return load_detections_as_arrays(path, truth.arrays)
+    return load_detections(path, truth)
 
 
-def read_ground_truth(paths: Sequence[Path], splits: Sequence[str] | None, images: Path | None) -> GroundTruth:
-    """A COCO instances file (with a folder of images to draw on, or without), or VOC folders with their splits."""
-    if splits is not None:
-        return _of_data_set(VocDataset([str(path) for path in paths], splits, check_images=False))
-    (path,) = paths
-    if not path.is_file():
-        raise FileNotFoundError(f"--annotations: {path}: no such file or folder")
-    content = load_ground_truth(path)
-    if images is not None and not images.is_dir():
-        raise FileNotFoundError(f"--images: {images}: no such folder")
-    load_image = None if images is None else _loader_from_folder(content, images)
-    return GroundTruth(content, ground_truth_arrays(content), load_image)
-
-
-def _of_data_set(data_set: DetectionDataset) -> GroundTruth:
+def _loader_from_dataset(data_set: DetectionDataset) -> ImageLoader:
     places = {data_set.image_id(place): place for place in range(len(data_set))}
-    content = data_set.ground_truth()
-    return GroundTruth(content, ground_truth_arrays(content), lambda image_id: data_set.load_image(places[image_id]))
+    return lambda image_id: data_set.load_image(places[image_id])
 
 
-def _loader_from_folder(content: Mapping[str, Any], folder: Path) -> ImageLoader:
-    names = {image["id"]: image.get("file_name") for image in content["images"]}
+def _loader_from_folder(truth: GroundTruth, folder: Path) -> ImageLoader:
+    from ssdnorm.data.images import EncodedImage
+
+    if not folder.is_dir():
+        raise FileNotFoundError(f"--images: {folder}: no such folder")
+    places = {image_id: place for place, image_id in enumerate(truth.image_ids.tolist())}
 
     def load(image_id: Any) -> np.ndarray:
-        if names[image_id] is None:
+        name = truth.names[places[image_id]]
+        if not name:
             raise ValueError(f"--images: image {image_id!r} has no file_name in the annotations")
-        path = folder / names[image_id]
-        if not path.is_file():
-            raise FileNotFoundError(f"--images: {path}: no such image")
-        return EncodedImage.read(path).decode()
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"--images: {folder / name}: no such image")
+        return EncodedImage.read(folder / name).decode()
 
     return load
 
 
-def _source(arguments: argparse.Namespace) -> dict[str, Any]:
+def _data_keys(arguments: argparse.Namespace) -> dict[str, Any]:
     """``--annotations`` and its companions as a config's ``data.test``."""
     if arguments.split is not None:
         return {"format": "voc", "root": [str(path) for path in arguments.annotations], "split": arguments.split}
     return {"format": "coco", "annotations": str(arguments.annotations[0]), "images": str(arguments.images)}
 
 
-def _as_overrides(arguments: argparse.Namespace) -> list[str]:
+def _data_overrides(arguments: argparse.Namespace) -> list[str]:
     if arguments.annotations is None:
         return []
     values = dict.fromkeys(("root", "split", "annotations", "images", "num_images", "seed", "only"))
-    values |= _source(arguments)
+    values |= _data_keys(arguments)
     return [f"--data.test.{key}={json.dumps(value)}" for key, value in values.items()]
-
-
-def _config_for(source: Mapping[str, Any], rest: Sequence[str]) -> Config:
-    """A config for evaluation alone: the data given, defaults for the rest."""
-    content = put({"data": {"train": dict(source), "test": dict(source)}}, parse_overrides(rest))
-    return config_from_mapping(content, where="command line")
-
-
-def _post_process(detector: Detector, rest: Sequence[str]) -> PostProcess:
-    """The checkpoint's own, with what the command line changes."""
-    own = detector.post_process
-    values = {"post_process": {name: getattr(own, name) for name in vars(PostProcessConfig())}}
-    return PostProcess(own.default_boxes, coder=own.coder, **put(values, parse_overrides(rest))["post_process"])
 
 
 def _inputs(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from ssdnorm.build import load_detector
-from ssdnorm.cli.refuse import no_more_words
+from ssdnorm.cli.checks import check_no_extra_arguments
+from ssdnorm.detector import load_detector
 from ssdnorm.models.export import DETECTION_NAMES, OPSET, RAW_NAMES, export_onnx, export_torch
 
 HELP = "write a detector as ONNX or torch.export file"
@@ -28,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
-    """Load, export, say what came out."""
-    no_more_words(rest)
+    """Load, export, print what was written."""
+    check_no_extra_arguments(rest)
     if arguments.output.suffix not in (".onnx", ".pt2"):
         raise ValueError(f"--output: the file ends in .onnx or .pt2; got {arguments.output}")
     if arguments.output.is_dir():
@@ -37,16 +38,18 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     if arguments.output.suffix == ".pt2" and arguments.opset != OPSET:
         raise ValueError("--opset: is ONNX's; a .pt2 file has none")
     detector = load_detector(arguments.checkpoint)
+    export = export_torch
     if arguments.output.suffix == ".onnx":
-        export_onnx(
-            detector,
-            arguments.output,
-            detections=arguments.detections,
-            input_dtype=arguments.input,
-            opset=arguments.opset,
-        )
-    else:
-        export_torch(detector, arguments.output, detections=arguments.detections, input_dtype=arguments.input)
+        export = partial(export_onnx, opset=arguments.opset)
+    export(
+        detector.model,
+        detector.post_process,
+        arguments.output,
+        class_names=detector.class_names,
+        antialias=detector.antialias,
+        detections=arguments.detections,
+        input_dtype=arguments.input,
+    )
     size = detector.model.image_size
     outputs = ", ".join(DETECTION_NAMES if arguments.detections else RAW_NAMES)
     megabytes = arguments.output.stat().st_size / 1e6

@@ -1,4 +1,4 @@
-"""This file is about frames: pictures one after another, out of files, folders, patterns, videos and cameras."""
+"""Read frames from pictures, folders, patterns, videos and cameras; write videos."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numpy as np
 from ssdnorm.data.images import IMAGE_SUFFIXES, EncodedImage
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
-_LAST_CAMERA = 2**31 - 1  # OpenCV takes no larger number
+_LAST_CAMERA = 2**31 - 1  # the largest number that OpenCV accepts
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture to detect on.
+    """One frame to detect objects in.
 
     Args:
         source: the file, or the camera.
         pixels: ``(H, W, 3)`` uint8 RGB.
         number: of the frame in a video or camera, from 0; None for a picture file.
-        rate: frames a second of the video, 0 where unknown.
+        rate: frames per second of the video; 0 if unknown.
     """
 
     source: str
@@ -33,46 +33,29 @@ class Frame:
     rate: float = 0.0
 
 
-def find_sources(words: Sequence[str]) -> list[Path | int]:
-    """Picture and video files named by paths, folders and patterns, each once, in order; a whole number is a camera.
+def find_sources(arguments: Sequence[str]) -> list[Path | int]:
+    """Find picture and video files by path, folder or pattern, each once, in order; an integer is a camera.
 
     Raises:
-        FileNotFoundError: for a word that names nothing.
+        FileNotFoundError: an argument matches nothing.
     """
     found: dict[Path | int, None] = {}
-    for word in words:
-        place = Path(word)
+    for argument in arguments:
+        place = Path(argument)
         if place.is_dir():
             matches: list[Path | int] = [*sorted(p for p in place.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)]
         elif place.is_file():
             matches = [place]
-        elif word.isdecimal() and int(word) <= _LAST_CAMERA:
-            matches = [int(word)]
+        elif argument.isdecimal() and int(argument) <= _LAST_CAMERA:
+            matches = [int(argument)]
         else:
-            matches = [*sorted(p for p in map(Path, glob.glob(word, recursive=True)) if p.is_file())]
+            matches = [*sorted(p for p in map(Path, glob.glob(argument, recursive=True)) if p.is_file())]
         if not matches:
             raise FileNotFoundError(
-                f"{word}: no such picture, video, folder with pictures, or pattern that matches any"
+                f"{argument}: no such picture, video, folder with pictures, or pattern that matches any"
             )
         found |= dict.fromkeys(matches)
     return list(found)
-
-
-def count_frames(sources: Sequence[Path | int], limit: int | None) -> int | None:
-    """How many frames there will be; None if a camera or a video does not tell."""
-    total = 0
-    for source in sources:
-        if not is_video(source):
-            total += 1
-            continue
-        if isinstance(source, int) and limit is None:
-            return None
-        capture = cv2.VideoCapture(str(source)) if isinstance(source, Path) else None
-        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture is not None else limit or 0
-        if frames <= 0:
-            return None
-        total += min(frames, limit or frames)
-    return total
 
 
 def is_video(source: Path | int) -> bool:
@@ -81,10 +64,10 @@ def is_video(source: Path | int) -> bool:
 
 
 def read_frames(source: Path | int, *, limit: int | None = None) -> Iterator[Frame]:
-    """The frames of one source, at most ``limit`` of a video or camera.
+    """Read the frames of one source, at most ``limit`` of a video or camera.
 
     Raises:
-        ValueError: naming the file or camera, if it cannot be read.
+        ValueError: the file or camera cannot be read.
     """
     if isinstance(source, Path) and not is_video(source):
         yield Frame(str(source), EncodedImage.read(source).decode())
@@ -107,25 +90,15 @@ def read_frames(source: Path | int, *, limit: int | None = None) -> Iterator[Fra
         capture.release()
 
 
-class VideoFile:
-    """A video being written, ``.mp4``; the first frame gives its size."""
+def open_video(path: Path, first: Frame) -> cv2.VideoWriter:
+    """Open an ``.mp4`` video of a frame's size and rate (25 per second if unknown) for writing.
 
-    def __init__(self, path: Path, rate: float) -> None:
-        self.path = path
-        self._rate = rate if rate > 0 else 25.0
-        self._writer: cv2.VideoWriter | None = None
-
-    def add(self, pixels: np.ndarray) -> None:
-        """Append a frame ``(H, W, 3)`` uint8 RGB."""
-        if self._writer is None:
-            height, width = pixels.shape[:2]
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self.path), code, self._rate, (width, height))
-            if not self._writer.isOpened():
-                raise ValueError(f"{self.path}: OpenCV cannot write this video")
-        self._writer.write(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
-
-    def close(self) -> None:
-        """Finish the file."""
-        if self._writer is not None:
-            self._writer.release()
+    Raises:
+        ValueError: OpenCV cannot write it.
+    """
+    height, width = first.pixels.shape[:2]
+    rate = first.rate if first.rate > 0 else 25.0
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
+    if not writer.isOpened():
+        raise ValueError(f"{path}: OpenCV cannot write this video")
+    return writer

@@ -1,4 +1,4 @@
-"""Train a detector: python scripts/train.py --config configs/quickstart.yaml --output runs/quickstart
+"""Train a detector: python scripts/train.py --config quickstart --output runs/quickstart
 
 Every key of the config can be set on the command line, e.g. --norm.backbone batch_norm --optimizer.lr 3e-4;
 a norm with options is a mapping: --norm.extras '{kind: group_norm, groups: 16}'.
@@ -7,37 +7,28 @@ a norm with options is a mapping: --norm.extras '{kind: group_norm, groups: 16}'
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 import os
 import textwrap
-import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
-from docstring_parser import parse as parse_docstring
-from pytorch_lightning import Callback
-
-from ssdnorm.build import (
-    batch_norm_images,
-    build_dataset,
-    build_model,
-    build_training,
-    check_model,
-    loop_settings,
-)
 from ssdnorm.config import Config
-from ssdnorm.config_file import config_to_mapping, config_to_yaml, differing_keys, read_config
-from ssdnorm.data.dataset import DetectionDataset
-from ssdnorm.diagnose.training_log import DiagnosticsFile
-from ssdnorm.engine.optimizer import describe_groups, groups_table
-from ssdnorm.engine.run import is_first_process, train, write_text
-from ssdnorm.models.checkpoint import save_checkpoint
-from ssdnorm.plots.boxes import contact_sheet, draw_boxes
+from ssdnorm.config_file import (
+    config_to_mapping,
+    config_to_yaml,
+    differing_keys,
+    flatten,
+    read_config,
+    read_yaml,
+    sections,
+)
 
-HELP = "train a detector into a run folder"
+if TYPE_CHECKING:
+    from pytorch_lightning import Callback
+
+    from ssdnorm.data.dataset import DetectionDataset
 
 log = logging.getLogger("ssdnorm.train")
 
@@ -47,10 +38,10 @@ _DRAWN_SCORE = 0.4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options; config keys come on top."""
-    parser.add_argument("--config", required=True, type=Path, help="YAML file; see configs/")
+    parser.add_argument("--config", required=True, type=Path, help="YAML file, or a recipe's name: bccd, voc0712, …")
     parser.add_argument("--output", required=True, type=Path, help="the run folder; new, or with --resume an old one")
-    parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
-    parser.epilog = f"config keys:\n{_describe(Config)}"
+    parser.add_argument("--resume", action="store_true", help="continue from the run folder's last checkpoint")
+    parser.epilog = f"config keys:\n{describe_keys()}"
 
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -60,21 +51,39 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     config = read_config(arguments.config, rest)
     output: Path = arguments.output
-    check_model_at(arguments.config, config)
-    first = is_first_process()  # the others of a run find what it leaves
-    finished = arguments.resume and (output / "result.json").exists()
-    if _finished_or_checked(output, config, resume=arguments.resume) if first else finished:
+
+    # imported here, so that --help and mistakes in the config do not wait for them
+    from ssdnorm import build
+    from ssdnorm.diagnose.training_log import DiagnosticsFile
+    from ssdnorm.engine.optimizer import describe_groups, groups_table
+    from ssdnorm.engine.run import is_first_process, train
+    from ssdnorm.engine.start import StartFile
+    from ssdnorm.files import write_text
+    from ssdnorm.models.checkpoint import save_checkpoint
+
+    try:
+        build.check_model(config)
+    except ValueError as error:
+        raise ValueError(f"{arguments.config}: {error}") from error
+    first = is_first_process()  # the other processes of a run find what it leaves
+    if first:
+        _check_output(output, config, resume=arguments.resume)
+    if arguments.resume and (output / "result.json").exists():
         log.info("%s: this run is finished; its numbers are in %s", output, output / "result.json")
         return
 
-    train_set = build_dataset(config, "train")
-    test_set = build_dataset(config, "test", class_names=train_set.class_names)
+    train_set = build.build_dataset(config, "train")
+    test_set = build.build_dataset(config, "test", class_names=train_set.class_names)
     validation_set = None
     if config.data.validation is not None:
-        validation_set = build_dataset(config, "validation", class_names=train_set.class_names)
-    model = build_model(config, 1 + len(train_set.class_names), class_names=train_set.class_names)
-    module = build_training(config, model, train_set=train_set, test_set=test_set, validation_set=validation_set)
+        validation_set = build.build_dataset(config, "validation", class_names=train_set.class_names)
+    model = build.build_model(config, 1 + len(train_set.class_names), class_names=train_set.class_names)
+    module = build.build_training(config, model, train_set=train_set, test_set=test_set, validation_set=validation_set)
     groups = describe_groups(module.make_optimizer(model))  # type: ignore[arg-type]
+    start = {"parameter_groups": groups, "batch_norm_images": build.batch_norm_images(config, model)}
+    callbacks: list[Callback] = [StartFile(output, start)]
+    if config.runtime.diagnose_every is not None:
+        callbacks.append(DiagnosticsFile(output / "diagnostics.csv", every=config.runtime.diagnose_every))
 
     if first:
         write_text(output / "config.yaml", config_to_yaml(config))
@@ -83,7 +92,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         log.info("%s", groups_table(groups))
     result = train(
         module,
-        loop_settings(config, len(train_set)),
+        build.loop_settings(config, len(train_set)),
         output,
         resume=arguments.resume,
         save_weights=lambda path: save_checkpoint(
@@ -92,11 +101,10 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         record={
             "seed": config.training.seed,
             "parameters": sum(p.numel() for p in model.parameters()),
-            "parameter_groups": groups,
-            "batch_norm_images": batch_norm_images(config, model),
+            **start,
             "class_names": list(train_set.class_names),
         },
-        callbacks=_diagnostics(config, output),
+        callbacks=callbacks,
     )
     if not first:
         return
@@ -105,13 +113,10 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     print(f"\nrun folder: {output}\npictures: {pictures}")
 
 
-def _diagnostics(config: Config, output: Path) -> list[Callback]:
-    every = config.runtime.diagnose_every
-    return [] if every is None else [DiagnosticsFile(output / "diagnostics.csv", every=every)]
-
-
 def _draw_some(dataset: DetectionDataset, detections: list[dict[str, Any]], folder: Path) -> Path:
-    """Pictures of the first test images with what was found on them; the path of one sheet with all of them."""
+    """Draw the first test images with their detections; returns the path of a sheet with all of them."""
+    from ssdnorm.plots.boxes import contact_sheet, draw_boxes
+
     folder.mkdir(parents=True, exist_ok=True)
     label_of = {category: label for label, category in enumerate(dataset.category_ids, 1)}
     pictures = []
@@ -127,60 +132,46 @@ def _draw_some(dataset: DetectionDataset, detections: list[dict[str, Any]], fold
     return folder / "sheet.png"
 
 
-def check_model_at(path: Path, config: Config) -> None:
-    """Refuse a model that cannot be built; the message starts with the config file."""
-    try:
-        check_model(config)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _finished_or_checked(output: Path, config: Config, *, resume: bool) -> bool:
-    """Whether the run has ended already.
-
-    Raises:
-        ValueError: if the folder holds a run and ``resume`` was not asked for, or one with another config.
-    """
+def _check_output(output: Path, config: Config, *, resume: bool) -> None:
+    """Raise ``ValueError`` for a folder that holds a run, or with ``resume`` one with another config."""
     if output.exists() and not output.is_dir():
         raise ValueError(f"--output: {output} is a file; a run folder is needed")
     old = output / "config.yaml"
     if not old.exists():
         if resume and not output.exists():
             raise ValueError(f"--resume: {output}: no such run folder")
-        return False
+        return
     if not resume:
-        raise ValueError(f"--output: {output} holds a run already; take another folder, or go on with --resume")
-    try:
-        before, now = yaml.safe_load(old.read_text(encoding="utf-8")), config_to_mapping(config)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"--resume: {old}: not readable as YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(before, dict):
+        raise ValueError(f"--output: {output} holds a run already; take another folder, or continue it with --resume")
+    before = read_yaml(old)
+    if not isinstance(before, Mapping):
         raise ValueError(f"--resume: {old}: holds no config")
-    differences = [key for key in differing_keys(before, now) if not key.startswith("runtime.")]
-    if differences:
+    differing = differing_keys(before, config_to_mapping(config))
+    if differing := [key for key in differing if not key.startswith("runtime.")]:
         raise ValueError(
-            f"--resume: {old}: the run was started with another config; these keys differ: {', '.join(differences)}"
+            f"--resume: {old}: the run was started with another config; these keys differ: {', '.join(differing)}"
         )
-    return (output / "result.json").exists()
 
 
-def _describe(kind: type, prefix: str = "--") -> str:
-    """All keys below a dataclass with types, defaults and meanings."""
-    lines = []
-    meanings = {p.arg_name: p.description or "" for p in parse_docstring(kind.__doc__ or "").params}
-    hints = typing.get_type_hints(kind)
-    default = kind()
-    for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(hints[field.name]):
-            inner = typing.cast(type, hints[field.name])
-            if field.name in meanings:
-                lines.append(f"  {prefix}{field.name}: {' '.join(meanings[field.name].split())}")
-            lines.append(_describe(inner, f"{prefix}{field.name}."))
-            continue
-        value = getattr(default, field.name)
-        name = str(field.type).replace("Literal", "").strip()
-        text = (
-            f"{prefix}{field.name} {name} (default {'null' if value is None else value}) {meanings.get(field.name, '')}"
-        )
-        lines.append(textwrap.fill(" ".join(text.split()), 110, initial_indent="  ", subsequent_indent="      "))
-    return "\n".join(lines)
+def describe_keys() -> str:
+    """Every key of a config, with type, default and meaning."""
+    defaults = flatten(Config.model_construct().model_dump(), where="defaults")
+    types: dict[str, list[str]] = {}
+    meanings: dict[str, str] = {}
+    for section, models in sections(Config).items():
+        for name, field, annotation in (
+            (n, f, m.__annotations__[n]) for m in models for n, f in m.model_fields.items()
+        ):
+            key = f"{section}.{name}".lstrip(".")
+            default = defaults.get(key, field.default)
+            given = field.is_required() or key in sections(Config)
+            said = "" if given else f"(default {'null' if default is None else default}) "
+            meanings.setdefault(key, f"{said}{field.description or ''}")
+            if key not in sections(Config):
+                types.setdefault(key, []).append(annotation.replace("Literal", ""))
+    lines = [
+        f"--{key} {' | '.join(dict.fromkeys(types.get(key, ())))} {text}" for key, text in meanings.items() if text
+    ]
+    return "\n".join(
+        textwrap.fill(" ".join(line.split()), 110, initial_indent="  ", subsequent_indent="      ") for line in lines
+    )

@@ -1,10 +1,9 @@
-"""This file is about costs: what an arm takes beside the accuracy that it gives."""
+"""Costs of an arm: parameters, operations, memory, speed, latency."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -13,21 +12,18 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssdnorm.build import build_model, load_detector
-from ssdnorm.compare.collect import images_per_second
+from ssdnorm.build import build_model
 from ssdnorm.compare.plan import Arm
 from ssdnorm.compare.results import Costs, Run
+from ssdnorm.compare.run_folders import images_per_second
+from ssdnorm.detector import load_detector
 
 _ROUNDS = 15
 _WARM_UPS = 3
 
 
 def costs_of(arm: Arm, runs: Sequence[Run], root: Path, *, num_classes: int, latency_ms: float | None) -> Costs:
-    """Costs of an arm from its runs with the chosen learning rate.
-
-    Args:
-        num_classes: background included.
-    """
+    """Collect an arm's costs from its runs with the chosen learning rate; ``num_classes`` includes background."""
     finished = [run for run in runs if run.status == "finished"]
     speeds = [speed for run in finished if (speed := images_per_second(root / run.folder)) is not None]
     memory = [run.result["peak_memory_mib"] for run in finished]
@@ -44,13 +40,13 @@ def costs_of(arm: Arm, runs: Sequence[Run], root: Path, *, num_classes: int, lat
 
 
 def gflops(arm: Arm, num_classes: int) -> float:
-    """Floating-point operations of one image's forward pass, in 10⁹; a multiply-add is two.
+    """Floating-point operations of one image's forward pass, in 10⁹; a multiply-add counts as two.
 
-    Norms are not counted: PyTorch's counter knows matrix products and convolutions.
+    PyTorch's counter covers matrix products and convolutions; norms are not counted.
     """
-    drawn = replace(arm.config, model=replace(arm.config.model, weights=None, checkpoint=None, head="keep"))
+    drawn = arm.config.model.model_copy(update={"weights": None, "checkpoint": None, "head": "keep"})
     with torch.device("meta"):
-        model = build_model(drawn, num_classes)
+        model = build_model(arm.config.model_copy(update={"model": drawn}), num_classes)
     with FlopCounterMode(display=False) as counter:
         model.eval()(torch.zeros(1, 3, model.image_size, model.image_size, device="meta"))
     return counter.get_total_flops() / 1e9
@@ -59,8 +55,8 @@ def gflops(arm: Arm, num_classes: int) -> float:
 def measure_latencies(checkpoints: Mapping[str, Path], image: Tensor) -> dict[str, float]:
     """Milliseconds from an image to its detections by arm: median of rounds in which the arms take turns.
 
-    Batch norms are folded into the convolutions. Runs on the GPU if there is one; else on one thread, whose processor
-    time leaves out what other programs take away.
+    Batch norms are folded into the convolutions. Runs on the GPU if there is one, else on one thread of the CPU, where
+    its processor time is measured, which other programs do not affect.
 
     Args:
         checkpoints: arm → its trained weights.
@@ -70,24 +66,21 @@ def measure_latencies(checkpoints: Mapping[str, Path], image: Tensor) -> dict[st
     detectors = {name: load_detector(path, fold=True).to(device) for name, path in checkpoints.items()}
     image = image.to(device)
     seconds: dict[str, list[float]] = {name: [] for name in detectors}
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    clock = time.process_time if device.type == "cpu" else _synchronized_time
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
-            for turn in range(_WARM_UPS + _ROUNDS):
+            for _ in range(_WARM_UPS + _ROUNDS):
                 for name, detector in detectors.items():
-                    _wait(device)
                     start = clock()
                     detector([image])
-                    _wait(device)
-                    if turn >= _WARM_UPS:
-                        seconds[name].append(clock() - start)
+                    seconds[name].append(clock() - start)
     finally:
         torch.set_num_threads(threads)
-    return {name: 1e3 * median(times) for name, times in seconds.items()}
+    return {name: 1e3 * median(times[_WARM_UPS:]) for name, times in seconds.items()}
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _synchronized_time() -> float:
+    torch.cuda.synchronize()
+    return time.perf_counter()

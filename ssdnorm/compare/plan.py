@@ -1,27 +1,71 @@
-"""This file is about the plan of a comparison: its config file, and the runs that follow from it."""
+"""The plan of a comparison: its config file, and the runs that follow from it."""
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat
 
 from ssdnorm.build import check_model
-from ssdnorm.config import Config
-from ssdnorm.config_file import config_from_mapping, config_to_mapping, config_with_overrides, differing_keys, read_yaml
+from ssdnorm.config import Config, Section
+from ssdnorm.config_file import (
+    config_to_mapping,
+    differing_keys,
+    find_config,
+    flatten,
+    merge_config,
+    parse_overrides,
+    read_yaml,
+    sections,
+    validate,
+)
 from ssdnorm.messages import did_you_mean
-from ssdnorm.metrics.bootstrap import METRICS as BOOTSTRAPPED
 
-_KEYS = ("title", "vary", "baseline", "seeds", "metric", "target_ap50", "arms", "learning_rates", "base")
 _NEVER_VARIED = ("training.seed", "runtime", "data")
+
+
+def _different(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"must be different values; got {values}")
+    return values
+
+
+def _folder_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", name):
+        raise ValueError("a name has letters, digits, _ . + and -, since it names a folder")
+    return name
+
+
+class Comparison(Section):
+    """The file of a comparison."""
+
+    title: str = Field(min_length=1, description="of the report")
+    base: str | dict[str, Any] = Field(description="a recipe's name or file, or a complete config")
+    changes: dict[str, Any] = Field(default={}, description="keys of the base that all arms change, dotted or nested")
+    vary: list[str] = Field(min_length=1, description="config keys or sections that arms may change")
+    baseline: str = Field(description="the arm that the others are compared with")
+    seeds: Annotated[list[NonNegativeInt], AfterValidator(_different)] = Field(min_length=1, description="one run each")
+    metric: Literal["AP", "AP50", "AP75"] = Field(
+        description="what the answer is about; learning rates are chosen by it"
+    )
+    target_ap50: float = Field(gt=0, lt=1, description="the time until this AP50 is a column of the table")
+    learning_rates: (
+        dict[str, Annotated[list[PositiveFloat], Field(min_length=1), AfterValidator(_different)]] | None
+    ) = Field(
+        default=None, description="arm → rates to try with the first seed; the best on base.data.validation is taken"
+    )
+    arms: dict[Annotated[str, AfterValidator(_folder_name)], dict[str, Any] | None] = Field(
+        min_length=2, description="name → keys of the base that the arm changes"
+    )
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One normalisation choice: the base config with some keys changed, and the learning rates to try."""
+    """The base config with some keys changed, and the learning rates to try."""
 
     name: str
     changes: dict[str, Any]
@@ -31,230 +75,129 @@ class Arm:
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be made: an arm with a seed and a learning rate.
-
-    Attributes:
-        folder: of the run, relative to the comparison's.
-    """
+    """One run to be made: an arm with a seed and a learning rate."""
 
     arm: str
     seed: int
     lr: float
-    folder: str
+    folder: str  # of the run, relative to the comparison's
     config: Config
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison as its file describes it, checked.
+    """A comparison as its file describes it, checked."""
 
-    Attributes:
-        content: the file's own content, with the base config complete.
-    """
-
-    title: str
-    vary: tuple[str, ...]
-    baseline: str
-    seeds: tuple[int, ...]
-    metric: str
-    target_ap50: float
-    arms: tuple[Arm, ...]
+    file: Comparison
     base: Config
-    content: dict[str, Any]
+    arms: tuple[Arm, ...]
+    content: dict[str, Any]  # of the file, with the base config complete
+
+    def possible_jobs(self) -> list[Job]:
+        """Every arm with every seed and learning rate, seed by seed."""
+        return [make_job(arm, seed, lr) for seed in self.file.seeds for arm in self.arms for lr in arm.lrs]
 
     def first_jobs(self) -> list[Job]:
         """The runs to begin with: all of them, or the first seed's alone where learning rates are yet to be chosen."""
-        seeds = self.seeds[:1] if any(len(arm.lrs) > 1 for arm in self.arms) else self.seeds
-        return [make_job(arm, seed, lr) for seed in seeds for arm in self.arms for lr in arm.lrs]
+        choosing = any(len(arm.lrs) > 1 for arm in self.arms)
+        return [job for job in self.possible_jobs() if not choosing or job.seed == self.file.seeds[0]]
 
     def jobs(self, lrs: Mapping[str, float]) -> list[Job]:
-        """All runs, seed by seed: the first seed with every learning rate, the others with the chosen one.
-
-        Args:
-            lrs: arm → chosen learning rate.
-        """
-        others = [make_job(arm, seed, lrs[arm.name]) for seed in self.seeds[1:] for arm in self.arms]
-        first = [make_job(arm, self.seeds[0], lr) for arm in self.arms for lr in arm.lrs]
-        return first + others
-
-    def possible_jobs(self) -> list[Job]:
-        """Every arm with every seed and learning rate, whichever will be chosen."""
-        return [make_job(arm, seed, lr) for seed in self.seeds for arm in self.arms for lr in arm.lrs]
+        """All runs: the first seed with every learning rate, the others with the arm's chosen one."""
+        return [job for job in self.possible_jobs() if job.seed == self.file.seeds[0] or job.lr == lrs[job.arm]]
 
 
 def make_job(arm: Arm, seed: int, lr: float) -> Job:
     """The run of an arm with a seed and a learning rate."""
-    content = config_to_mapping(arm.config)
-    content["training"]["seed"] = seed
-    content["optimizer"]["lr"] = lr
-    config = config_from_mapping(content, where=f"arms.{arm.name}")
+    training = arm.config.training.model_copy(update={"seed": seed})
+    optimizer = arm.config.optimizer.model_copy(update={"lr": lr})
+    config = arm.config.model_copy(update={"training": training, "optimizer": optimizer})
     return Job(arm.name, seed, lr, f"runs/{arm.name}/lr{lr!r}_seed{seed}", config)
 
 
 def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
-    """The comparison that a file describes.
-
-    Its keys: ``title``; ``base``, a complete training config; ``vary``, the config keys (or rooms) that arms may
-    change; ``arms``, name → dotted key → value; ``baseline``, one of them; ``seeds``; ``metric`` that the answer is
-    about and that chooses learning rates; ``learning_rates``, arm → rates to try with the first seed, the one with the
-    highest metric on ``base.data.validation`` being taken for the others (the smaller if equal); ``target_ap50``, to
-    which the time is taken.
+    """Read the comparison that a file describes.
 
     Args:
-        overrides: words such as ``["--base.training.max_steps", "100"]``.
+        path: a YAML file with the keys of :class:`Comparison`, or the name of a shipped comparison.
+        overrides: command-line arguments such as ``["--base.training.max_steps", "100"]``.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: for an unknown key, an arm that changes a key outside ``vary``, a model that cannot be built, or
-            rates without validation images; the message starts with the file and the key.
+        FileNotFoundError: no such file.
+        ValueError: an unknown key, an arm that changes a key outside ``vary``, a model that cannot be built, or rates
+            without validation images; begins with the file and the key.
     """
-    content = read_yaml(Path(path))
     where = str(path)
-    _check_form(content, where)
-    base = _base(content["base"], overrides, where)
-    vary = tuple(content["vary"])
-    _check_vary(vary, base, where)
-    rates = {name: _rates(name, given, where) for name, given in (content["learning_rates"] or {}).items()}
-    for name in rates:
-        _choose(name, content["arms"], f"{where}: learning_rates")
+    content = read_yaml(find_config(path, "comparison"))
+    file = validate(Comparison, content, lambda _: where)
+    base = merge_config(
+        _base(file.base, f"{where}: base"),
+        (f"{where}: changes", file.changes),
+        ("command line", _base_overrides(overrides)),
+    )
+    for key in file.vary:
+        _check_varied(key, base, where)
+    rates = file.learning_rates or {}
+    for key, name in [("baseline", file.baseline), *(("learning_rates", name) for name in rates)]:
+        if name not in file.arms:
+            hint = did_you_mean(name, file.arms)
+            raise ValueError(f"{where}: {key}: unknown arm {name!r}; choose one of: {', '.join(file.arms)}.{hint}")
     if any(len(lrs) > 1 for lrs in rates.values()) and base.data.validation is None:
         raise ValueError(
             f"{where}: learning_rates: rates are chosen on validation images; base.data.validation is null"
         )
-    arms = tuple(
-        _arm(name, {} if changes is None else changes, base, vary, rates, where)
-        for name, changes in content["arms"].items()
-    )
-    _choose(content["baseline"], content["arms"], f"{where}: baseline")
-    return Plan(
-        title=content["title"],
-        vary=vary,
-        baseline=content["baseline"],
-        seeds=tuple(content["seeds"]),
-        metric=content["metric"],
-        target_ap50=float(content["target_ap50"]),
-        arms=arms,
-        base=base,
-        content={**content, "base": config_to_mapping(base)},
-    )
+    arms = tuple(_arm(name, changes or {}, base, file, where) for name, changes in file.arms.items())
+    complete = {"base": config_to_mapping(base), "arms": {arm.name: arm.changes for arm in arms}}
+    content = {key: complete.get(key, value) for key, value in content.items() if key != "changes"}
+    return Plan(file, base, arms, content)
 
 
-def _check_form(content: Any, where: str) -> None:
-    """The keys that must be there, and the types of their values."""
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{where}: expected keys and values: {', '.join(_KEYS)}")
-    for key in content:
-        _choose(key, _KEYS, f"{where}", what="key")
-    if missing := [key for key in _KEYS if key not in content]:
-        raise ValueError(f"{where}: {missing[0]}: is missing; a comparison has {', '.join(_KEYS)}")
-    for key, kind in {"title": str, "vary": list, "seeds": list, "arms": dict, "base": dict}.items():
-        if not isinstance(content[key], kind) or not content[key]:
-            raise ValueError(f"{where}: {key}: expected a {kind.__name__}, not empty; got {content[key]!r}")
-    seeds = content["seeds"]
-    if not all(type(seed) is int and seed >= 0 for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise ValueError(f"{where}: seeds: expected different whole numbers, 0 or more; got {seeds}")
-    _choose(content["metric"], BOOTSTRAPPED, f"{where}: metric")  # the others have no interval over test images
-    for key, names in (("vary", content["vary"]), ("arms", content["arms"])):
-        if wrong := [name for name in names if not isinstance(name, str)]:
-            raise ValueError(f"{where}: {key}: expected names; got {wrong[0]!r}, which YAML reads as no text")
-    target = content["target_ap50"]
-    if not isinstance(target, int | float) or not 0 < target < 1:
-        raise ValueError(f"{where}: target_ap50: must lie between 0 and 1; got {target!r}")
-    if not isinstance(content["learning_rates"], dict | None):
-        raise ValueError(f"{where}: learning_rates: expected arm: [rates], or {{}}; got {content['learning_rates']!r}")
-    if len(content["arms"]) < 2:
-        raise ValueError(f"{where}: arms: a comparison needs two at least; got {', '.join(content['arms'])}")
-
-
-def _base(content: Mapping[str, Any], overrides: Sequence[str], where: str) -> Config:
-    words = list(overrides)
-    for place, word in enumerate(words):
-        if word.startswith("--") and not word.startswith("--base."):
-            raise ValueError(f"command line: {word}: unknown option; a key of the base config is --base.key value")
-        if word.partition("=")[0] == "--base.training.seed":
-            raise ValueError(
-                "command line: --base.training.seed: the comparison's seeds take its place; change the file's seeds"
-            )
-        words[place] = word.replace("--base.", "--", 1) if word.startswith("--base.") else word
-    return config_with_overrides(content, words, where=f"{where}: base")
-
-
-def _check_vary(vary: Sequence[Any], base: Config, where: str) -> None:
-    for key in vary:
-        if any(_below(key, never) or _below(never, key) for never in _NEVER_VARIED):
-            raise ValueError(f"{where}: vary: {key}: arms share their seeds, data and runtime")
-        _get(config_to_mapping(base), str(key), f"{where}: vary")
-
-
-def _rates(name: str, given: Any, where: str) -> tuple[float, ...]:
+def _base(base: str | dict[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+    if isinstance(base, dict):
+        return where, base
     try:
-        rates = tuple(float(rate) for rate in given) if isinstance(given, list) else ()
-    except (TypeError, ValueError):
-        rates = ()
-    if not rates or any(isinstance(rate, bool) for rate in given) or len(set(rates)) < len(rates) or min(rates) <= 0:
-        raise ValueError(f"{where}: learning_rates.{name}: expected different rates above 0; got {given!r}")
-    return rates
+        return base, read_yaml(find_config(base))
+    except FileNotFoundError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
-def _arm(
-    name: str, changes: Any, base: Config, vary: Sequence[str], rates: Mapping[str, tuple[float, ...]], where: str
-) -> Arm:
-    """One arm, checked: it differs from the base in keys of ``vary`` alone, and its model can be built."""
+def _base_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    for argument in arguments:
+        if argument.startswith("--") and not argument.startswith("--base."):
+            raise ValueError(f"command line: {argument}: unknown option; a key of the base config is --base.key value")
+    changes = parse_overrides([re.sub(r"^--base\.", "--", argument) for argument in arguments])
+    if "training.seed" in changes:
+        raise ValueError("command line: --base.training.seed: change the seeds of the comparison's file instead")
+    return changes
+
+
+def _check_varied(key: str, base: Config, where: str) -> None:
+    if any(_below(key, never) or _below(never, key) for never in _NEVER_VARIED):
+        raise ValueError(f"{where}: vary: {key}: arms share their seeds, data and runtime")
+    known = [*sections(Config), *flatten(config_to_mapping(base), where=where)]
+    if not any(key == name or (name not in sections(Config) and _below(key, name)) for name in known):
+        hint = did_you_mean(key, known)
+        raise ValueError(f"{where}: vary: {key}: unknown key; choose one of: {', '.join(filter(None, known))}.{hint}")
+
+
+def _arm(name: str, changes: Mapping[str, Any], base: Config, file: Comparison, where: str) -> Arm:
     here = f"{where}: arms.{name}"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", name):
-        raise ValueError(f"{here}: a name has letters, digits, _ . + and -, since it is a folder's name, too")
-    if not isinstance(changes, Mapping) or not all(isinstance(key, str) for key in changes):
-        raise ValueError(f"{here}: expected dotted keys and their values; got {changes!r}")
+    changes = flatten(changes, where=here)
     complete = config_to_mapping(base)
-    for key, value in changes.items():
-        if not any(_below(key, allowed) for allowed in vary):
-            raise ValueError(f"{here}: {key}: arms may change {', '.join(vary)} alone; declare the key under vary")
-        if not re.fullmatch(r"norm\.taps\.\w+", key):  # taps that the base does not name have no norm there
-            _get(complete, key, here)
-        _set(complete, key, value)
-    config = config_from_mapping(complete, where=here)
-    outside = [
-        key
-        for key in differing_keys(config_to_mapping(base), config_to_mapping(config))
-        if not any(_below(key, allowed) for allowed in vary)
-    ]
-    if outside:
-        raise ValueError(f"{here}: {outside[0]}: differs from the base; arms may change {', '.join(vary)} alone")
-    if name in rates and config.optimizer.lr != base.optimizer.lr:
+    config = merge_config((where, complete), (here, changes))
+    differing = differing_keys(complete, config_to_mapping(config))
+    for key in (*changes, *differing):
+        if not any(_below(key, allowed) for allowed in file.vary):
+            raise ValueError(f"{here}: {key}: arms may change {', '.join(file.vary)} only; declare the key under vary")
+    rates = (file.learning_rates or {}).get(name)
+    if rates and "optimizer.lr" in differing:
         raise ValueError(f"{here}: optimizer.lr: the arm has learning_rates, too; give one of the two")
     try:
         check_model(config)
     except ValueError as error:
         raise ValueError(f"{here}: {error}") from error
-    return Arm(name, dict(changes), config, rates.get(name, (config.optimizer.lr,)))
+    return Arm(name, changes, config, tuple(rates or [config.optimizer.lr]))
 
 
-def _below(key: str, room: str) -> bool:
-    return key == room or key.startswith(f"{room}.")
-
-
-def _choose(name: Any, allowed: Any, where: str, *, what: str = "name") -> None:
-    if name not in list(allowed):
-        hint = did_you_mean(name, [str(a) for a in allowed])
-        raise ValueError(f"{where}: unknown {what} {name!r}; choose one of: {', '.join(map(str, allowed))}.{hint}")
-
-
-def _get(content: Any, key: str, where: str) -> Any:
-    """The value at a dotted key."""
-    path: list[str] = []
-    for part in key.split("."):
-        if not isinstance(content, Mapping) or part not in content:
-            choices = content if isinstance(content, Mapping) else {}
-            hint = did_you_mean(part, choices, prefix="".join(f"{room}." for room in path))
-            raise ValueError(f"{where}: {key}: unknown key; choose one of: {', '.join(choices) or 'none'}.{hint}")
-        content = content[part]
-        path.append(part)
-    return content
-
-
-def _set(content: dict[str, Any], key: str, value: Any) -> None:
-    """Put a value at a dotted key, in place; whole norm specs and maps of taps are replaced."""
-    *rooms, last = key.split(".")
-    for room in rooms:
-        content = content[room]
-    content[last] = copy.deepcopy(value)
+def _below(key: str, section: str) -> bool:
+    return key == section or key.startswith(f"{section}.")

@@ -1,4 +1,4 @@
-"""This file is about results: what a comparison has found, as data that tables, JSON and the report are made from."""
+"""Results of a comparison as data; JSON, tables and the report are made from them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ class Run:
 
     Attributes:
         folder: of the run, relative to the comparison's folder.
-        status: diverged means that the loss stopped being a number; failed means any other end.
-        reason: why it diverged or failed, in one line.
-        result: the content of its ``result.json``; empty where there is none.
-        seconds_to_target: time trained until an evaluation reached the target AP50; None if none did.
+        status: diverged if the loss became NaN or infinite; failed for any other error; missing if there is no result.
+        result: content of its ``result.json``; empty if not finished.
+        seconds_to_target: training time until an evaluation reached the target AP50; None if none did.
     """
 
     arm: str
@@ -35,11 +34,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over seeds with its 95 % interval (Student's t); no interval from one value.
+    """A mean over seeds with its 95 % interval (Student's t), which one value does not have.
 
     Attributes:
-        values: by seed, in the order of the seeds that finished.
-        std: with n − 1 in the denominator; None from one value.
+        values: one per finished seed.
+        std: with n − 1 in the denominator.
     """
 
     values: list[float]
@@ -54,11 +53,10 @@ class Difference:
     """An arm minus the baseline.
 
     Attributes:
-        paired: by seed, so that a seed's luck cancels.
+        paired: by seed, so that what a seed does to both arms cancels.
         p: of Student's paired t-test; None from one pair.
-        p_holm: the same after Holm's correction over the arms; only for the metric that the answer is about.
-        images: 95 % interval of the paired bootstrap over test images, mean over the seeds: low, high; only for
-            metrics that it is made for.
+        p_holm: after Holm's correction over the arms; for the comparison's metric only.
+        images: 95 % interval (low, high) of the paired bootstrap over test images, for the metrics that have one.
     """
 
     paired: Mean
@@ -69,12 +67,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Rate:
-    """One learning rate that was tried for an arm with the first seed.
-
-    Attributes:
-        validation: the comparison's metric on the validation images; None without a finished run or such images.
-        status: of the run.
-    """
+    """A learning rate tried with the first seed, and the metric on the validation images; None if it is missing."""
 
     lr: float
     validation: float | None
@@ -83,16 +76,14 @@ class Rate:
 
 @dataclass(frozen=True)
 class Costs:
-    """What an arm costs; None where it could not be had.
+    """What an arm costs; None if unknown.
 
     Attributes:
-        gflops: of one image's forward pass, in 10⁹ multiply-adds × 2.
-        images_per_second: of training, median over the run, mean over the seeds.
-        peak_memory_mib: largest over the seeds.
-        latency_ms: of one image through the detector, batch norm folded; median of interleaved rounds. On a CPU it is
-            the processor time of one thread.
-        seconds_to_target: mean over the seeds that reached the target AP50 on the images evaluated during training.
-        num_reached: how many did.
+        gflops: 10⁹ operations of one image's forward pass; a multiply-add counts as two.
+        images_per_second: of training; median over a run, mean over the seeds.
+        peak_memory_mib: maximum over the seeds.
+        latency_ms: of one image through the detector with batch norm folded; on a CPU the processor time of one thread.
+        seconds_to_target: training time to the target AP50, mean over the ``num_reached`` seeds that reached it.
     """
 
     parameters: int | None
@@ -106,16 +97,14 @@ class Costs:
 
 @dataclass(frozen=True)
 class Matched:
-    """What an arm shares with the baseline before the first step, and what it does not (first seed).
+    """What an arm and the baseline have in common before the first step, bit by bit.
 
     Attributes:
-        identical: parameters of the same name, shape and value, bit by bit.
+        identical: number of parameters with the same name, shape and value.
         different: names of common parameters that start from other values or shapes.
         added, removed: names of parameters that only this arm, or only the baseline, has.
-        same_batches: whether the first batches are the same, bit by bit.
-        parameter_groups: rows as in ``result.json``.
-        batch_norm_images: over which batch norm takes its statistics in training: those of one device, or of all where
-            it is synchronised; None without it.
+        batch_norm_images: that batch norm takes its statistics over, of one device, or of all if synchronised; None
+            without batch norm.
     """
 
     identical: int
@@ -133,16 +122,13 @@ class ArmResult:
 
     Attributes:
         changes: dotted config key → value, against the base config.
-        lr: the chosen learning rate; runs with another one do not enter any number but ``rates``.
-        runs: all of them, with every learning rate.
-        metrics: by name, in [0, 1], on the test images; empty where no run finished.
-        per_class: class name → mean AP over the seeds.
-        population: as metrics, with batch norm's statistics recomputed; empty where there are none.
-        differences: to the baseline, by metric; empty for the baseline.
-        sentence: what can be said about the arm, in words.
-        matched: None where the arm, or the baseline, could not be built again for it.
-        why: statistic of ``diagnostics.csv`` → tap, layer or block → value at the first and at the last step, mean over
-            the seeds; empty where nothing was measured.
+        lr: the chosen learning rate; runs with another one count in ``rates`` only.
+        metrics: in [0, 1], on the test images.
+        per_class: mean AP over the seeds.
+        population: as metrics, with recomputed batch-norm statistics.
+        differences: to the baseline, by metric.
+        matched: None if the runs did not record their start.
+        why: statistic of ``diagnostics.csv`` → tap, layer or block → first and last value, mean over the seeds.
     """
 
     name: str
@@ -162,8 +148,13 @@ class ArmResult:
 
     @property
     def chosen_runs(self) -> list[Run]:
+        """Runs with the chosen learning rate, by seed."""
+        return [run for run in self.runs if run.lr == self.lr]
+
+    @property
+    def finished_runs(self) -> list[Run]:
         """Finished runs with the chosen learning rate, by seed."""
-        return [run for run in self.runs if run.lr == self.lr and run.status == "finished"]
+        return [run for run in self.chosen_runs if run.status == "finished"]
 
 
 @dataclass(frozen=True)
@@ -171,12 +162,9 @@ class Results:
     """A whole comparison.
 
     Attributes:
-        title: of the comparison, from its config file.
-        answer: two sentences: what was found, and how sure it is.
-        metric: what the answer is about; one of ``METRICS``.
-        target_ap50: what ``seconds_to_target`` refers to.
-        seed_noise: standard deviation over seeds of ``metric``, pooled over the arms; None from one seed each.
-        provenance: commits, versions, devices, seconds in all, number of images, steps, batch size.
+        answer: two sentences: what was found, and how certain it is.
+        metric: what the verdicts are about.
+        seed_noise: standard deviation of the metric over seeds, pooled over the arms; None from one seed.
         config: the comparison's own config, complete.
     """
 

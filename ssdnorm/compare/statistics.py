@@ -1,4 +1,4 @@
-"""This file is about statistics: means and differences over seeds with their intervals, and what they allow to say."""
+"""Statistics over seeds: means and paired differences with intervals, corrected p-values, verdicts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from scipy import stats
 from ssdnorm.compare.results import Difference, Mean, Verdict
 
 LEVEL = 0.95  # of intervals
-ALPHA = 0.05  # below which a corrected p-value counts
+ALPHA = 0.05  # significance level of corrected p-values
 _ROUNDING = 1e-12  # metrics in [0, 1] that differ by less are equal
 
 
 def mean_with_interval(values: Sequence[float]) -> Mean:
-    """Mean of one number a seed, with Student's interval: "if other seeds had been drawn".
+    """Mean of one number per seed with Student's 95 % interval.
 
     Raises:
         ValueError: for no values.
@@ -27,7 +27,7 @@ def mean_with_interval(values: Sequence[float]) -> Mean:
         (0.5, 0.252, 0.748)
     """
     if not values:
-        raise ValueError("mean_with_interval: needs one value at least")
+        raise ValueError("mean_with_interval: got no values; expected one at least")
     numbers = [float(value) for value in values]
     mean = math.fsum(numbers) / len(numbers)
     if len(numbers) == 1:
@@ -38,7 +38,7 @@ def mean_with_interval(values: Sequence[float]) -> Mean:
 
 
 def paired_difference(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
-    """An arm minus the baseline over the seeds that both have; None if there are none.
+    """An arm minus the baseline over their common seeds; None if there are none.
 
     Args:
         ours, baseline: seed → number.
@@ -58,9 +58,9 @@ def paired_difference(ours: Mapping[int, float], baseline: Mapping[int, float]) 
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for being many: the k-th smallest of m times m − k + 1, never falling, at most 1.
+    """Correct p-values for multiple tests: the k-th smallest of m times m − k + 1, never falling, at most 1.
 
-    Rejecting where the corrected value is below α keeps the chance of one or more false alarms below α.
+    Rejecting where the corrected value is below α keeps the probability of any false rejection below α.
 
     Sources:
         S. Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6, 1979.
@@ -78,10 +78,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def verdict_of(difference: Difference) -> Verdict:
-    """What the difference to the baseline allows to say.
+    """The verdict on an arm from its difference to the baseline.
 
-    Better or worse takes all three: the interval over seeds does not hold zero, p after Holm's correction is below
-    5 %, and the bootstrap interval over test images does not hold zero, on the same side. One seed allows no verdict.
+    Better or worse requires that the interval over seeds and the bootstrap interval over test images exclude zero on
+    the same side, and that p after Holm's correction is below 5 %. One seed allows no verdict.
     """
     paired = difference.paired
     if paired.low is None or paired.high is None:
@@ -96,7 +96,7 @@ def verdict_of(difference: Difference) -> Verdict:
 
 
 def pooled_std(groups: Sequence[Sequence[float]]) -> float | None:
-    """Standard deviation within groups, pooled over those of two values or more; None without any.
+    """Standard deviation within groups, pooled over those with two values or more; None if there are none.
 
     Example:
         >>> pooled_std([[1.0, 3.0], [5.0, 5.0], [9.0]])

@@ -1,4 +1,4 @@
-"""This file is about which images come when, and how samples become batches."""
+"""Choose which images come in which batch, and collate samples into batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This file is about keeping the decoded images of a small data set in memory, once for all loading processes."""
+"""Keep the decoded images of a small data set in memory, once for all loading processes."""
 
 from __future__ import annotations
 
@@ -83,12 +83,10 @@ class CachedDataset(DetectionDataset):
     """
 
     def __init__(self, dataset: DetectionDataset, *, budget_mib: int, where: str = "budget_mib") -> None:
-        super().__init__(
-            dataset._table, dataset.class_names, dataset.category_ids, train_on_difficult=dataset.train_on_difficult
-        )
+        super().__init__(dataset.ground_truth, dataset.paths, train_on_difficult=dataset.train_on_difficult)
         self.problems, self.summary = dataset.problems, dataset.summary
         self._source = dataset
-        annotated = int(dataset._table.sizes.prod(axis=1).sum()) * 3
+        annotated = int(dataset.ground_truth.sizes.prod(axis=1).sum()) * 3
         _check_budget(annotated, len(dataset), budget_mib, where)  # before any file is read
         start = time.perf_counter()
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
@@ -99,8 +97,8 @@ class CachedDataset(DetectionDataset):
             _check_budget(needed, len(dataset), budget_mib, where)
             self._pixels = torch.empty(needed, dtype=torch.uint8).share_memory_()
             list(threads.map(self._fill, range(len(dataset))))
-        self._place_of_id = np.argsort(dataset._table.image_ids, kind="stable")
-        self._sorted_ids = dataset._table.image_ids[self._place_of_id]
+        self._place_of_id = np.argsort(dataset.ground_truth.image_ids, kind="stable")
+        self._sorted_ids = dataset.ground_truth.image_ids[self._place_of_id]
         seconds = time.perf_counter() - start
         logger.info("%s: %d images decoded, %.0f MiB, in %.1f s", where, len(dataset), needed / _MIB, seconds)
 

@@ -1,4 +1,4 @@
-"""This file is about image files: their bytes, their size without decoding, and their pixels."""
+"""Image files: their bytes, their size without decoding, and their pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This file is about SSD's colour distortion, as tables over 8-bit values."""
+"""SSD's colour distortion, as tables over 8-bit values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This file is about pictures of coloured shapes, drawn on the fly: a detection problem that needs no download."""
+"""Pictures of coloured shapes, drawn on the fly: a detection problem that needs no download."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ssdnorm.data.dataset import AnnotationTable, DetectionDataset, PackedStrings
+from ssdnorm.data.dataset import DetectionDataset
+from ssdnorm.tables import GroundTruth, PackedStrings
 
 SHAPES = ("circle", "cross", "square", "star", "triangle")
 
@@ -62,7 +63,7 @@ class ShapesDataset(DetectionDataset):
         self._limits = (tuple(image_size), tuple(largest))
         self._max_objects = max_objects
         self._sides = (min_side, max_side)
-        super().__init__(self._make_table(num_images), SHAPES, range(1, len(SHAPES) + 1))
+        super().__init__(self._ground_truth(num_images), None)
 
     def open_image(self, index: int) -> np.ndarray:
         """The picture ``(H, W, 3)`` uint8 RGB, drawn now."""
@@ -100,23 +101,24 @@ class ShapesDataset(DetectionDataset):
             scene.shapes.append(_Shape(1, outline, box))
         return scene, rng
 
-    def _make_table(self, num_images: int) -> AnnotationTable:
+    def _ground_truth(self, num_images: int) -> GroundTruth:
         scenes = [self._plan(place)[0] for place in range(num_images)]
         shapes = [shape for scene in scenes for shape in scene.shapes]
         boxes = np.array([shape.box for shape in shapes])
         sides = boxes[:, 2:] - boxes[:, :2]
-        return AnnotationTable(
+        return GroundTruth(
             image_ids=np.arange(1, num_images + 1),
             sizes=np.array([(scene.height, scene.width) for scene in scenes]),
             names=PackedStrings([f"shapes_{self._seed}_{place}.png" for place in range(num_images)]),
-            paths=PackedStrings([""] * num_images),
+            category_ids=np.arange(1, len(SHAPES) + 1),
+            class_names=SHAPES,
             starts=np.cumsum([0, *(len(scene.shapes) for scene in scenes)]),
-            annotation_ids=np.arange(1, len(shapes) + 1),
-            boxes_xywh=np.concatenate([boxes[:, :2], sides], axis=1),
+            ids=np.arange(1, len(shapes) + 1),
+            boxes=np.concatenate([boxes[:, :2], sides], axis=1),
             labels=np.array([shape.label for shape in shapes]),
             area=sides.prod(axis=1),
-            difficult=np.zeros(len(shapes), bool),
             iscrowd=np.zeros(len(shapes), bool),
+            difficult=np.zeros(len(shapes), bool),
         )
 
 

@@ -1,4 +1,4 @@
-"""This file is about turning an image with boxes in pixels into what the network takes, in one touch of the pixels."""
+"""Turn an image with boxes in pixels into what the network takes, resizing the pixels once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from ssdnorm.data.crops import Window, draw_flip, draw_iou_crop, draw_zoom_out, whole_image
 from ssdnorm.data.images import EncodedImage
 from ssdnorm.data.photometric import draw_distortion
-from ssdnorm.data.views import View, draw_flip, draw_iou_crop, draw_zoom_out, whole_image
+from ssdnorm.resize import resize_image
 
 FILL_RGB = (124, 116, 104)  # 255 · torchvision's mean (0.485, 0.456, 0.406)
 
@@ -81,20 +81,20 @@ class TrainTransform:
             ``(g,)`` int64. g may be less than G, and 0.
         """
         height, width = _size_of(image)
-        view = self.draw_view(height, width, boxes_px, rng)
+        window = self.draw_window(height, width, boxes_px, rng)
         distort = draw_distortion(rng, channel_swap=self.channel_swap) if self.photometric else None
-        pixels, scale = _decode_for(image, view, self.size)
-        canvas = show(pixels, view, self.size, fill=self.fill, scale=scale, distort=distort)
-        boxes, labels = view.place_boxes(boxes_px, labels)
+        pixels, scale = _decode_for(image, window, self.size)
+        canvas = render_window(pixels, window, self.size, fill=self.fill, scale=scale, distort=distort)
+        boxes, labels = window.place_boxes(boxes_px, labels)
         return torch.from_numpy(canvas).permute(2, 0, 1), torch.from_numpy(boxes), torch.from_numpy(labels)
 
-    def draw_view(self, height: int, width: int, boxes_px: np.ndarray, rng: np.random.Generator) -> View:
+    def draw_window(self, height: int, width: int, boxes_px: np.ndarray, rng: np.random.Generator) -> Window:
         """The window to show of an image of this size: zoom-out, crop and flip drawn in this order."""
-        view = whole_image(height, width)
-        view = draw_zoom_out(view, rng, max_ratio=self.max_zoom_out, probability=self.zoom_out_probability)
+        window = whole_image(height, width)
+        window = draw_zoom_out(window, rng, max_ratio=self.max_zoom_out, probability=self.zoom_out_probability)
         if self.iou_crop:
-            view = draw_iou_crop(view, boxes_px, rng)
-        return draw_flip(view, rng, probability=self.flip_probability)
+            window = draw_iou_crop(window, boxes_px, rng)
+        return draw_flip(window, rng, probability=self.flip_probability)
 
 
 class EvalTransform:
@@ -120,46 +120,32 @@ class EvalTransform:
         """As ``TrainTransform``; ``rng`` is there for the same call and not used."""
         pixels = image.decode() if isinstance(image, EncodedImage) else image
         boxes, labels = whole_image(*pixels.shape[:2]).place_boxes(boxes_px, labels)
-        resized = resize_image(pixels, self.size, antialias=self.antialias)
+        picture = torch.from_numpy(pixels).permute(2, 0, 1)
+        resized = resize_image(picture, self.size, self.size, antialias=self.antialias)
         return resized, torch.from_numpy(boxes), torch.from_numpy(labels)
 
 
-def resize_image(pixels: np.ndarray, size: int, *, antialias: bool = True) -> Tensor:
-    """A picture at the network's size.
-
-    Args:
-        antialias: weights of this library were trained on antialiased pictures, those of other systems were not.
-
-    Shape:
-        pixels ``(H, W, 3)`` uint8 RGB; output ``(3, size, size)``: uint8 with antialiasing, floats in [0, 1] without.
-    """
-    if antialias:
-        return torch.from_numpy(show(pixels, whole_image(*pixels.shape[:2]), size)).permute(2, 0, 1)
-    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-    return functional.interpolate(planes, size=(size, size), mode="bilinear")[0]
-
-
-def show(
+def render_window(
     pixels: np.ndarray,
-    view: View,
+    window: Window,
     size: int,
     *,
     fill: Sequence[int] = FILL_RGB,
     scale: tuple[float, float] = (1.0, 1.0),
     distort: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """The view as a picture: the part of the image in it resized, distorted, and laid on the fill colour.
+    """The window as a picture: the part of the image in it resized, distorted, and laid on the fill colour.
 
     Args:
-        scale: x and y size of a pixel given over one of the image that ``view`` speaks of, less than 1 for an image
+        scale: x and y size of a pixel given over one of the image that ``window`` speaks of, less than 1 for an image
             that was decoded smaller.
         distort: applied to the visible part after the resize, never to the fill beyond its blended edge.
 
     Shape:
         pixels ``(H, W, 3)`` uint8; result ``(size, size, 3)`` uint8.
     """
-    x = _Span.of(view.left * scale[0], view.right * scale[0], pixels.shape[1], size)
-    y = _Span.of(view.top * scale[1], view.bottom * scale[1], pixels.shape[0], size)
+    x = _Span.of(window.left * scale[0], window.right * scale[0], pixels.shape[1], size)
+    y = _Span.of(window.top * scale[1], window.bottom * scale[1], pixels.shape[0], size)
     if x.empty or y.empty:
         return np.full((size, size, 3), fill, np.uint8)
     part = pixels[y.start : y.stop, x.start : x.stop]
@@ -167,12 +153,13 @@ def show(
         part = cv2.copyMakeBorder(
             part, y.pad_before, y.pad_after, x.pad_before, x.pad_after, cv2.BORDER_CONSTANT, value=[*map(int, fill)]
         )
-    part = _resize(part, y.to - y.at, x.to - x.at)
+    picture = torch.from_numpy(part).permute(2, 0, 1)
+    part = np.ascontiguousarray(resize_image(picture, y.to - y.at, x.to - x.at).permute(1, 2, 0).numpy())
     if distort is not None:
         part = distort(part)
-    if view.flip:
+    if window.flip:
         part = cv2.flip(part, 1)
-    left, right = (size - x.to, x.at) if view.flip else (x.at, size - x.to)
+    left, right = (size - x.to, x.at) if window.flip else (x.at, size - x.to)
     border = (y.at, size - y.to, left, right)
     if not any(border):
         return part
@@ -181,7 +168,7 @@ def show(
 
 @dataclass(frozen=True)
 class _Span:
-    """One axis of a view: the pixels ``start:stop``, padded, fill the output ``at:to``.
+    """One axis of a window: the pixels ``start:stop``, padded, fill the output ``at:to``.
 
     An edge of the image falls between output pixels in general. Up to one output pixel of padding is added, as many
     image pixels as bring the edge nearest to an output pixel's, so nothing moves by more than half an image pixel.
@@ -220,19 +207,11 @@ def _pad_to_output_edge(margin: float, zoom: float) -> tuple[int, int]:
     return pad, round(ends[pad])
 
 
-def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    if image.shape[:2] == (height, width):
-        return np.ascontiguousarray(image)
-    picture = torch.from_numpy(image)[None].permute(0, 3, 1, 2)  # channels last in and out: no copy of planes
-    resized = functional.interpolate(picture, (height, width), mode="bilinear", antialias=True)
-    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
-
-
-def _decode_for(image: EncodedImage | np.ndarray, view: View, size: int) -> tuple[np.ndarray, tuple[float, float]]:
+def _decode_for(image: EncodedImage | np.ndarray, window: Window, size: int) -> tuple[np.ndarray, tuple[float, float]]:
     """Pixels at least twice as fine as the output needs, and their scale."""
     if not isinstance(image, EncodedImage):
         return image, (1.0, 1.0)
-    fine = min(view.width, view.height) / (2 * size)
+    fine = min(window.width, window.height) / (2 * size)
     reduction = max(factor for factor in image.reductions if factor <= max(fine, 1))
     return image.decode(reduction), (1 / reduction, 1 / reduction)
 

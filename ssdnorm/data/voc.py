@@ -1,4 +1,4 @@
-"""This file is about Pascal VOC folders: XML annotations, images and split lists."""
+"""Images with boxes from Pascal VOC folders: XML annotations, images and split lists."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ssdnorm.data.bad_annotations import BOX_KINDS, BOX_REASONS, Problems, find_bad_boxes, unknown_name
-from ssdnorm.data.dataset import AnnotationTable, DetectionDataset, PackedStrings
+from ssdnorm.data.annotation_checks import BOX_KINDS, BOX_REASONS, Problems, find_bad_boxes, unknown_name
+from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import IMAGE_SUFFIXES, check_image_file
+from ssdnorm.tables import GroundTruth, PackedStrings, xyxy_to_xywh
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -61,10 +62,13 @@ class VocDataset(DetectionDataset):
         on_bad_annotation: str = "drop",
         check_images: bool = True,
     ) -> None:
-        years = [
-            _Year(path, name, check_images)
-            for path, name in zip(*_equally_many(_listed(root), _listed(split)), strict=True)
-        ]
+        roots, splits = _listed(root), _listed(split)
+        if len(splits) == 1:
+            splits = splits * len(roots)
+        if len(roots) != len(splits) or not roots:
+            got = f"{len(roots)} roots but {len(splits)} splits"
+            raise ValueError(f"VocDataset: {got}; give one split for all, or one for each root")
+        years = [_Year(path, name, check_images) for path, name in zip(roots, splits, strict=True)]
         problems = Problems(on_bad_annotation, where=" + ".join(f"{year.root.name} {year.split}" for year in years))
         images: list[_Image] = []
         first = 1
@@ -75,14 +79,14 @@ class VocDataset(DetectionDataset):
             names = sorted(set().union(*(year.all_class_names() for year in years)))
         else:
             names = _checked_class_names(class_names, images)
-        table = _table(images, names, problems)
-        if not len(table.image_ids):
+        truth = _ground_truth(images, names, problems)
+        if not images:
             raise ValueError(
                 f"{problems.where}: no usable image. First problem: {next(iter(problems.messages), 'empty list')}"
             )
         problems.report()
-        category_ids = range(1, len(names) + 1)
-        super().__init__(table, names, category_ids, train_on_difficult=train_on_difficult, problems=problems)
+        paths = PackedStrings([str(image.path) for image in images])
+        super().__init__(truth, paths, train_on_difficult=train_on_difficult, problems=problems)
 
 
 @dataclass
@@ -210,7 +214,7 @@ def _read_object(item: ElementTree.Element) -> tuple[str, tuple[float, ...], boo
     return name, corners, (item.findtext("difficult") or "0").strip() == "1"
 
 
-def _table(images: list[_Image], class_names: list[str], problems: Problems) -> AnnotationTable:
+def _ground_truth(images: list[_Image], class_names: list[str], problems: Problems) -> GroundTruth:
     labels = {name: label for label, name in enumerate(class_names, start=1)}
     owners = [i for i, image in enumerate(images) for _ in image.objects]
     objects = [item for image in images for item in image.objects]
@@ -232,20 +236,21 @@ def _table(images: list[_Image], class_names: list[str], problems: Problems) -> 
             keep[row] = True
     problems.count("clipped", int((kinds[keep] == BOX_KINDS.index("clipped")).sum()))
     kept = np.flatnonzero(keep)
-    widths = boxes[kept, 2:] - boxes[kept, :2]
+    boxes = xyxy_to_xywh(boxes[kept])
     counts = np.bincount(np.array(owners, np.int64)[kept], minlength=len(images))
-    return AnnotationTable(
+    return GroundTruth(
         image_ids=np.array([image.number for image in images], np.int64),
         sizes=sizes,
         names=PackedStrings([image.path.name for image in images]),
-        paths=PackedStrings([str(image.path) for image in images]),
+        category_ids=np.arange(1, len(class_names) + 1),
+        class_names=tuple(class_names),
         starts=np.concatenate([[0], np.cumsum(counts)]),
-        annotation_ids=np.arange(1, len(kept) + 1),
-        boxes_xywh=np.concatenate([boxes[kept, :2], widths], axis=1),
+        ids=np.arange(1, len(kept) + 1),
+        boxes=boxes,
         labels=np.array([labels[objects[row][1]] for row in kept], np.int64),
-        area=widths.prod(axis=1),
-        difficult=np.array([objects[row][3] for row in kept], bool),
+        area=boxes[:, 2:].prod(axis=1),
         iscrowd=np.zeros(len(kept), bool),
+        difficult=np.array([objects[row][3] for row in kept], bool),
     )
 
 
@@ -264,16 +269,6 @@ def _checked_class_names(class_names: Sequence[str], images: list[_Image]) -> li
 
 def _listed(value: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
     return [os.fspath(value)] if isinstance(value, (str, os.PathLike)) else [os.fspath(item) for item in value]
-
-
-def _equally_many(roots: list[str], splits: list[str]) -> tuple[list[str], list[str]]:
-    if len(splits) == 1:
-        splits = splits * len(roots)
-    if len(roots) != len(splits) or not roots:
-        raise ValueError(
-            f"VocDataset: {len(roots)} roots but {len(splits)} splits; give one split for all, or one for each root"
-        )
-    return roots, splits
 
 
 def _integer(text: str | None) -> int:

@@ -1,4 +1,4 @@
-"""What a network does to its numbers: statistics of maps, scales, gradients and batch norms."""
+"""Statistics of activations, scales, gradients and batch norms of a network."""
 
 from ssdnorm.diagnose.activations import ActivationStatistics, MapStatistics, activation_statistics
 

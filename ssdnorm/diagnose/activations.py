@@ -1,36 +1,35 @@
-"""This file is about activation statistics: what passes through the layers of any model, and what comes back."""
+"""Statistics of activations and gradients by layer, for any model."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ssdnorm.diagnose.length_histogram import LengthHistogram
-from ssdnorm.diagnose.maps import is_dead, position_lengths, zero_positions
-from ssdnorm.diagnose.places import Place, default_places, find_places
-from ssdnorm.diagnose.untouched import inner_model, untouched
+from ssdnorm.diagnose.feature_maps import LengthHistogram, is_dead, position_lengths, zero_positions
+from ssdnorm.diagnose.layers import default_layers, find_layers
+from ssdnorm.diagnose.model_state import preserve_state, unwrap_model
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 @dataclass(frozen=True)
 class MapStatistics:
-    """One layer's maps over all images (or the gradients of the loss with respect to them).
+    """Statistics of a layer's maps over all images, or of the gradients of the loss with respect to them.
 
     Attributes:
         channels: C, the size of axis 1.
         calls: how often the layer ran.
-        mean, std, rms: of the single values; not finite where a value is not.
+        mean, std, rms: of the single values; not finite if a value is not.
         length_mean: of the L2 length over the channels at each position.
-        length_quantiles: by share (0.05, 0.25, 0.5, 0.75, 0.95), to 1.1 %.
+        length_quantiles: by q (0.05, 0.25, 0.5, 0.75, 0.95), with an error of at most 1.1 %.
         zero_positions: share of positions where all channels are 0.
         dead_channels: share of channels that are 0 at all positions of all images.
-        non_finite: positions whose length is not finite.
+        non_finite: number of positions whose length is not finite.
         histogram: of the lengths.
     """
 
@@ -47,11 +46,10 @@ class MapStatistics:
     histogram: LengthHistogram
 
     def as_json(self) -> dict[str, Any]:
-        """Plain numbers; what is not finite becomes None."""
+        """Plain numbers for JSON; NaN and infinity become None."""
         edges, counts = self.histogram.bins()
-        numbers = {name: value for name, value in vars(self).items() if isinstance(value, int | float)}
         return {
-            **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
+            **{k: v if math.isfinite(v) else None for k, v in vars(self).items() if isinstance(v, int | float)},
             "length_quantiles": {str(q): v if math.isfinite(v) else None for q, v in self.length_quantiles.items()},
             "histogram": {"edges": edges, "counts": counts, "zeros": self.histogram.zeros},
         }
@@ -59,19 +57,28 @@ class MapStatistics:
 
 @dataclass(frozen=True)
 class ActivationStatistics:
-    """What ``activation_statistics`` measured.
+    """Result of ``activation_statistics``.
 
     Attributes:
-        activations: by layer, in the order in which data passed; see ``activation_statistics`` for the names.
+        activations: by layer, in data order; see ``activation_statistics`` for the names.
         gradients: of the loss with respect to the same maps; empty without a loss.
-        never_called: layers that no data passed, or that gave no map ``(B, C, …)`` of floats.
-        num_images: how many were seen.
+        never_called: layers that never ran, or returned no map ``(B, C, …)`` of floats.
+        num_images: number of images.
     """
 
     activations: dict[str, MapStatistics]
-    gradients: dict[str, MapStatistics] = field(default_factory=dict)
-    never_called: tuple[str, ...] = ()
-    num_images: int = 0
+    gradients: dict[str, MapStatistics]
+    never_called: tuple[str, ...]
+    num_images: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain numbers for JSON."""
+        return {
+            "num_images": self.num_images,
+            "activations": {name: row.as_json() for name, row in self.activations.items()},
+            "gradients": {name: row.as_json() for name, row in self.gradients.items()},
+            "never_called": list(self.never_called),
+        }
 
 
 def activation_statistics(
@@ -83,27 +90,25 @@ def activation_statistics(
     loss: Callable[[Any, Any], Tensor] | None = None,
     train_mode: bool = False,
 ) -> ActivationStatistics:
-    """Statistics of the maps of a model's layers over all batches, and of their gradients.
+    """Compute statistics of the maps of a model's layers over all batches, and of their gradients.
 
-    Works on any module, ours or torchvision's; axis 1 counts the channels. The maps are read by hooks at the moment
-    they are made, so a layer behind that works in place changes nothing. A layer that runs several times is counted
-    each time, under one name; where the number of channels changes (torchvision's ResNet has one ReLU for three maps),
-    the first is counted under the name, another under ``name (256 channels)``. A layer with several outputs (a tuple,
-    list or dict of maps) is counted under ``name[0]``, or ``name[key]``. Model and outputs stay exactly as they were;
-    ``.grad`` is not touched. A compiled model runs in eager mode meanwhile, one in ``DistributedDataParallel`` without
-    its wrapper.
+    Works on any module; axis 1 is the channels. Hooks read each map when it is computed, before a later in-place layer
+    changes it. A layer that runs several times is counted under one name; maps with another number of channels
+    (torchvision's ResNet uses one ReLU for three maps) are counted under ``name (256 channels)``. Several outputs (a
+    tuple, list or dict of maps) are counted under ``name[0]``, or ``name[key]``. Model, outputs and ``.grad`` do not
+    change. A compiled model runs in eager mode, one in ``DistributedDataParallel`` without its wrapper.
 
     Args:
-        batches: what ``forward`` takes, one at a time.
-        layers: names, see ``find_places``; by default ``default_places``.
+        batches: arguments of ``forward``, one at a time.
+        layers: names, see ``find_layers``; by default ``default_layers``.
         forward: how to run a batch; ``model(batch)`` when not given.
-        loss: output, batch → one number, whose gradients are measured too; torchvision's detectors have losses in
-            train mode only.
-        train_mode: whether to run the model in train mode (dropout on, batch norm with the batch's statistics).
+        loss: output, batch → scalar whose gradients are measured too; torchvision's detectors return losses in train
+            mode only.
+        train_mode: run the model in train mode (dropout on, batch norm with the batch's statistics).
 
     Raises:
-        ValueError: no batches; an unknown layer; an asked-for one that never runs; a model that cannot be watched; a
-            loss that no trained parameter has part in.
+        ValueError: no batches; an unknown layer; a requested layer that never runs; a model on which hooks do not work;
+            a loss that does not depend on a trained parameter.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True))
@@ -111,13 +116,35 @@ def activation_statistics(
         >>> found.activations["0"].channels, found.num_images
         (4, 2)
     """
-    model = inner_model(model)
-    places = default_places(model) if layers is None else find_places(model, layers)
-    gathered, gradients = _Gathered(), _Gathered()
+    model = unwrap_model(model)
+    measured = default_layers(model) if layers is None else find_layers(model, layers)
+    activations: dict[str, _Sums] = {}
+    gradients: dict[str, _Sums] = {}
     num_images = 0
-    with untouched(model) as handles, torch.set_grad_enabled(loss is not None):
-        for name, place in places.items():
-            handles.append(_watch(name, place, gathered, gradients if loss is not None else None))
+
+    @torch.no_grad()
+    def read(name: str, value: Any) -> None:
+        for suffix, x in maps_in(value):
+            key = name + suffix
+            if key in activations and activations[key].channels != x.shape[1]:
+                key = f"{key} ({x.shape[1]} channels)"
+            activations.setdefault(key, _Sums(x.shape[1])).add(x.detach())
+            if loss is not None and x.requires_grad:
+                # on the tensor as it is now: after a later in-place layer it has another gradient
+                x.register_hook(lambda grad, key=key: read_gradient(key, grad.detach()))
+
+    @torch.no_grad()
+    def read_gradient(key: str, grad: Tensor) -> None:
+        gradients.setdefault(key, _Sums(grad.shape[1])).add(grad)
+
+    with preserve_state(model) as handles, torch.set_grad_enabled(loss is not None):
+        for name, layer in measured.items():
+            if layer.side == "input":
+                hook = lambda _, args, name=name: read(name, args[0])  # noqa: E731
+                handles.append(layer.module.register_forward_pre_hook(hook))
+            else:
+                after = lambda _, args, output, name=name: read(name, output)  # noqa: E731
+                handles.append(layer.module.register_forward_hook(after))
         model.train(train_mode)
         for batch in batches:
             output = model(batch) if forward is None else forward(model, batch)
@@ -126,51 +153,39 @@ def activation_statistics(
                 _run_backward(model, loss(output, batch))
     if num_images == 0:
         raise ValueError("activation_statistics: no images: the batches are empty")
-    silent = [name for name in places if not keys_of(name, gathered.maps)]
+    silent = [name for name in measured if not keys_of(name, activations)]
     if silent and layers is not None:
         raise ValueError(
             f"layers: {', '.join(silent)}: no map (B, C, …) came out: the layer never runs (its parts may be called "
-            "one by one), or gives something else"
+            "one by one), or returns something else"
         )
-    return ActivationStatistics(gathered.statistics(), gradients.statistics(), tuple(silent), num_images)
-
-
-def _watch(name: str, place: Place, gathered: _Gathered, gradients: _Gathered | None) -> Any:
-    @torch.no_grad()
-    def read(value: Any) -> None:
-        for suffix, x in maps_in(value):
-            key = gathered.key_of(name + suffix, x)
-            gathered.add(key, x.detach())
-            if gradients is not None and x.requires_grad:
-                # on the tensor as it is now: what an in-place layer behind makes of it has a gradient of its own
-                x.register_hook(torch.no_grad()(lambda grad, key=key: gradients.add(key, grad.detach())))
-
-    if place.side == "input":
-        return place.module.register_forward_pre_hook(lambda module, args: read(args[0]))
-    return place.module.register_forward_hook(lambda module, args, output: read(output))
+    return ActivationStatistics(
+        {name: sums.statistics() for name, sums in activations.items()},
+        {name: sums.statistics() for name, sums in gradients.items()},
+        tuple(silent),
+        num_images,
+    )
 
 
 def maps_in(value: Any, suffix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The maps ``(B, C, …)`` in nested outputs, each with its place: ``""``, ``"[0]"``, ``"[key]"``."""
     if isinstance(value, Tensor):
         if value.is_floating_point() and value.dim() >= 2 and value.numel() > 0:
             yield suffix, value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
+    elif isinstance(value, Mapping | tuple | list):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from maps_in(inner, f"{suffix}[{key}]")
-    elif isinstance(value, tuple | list):
-        for i, inner in enumerate(value):
-            yield from maps_in(inner, f"{suffix}[{i}]")
 
 
 def keys_of(name: str, keys: Iterable[str]) -> list[str]:
-    """Those under which a layer is counted: its name, its outputs, other numbers of channels."""
+    """The keys that belong to a layer: its name, its outputs, other numbers of channels."""
     return [key for key in keys if key == name or key.startswith((f"{name}[", f"{name} ("))]
 
 
 def _run_backward(model: nn.Module, loss: Tensor) -> None:
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained or not loss.requires_grad:
-        raise ValueError("activation_statistics: no gradients: no parameter that is trained has part in the loss")
+        raise ValueError("activation_statistics: no gradients: the loss depends on no trained parameter")
     torch.autograd.grad(loss, trained, allow_unused=True)  # runs the hooks; leaves .grad alone
 
 
@@ -179,25 +194,8 @@ def _num_images(batch: Any) -> int:
     return len(images[0]) if isinstance(images, tuple) else len(images)
 
 
-class _Gathered:
-    """Sums by key, from map to map; maps of one key have the same channels."""
-
-    def __init__(self) -> None:
-        self.maps: dict[str, _Sums] = {}
-
-    def key_of(self, name: str, x: Tensor) -> str:
-        first = self.maps.get(name)
-        return name if first is None or first.channels == x.shape[1] else f"{name} ({x.shape[1]} channels)"
-
-    def add(self, key: str, x: Tensor) -> None:
-        self.maps.setdefault(key, _Sums(x.shape[1])).add(x)
-
-    def statistics(self) -> dict[str, MapStatistics]:
-        return {name: sums.statistics() for name, sums in self.maps.items()}
-
-
 class _Sums:
-    """One layer's sums, merged map by map (Chan et al. 1979)."""
+    """Running sums over one layer's maps (Chan et al. 1979)."""
 
     def __init__(self, channels: int) -> None:
         self.channels = channels
@@ -237,3 +235,23 @@ class _Sums:
             non_finite=self.histogram.non_finite,
             histogram=self.histogram,
         )
+
+
+def activation_table(found: ActivationStatistics) -> str:
+    """Format activation statistics, one line per layer."""
+    width = max([14, *map(len, found.activations)])
+    head = (
+        f"{'layer':{width}} {'channels':>8} {'mean':>9} {'std':>9} {'RMS':>9} {'length':>9} {'5 %':>9} {'median':>9} "
+        f"{'95 %':>9} {'zero pos.':>9} {'dead ch.':>8}"
+    )
+    lines = [head + (f" {'gradient':>9}" if found.gradients else "")]
+    for name, row in found.activations.items():
+        q = row.length_quantiles
+        numbers = (row.mean, row.std, row.rms, row.length_mean, q[0.05], q[0.5], q[0.95])
+        line = f"{name:{width}} {row.channels:8d} " + " ".join(f"{value:9.4g}" for value in numbers)
+        line += f" {row.zero_positions:9.2%} {row.dead_channels:8.1%}"
+        if found.gradients:
+            gradient = found.gradients.get(name)
+            line += " " * 9 + "–" if gradient is None else f" {gradient.length_mean:9.3g}"
+        lines.append(line + (f"   {row.non_finite} positions not finite" if row.non_finite else ""))
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""This file is about batch norm's three statistics, running, batch and population, and how far they lie apart."""
+"""Compare batch norm's running, batch and population statistics."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssdnorm.diagnose.untouched import inner_model, untouched
-from ssdnorm.layers.population_statistics import recompute_population_stats, running_statistics
+from ssdnorm.diagnose.model_state import preserve_state, unwrap_model
+from ssdnorm.layers.population_statistics import batch_norms, recompute_population_stats, running_statistics
 
 Forward = Callable[[nn.Module, Tensor], Any]
 
 
 @dataclass(frozen=True)
 class Distance:
-    """How far one mean and variance lie from another, over a layer's channels.
+    """Distance of a mean and variance from the population's, over a layer's channels.
 
     Attributes:
         mean_shift: root mean square of (mean − population mean) / population standard deviation.
         variance_ratio: geometric mean of variance / population variance; channels above and below 1 cancel.
-        variance_factor: exp(root mean square of log(variance / population variance)), 1 or more; nothing cancels.
-        worst_variance_ratio: that of the channel furthest from 1.
+        variance_factor: exp(root mean square of log(variance / population variance)), at least 1; does not cancel.
+        worst_variance_ratio: the ratio of the channel furthest from 1.
     """
 
     mean_shift: float
@@ -36,17 +35,17 @@ class Distance:
 
 @dataclass(frozen=True)
 class LayerDistances:
-    """One batch norm.
+    """Distances of one batch norm's statistics from the population's.
 
     Attributes:
         name: of the layer.
         channels: C.
-        momentum: the share of the new batch; None for a plain average over all batches.
+        momentum: weight of the new batch; None for a plain average over all batches.
         num_batches_tracked: updates of the running statistics so far.
-        running: their distance from the population's.
-        batch: that of a batch's statistics: the distance of each batch, root mean square and geometric mean over them.
-        image_means, image_variances: ``(N, C)`` float64, of each image alone, from which those of any batch follow.
-        values_per_image: how many each of these was taken over.
+        running: distance of the running statistics.
+        batch: distance of a batch's statistics, averaged over the batches (root mean square, geometric mean).
+        image_means, image_variances: ``(N, C)`` float64, of each image, from which those of any batch follow.
+        values_per_image: number of values that each of these was computed over.
         eps: added to the variance in the layer.
     """
 
@@ -68,70 +67,82 @@ def batch_norm_uses(
     statistics: Literal["batch", "running", "population"],
     population: Mapping[str, Tensor] | None = None,
 ) -> Iterator[None]:
-    """Within it the model evaluates with other batch-norm statistics; afterwards it is as it was.
+    """Evaluate a model with other batch-norm statistics, and restore it on exit.
 
-    Everything else is in eval mode, dropout too, so that outputs differ by the statistics alone.
+    Everything else is in eval mode, so that outputs differ by the statistics alone.
 
     Args:
-        model: also one that torch.compile or ``DistributedDataParallel`` wrapped.
-        population: state-dict names → values, as ``batch_norm_distances`` gives them; for ``population`` alone.
+        model: may be wrapped by torch.compile or ``DistributedDataParallel``.
+        population: values by state-dict name, as ``batch_norm_distances`` returns them; for ``population`` only.
 
     Raises:
-        ValueError: ``population`` without values, or with a name that the model has not.
+        ValueError: ``population`` without values, or with a name that the model does not have.
     """
-    inner = inner_model(model)  # whose names are those of the population
-    with untouched(model), torch.no_grad():
+    inner = unwrap_model(model)  # has the names of the population
+    with preserve_state(model), torch.no_grad():
         model.eval()
-        for layer in _layers(inner).values():
+        for layer in batch_norms(inner).values():
             layer.training = statistics == "batch"
         if statistics == "population":
-            _load(inner, population or {})
+            unknown = sorted(set(population or {}) - set(inner.state_dict()))
+            if unknown or not population:
+                reason = f"no {unknown[0]!r} in the model" if unknown else "no statistics given"
+                raise ValueError(f"population: {reason}")
+            inner.load_state_dict(dict(population), strict=False)
         yield
 
 
 def batch_norm_distances(
     model: nn.Module, batches: Sequence[Tensor], forward: Forward | None = None
 ) -> tuple[list[LayerDistances], dict[str, Tensor]]:
-    """How far the running and the batch statistics of each layer lie from the population's.
+    """Compute the distances of the running and batch statistics of each layer from the population's.
 
-    The population's are recomputed over all images (each layer normalising with its batch, weights standing still). The
-    statistics of single images are taken in eval mode with the population's in place. The model stays as it was.
+    Population statistics are recomputed over all images with fixed weights, each layer normalising with its batch. The
+    statistics of single images are taken in eval mode with the population's in place. The model does not change.
 
     Args:
         batches: image tensors ``(B, …)``; the batch statistics are those of these batches.
         forward: how to run a batch; ``model(batch)`` when not given.
 
     Returns:
-        A row for each layer that runs, in the order of the model; and the population statistics by state-dict name.
+        One row per layer that runs, in model order; and the population statistics by state-dict name.
 
     Raises:
-        ValueError: a model without batch norms that have running statistics; no images.
+        ValueError: no batch norm with running statistics, or no images.
     """
-    model = inner_model(model)
-    _check(model, batches)
-    layers = _layers(model)
-    batch_moments, image_moments = _Moments(layers, over_images=True), _Moments(layers, over_images=False)
+    model = unwrap_model(model)
+    layers = batch_norms(model)
     num_images = sum(len(batch) for batch in batches)
-    with untouched(model) as handles:
-        handles += batch_moments.hooks()
+    if not layers:
+        raise ValueError("batch norm: the model has no batch norm with running statistics")
+    if not num_images:
+        raise ValueError("batch norm: no images to take statistics over")
+    of_batches: dict[str, list[_Moments]] = {name: [] for name in layers}
+    of_images: dict[str, list[_Moments]] = {name: [] for name in layers}
+    with preserve_state(model) as handles:
+        for name, layer in layers.items():
+            hook = lambda _, args, found=of_batches[name]: found.append(_batch_moments(args[0]))  # noqa: E731
+            handles.append(layer.register_forward_pre_hook(hook))
         recompute_population_stats(model, batches, num_images, forward=forward)
         for handle in handles:
             handle.remove()
         population = running_statistics(model)
-        handles += image_moments.hooks()
+        for name, layer in layers.items():
+            hook = lambda _, args, found=of_images[name]: found.append(_image_moments(args[0]))  # noqa: E731
+            handles.append(layer.register_forward_pre_hook(hook))
         with torch.no_grad():
             model.eval()
             for batch in batches:
                 model(batch) if forward is None else forward(model, batch)
     rows = []
     for name, layer in layers.items():
-        if not batch_moments.means[name]:
-            continue  # it never ran
+        if not of_batches[name]:
+            continue  # never ran
         assert layer.running_mean is not None
         assert layer.running_var is not None
         mean, var = (population[f"{name}.{key}".lstrip(".")].double().cpu() for key in ("running_mean", "running_var"))
-        batch_means, batch_vars, _ = batch_moments.of(name)
-        image_means, image_vars, count = image_moments.of(name)
+        batch_means, batch_vars, _ = zip(*of_batches[name], strict=True)
+        image_means, image_vars, counts = zip(*of_images[name], strict=True)
         rows.append(
             LayerDistances(
                 name=name,
@@ -139,10 +150,10 @@ def batch_norm_distances(
                 momentum=layer.momentum,
                 num_batches_tracked=int(layer.num_batches_tracked or 0),
                 running=distance(layer.running_mean, layer.running_var, mean, var, layer.eps),
-                batch=distance(batch_means, batch_vars, mean, var, layer.eps),
-                image_means=image_means,
-                image_variances=image_vars,
-                values_per_image=count,
+                batch=distance(torch.cat(batch_means), torch.cat(batch_vars), mean, var, layer.eps),
+                image_means=torch.cat(image_means),
+                image_variances=torch.cat(image_vars),
+                values_per_image=counts[-1],
                 eps=layer.eps,
             )
         )
@@ -150,7 +161,7 @@ def batch_norm_distances(
 
 
 def distance(mean: Tensor, var: Tensor, population_mean: Tensor, population_var: Tensor, eps: float) -> Distance:
-    """The distance of one or several means and variances from the population's.
+    """Distance of one or several means and variances from the population's.
 
     Shape:
         mean, var ``(C,)`` or ``(n, C)``; the population's ``(C,)``.
@@ -172,59 +183,21 @@ def distance(mean: Tensor, var: Tensor, population_mean: Tensor, population_var:
     )
 
 
-def _layers(model: nn.Module) -> dict[str, _BatchNorm]:
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    }
+_Moments = tuple[Tensor, Tensor, int]  # means and variances (n, C) on the host in float64; values per row
 
 
-def _load(model: nn.Module, population: Mapping[str, Tensor]) -> None:
-    unknown = sorted(set(population) - set(model.state_dict()))
-    if unknown or not population:
-        raise ValueError(f"population: {f'no {unknown[0]!r} in the model' if unknown else 'no statistics given'}")
-    model.load_state_dict(dict(population), strict=False)
+def _batch_moments(x: Tensor) -> _Moments:
+    return _moments(x.movedim(1, 0).flatten(1)[None], unbiased=True)
 
 
-def _check(model: nn.Module, batches: Sequence[Tensor]) -> None:
-    if not _layers(model):
-        raise ValueError("batch norm: the model has no batch norm with running statistics")
-    if not sum(len(batch) for batch in batches):
-        raise ValueError("batch norm: no images to take statistics over")
+def _image_moments(x: Tensor) -> _Moments:
+    return _moments(x.reshape(*x.shape[:2], -1), unbiased=False)
 
 
-class _Moments:
-    """Means and variances of what enters each layer, a row for each batch or for each image."""
-
-    def __init__(self, layers: Mapping[str, _BatchNorm], *, over_images: bool) -> None:
-        self.layers = layers
-        self.over_images = over_images
-        self.means: dict[str, list[Tensor]] = {name: [] for name in layers}
-        self.variances: dict[str, list[Tensor]] = {name: [] for name in layers}
-        self.counts: dict[str, int] = {}
-
-    def hooks(self) -> list[Any]:
-        return [
-            layer.register_forward_pre_hook(lambda _, args, name=name: self._add(name, args[0]))
-            for name, layer in self.layers.items()
-        ]
-
-    @torch.no_grad()
-    def _add(self, name: str, x: Tensor) -> None:
-        axes = [*range(2, x.dim())]
-        wide = x if x.dtype == torch.float64 else x.float()
-        count = x[0, 0].numel() * (len(x) if self.over_images else 1)
-        if self.over_images:
-            var, mean = torch.var_mean(wide, [0, *axes], correction=1 if count > 1 else 0)
-            var, mean = var[None], mean[None]
-        elif axes:
-            var, mean = torch.var_mean(wide, axes, correction=0)
-        else:
-            var, mean = torch.zeros_like(wide), wide
-        self.means[name].append(mean.cpu().double())
-        self.variances[name].append(var.cpu().double())
-        self.counts[name] = count
-
-    def of(self, name: str) -> tuple[Tensor, Tensor, int]:
-        return torch.cat(self.means[name]), torch.cat(self.variances[name]), self.counts[name]
+@torch.no_grad()
+def _moments(x: Tensor, *, unbiased: bool) -> _Moments:
+    """Moments of ``(n, C, values)`` over the values."""
+    count = x.shape[2]
+    wide = x if x.dtype == torch.float64 else x.float()
+    var, mean = torch.var_mean(wide, 2, correction=1 if unbiased and count > 1 else 0)
+    return mean.double().cpu(), var.double().cpu(), count

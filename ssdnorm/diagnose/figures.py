@@ -1,8 +1,9 @@
-"""This file is about figures: lengths by tap, lengths by depth, learned scales, batch norm's statistics."""
+"""Figures of a diagnosis: lengths per tap and per layer, learned scales, batch norm's statistics."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,28 +13,30 @@ from torch import Tensor
 
 from ssdnorm.diagnose.activations import ActivationStatistics, MapStatistics, keys_of
 from ssdnorm.diagnose.batch_norm_advice import MEAN_SHIFT, VARIANCE_RATIO, BatchNormReport
+from ssdnorm.plots.colors import COLORS, HUES
+from ssdnorm.plots.style import panels, styled
 
-_BLUE, _ORANGE, _GREEN, _GREY = "#0072b2", "#d55e00", "#009e73", "#666666"
+_BLUE, _ORANGE, _GREEN, _GREY = (COLORS[name] for name in ("blue", "orange", "green", "soft"))
 
 
+@styled
 def plot_lengths(arms: Mapping[str, ActivationStatistics], layers: Sequence[str] | None = None) -> Figure:
-    """ParseNet's question: how long are the channel vectors that are put together, before and after the tap norms?
+    """Histograms of the lengths of channel vectors at the taps, before and after their norms (arXiv:1506.04579).
 
-    A row for each tap with the shares of its positions by length, an arm a column. A tap without a norm has one colour.
+    A row per tap, a column per arm. A tap without a norm has one histogram.
 
     Args:
         arms: statistics by name.
-        layers: rows, with all that a layer is counted under; by default the taps, and conv5_3 for comparison, or every
-            layer of another model.
+        layers: rows; by default the taps and conv5_3, or every layer of a model without taps.
     """
     first = next(iter(arms.values()))
     rows = [key for name in layers for key in keys_of(name, first.activations)] if layers else _tap_rows(first)
-    figure = Figure(figsize=(1.2 + 5.2 * len(arms), 1.2 + 0.62 * len(rows)), layout="constrained")
-    axes = figure.subplots(1, len(arms), sharex=True, sharey=True, squeeze=False)[0]
-    for column, (ax, (arm, found)) in enumerate(zip(axes, arms.items(), strict=True)):
+    width, height = 1.2 + 5.2 * len(arms), 1.2 + 0.62 * len(rows)
+    figure, axes = panels(1, len(arms), width=width, height=height, sharex=True, sharey=True)
+    for column, (ax, (arm, found)) in enumerate(zip(axes[0], arms.items(), strict=True)):
         for y, name in enumerate(rows):
             before, after = found.activations.get(name), found.activations.get(f"tap {name}")
-            is_normed = before is not None and after is not None and _differ(before, after)
+            is_normed = before is not None and after is not None and before.length_mean != after.length_mean
             for row, colour in ((before, _BLUE), (after if is_normed else None, _ORANGE)):
                 if row is not None:
                     _ridge(ax, row, y, colour)
@@ -44,35 +47,37 @@ def plot_lengths(arms: Mapping[str, ActivationStatistics], layers: Sequence[str]
                 ax.annotate(words, (1.01, y - 0.1), xycoords=("axes fraction", "data"), fontsize=8, color=_GREY)
         ax.set_xscale("log")
         ax.set_xlabel("L2 length over the channels")
-        ax.set_title(arm, loc="left", fontsize=10)
+        ax.set_title(arm)
         ax.annotate("median", (1.01, -0.85), xycoords=("axes fraction", "data"), fontsize=8, color=_GREY)
         if column == 0:
             ax.set_yticks(range(len(rows)), rows)
             ax.set_ylim(len(rows) - 0.4, -1.0)
             ax.plot([], [], color=_BLUE, linewidth=6, alpha=0.5, label="before its norm slot")
             ax.plot([], [], color=_ORANGE, linewidth=6, alpha=0.5, label="after")
-        _plain(ax)
         ax.grid(False, axis="y")
-    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
+    figure.legend(loc="outside upper right", ncols=2)
     return figure
 
 
+@styled
 def plot_depth(arms: Mapping[str, ActivationStatistics]) -> Figure:
-    """Lengths layer by layer: median, middle half and 5 to 95 %; gradients below, where there are any.
+    """Lengths per layer: median, middle half and 5 to 95 %; mean gradients below if there are any.
 
-    Of gradients the mean is drawn: the loss looks at few positions; at most of them, and so in the median, it is 0.
+    Gradients are drawn by their mean: the loss depends on few positions, so their median is 0.
     """
     with_gradients = any(found.gradients for found in arms.values())
     names = [name for name in next(iter(arms.values())).activations if not name.startswith("tap ")]
     width = max(4.6, 0.24 * len(names))
-    figure = Figure(figsize=(1 + width * len(arms), 3.4 * (1 + with_gradients)), layout="constrained")
-    grid = figure.subplots(1 + with_gradients, len(arms), sharey="row", sharex=True, squeeze=False)
+    rows = 1 + with_gradients
+    figure, grid = panels(rows, len(arms), width=1 + width * len(arms), height=3.4 * rows, sharex=True, sharey="row")
     for column, (arm, found) in enumerate(arms.items()):
         quantiles = {name: row.length_quantiles for name, row in found.activations.items()}
-        _bands(grid[0][column], names, quantiles, _BLUE)
-        grid[0][column].set_title(arm, loc="left", fontsize=10)
+        _bands(grid[0][column], names, quantiles)
+        grid[0][column].set_title(arm)
         if with_gradients:
-            _gradients(grid[1][column], names, found.gradients)
+            means = np.array([found.gradients[name].length_mean if name in found.gradients else 0 for name in names])
+            grid[1][column].plot(np.arange(len(names)), np.where(means > 0, means, np.nan), ".-", color=_GREEN)
+            grid[1][column].set_yscale("log")
         grid[-1][column].set_xticks(range(len(names)), names, rotation=90, fontsize=8)
     grid[0][0].set_ylabel("L2 length of activations")
     if with_gradients:
@@ -80,49 +85,48 @@ def plot_depth(arms: Mapping[str, ActivationStatistics]) -> Figure:
     return figure
 
 
+@styled
 def plot_length_quantiles(quantiles: Mapping[str, Mapping[float, float]]) -> Figure:
-    """Lengths layer by layer as in ``plot_depth``, of one model at one moment of its training.
+    """Lengths per layer as in ``plot_depth``, of one model at one step of its training.
 
     Args:
         quantiles: by layer, then by share (0.05, 0.5, 0.95; 0.25 and 0.75 too, or not).
     """
-    figure = Figure(figsize=(1 + max(4.6, 0.24 * len(quantiles)), 3.4), layout="constrained")
-    ax = figure.subplots()
-    _bands(ax, list(quantiles), quantiles, _BLUE)
+    figure, ((ax,),) = panels(width=1 + max(4.6, 0.24 * len(quantiles)), height=3.4)
+    _bands(ax, list(quantiles), quantiles)
     ax.set_xticks(range(len(quantiles)), list(quantiles), rotation=90, fontsize=8)
     ax.set_ylabel("L2 length of activations")
     return figure
 
 
-def plot_scales(arms: Mapping[str, Mapping[str, Tensor]], initial: Mapping[str, float]) -> Figure | None:
-    """The weight of every channel of each tap norm, sorted, an arm a colour; None if there is no such norm.
+@styled
+def plot_scales(arms: Mapping[str, Mapping[str, Tensor]], initial: Mapping[str, float]) -> Figure:
+    """Sorted weights of each tap norm, a colour per arm.
 
     Args:
         arms: weights ``(C,)`` by tap, by arm.
-        initial: the value that all of a tap's weights began with, drawn as a line.
+        initial: value of all weights of a tap before training, drawn as a line.
     """
     taps = list(dict.fromkeys(name for weights in arms.values() for name in weights))
-    if not taps:
-        return None
-    figure = Figure(figsize=(1 + 3.6 * len(taps), 3.4), layout="constrained")
-    for ax, tap in zip(figure.subplots(1, len(taps), squeeze=False)[0], taps, strict=True):
-        for (arm, weights), colour in zip(arms.items(), (_BLUE, _ORANGE), strict=False):
+    figure, axes = panels(1, len(taps), width=1 + 3.6 * len(taps), height=3.4)
+    for ax, tap in zip(axes[0], taps, strict=True):
+        for (arm, weights), hue in zip(arms.items(), cycle(HUES)):
             if tap in weights:
                 values = np.sort(weights[tap].float().cpu().numpy())
-                ax.plot(np.linspace(0, 1, len(values)), values, color=colour, label=f"{arm}: mean {values.mean():.2f}")
+                label = f"{arm}: mean {values.mean():.2f}"
+                ax.plot(np.linspace(0, 1, len(values)), values, color=COLORS[hue], label=label)
         if tap in initial:
             ax.axhline(initial[tap], color=_GREY, linewidth=1, linestyle="--", label=f"initial value {initial[tap]:g}")
         ax.set(xlabel="channels, sorted by weight (share)", ylabel="learned scale")
-        ax.set_title(tap, loc="left", fontsize=10)
-        ax.legend(frameon=False, fontsize=8)
-        _plain(ax)
+        ax.set_title(tap)
+        ax.legend()
     return figure
 
 
+@styled
 def plot_batch_norm(report: BatchNormReport) -> Figure:
-    """Running and batch statistics of each layer against the population's, and what momentum and batch size do."""
-    figure = Figure(figsize=(11, 7.6), layout="constrained")
-    (means, variances), (mean_curves, variance_curves) = figure.subplots(2, 2)
+    """Running and batch statistics per layer against the population's, and the effect of momentum and batch size."""
+    figure, ((means, variances), (mean_curves, variance_curves)) = panels(2, 2, width=11, height=7.6)
     x = np.arange(len(report.layers))
     for kind, colour, marker in (("running", _BLUE, "o"), ("batch", _ORANGE, ".")):
         label = kind if kind == "running" else f"one batch of {report.batch_size}"
@@ -140,8 +144,7 @@ def plot_batch_norm(report: BatchNormReport) -> Figure:
     short = [row.name.removesuffix(".norm").rpartition(".")[2] or row.name for row in report.layers]
     for ax in (means, variances):
         ax.set_xticks(x, short, rotation=90, fontsize=7)
-        ax.legend(frameon=False, fontsize=8)
-        _plain(ax)
+        ax.legend()
     curves = report.curves
     for ax, errors, words in (
         (mean_curves, curves.mean_error, "error of running means (σ)"),
@@ -151,8 +154,7 @@ def plot_batch_norm(report: BatchNormReport) -> Figure:
             shade = 0.3 + 0.7 * (i + 1) / len(curves.batch_sizes)
             ax.plot(curves.momenta, row, ".-", color=_GREEN, alpha=shade, label=f"batch of {size}")
         ax.set(xscale="log", yscale="log", xlabel="momentum", ylabel=f"expected {words}")
-        ax.legend(frameon=False, fontsize=8)
-        _plain(ax)
+        ax.legend()
     return figure
 
 
@@ -163,12 +165,8 @@ def _tap_rows(found: ActivationStatistics) -> list[str]:
     return [name for name in found.activations if name in {*taps, "conv5_3"}]
 
 
-def _differ(before: MapStatistics, after: MapStatistics) -> bool:
-    return before.length_mean != after.length_mean
-
-
 def _ridge(ax: Axes, row: MapStatistics, y: float, colour: str) -> None:
-    """The histogram standing on ``y``, its highest bin 0.8 high; positions of length 0 cannot be shown on this axis."""
+    """The histogram with its base at ``y`` and height 0.8; a logarithmic axis cannot show positions of length 0."""
     edges, counts = row.histogram.bins(per_octave=8)
     if not counts:
         return
@@ -177,33 +175,19 @@ def _ridge(ax: Axes, row: MapStatistics, y: float, colour: str) -> None:
     ax.stairs(y - heights, edges, baseline=y, color=colour, linewidth=1)
 
 
-def _bands(ax: Axes, names: Sequence[str], quantiles: Mapping[str, Mapping[float, float]], colour: str) -> None:
+def _bands(ax: Axes, names: Sequence[str], quantiles: Mapping[str, Mapping[float, float]]) -> None:
     x = np.arange(len(names))
     shares = {q for row in quantiles.values() for q in row}
-    by_share = {q: np.array([quantiles.get(name, {}).get(q, np.nan) for name in names]) for q in shares}
+    by_share = {q: np.array([quantiles.get(name, {}).get(q, 0) for name in names]) for q in shares}
     positive = {q: np.where(values > 0, values, np.nan) for q, values in by_share.items()}
     for low, high, alpha in ((0.05, 0.95, 0.15), (0.25, 0.75, 0.3)):
         if low in shares:
             label = f"{100 * low:g} – {100 * high:g} %"
-            ax.fill_between(x, positive[low], positive[high], color=colour, alpha=alpha, linewidth=0, label=label)
-    ax.plot(x, positive[0.5], ".-", color=colour, label="median")
+            ax.fill_between(x, positive[low], positive[high], color=_BLUE, alpha=alpha, linewidth=0, label=label)
+    ax.plot(x, positive[0.5], ".-", color=_BLUE, label="median")
     ax.set_yscale("log")
-    ax.legend(frameon=False, fontsize=8)
-    _plain(ax)
-
-
-def _gradients(ax: Axes, names: Sequence[str], rows: Mapping[str, MapStatistics]) -> None:
-    means = np.array([rows[name].length_mean if name in rows else np.nan for name in names])
-    ax.plot(np.arange(len(names)), np.where(means > 0, means, np.nan), ".-", color=_GREEN)
-    ax.set_yscale("log")
-    _plain(ax)
+    ax.legend()
 
 
 def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(True, color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)

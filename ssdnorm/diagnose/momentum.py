@@ -1,4 +1,4 @@
-"""This file is about momentum and batch size: how far running statistics lie from the population's, as curves."""
+"""Expected error of batch norm's running statistics as a function of momentum and batch size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssdnorm.diagnose.batch_norm import LayerDistances
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 MOMENTA = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-_DRAWS = 400  # batches for each size; the spread of their statistics is then known to 4 %
+_DRAWS = 400  # batches per size; their spread is then estimated to 4 %
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class MomentumCurves:
         batch_sizes, momenta: the rows and columns.
         mean_error: of running means, in population standard deviations.
         variance_error: of running variances, as a share of the population's.
-        variance_bias: by batch size, what no momentum takes away: how far a batch's expected variance lies from the
-            population's, because the images of a small batch differ less from each other than those of all.
+        variance_bias: by batch size, relative difference of a batch's expected variance from the population's; it does
+            not depend on momentum. The images of a small batch vary less than the population.
     """
 
     batch_sizes: tuple[int, ...]
@@ -39,23 +39,20 @@ def momentum_curves(
     *,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     momenta: Sequence[float] = MOMENTA,
-    seed: int = 0,
 ) -> MomentumCurves:
-    r"""What momentum and batch size do to the running statistics, while the weights stand still.
+    r"""Compute the expected error of running statistics for fixed weights.
 
-    An exponential average of momentum m over independent batches keeps the batches' mean and shrinks their variance:
+    An exponential average with momentum m over independent batches has the batches' mean and a smaller variance:
 
     .. math:: E (r - \mu)^2 = (E b - \mu)^2 + \tfrac{m}{2 - m} \operatorname{Var} b
 
-    The statistics b of a batch are put together from those of single images, drawn with replacement. In a training the
-    weights move, so a low momentum also lags behind: that is not in these curves.
+    The statistics b of a batch are computed from those of single images, drawn with replacement. In training the
+    weights change, so a low momentum also lags behind, which these curves do not include.
 
     Args:
-        layers: from ``batch_norm_distances``.
-        batch_sizes: images of a batch; those above half of the images at hand are left out, as their draws are too
-            much alike.
-        momenta: shares of the new batch, in (0, 1].
-        seed: of the draws.
+        batch_sizes: images per batch; sizes above half of the available images are skipped, because their draws would
+            be too similar.
+        momenta: weights of the new batch, in (0, 1].
 
     Raises:
         ValueError: fewer than two images.
@@ -64,7 +61,7 @@ def momentum_curves(
     if num_images < 2:
         raise ValueError(f"momentum_curves: needs the statistics of two images at least; got {num_images}")
     sizes = tuple(size for size in batch_sizes if size <= max(1, num_images // 2))
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     mean_rows, variance_rows, biases = [], [], []
     for size in sizes:
         drawn = torch.randint(num_images, (_DRAWS, size), generator=generator)
@@ -78,9 +75,9 @@ def momentum_curves(
 
 
 def _batch_errors(layer: LayerDistances, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of a batch's statistics by channel: variance of the mean, variance of the variance, bias of the variance.
+    """Per channel: variance of a batch's mean, variance of its variance, bias of its variance.
 
-    Means are in standard deviations over all images, variances relative to theirs; the mean has no bias.
+    In population standard deviations, or relative to the population's variance. A batch's mean has no bias.
 
     Shape:
         drawn: numbers of images ``(n, B)``; output ``(C,)`` each.

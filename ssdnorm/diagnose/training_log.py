@@ -1,4 +1,4 @@
-"""This file is about watching a training: what becomes of the taps, scales and gradients, in ``diagnostics.csv``."""
+"""Log taps, scales and gradients during training to ``diagnostics.csv``."""
 
 from __future__ import annotations
 
@@ -11,57 +11,50 @@ import torch
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
-from ssdnorm.diagnose.ssd_parts import SSDParts, block_of, find_ssd_parts
-from ssdnorm.diagnose.training_maps import LENGTH_QUANTILES, TrainingMaps
-from ssdnorm.diagnose.untouched import untouched
+from ssdnorm.diagnose.feature_maps import is_dead, position_lengths, root_mean_square, zero_positions
+from ssdnorm.diagnose.layers import SSDParts, block_of, find_ssd_parts
+from ssdnorm.diagnose.model_state import preserve_state
 from ssdnorm.files import replaced_file, whole_rows
 
+LENGTH_QUANTILES = {"length_p05": 0.05, "length_median": 0.5, "length_p95": 0.95}
 _COLUMNS = ["step", "statistic", "name", "value"]
 _Key = tuple[str, str]  # statistic, name
 
 
 class DiagnosticsFile(pl.Callback):
-    """Writes ``diagnostics.csv``, a row for each number; the same, and figures, go to the run's loggers.
+    """Write ``diagnostics.csv``, one number per row; log the same numbers, and figures, to the run's loggers.
 
-    ``step`` counts the optimizer steps done before the measurement, so step 0 is the network as it was drawn. Measured
-    are the steps 0, ``every``, 2 · ``every``, … and the last, on the batch that this step trains on; with several
-    processes, on the first one's part of it.
+    Measures steps 0, ``every``, 2 · ``every``, … and the last, on the batch that the step trains on (with several
+    processes, on that of the first). ``step`` counts the optimizer steps before the measurement.
 
-    | statistic | name | meaning |
-    |---|---|---|
-    | mean, std, rms | layer | of the single values, after the ReLU |
-    | length_mean, length_p05, length_median, length_p95 | layer | L2 length over the channels at each position, there |
-    | zero_positions | layer | share of positions where all channels are 0, after the ReLU |
-    | dead_channels | layer | share of channels that are 0 at all positions of the batch, after the ReLU |
-    | length_before, length_after | tap | L2 length over the channels, mean over positions, around its norm slot |
-    | rms_before, rms_after | tap | root mean square of the single values, around its norm slot |
-    | scale_mean, scale_std, scale_min, scale_max | tap | of its norm's weights, where it has one a channel |
-    | gradient_norm | conv1 … conv5, fc6, fc7, conv8 …, head, tap_norms | L2 length before clipping, in true units |
+    The statistics are mean, std, rms, length_mean, length_p05, length_median, length_p95, zero_positions and
+    dead_channels of a layer's map after its ReLU; length_before, length_after, rms_before and rms_after of a tap around
+    its norm slot; scale_mean, scale_std, scale_min and scale_max of a tap norm's weights, if it has one per channel;
+    gradient_norm of conv1 … conv5, fc6, fc7, conv8 …, head and tap_norms, before clipping and without loss scaling.
+    Lengths are L2 lengths over the channels at each position. A tap that is not such a layer counts as one, measured
+    before its norm slot. Loggers that take figures, such as TensorBoard, also get the lengths by layer
+    (``diagnostics/lengths``) and per tap histograms of the finite lengths (``lengths_before``, ``lengths_after``).
 
-    A tap that is no such layer counts as one, with what comes before its norm slot. Loggers that take figures, as
-    TensorBoard does, get one of the lengths by layer (``diagnostics/lengths``) and, for each tap, histograms of the
-    finite lengths at all positions around its norm slot (``lengths_before``, ``lengths_after``).
+    At a measured step, hooks are active from the start of the batch to the backward pass; they change nothing, and all
+    numbers are copied to the host at once. Other steps have no hooks.
 
-    Between measured steps it does nothing. At a measured one, hooks are on from the batch's start to the backward pass;
-    they read and change nothing, and all numbers come to the host at once.
+    The model needs a module with an ``nn.ModuleDict`` called ``tap_norms``, and optionally ``backbone`` and ``extras``
+    whose children have ``conv`` and ``relu``; parameters are grouped by these names and ``head``.
 
-    It needs a model with a module that has an ``nn.ModuleDict`` called ``tap_norms``, and beside it ``backbone`` and
-    ``extras`` (either may be missing) whose children have ``conv`` and ``relu``; parameters are told apart by these
-    names and by ``head``.
+    torch.compile does not run hooks: if any module is compiled, the maps are measured in one more forward pass of
+    ``pl_module(batch.images)`` in eager mode. Batch norm's statistics and the random state are restored afterwards, so
+    training does not change; the dropout masks differ from those of the step.
 
-    If any module is compiled by ``torch.compile``, which does not see hooks, the maps are measured by one more forward
-    pass of ``pl_module(batch.images)`` in eager mode. Batch norm's statistics and the state of the random numbers are
-    put back, so the training stays the same; dropout then draws another mask than the step.
-
-    A resumed run keeps the rows of the steps before its checkpoint and goes on as the uninterrupted one would.
+    A resumed run keeps the rows before its checkpoint and continues as the uninterrupted one would.
 
     Args:
         path: of the file.
         every: optimizer steps from one measurement to the next.
 
     Raises:
-        ValueError: every below 1; when the training starts, a model without the modules it needs.
+        ValueError: every below 1; at the start of training, a model without the modules it needs.
     """
 
     def __init__(self, path: Path, *, every: int) -> None:
@@ -72,17 +65,17 @@ class DiagnosticsFile(pl.Callback):
         self._parts: SSDParts | None = None
         self._compiled = False
         self._step: int | None = None
-        self._maps: TrainingMaps | None = None
+        self._maps: _TrainingMaps | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find the modules; start the file, or cut it back to the step of the checkpoint."""
+        """Find the modules; start the file, or truncate it to the step of the checkpoint."""
         self._parts = find_ssd_parts(pl_module)
         if self._parts is None:
             raise ValueError(
                 f"DiagnosticsFile: no taps found in {type(pl_module).__name__}: it needs a module with an "
                 "nn.ModuleDict called tap_norms, as SSDFeatures has"
             )
-        self._compiled = any(_is_compiled(module) for module in pl_module.modules())
+        self._compiled = any(m._compiled_call_impl is not None or hasattr(m, "_orig_mod") for m in pl_module.modules())
         if not trainer.is_global_zero:
             return
         rows = [row for row in whole_rows(self.path) if int(row["step"]) < trainer.global_step]
@@ -94,32 +87,37 @@ class DiagnosticsFile(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Put the hooks on, if this step is to be measured."""
+        """Add the hooks if this step is measured."""
         step = trainer.global_step
         self._step = step if step % self.every == 0 or step == trainer.max_steps - 1 else None
         if self._step is None:
             return
         assert self._parts is not None
-        self._maps = TrainingMaps(self._parts)
-        if self._compiled:  # in all processes: synchronised batch norms wait for each other
-            with trainer.precision_plugin.forward_context():
-                self._measure_by_another_pass(pl_module, batch.images)
+        self._maps = _TrainingMaps(self._parts)
+        if self._compiled:  # in all processes, because synchronised batch norms communicate
+            with trainer.precision_plugin.forward_context(), preserve_state(pl_module), torch.no_grad():
+                try:
+                    self._maps.add_hooks()
+                    pl_module(batch.images)
+                finally:
+                    self._remove_hooks()
         elif trainer.is_global_zero:
-            self._maps.put_hooks_on()
+            self._maps.add_hooks()
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Take the hooks off."""
-        self._take_hooks_off()
+        """Remove the hooks."""
+        self._remove_hooks()
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Measure gradients and scales, which the step is about to change."""
+        """Measure gradients and scales before the step changes them."""
         if self._step is None or self._maps is None or not trainer.is_global_zero:
             return
         numbers = self._maps.numbers
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        unscales_itself = getattr(optimizer, "_step_supports_amp_scaling", False)  # then Lightning has not done so
+        # a fused optimizer unscales the gradients itself; for others Lightning has done so before
+        unscales_itself = getattr(optimizer, "_step_supports_amp_scaling", False)
         loss_scale = scaler.get_scale() if scaler is not None and unscales_itself else 1.0
         for block, length in _gradient_norms(pl_module).items():
             numbers["gradient_norm", block] = length / loss_scale
@@ -131,12 +129,12 @@ class DiagnosticsFile(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write what was measured, once the optimizer has stepped."""
-        self._take_hooks_off()
+        """Write the measurement after the optimizer step."""
+        self._remove_hooks()
         step, maps = self._step, self._maps
-        if step is None or maps is None or not maps.numbers:
+        if step is None or maps is None or not maps.numbers or not trainer.is_global_zero:
             return
-        if trainer.global_step == step or not trainer.is_global_zero:  # gradients are still gathered; the first writes
+        if trainer.global_step == step:  # gradients still accumulate
             return
         self._step = self._maps = None
         numbers, tap_lengths = _to_host(maps)
@@ -144,40 +142,81 @@ class DiagnosticsFile(pl.Callback):
             csv.writer(file).writerows((step, *key, f"{value:.6g}") for key, value in numbers.items())
         for logger in trainer.loggers:
             logger.log_metrics({_tag(key): value for key, value in numbers.items()}, step=step)
-            _draw(logger, numbers, tap_lengths, maps.layers(), step)
+            _draw(logger, numbers, tap_lengths, step)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave no hook behind."""
-        self._take_hooks_off()
+        """Remove the hooks."""
+        self._remove_hooks()
 
-    def _take_hooks_off(self) -> None:
+    def _remove_hooks(self) -> None:
         if self._maps is not None:
-            self._maps.take_hooks_off()
-
-    def _measure_by_another_pass(self, pl_module: pl.LightningModule, images: Tensor) -> None:
-        assert self._maps is not None
-        with untouched(pl_module), torch.no_grad():
-            try:
-                self._maps.put_hooks_on()
-                pl_module(images)
-            finally:
-                self._take_hooks_off()
+            self._maps.remove_hooks()
 
 
-def _to_host(maps: TrainingMaps) -> tuple[dict[_Key, float], dict[_Key, Tensor]]:
-    """The numbers, sorted by statistic, and the lengths at the taps: all in one transfer."""
+class _TrainingMaps:
+    """Measure the outputs of an SSD's ReLUs and tap norms with hooks, without synchronising with the device.
+
+    Attributes:
+        numbers: (statistic, layer or tap) → scalar, see ``DiagnosticsFile``.
+        tap_lengths: (lengths_before or lengths_after, tap) → L2 length over the channels of every position, ``(n,)``.
+    """
+
+    def __init__(self, parts: SSDParts) -> None:
+        self.parts = parts
+        self.numbers: dict[_Key, Tensor] = {}
+        self.tap_lengths: dict[_Key, Tensor] = {}
+        self._handles: list[RemovableHandle] = []
+
+    def add_hooks(self) -> None:
+        for name, relu in self.parts.activations.items():
+            after = lambda _, args, y, name=name: self._read_layer(name, y)  # noqa: E731
+            self._handles.append(relu.register_forward_hook(after))
+        for name, norm in self.parts.tap_norms.items():
+            before = lambda _, args, name=name: self._read_tap("before", name, args[0])  # noqa: E731
+            after = lambda _, args, y, name=name: self._read_tap("after", name, y)  # noqa: E731
+            self._handles += [norm.register_forward_pre_hook(before), norm.register_forward_hook(after)]
+
+    def remove_hooks(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    @torch.no_grad()
+    def _read_layer(self, name: str, x: Tensor) -> None:
+        lengths, mean = position_lengths(x), x.mean(dtype=torch.float32)
+        rms = root_mean_square(lengths, x.shape[1])
+        ascending = lengths.flatten().sort().values  # torch.quantile refuses maps of more than 2^24 positions
+        values = {
+            "mean": mean,
+            "std": (rms.square() - mean.square()).clamp_min(0).sqrt(),
+            "rms": rms,
+            "length_mean": lengths.mean(),
+            **{key: ascending[int(q * (len(ascending) - 1))] for key, q in LENGTH_QUANTILES.items()},
+            "zero_positions": zero_positions(x),
+            "dead_channels": is_dead(x).float().mean(),
+        }
+        self.numbers.update({(statistic, name): value for statistic, value in values.items()})
+
+    @torch.no_grad()
+    def _read_tap(self, side: str, name: str, x: Tensor) -> None:
+        if side == "before" and ("rms", name) not in self.numbers:  # the taps of VGG16 are layers, measured already
+            self._read_layer(name, x)
+        lengths = position_lengths(x)
+        self.numbers[f"length_{side}", name] = lengths.mean()
+        self.numbers[f"rms_{side}", name] = root_mean_square(lengths, x.shape[1])
+        self.tap_lengths[f"lengths_{side}", name] = lengths.flatten()
+
+
+def _to_host(maps: _TrainingMaps) -> tuple[dict[_Key, float], dict[_Key, Tensor]]:
+    """Copy the numbers, sorted by statistic, and the lengths at the taps to the host in one transfer."""
     on_device = [torch.stack([value.float() for value in maps.numbers.values()]), *maps.tap_lengths.values()]
     numbers, *lengths = torch.cat([x.float() for x in on_device]).cpu().split([len(x) for x in on_device])
-    by_key = dict(zip(maps.numbers, numbers.tolist(), strict=True))
-    return {key: by_key[key] for key in sorted(by_key, key=lambda key: key[0])}, dict(
-        zip(maps.tap_lengths, lengths, strict=True)
-    )
+    by_key = sorted(zip(maps.numbers, numbers.tolist(), strict=True), key=lambda row: row[0][0])
+    return dict(by_key), dict(zip(maps.tap_lengths, lengths, strict=True))
 
 
-def _draw(
-    logger: Logger, numbers: dict[_Key, float], tap_lengths: dict[_Key, Tensor], layers: list[str], step: int
-) -> None:
-    """The lengths as histograms and as a figure, where the logger takes such."""
+def _draw(logger: Logger, numbers: dict[_Key, float], tap_lengths: dict[_Key, Tensor], step: int) -> None:
+    """Log the lengths as histograms and a figure, where the logger supports them."""
     experiment: Any = getattr(logger, "experiment", None)
     if hasattr(experiment, "add_histogram"):
         for key, lengths in tap_lengths.items():
@@ -185,18 +224,15 @@ def _draw(
             if len(finite):
                 experiment.add_histogram(_tag(key), finite, step)
     if hasattr(experiment, "add_figure"):
-        from ssdnorm.diagnose.figures import plot_length_quantiles  # loads matplotlib, which other runs need not
+        from ssdnorm.diagnose.figures import plot_length_quantiles  # loads matplotlib
 
+        layers = [name for statistic, name in numbers if statistic == "rms"]
         quantiles = {name: {q: numbers[key, name] for key, q in LENGTH_QUANTILES.items()} for name in layers}
         experiment.add_figure("diagnostics/lengths", plot_length_quantiles(quantiles), step, close=False)
 
 
 def _tag(key: _Key) -> str:
     return "diagnostics/" + "/".join(key)
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    return module._compiled_call_impl is not None or hasattr(module, "_orig_mod")
 
 
 @torch.no_grad()

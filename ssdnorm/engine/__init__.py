@@ -1,1 +1,1 @@
-"""Training and evaluation on Lightning."""
+"""Training and evaluation."""

@@ -1,4 +1,4 @@
-"""This file is about callbacks: the metrics file, the progress bar, and the checkpoints of a run."""
+"""Callbacks of a run: the metrics file and the progress bar."""
 
 from __future__ import annotations
 
@@ -10,63 +10,38 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.trainer.states import TrainerFn
 
 from ssdnorm.engine.module import TrainingModule
 from ssdnorm.files import replaced_file, whole_rows
 
 _COLUMNS = [
-    "step",
-    "epoch",
-    "lr",
-    "loss",
-    "bbox_regression",
-    "classification",
-    "images_per_second",
-    "seconds",
-    "evaluated_on",
-    "AP",
-    "AP50",
-    "AP75",
-    "APs",
-    "APm",
-    "APl",
-    "AR1",
-    "AR10",
-    "AR100",
-    "ARs",
-    "ARm",
-    "ARl",
-    "VOC07",
-    "VOC",
+    *("step", "epoch", "lr", "loss", "bbox_regression", "classification", "images_per_second", "seconds"),
+    *("evaluated_on", "AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
+    *("VOC07", "VOC"),
 ]
 
 
 class MetricsFile(pl.Callback):
-    """Writes ``metrics.csv``: a row for each reading of the losses and for each evaluation.
+    """Write ``metrics.csv``: one row per reading of the losses and per evaluation.
 
-    ``step`` counts optimizer steps done, ``epoch`` passes over the training set, ``seconds`` the time trained, without
-    that of evaluations. A resumed run keeps the rows up to its checkpoint and goes on counting there.
-
-    Args:
-        path: of the file.
-        images_per_epoch: images of the training set.
-        images_per_step: of all devices together.
+    ``step`` counts optimizer steps, ``epoch`` passes over the training set, ``seconds`` the training time without
+    evaluations. A resumed run keeps the rows up to its checkpoint and continues from there.
     """
 
-    def __init__(self, path: Path, *, images_per_epoch: int, images_per_step: int) -> None:
+    def __init__(self, path: Path, *, epochs_per_step: float) -> None:
         self.path = path
-        self.epochs_per_step = images_per_step / images_per_epoch
+        self.epochs_per_step = epochs_per_step
         self._columns = list(_COLUMNS)
         self._last_written = -1
-        # of a run that was killed after its last step, which is resumed for its evaluation alone
+        # a run killed after its last step is resumed only to evaluate, without on_train_start
         self._seconds = max((float(row["seconds"]) for row in whole_rows(path)), default=0.0)
         self._since: float | None = None
         self._began, self._elapsed_before = time.perf_counter(), 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the file, or cut it back to the step of the checkpoint."""
+        """Start the file, or truncate it to the step of the checkpoint."""
         if not trainer.is_global_zero:
             return
         rows = [row for row in whole_rows(self.path) if int(row["step"]) <= trainer.global_step]
@@ -78,7 +53,6 @@ class MetricsFile(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """A row when the losses were read anew."""
         assert isinstance(pl_module, TrainingModule)
         step = trainer.global_step
         if step % pl_module.log_every == 0 and step != self._last_written and pl_module.readings:
@@ -87,31 +61,27 @@ class MetricsFile(pl.Callback):
             self._write(trainer, {"lr": lr, **pl_module.readings})
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the clock."""
         self._seconds, self._since = self._trained(), None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A row with the evaluation's numbers."""
         assert isinstance(pl_module, TrainingModule)
         on = pl_module.evaluated_on.name
-        is_there = {"step": str(trainer.global_step), "evaluated_on": on}.items()  # of a run that was stopped after it
-        if trainer.sanity_checking or pl_module.last_evaluation is None or not self.path.exists():
-            pass
-        elif not any(is_there <= row.items() for row in whole_rows(self.path)):
+        key = {"step": str(trainer.global_step), "evaluated_on": on}.items()
+        # a resumed run may have written this evaluation before it was stopped
+        is_written = any(key <= row.items() for row in whole_rows(self.path))
+        if self.path.exists() and not is_written and pl_module.last_evaluation is not None:
             self._write(trainer, {"evaluated_on": on, **pl_module.last_evaluation[1].metrics})
         if trainer.state.fn == TrainerFn.FITTING:
             self._since = time.perf_counter()
 
     def elapsed(self) -> float:
-        """Seconds since the run began, evaluations included; the time between a stop and a resume is not."""
+        """Seconds of the run, with evaluations and without the time between a stop and a resume."""
         return self._elapsed_before + time.perf_counter() - self._began
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
         return {"elapsed": self.elapsed()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting where the checkpoint was."""
         self._elapsed_before = state_dict["elapsed"]
 
     def _trained(self) -> float:
@@ -121,7 +91,7 @@ class MetricsFile(pl.Callback):
         if trainer.is_global_zero:
             step = trainer.global_step
             row = {"step": step, "epoch": step * self.epochs_per_step, "seconds": self._trained(), **values}
-            if more := [name for name in row if name not in self._columns]:  # of another loss or evaluator
+            if more := [name for name in row if name not in self._columns]:  # other losses or metrics
                 self._columns += more
                 self._start_with(whole_rows(self.path))
             with self.path.open("a", newline="") as file:
@@ -137,25 +107,12 @@ class MetricsFile(pl.Callback):
 
 
 class SparseProgressBar(TQDMProgressBar):
-    """Lightning's progress bar; where the output is no terminal it prints twenty lines instead of thousands."""
+    """Lightning's progress bar with loss and img/s; prints about twenty lines where the output is not a terminal."""
 
     def __init__(self, total_steps: int) -> None:
         super().__init__(refresh_rate=1 if sys.stderr.isatty() else max(1, total_steps // 20))
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Loss and img/s as last read."""
         assert isinstance(pl_module, TrainingModule)
         readings = pl_module.readings
         return {"loss": readings["loss"], "img/s": readings["images_per_second"]} if readings else {}
-
-
-def make_checkpoints(folder: Path, *, every: int) -> ModelCheckpoint:
-    """Keeps the newest checkpoint of a run as ``last.ckpt``, with all that ``--resume`` needs."""
-    return ModelCheckpoint(
-        dirpath=folder,
-        filename="last",
-        every_n_train_steps=every,
-        save_top_k=1,
-        enable_version_counter=False,
-        save_on_exception=False,
-    )

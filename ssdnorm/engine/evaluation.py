@@ -1,16 +1,26 @@
-"""This file is about evaluating a data set: detections by image to COCO's and VOC's numbers."""
+"""Evaluate a data set: run a model over it on any devices, and turn detections into COCO's and VOC's numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from ssdnorm.coco_format import result_rows
 from ssdnorm.messages import did_you_mean
-from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
-from ssdnorm.metrics.coco import CocoResult, check_options, coco_results, evaluate_coco
+from ssdnorm.metrics.coco import CocoResult, check_options, evaluate_coco
 from ssdnorm.metrics.voc import VocResult, evaluate_voc
-from ssdnorm.structures import Detections
+from ssdnorm.structures import Batch, Detections
+from ssdnorm.tables import DetectionTable, GroundTruth
+
+log = logging.getLogger("ssdnorm.engine")
 
 METRICS = ("coco", "voc07", "voc")
 _INTERPOLATIONS = {"voc07": ("VOC07", "11-point"), "voc": ("VOC", "all-point")}
@@ -54,31 +64,28 @@ class EvaluationResult:
     Attributes:
         metrics: COCO's twelve (AP … ARl), VOC07 (11-point mAP) and VOC (all-point mAP), in [0, 1]; those asked for.
         per_class: COCO's AP, AP50, AP75, AR and the VOC APs by class name.
-        detections: in COCO's result format; empty where arrays were evaluated.
         table: the numbers as text.
-        found: the detections as arrays.
-        coco: the full result of COCO's metric, with the matches that intervals and error breakdowns stand on.
+        truth, found: what was evaluated.
+        coco: the full result of COCO's metric, with the matches for intervals and error analysis.
     """
 
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
-    detections: list[dict[str, Any]]
     table: str
-    found: DetectionArrays
+    truth: GroundTruth
+    found: DetectionTable
     coco: CocoResult | None
 
+    @property
+    def detections(self) -> list[dict[str, Any]]:
+        """The detections in COCO's result format, for ``detections.json``."""
+        return result_rows(self.truth, self.found)
 
-def evaluate_arrays(
-    truth: GroundTruthArrays,
-    found: DetectionArrays,
-    options: EvaluationOptions | None = None,
-    *,
-    detections: Sequence[dict[str, Any]] = (),
+
+def evaluate_tables(
+    truth: GroundTruth, found: DetectionTable, options: EvaluationOptions | None = None
 ) -> EvaluationResult:
     """Evaluate detections of a whole data set.
-
-    Args:
-        detections: the same in COCO's result format, to be handed on.
 
     Raises:
         ImportError: the backend's package is not installed.
@@ -108,29 +115,19 @@ def evaluate_arrays(
                 per_class[name][key] = row["AP"]
     if voc:
         tables.append(_voc_table(voc))
-    return EvaluationResult(metrics, per_class, list(detections), "\n\n".join(tables), found, coco)
+    return EvaluationResult(metrics, per_class, "\n\n".join(tables), truth, found, coco)
 
 
 class Evaluator:
-    """Detections, by place in the data set, to numbers.
+    """Turns detections, by place in the data set, into numbers.
 
     Args:
-        ground_truth: of the whole data set, a COCO-format dict (``DetectionDataset.ground_truth()``).
-        image_ids: by place in the data set.
-        category_ids: of the labels 1, 2, …
-        options: which numbers; all, where None.
+        truth: of the whole data set (``DetectionDataset.ground_truth``).
+        options: which numbers; default all.
     """
 
-    def __init__(
-        self,
-        ground_truth: Mapping[str, Any],
-        image_ids: Sequence[int],
-        category_ids: Sequence[int],
-        options: EvaluationOptions | None = None,
-    ) -> None:
-        self.truth = ground_truth_arrays(ground_truth)
-        self.image_ids = list(image_ids)
-        self.category_ids = list(category_ids)
+    def __init__(self, truth: GroundTruth, options: EvaluationOptions | None = None) -> None:
+        self.truth = truth
         self.options = options or EvaluationOptions()
 
     def __call__(self, found: Mapping[int, Detections]) -> EvaluationResult:
@@ -139,13 +136,101 @@ class Evaluator:
         Raises:
             ValueError: if images are missing.
         """
-        if len(found) != len(self.image_ids):
+        if len(found) != self.truth.num_images:
             raise ValueError(
-                f"evaluation: detections for {len(found)} of the {len(self.image_ids)} images of the data set"
+                f"evaluation: detections for {len(found)} of the {self.truth.num_images} images of the data set"
             )
-        places = sorted(found)
-        rows = coco_results([found[i] for i in places], [self.image_ids[i] for i in places], self.category_ids)
-        return evaluate_arrays(self.truth, detection_arrays(rows, self.truth), self.options, detections=rows)
+        return evaluate_tables(self.truth, DetectionTable.from_images(found), self.options)
+
+
+def predict_dataset(
+    model: nn.Module,
+    post_process: nn.Module,
+    make_loader: Callable[..., Iterable[Batch]],
+    *,
+    precision: str = "32-true",
+    accelerator: str = "auto",
+    devices: int | str = "auto",
+    num_nodes: int = 1,
+) -> dict[int, Detections]:
+    """Run a model and its post-processing over a data set; no training module is needed.
+
+    On several devices every process gets the detections of all of them, each image once; ``is_main_process`` then tells
+    which of them reports. As in training, further processes on this machine are started from the command line.
+
+    Args:
+        model: images ``(B, 3, S, S)`` → raw output. Left in evaluation mode on the device.
+        post_process: raw output, sizes → detections.
+        make_loader: ``rank, world_size`` → batches, every image once.
+        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed`` (32-true on a CPU, with a warning).
+        accelerator, devices, num_nodes: as in the config's ``runtime``.
+
+    Returns:
+        Detections by place in the data set, on the CPU.
+
+    Raises:
+        ValueError: for devices that are not here.
+    """
+    from lightning_fabric import Fabric  # a second of import that evaluating files does not need
+
+    if precision == "16-mixed" and (accelerator == "cpu" or not torch.accelerator.is_available()):
+        log.warning("training.precision: 16-mixed needs a GPU; this is evaluated in 32-true")
+        precision = "32-true"
+    with _quiet_fabric():
+        try:
+            fabric = Fabric(
+                accelerator=accelerator,
+                devices=devices,
+                num_nodes=num_nodes,
+                precision=precision,  # type: ignore[arg-type]
+            )
+        except (RuntimeError, TypeError, ImportError, ValueError) as error:  # Fabric raises all four
+            got = f"accelerator {accelerator!r}, devices {devices!r}"
+            raise ValueError(f"runtime: {got}: {' '.join(str(error).split())}") from error
+        if fabric.device.type == "mps":
+            raise ValueError("runtime.accelerator: Apple's GPUs have no float64, which suppressing overlaps takes")
+        fabric.launch()
+    model.eval().to(fabric.device).to(memory_format=torch.channels_last)
+    post_process.eval().to(fabric.device)
+    batches = make_loader(rank=fabric.global_rank, world_size=fabric.world_size)
+    shown = sys.stderr.isatty() and fabric.global_rank == 0
+    found: dict[int, Detections] = {}
+    with torch.inference_mode(), fabric.autocast():
+        for batch in tqdm(batches, desc="evaluate", unit="batch", disable=not shown):
+            batch = batch.to(fabric.device, non_blocking=True)
+            images = batch.images.contiguous(memory_format=torch.channels_last)
+            found |= by_place(post_process(model(images), batch.sizes), batch.indices.tolist())
+    if fabric.world_size == 1:
+        return found
+    parts: list[dict[int, Detections]] = [{}] * fabric.world_size
+    torch.distributed.all_gather_object(parts, found)
+    return {place: detections for part in parts for place, detections in part.items()}
+
+
+def by_place(detections: list[Detections], places: list[int]) -> dict[int, Detections]:
+    """The detections of a batch on the CPU, by the images' places in the data set; three copies per batch."""
+    counts = [len(found["scores"]) for found in detections]
+    boxes, scores, labels = (
+        torch.cat([found[key] for found in detections]).cpu().split(counts) for key in ("boxes", "scores", "labels")
+    )
+    return {place: Detections(boxes=boxes[i], scores=scores[i], labels=labels[i]) for i, place in enumerate(places)}
+
+
+def is_main_process() -> bool:
+    """Whether this process reports: the only one, or the first of several."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return not distributed or torch.distributed.get_rank() == 0
+
+
+@contextmanager
+def _quiet_fabric() -> Iterator[None]:
+    logger = logging.getLogger("lightning_fabric")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _voc_table(results: Mapping[str, VocResult]) -> str:

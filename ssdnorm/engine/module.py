@@ -1,9 +1,9 @@
-"""This file is about the training module: one step, its checks, and the evaluation loop, for Lightning."""
+"""The Lightning module of a training: checked losses, and evaluation during training."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,48 +20,46 @@ from ssdnorm.structures import Batch, Detections
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images to evaluate on.
+    """Images to evaluate on."""
 
-    Args:
-        name: ``test`` or ``validation``, in logs.
-        evaluator: detections by place in the data set → numbers.
-        make_loader: ``rank, world_size`` → batches, every image once.
-    """
-
-    name: str
+    name: str  # test or validation, in logs
     evaluator: Evaluator
-    make_loader: Callable[..., Iterable[Batch]]
+    make_loader: Callable[..., Iterable[Batch]]  # rank, world_size -> batches, every image once
+
+
+@dataclass(frozen=True)
+class PopulationImages:
+    """Images over which batch norm's statistics are recomputed after training."""
+
+    # model, batches, num_images -> a row per layer; replaces the running statistics
+    recompute: Callable[[nn.Module, Iterable[Tensor], int], Sequence[Any]]
+    make_loader: Callable[..., Iterable[Batch]]  # rank, world_size -> batches
+    num_images: int  # over all processes
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss is no number any more; the message tells the step, the parts and the images."""
+    """The loss became NaN or infinite; the message names the step, the parts of the loss and the images."""
 
 
 class TrainingModule(pl.LightningModule):
-    """Trains anything with the trio's shape.
+    """Train a model with a loss, and evaluate it with a post-processing.
 
-    That is: model → raw output; loss(output, boxes, labels) → parts; post_process(output, sizes) → detections.
-    Dropout is seeded by (seed, rank, step), so that a resumed run goes on as the uninterrupted one would. Losses stay
-    on the device and are read every ``log_every`` steps (each step on a CPU, where reading costs nothing), before a
-    checkpoint is written and at the end: a loss that is not finite is found then at the latest.
+    Dropout is seeded by (seed, rank, step), so a resumed run continues as the uninterrupted one would. Losses stay on
+    the device and are read every ``log_every`` steps (on a CPU at every step, where reading is free), before a
+    checkpoint is written, and at the end; a loss that is not finite is detected then.
 
     Args:
         model: images ``(B, 3, S, S)`` → raw output.
         loss: raw output, boxes, labels → parts of the loss.
         post_process: raw output, sizes → detections.
-        make_optimizer: parameters' owner → optimizer.
+        make_optimizer: model → optimizer.
         lr_factor: step → factor on the learning rate.
-        test: what is evaluated at the end.
-        validation: what is evaluated until then; None takes the test images.
-        image_names: of the training set, by place, for messages.
-        make_train_loader: ``rank, world_size, start_batch`` → batches of :class:`Batch`; None for evaluation alone.
-        seed: of dropout.
+        test: evaluated at the end.
+        validation: evaluated during training and at the end; None evaluates ``test`` instead.
+        image_names: place in the training set → name, for messages.
+        make_train_loader: ``rank, world_size, start_batch`` → batches of :class:`Batch`.
         log_every: steps between readings of the losses, which are means over these steps.
-        compile_model: run the model through torch.compile while training.
-        recompute_statistics: ``model, batches, num_images`` → rows; puts population statistics over so many images of
-            this process in place of batch norm's running ones; None where there are none.
-        make_population_loader: ``rank, world_size`` → the batches that they are recomputed over.
-        population_images: how many, of all processes together.
+        compile_model: with torch.compile, for training.
     """
 
     def __init__(
@@ -75,13 +73,11 @@ class TrainingModule(pl.LightningModule):
         test: EvaluationSet,
         validation: EvaluationSet | None = None,
         image_names: Callable[[int], str],
-        make_train_loader: Callable[..., Iterable[Batch]] | None,
+        make_train_loader: Callable[..., Iterable[Batch]],
         seed: int,
         log_every: int = 20,
         compile_model: bool = False,
-        recompute_statistics: Callable[[nn.Module, Iterable[Tensor], int], Sequence[Any]] | None = None,
-        make_population_loader: Callable[..., Iterable[Batch]] | None = None,
-        population_images: int = 0,
+        population: PopulationImages | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -97,10 +93,8 @@ class TrainingModule(pl.LightningModule):
         self.seed = seed
         self.log_every = log_every
         self.compile_model = compile_model
-        self.recompute_statistics = recompute_statistics
-        self.make_population_loader = make_population_loader
-        self.population_images = population_images
-        self.population_statistics: Sequence[Any] | None = None
+        self.population = population
+        self.population_statistics: Sequence[Any] = ()
         self.last_evaluation: tuple[int, EvaluationResult] | None = None
         self.readings: dict[str, float] = {}
         self._found: dict[int, Detections] = {}
@@ -111,21 +105,19 @@ class TrainingModule(pl.LightningModule):
         self._images = 0
 
     def forward(self, images: Tensor) -> Any:
-        """Raw output of a batch."""
         return self.model(images.contiguous(memory_format=torch.channels_last))
 
     def setup(self, stage: str) -> None:
-        """Bring the weights into the faster memory format, and compile if asked to."""
+        """Convert the weights to channels-last memory, which is faster, and compile the model if asked to."""
         self.model.to(memory_format=torch.channels_last)
         if self.compile_model and stage == "fit":
             self.model.compile()
 
     def on_train_start(self) -> None:
-        """Time only what is trained from here on."""
         self._since, self._images = time.perf_counter(), 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Sum of the loss's parts."""
+        """Compute the sum of the loss's parts."""
         step = self.global_step
         torch.manual_seed((self.seed * 1_000_003 + step) * 4099 + self.global_rank)
         parts = self.loss(self(batch.images), batch.boxes, batch.labels)
@@ -139,7 +131,7 @@ class TrainingModule(pl.LightningModule):
         return torch.stack(list(parts.values())).sum()
 
     def _check_losses(self) -> None:
-        """Bring unread losses to the host and check them."""
+        """Copy unread losses to the host and check them."""
         if not self._unread:
             return
         names = list(self._unread[0][1])
@@ -149,82 +141,71 @@ class TrainingModule(pl.LightningModule):
                 parts = ", ".join(f"{name} {value}" for name, value in zip(names, row, strict=True))
                 images = ", ".join(self.image_names(i) for i in indices.tolist())
                 raise NonFiniteLossError(
-                    f"step {step}: the loss is not finite: {parts}; images: {images}. A lower optimizer.lr, a longer "
-                    "optimizer.warmup_steps or training.clip_grad_norm may help"
+                    f"step {step}: the loss is not finite: {parts}; images: {images}. A lower learning rate, a longer "
+                    "warmup or gradient clipping may help"
                 )
             self._checked.append(dict(zip(names, row, strict=True)))
         self._unread.clear()
 
     def _publish_readings(self) -> None:
-        """Means over the steps since the last time."""
+        """Log the means over the steps since the last reading."""
         now = time.perf_counter()
         mean = {name: sum(row[name] for row in self._checked) / len(self._checked) for name in self._checked[0]}
         images_per_second = self._images / max(now - self._since, 1e-9)
         self.readings = {"loss": sum(mean.values()), **mean, "images_per_second": images_per_second}
         self._since, self._images = now, 0
         self._checked.clear()
-        for logger in self.trainer.loggers:  # Lightning's self.log would bring them to the host again at every step
+        for logger in self.trainer.loggers:  # Lightning's self.log would copy them to the host at every step
             logger.log_metrics({f"train/{name}": value for name, value in self.readings.items()}, step=self.global_step)
 
     def on_train_end(self) -> None:
-        """Check what has not been read."""
         self._check_losses()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """No weights behind a loss that is not finite; and on how many devices the run is."""
+        """Save no weights after a loss that is not finite; save the number of devices."""
         self._check_losses()
         checkpoint["world_size"] = self.trainer.world_size
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with another batch than before.
-
-        Raises:
-            ValueError: if the run was on more or fewer devices.
-        """
+        """Refuse to resume with another number of devices, which would change the batch size."""
         now = self.trainer.world_size
-        before = checkpoint.get("world_size", now)  # older runs do not say
+        before = checkpoint.get("world_size", now)  # missing in older checkpoints
         if before != now:
             raise ValueError(
-                f"--resume: the run was on {before} devices and is now on {now}, which changes its batch; set "
-                "runtime.devices and runtime.num_nodes as they were"
+                f"resume: the run was on {before} devices and is now on {now}, which changes its batch size; use "
+                "as many devices as before"
             )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Detections of a batch, kept by their place in the data set."""
+        """Detect on a batch, and keep the detections by place in the data set."""
         detections = self.post_process(self(batch.images), batch.sizes)
         counts = [len(found["scores"]) for found in detections]
-        boxes, scores, labels = (  # three copies to the host for the whole batch
+        boxes, scores, labels = (  # three copies to the host per batch
             torch.cat([found[key] for found in detections]).cpu().split(counts) for key in ("boxes", "scores", "labels")
         )
         for place, index in enumerate(batch.indices.tolist()):
             self._found[index] = Detections(boxes=boxes[place], scores=scores[place], labels=labels[place])
 
     def on_validation_epoch_start(self) -> None:
-        """Forget earlier detections; recompute batch norm's statistics if that is what is to be evaluated."""
+        """Drop earlier detections; recompute batch norm's statistics if those are to be evaluated."""
         self._found = {}
         if self._recompute:
-            assert self.recompute_statistics is not None
-            assert self.make_population_loader is not None
+            assert self.population is not None
             world_size = self.trainer.world_size
-            images = self._images_of(self.make_population_loader(rank=self.global_rank, world_size=world_size))
-            num_images = -(-self.population_images // world_size)
+            images = (
+                batch.images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+                for batch in self.population.make_loader(rank=self.global_rank, world_size=world_size)
+            )
+            num_images = -(-self.population.num_images // world_size)
             with self.trainer.precision_plugin.forward_context():
-                self.population_statistics = self.recompute_statistics(self.model, images, num_images)
-
-    def _images_of(self, loader: Iterable[Batch]) -> Iterator[Tensor]:
-        for batch in loader:
-            yield batch.images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+                self.population_statistics = self.population.recompute(self.model, images, num_images)
 
     def evaluate_with_population_stats(
-        self, trainer: pl.Trainer, *, save_weights: Callable[[], None] = lambda: None
+        self, trainer: pl.Trainer, *, save_weights: Callable[[], None]
     ) -> EvaluationResult:
-        """Evaluate with population statistics in place of the running ones, which come back afterwards.
+        """Evaluate with population statistics instead of the running ones, which are restored afterwards.
 
-        ``population_statistics`` then holds a row for each layer. Works in all processes together.
-
-        Args:
-            trainer: what the training ran on.
-            save_weights: called while the population statistics are in place.
+        Sets ``population_statistics`` to one row per layer; ``save_weights`` is called while they are in place.
         """
         before = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         last, self._recompute = self.last_evaluation, True
@@ -243,7 +224,7 @@ class TrainingModule(pl.LightningModule):
                     buffer.copy_(before[name])
 
     def evaluate_on(self, trainer: pl.Trainer, images: EvaluationSet) -> EvaluationResult:
-        """Evaluate on ``images``, now and from now on; an evaluation of them at this step is not repeated."""
+        """Evaluate on ``images`` from now on; reuses an evaluation of them at this step."""
         done = self.last_evaluation is not None and self.last_evaluation[0] == self.global_step
         if not done or images is not self.evaluated_on:
             self.evaluated_on = images
@@ -252,16 +233,11 @@ class TrainingModule(pl.LightningModule):
         return self.last_evaluation[1]
 
     def on_validation_epoch_end(self) -> None:
-        """Gather the detections of all processes and evaluate them, each image once."""
-        if self.trainer.sanity_checking:
-            return
-        parts: list[dict[int, Detections] | None] = [None] * self.trainer.world_size
+        """Gather the detections of all processes and evaluate them."""
+        parts = [self._found] * self.trainer.world_size
         if self.trainer.world_size > 1:
             torch.distributed.all_gather_object(parts, self._found)
-        else:
-            parts = [self._found]
-        found = {index: detections for part in parts if part for index, detections in part.items()}
-        result = self.evaluated_on.evaluator(found)
+        result = self.evaluated_on.evaluator({index: found for part in parts for index, found in part.items()})
         self.last_evaluation = (self.global_step, result)
         if not self._recompute:
             on = self.evaluated_on.name
@@ -269,22 +245,18 @@ class TrainingModule(pl.LightningModule):
         self._since, self._images = time.perf_counter(), 0
 
     def train_dataloader(self) -> Any:
-        """Batches from the step on that the run has come to."""
-        assert self.make_train_loader is not None, "made for evaluation alone"
+        """Batches from the current step on."""
         return self.make_train_loader(
             rank=self.global_rank, world_size=self.trainer.world_size, start_batch=self.global_step
         )
 
     def val_dataloader(self) -> Any:
-        """Batches of this process."""
         return self.evaluated_on.make_loader(rank=self.global_rank, world_size=self.trainer.world_size)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer with its rate set at every step."""
         optimizer = self.make_optimizer(self.model)
         schedule = LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Copy without waiting."""
         return batch.to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""This file is about the optimizer: SGD over named parameter groups, and its learning-rate schedule."""
+"""SGD over named parameter groups, and its learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.optim import SGD
 
 @dataclass(frozen=True)
 class GroupRule:
-    """What holds for a group of parameters: its learning rate's factor and its weight decay."""
+    """Learning-rate factor and weight decay of a parameter group."""
 
     lr_factor: float
     weight_decay: float
@@ -29,16 +29,14 @@ def make_sgd(
     biases: GroupRule,
     fused: bool = True,
 ) -> SGD:
-    """SGD over three groups: ``norms``, ``biases`` (of anything else), and ``weights``.
+    """Make SGD over three groups: ``norms``, ``biases`` (of anything else) and ``weights``.
 
-    Caffe's SSD has ``GroupRule(1, weight_decay)`` for norms and ``GroupRule(2, 0)`` for biases; many later recipes
-    decay neither. A parameter that needs no gradient is in no group.
+    A parameter that needs no gradient is in no group.
 
     Args:
-        norm_names: names of the parameters of norms; they are in ``norms`` even where they are called bias.
-        fused: one kernel for all parameters; it divides by fp16's loss scale itself, after any clipping, so Lightning
-            refuses it where gradients are clipped in mixed precision. Otherwise PyTorch chooses: on a GPU a few kernels
-            for all.
+        norm_names: names of the norms' parameters; these are in ``norms`` even if they are called bias.
+        fused: one kernel for all parameters. It divides by fp16's loss scale itself, after any clipping, so Lightning
+            rejects it where gradients are clipped in mixed precision. Otherwise PyTorch chooses the implementation.
     """
     rules = {"weights": GroupRule(1.0, weight_decay), "norms": norms, "biases": biases}
     members: dict[str, list[nn.Parameter]] = {name: [] for name in rules}
@@ -55,7 +53,7 @@ def make_sgd(
 
 
 def describe_groups(optimizer: SGD) -> list[dict[str, Any]]:
-    """One row a group: name, tensors, parameters, lr, weight_decay."""
+    """One row per group."""
     return [
         {
             "group": group["name"],
@@ -69,7 +67,7 @@ def describe_groups(optimizer: SGD) -> list[dict[str, Any]]:
 
 
 def groups_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows of :func:`describe_groups` as text."""
+    """Format the rows of :func:`describe_groups` as text."""
     lines = [f"{'group':<8} {'tensors':>7} {'parameters':>12} {'lr':>9} {'weight decay':>12}"]
     lines += [
         f"{r['group']:<8} {r['tensors']:>7} {r['parameters']:>12,} {r['lr']:>9.2g} {r['weight_decay']:>12.2g}"
@@ -81,7 +79,7 @@ def groups_table(rows: Sequence[dict[str, Any]]) -> str:
 def lr_schedule(
     *, warmup_steps: int, warmup_factor: float, lr_drops: Sequence[int], lr_drop_factor: float
 ) -> Callable[[int], float]:
-    """The rate's factor at each step: a linear rise from ``warmup_factor``, then a drop at each of ``lr_drops``.
+    """Factor on the learning rate by step: a linear warmup from ``warmup_factor``, then a drop at each of ``lr_drops``.
 
     Example:
         >>> factor = lr_schedule(warmup_steps=4, warmup_factor=0.2, lr_drops=[10], lr_drop_factor=0.1)

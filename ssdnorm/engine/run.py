@@ -1,8 +1,7 @@
-"""This file is about a run: a folder in which one training leaves everything that was asked of it."""
+"""Train a model into a run folder: weights, metrics, detections, logs, and the record of the run."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import resource
@@ -11,44 +10,42 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torchvision
-from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ssdnorm.engine.callbacks import MetricsFile, SparseProgressBar, make_checkpoints
+from ssdnorm.engine.callbacks import MetricsFile, SparseProgressBar
 from ssdnorm.engine.evaluation import EvaluationResult
 from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
-from ssdnorm.files import replaced_file
-from ssdnorm.provenance import checkout_commit
+from ssdnorm.files import FAILURE_FILE, write_json
+from ssdnorm.provenance import provenance
 
 log = logging.getLogger("ssdnorm.engine")
-
-FAILURE_FILE = "failure.json"  # in a run folder: why there is no result
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """What Lightning's Trainer is told; names as in the config's ``training`` and ``runtime``."""
+    """Settings of the training loop; the last three and ``precision`` as for Lightning's Trainer."""
 
-    max_steps: int
-    batch_size: int
+    max_steps: int  # of the optimizer
+    batch_size: int  # images per step and device
+    images_per_epoch: int  # of the training set
+    ema_decay: float | None  # of the average of the weights; None for no average
+    clip_grad_norm: float | None  # largest norm of all gradients together
+    eval_every: int | None  # steps; None evaluates at the end only
+    checkpoint_every: int  # steps
     precision: str
-    ema_decay: float | None
-    clip_grad_norm: float | None
-    eval_every: int | None
-    checkpoint_every: int
     devices: int | str
     accelerator: str
     num_nodes: int
-    images_per_epoch: int
 
 
 def train(
@@ -61,38 +58,40 @@ def train(
     record: Mapping[str, Any],
     callbacks: Sequence[pl.Callback] = (),
 ) -> EvaluationResult:
-    """Train to ``max_steps``, evaluate, and leave weights, detections and ``result.json`` in the run folder.
+    """Train to ``max_steps``, evaluate, and write weights, detections and ``result.json`` to the run folder ``output``.
 
     Args:
-        output: the run folder, with its ``config.yaml`` already in it.
-        resume: go on from ``checkpoints/last.ckpt``, or start where there is none yet.
+        resume: continue from ``checkpoints/last.ckpt`` if it exists.
         save_weights: writes the trained model to a path.
-        record: goes into ``result.json`` as it is.
-        callbacks: further ones for Lightning's Trainer.
+        record: added to ``result.json``.
 
     Raises:
-        NonFiniteLossError: if the loss stops being a number; ``failure.json`` in the run folder then says so, too.
+        NonFiniteLossError: the loss became NaN or infinite; also written to ``failure.json`` in the run folder.
+        ValueError: the checkpoint is damaged, or from another number of devices.
     """
-    origin = provenance()  # the commit may move on while it trains
+    origin = provenance()  # before training: the commit may change meanwhile
     checkpoint = output / "checkpoints" / "last.ckpt"
     resume = resume and checkpoint.exists()
     trainer = make_trainer(settings, output)
     world_size = trainer.world_size
-    metrics_file = MetricsFile(
-        output / "metrics.csv",
-        images_per_epoch=settings.images_per_epoch,
-        images_per_step=settings.batch_size * world_size,
-    )
+    epochs_per_step = settings.batch_size * world_size / settings.images_per_epoch
+    metrics_file = MetricsFile(output / "metrics.csv", epochs_per_step=epochs_per_step)
     trainer.callbacks[:0] = [metrics_file, *callbacks]  # type: ignore[attr-defined]
     if resume and not zipfile.is_zipfile(checkpoint):
-        raise ValueError(f"--resume: {checkpoint} is cut off or no checkpoint; delete it to start the run anew")
+        raise ValueError(f"resume: {checkpoint} is cut off or no checkpoint; delete it to restart the run")
+
+    def save(name: str) -> None:
+        if trainer.is_global_zero:
+            save_weights(checkpoint.with_name(name))
+
+    further: dict[str, Any] = {}
     with _quiet():
         try:
             trainer.fit(module, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, WeightAveraging):  # not done by a run that is resumed after its last step
+                if isinstance(callback, WeightAveraging):  # fit skips this when resumed after the last step
                     callback.on_train_end(trainer, module)
-        except SystemExit as error:  # what Lightning makes of Ctrl-C
+        except SystemExit as error:  # Lightning's translation of Ctrl-C
             raise KeyboardInterrupt from error
         except NonFiniteLossError as error:
             if trainer.is_global_zero:
@@ -101,13 +100,17 @@ def train(
                     {"status": "diverged", "reason": str(error), "step": trainer.global_step, **record, **origin},
                 )
             raise
-        validation: dict[str, Any] = {}
         if module.validation is not None:
-            validation["metrics_validation"] = module.evaluate_on(trainer, module.validation).metrics
+            further["metrics_validation"] = module.evaluate_on(trainer, module.validation).metrics
         result = module.evaluate_on(trainer, module.test)
-    if trainer.is_global_zero:
-        save_weights(output / "checkpoints" / "model.safetensors")
-    population = _evaluate_population(module, trainer, output, save_weights)
+        save("model.safetensors")
+        if module.population is not None:
+            with_population = module.evaluate_with_population_stats(
+                trainer, save_weights=lambda: save("model_population.safetensors")
+            )
+            further["metrics_population"] = with_population.metrics
+            further["population_images"] = module.population.num_images
+            further["population_statistics"] = [asdict(row) for row in module.population_statistics]
     if trainer.is_global_zero:
         write_json(output / "detections.json", result.detections)
         write_json(
@@ -115,8 +118,7 @@ def train(
             {
                 "metrics": result.metrics,
                 "per_class": result.per_class,
-                **validation,
-                **population,
+                **further,
                 **record,
                 "steps": settings.max_steps,
                 "world_size": world_size,
@@ -129,28 +131,7 @@ def train(
     return result
 
 
-def _evaluate_population(
-    module: TrainingModule, trainer: pl.Trainer, output: Path, save_weights: Callable[[Path], None]
-) -> dict[str, Any]:
-    """Numbers with population statistics, for ``result.json``; the weights with them are saved beside the others."""
-    if module.recompute_statistics is None:
-        return {}
-
-    def save() -> None:
-        if trainer.is_global_zero:
-            save_weights(output / "checkpoints" / "model_population.safetensors")
-
-    with _quiet():
-        result = module.evaluate_with_population_stats(trainer, save_weights=save)
-    return {
-        "metrics_population": result.metrics,
-        "population_images": module.population_images,
-        "population_statistics": [asdict(row) for row in module.population_statistics or ()],
-    }
-
-
 def _peak_memory_mib(device: torch.device) -> int:
-    """Most memory at once: allocated on a GPU, or resident in this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) >> 20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if sys.platform == "darwin" else 10)
@@ -160,28 +141,28 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
-def evaluate(module: TrainingModule, settings: LoopSettings, output: Path) -> EvaluationResult:
-    """Run the evaluation loop alone, on as many devices as the settings say."""
-    if settings.precision == "16-mixed" and runs_on_cpu(settings.accelerator):
-        log.warning("training.precision: 16-mixed needs a GPU; this is evaluated in 32-true")
-        settings = replace(settings, precision="32-true")
-    with _quiet():
-        make_trainer(settings, output, logs=False).validate(module, verbose=False)
-    assert module.last_evaluation is not None
-    return module.last_evaluation[1]
-
-
 def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> pl.Trainer:
-    """Lightning's Trainer for the settings; the loop is one endless epoch that ``max_steps`` ends.
+    """Make Lightning's Trainer; training is one endless epoch that ends after ``max_steps``.
+
+    Args:
+        logs: write logs and checkpoints to the run folder ``output``.
 
     Raises:
-        ValueError: for devices that are not here.
+        ValueError: the devices are not available.
     """
-    if settings.precision == "bf16-mixed" and runs_on_cpu(settings.accelerator) and not _cpu_has_bf16():
-        log.warning("training.precision: bf16-mixed is about three times slower than 32-true on this CPU")
+    if settings.precision == "bf16-mixed" and runs_on_cpu(settings.accelerator):
+        _warn_if_bf16_is_slow()
     callbacks: list[pl.Callback] = [SparseProgressBar(settings.max_steps)]
-    if logs:
-        callbacks.append(make_checkpoints(output / "checkpoints", every=settings.checkpoint_every))
+    if logs:  # the latest checkpoint alone, as last.ckpt
+        checkpoints = ModelCheckpoint(
+            dirpath=output / "checkpoints",
+            filename="last",
+            every_n_train_steps=settings.checkpoint_every,
+            save_top_k=1,
+            enable_version_counter=False,
+            save_on_exception=False,
+        )
+        callbacks.append(checkpoints)
     evaluates = settings.eval_every is not None and settings.eval_every <= settings.max_steps
     try:
         with _quiet():
@@ -207,10 +188,10 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
             )
     except (MisconfigurationException, ImportError, ValueError) as error:
         got = f"accelerator {settings.accelerator!r}, devices {settings.devices!r}"
-        raise ValueError(f"runtime: {got}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{got}: {' '.join(str(error).split())}") from error
     if trainer.strategy.root_device.type == "mps":
-        raise ValueError("runtime.accelerator: Apple's GPUs have no float64, which matching takes; choose cpu")
-    if settings.ema_decay is not None and logs:  # Lightning's own EMA stays on the CPU, and goes tensor by tensor
+        raise ValueError("accelerator: Apple's GPUs have no float64, which matching needs; choose cpu")
+    if settings.ema_decay is not None and logs:  # Lightning's default keeps the average on the CPU
         average = get_ema_multi_avg_fn(settings.ema_decay)
         averaging = WeightAveraging(device=trainer.strategy.root_device, multi_avg_fn=average)
         trainer.callbacks.insert(0, averaging)  # type: ignore[attr-defined]
@@ -218,70 +199,42 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
 
 
 def runs_on_cpu(accelerator: str) -> bool:
-    """Whether Lightning, told so, takes the CPU."""
+    """Whether Lightning uses the CPU for this accelerator."""
     return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
 
 
-def _cpu_has_bf16() -> bool:
+@cache
+def _warn_if_bf16_is_slow() -> None:
+    """Warn once per process, not once per arm of a comparison."""
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.11 has none
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    if not any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16")):
+        log.warning("precision: bf16-mixed is about three times slower than 32-true on this CPU")
 
 
 def is_first_process() -> bool:
-    """Whether this process is the only one, or the first, of a run on several devices or machines."""
+    """Whether this process is the first of its run."""
     ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
     return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    write_text(path, json.dumps(content, indent=None if isinstance(content, list) else 2))
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write a text file whole or not at all."""
-    with replaced_file(path) as unfinished:
-        unfinished.write_text(content, encoding="utf-8")
-
-
-def provenance() -> dict[str, Any]:
-    """Versions, commit and threads."""
-    from ssdnorm import __version__
-
-    return {
-        "versions": {
-            "ssdnorm": __version__,
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "pytorch_lightning": pl.__version__,
-        },
-        "commit": checkout_commit(),
-        "threads": torch.get_num_threads(),
-    }
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides Lightning's advertisements and its warnings about things that are as they should be here."""
-    levels = {name: logging.getLogger(name).level for name in _LIGHTNING_LOGGERS}
+    """Suppress Lightning's tips, and its warnings about what is intended here."""
+    lightning = logging.getLogger("pytorch_lightning")
+    level = lightning.level
     with warnings.catch_warnings():
-        for pattern in (
-            ".*does not have many workers.*",
-            ".*Checkpoint directory .* exists and is not empty.*",
-            ".*isn't accessible.*",
-            ".*The number of training batches.*",
-            ".*You're resuming from a checkpoint that ended before the epoch ended.*",
-            ".*IterableDataset.*",
-            ".*You defined a `validation_step` but have no `val_dataloader`.*",
+        for text in (
+            "does not have many workers",
+            "Checkpoint directory .* exists and is not empty",
+            "isn't accessible",
+            "The number of training batches",
+            "You're resuming from a checkpoint that ended before the epoch ended",
+            "IterableDataset",
+            "You defined a `validation_step` but have no `val_dataloader`",
         ):
-            warnings.filterwarnings("ignore", pattern)
-        for name in _LIGHTNING_LOGGERS:
-            logging.getLogger(name).setLevel(logging.WARNING)
+            warnings.filterwarnings("ignore", f".*{text}")
+        lightning.setLevel(logging.WARNING)
         try:
             yield
         finally:
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)
-
-
-_LIGHTNING_LOGGERS = ("pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning.pytorch")
+            lightning.setLevel(level)

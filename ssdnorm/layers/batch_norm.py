@@ -1,41 +1,217 @@
-"""This file is about batch norm's two usual mishaps: statistics over one value, and a momentum of another framework."""
+"""Batch norm: synchronised and frozen forms, and checks for its usual pitfalls."""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from ssdnorm.layers.channel_norms import check_channels
+from ssdnorm.layers.modes import restore_modes
 
-def check_batch_statistics(model: nn.Module, input_shape: Sequence[int], *, world_size: int = 1) -> None:
-    """Refuse a model in which a norm would take train-mode statistics over a single value per channel.
 
-    The variance of one value is 0: PyTorch stops at the first step, and SSD's last map is 1×1, so a batch of one image
-    is enough. Batch and instance norms in eval mode are left out; a group norm with one value a group is refused in any
-    mode, since it gives 0 whatever the image. The model runs once on shapes alone (the meta device); its weights,
-    statistics and modes stay as they are.
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """Batch norm over the images of all processes; with one process it is ordinary batch norm.
+
+    Differs from ``nn.SyncBatchNorm``, which it replaces with the same arguments and state dict: that layer rejects CPU
+    tensors as soon as a process group exists. Here they are reduced through the group (gloo), gradients included. Only
+    ``DistributedDataParallel`` still refuses to wrap it on a CPU.
+
+    Shape:
+        input ``(B, C, …)``, B may differ between processes; output the same shape.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        use_batch = self.training or self.running_mean is None
+        together = use_batch and distributed.is_available() and distributed.is_initialized()
+        if not (together and input.device.type == "cpu"):
+            return super().forward(input)
+        count = torch.tensor([float(input.numel() // input.shape[1])])
+        axes = [0, *range(2, input.dim())]
+        wide = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        local = torch.cat([wide.sum(axes), count.to(wide.dtype)])
+        total = self._sum_over_processes(local)
+        mean = total[:-1] / total[-1]
+        shape = [1, -1] + [1] * (input.dim() - 2)
+        centred = wide - mean.reshape(shape)
+        var = self._sum_over_processes(centred.square().sum(axes)) / total[-1]
+        self._update_running(mean.detach(), var.detach(), total[-1].detach())
+        y = centred * torch.rsqrt(var + self.eps).reshape(shape)
+        if self.affine:
+            y = y * self.weight.reshape(shape) + self.bias.reshape(shape)
+        return y.to(input.dtype)
+
+    def _sum_over_processes(self, x: Tensor) -> Tensor:
+        from torch.distributed.nn.functional import all_reduce  # missing in builds without torch.distributed
+
+        summed: Tensor = all_reduce(x, group=self.process_group or distributed.group.WORLD)
+        return summed
+
+    @torch.no_grad()
+    def _update_running(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+        if not (self.training and self.track_running_stats):
+            return
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        momentum = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        self.running_var.lerp_((var * count / (count - 1)).to(self.running_var.dtype), momentum)
+
+
+class FrozenBatchNorm(nn.Module):
+    r"""Batch norm with fixed statistics and affine parameters, the same in train and eval mode.
+
+    .. math:: y_c = w_c \, (x_c - \mu_c) \, / \, \sqrt{\sigma^2_c + \epsilon} + b_c
+
+    All four are buffers. A new layer is the exact identity. The state dict has the names of ``nn.BatchNorm2d``, so
+    weights load in both directions. Nothing is saved for backward.
+
+    Sources:
+        K. He et al., Mask R-CNN (arXiv:1703.06870), section 3.1, and detectron2's layer of the same name.
+
+    Differs from ``torchvision.ops.FrozenBatchNorm2d``, whose new layer multiplies by 0.999995 because eps is added to a
+    variance of 1; here the variance starts at 1 - eps, as in detectron2.
 
     Args:
-        model: in the mode it will train in; called with one tensor of floats.
-        input_shape: shape of the input on one process, e.g. ``(B, 3, 300, 300)``.
-        world_size: number of processes, which synchronised batch norm counts together.
+        num_features: C, the channels of the input.
+        eps: added to the variance.
+
+    Shape:
+        input ``(B, C, …)``, any float dtype; output the same shape and dtype.
+
+    Example:
+        >>> FrozenBatchNorm(2)(torch.tensor([[3.0, 0.1]]))
+        tensor([[3.0000, 0.1000]])
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(num_features))
+        self.register_buffer("bias", torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.full((num_features,), 1.0 - eps))
+
+    @classmethod
+    def from_batch_norm(cls, norm: nn.Module) -> FrozenBatchNorm:
+        """Copy a batch norm (torch's, or torchvision's frozen one) with its values and device.
+
+        Raises:
+            ValueError: not a batch norm, or one without running statistics.
+        """
+        if not isinstance(norm, (_BatchNorm, *frozen_batch_norm_types())):
+            raise ValueError(f"from_batch_norm: expected a batch norm; got {type(norm).__name__}")
+        mean, eps = getattr(norm, "running_mean", None), getattr(norm, "eps", 0.0)
+        if mean is None:
+            raise ValueError(f"from_batch_norm: {norm} has no running statistics to freeze")
+        frozen = cls(mean.numel(), eps).to(mean.device, mean.dtype)
+        with torch.no_grad():
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                if (value := getattr(norm, name)) is not None:
+                    getattr(frozen, name).copy_(value)
+        return frozen.train(norm.training)
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """The layer as ``y = scale · x + shift``, each ``(C,)``."""
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return scale, self.bias - self.running_mean * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_channels(self, x, self.num_features)
+        per_channel = [1, -1] + [1] * (x.dim() - 2)
+        scale, shift = self.scale_and_shift()
+        return (x * scale.reshape(per_channel)).add_(shift.reshape(per_channel)).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps:g}"
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        state_dict.pop(prefix + "num_batches_tracked", None)  # saved by batch norm, absent here
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def frozen_batch_norm_types() -> tuple[type[nn.Module], ...]:
+    """``FrozenBatchNorm``, and torchvision's where torchvision is loaded (before that, no instance of it can exist)."""
+    torchvision = sys.modules.get("torchvision.ops.misc")
+    return (FrozenBatchNorm,) if torchvision is None else (FrozenBatchNorm, torchvision.FrozenBatchNorm2d)
+
+
+def freeze_batch_norm(module: nn.Module) -> nn.Module:
+    """Replace every batch norm in a module by its frozen form, so that ``.train()`` has no effect on it.
+
+    Build the optimizer afterwards: the affine parameters become buffers.
+
+    Returns:
+        The module, changed in place; if it is itself a batch norm, its frozen form.
 
     Raises:
-        ValueError: names each such layer, its count and the ways out.
+        ValueError: a subclass with a forward of its own (timm's BatchNormAct2d), which would lose what it adds.
+
+    Example:
+        >>> freeze_batch_norm(nn.Sequential(nn.BatchNorm2d(8))).train()
+        Sequential(
+          (0): FrozenBatchNorm(8, eps=1e-05)
+        )
+    """
+    if _can_freeze(module, "the module itself"):
+        return FrozenBatchNorm.from_batch_norm(module)
+    frozen: dict[int, nn.Module] = {}  # a norm that several parents share stays shared
+    for parent_name, parent in list(module.named_modules()):
+        for name, child in list(parent.named_children()):
+            if _can_freeze(child, f"{parent_name}.{name}".lstrip(".")):
+                setattr(parent, name, frozen.setdefault(id(child), FrozenBatchNorm.from_batch_norm(child)))
+    return module
+
+
+def is_plain_batch_norm(module: nn.Module) -> bool:
+    """Whether a module is a batch norm and nothing more (timm's BatchNormAct2d also applies an activation)."""
+    forwards = (_BatchNorm.forward, nn.SyncBatchNorm.forward, SyncBatchNorm.forward)
+    return isinstance(module, _BatchNorm) and type(module).forward in forwards
+
+
+def _can_freeze(module: nn.Module, where: str) -> bool:
+    if isinstance(module, _BatchNorm) and not is_plain_batch_norm(module):
+        raise ValueError(f"freeze_batch_norm: {where} is a {type(module).__name__}, which does more than a batch norm")
+    return is_plain_batch_norm(module)
+
+
+def check_batch_statistics(model: nn.Module, input_shape: Sequence[int], *, world_size: int = 1) -> None:
+    """Reject a model in which a norm would compute train-mode statistics over a single value per channel.
+
+    The variance of one value is 0, and PyTorch raises at the first step; SSD's last map is 1×1, so a batch of one image
+    is enough. Batch and instance norms in eval mode are not checked. A group norm with one value per group is rejected
+    in any mode, because its output does not depend on the image. The model runs once on shapes alone (the meta device);
+    its weights, statistics and modes do not change.
+
+    Args:
+        model: in the mode it will train in; called with one float tensor.
+        input_shape: shape of the input per process, e.g. ``(B, 3, 300, 300)``.
+        world_size: number of processes, over which synchronised batch norm counts.
+
+    Raises:
+        ValueError: names each such layer, its input and possible fixes.
 
     Example:
         >>> check_batch_statistics(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), (1, 3, 3, 3))
         Traceback (most recent call last):
         ValueError: 1: BatchNorm2d would take statistics over 1 value per channel (batch 1, map 1×1). Ways out: ...
     """
-    counts: dict[str, tuple[int, Sequence[int]]] = {}
-    handles = []
-    modes = {module: module.training for module in model.modules()}
+    counts: dict[str, tuple[int, Sequence[int]]] = {}  # the smallest number of values per layer, and that input's shape
 
     def record(name: str, module: nn.Module, x: Tensor) -> None:
         count = math.prod(x.shape[2:])
@@ -46,62 +222,46 @@ def check_batch_statistics(model: nn.Module, input_shape: Sequence[int], *, worl
         if name not in counts or count < counts[name][0]:
             counts[name] = count, tuple(x.shape)
 
-    for name, module in model.named_modules():
-        per_batch = isinstance(module, _BatchNorm | _InstanceNorm) and module.training
-        if per_batch or isinstance(module, nn.GroupNorm):
-            hook = lambda module, args, name=name: record(name, module, args[0])  # noqa: E731
-            handles.append(module.register_forward_pre_hook(hook))
-    try:
+    with restore_modes(model) as handles, torch.no_grad():
+        for name, module in model.named_modules():
+            per_batch = isinstance(module, _BatchNorm | _InstanceNorm) and module.training
+            if per_batch or isinstance(module, nn.GroupNorm):
+                hook = lambda module, args, name=name: record(name, module, args[0])  # noqa: E731
+                handles.append(module.register_forward_pre_hook(hook))
         model.eval()
-        on_meta = {
-            n: torch.empty_like(t, device="meta") for n, t in (*model.named_parameters(), *model.named_buffers())
-        }
-        with torch.no_grad():
+        tensors = (*model.named_parameters(), *model.named_buffers())
+        on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
+        try:
             functional_call(model, on_meta, (torch.empty(*input_shape, device="meta"),))
-    except ValueError:  # a norm refuses such a map in eval mode too; the message below says more
-        if all(count > 1 for count, _ in counts.values()):
-            raise
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
-    lonely = [_describe(model, name, shape) for name, (count, shape) in counts.items() if count < 2]
-    if lonely:
+        except ValueError:  # a norm rejects such a map in eval mode too; the message below is more specific
+            if all(count > 1 for count, _ in counts.values()):
+                raise
+    single = [_describe(model, name, shape) for name, (count, shape) in counts.items() if count < 2]
+    if single:
         raise ValueError(
-            "; ".join(lonely) + ". Ways out: batch norm: a bigger batch on each process, sync_batch_norm on several, "
+            "; ".join(single) + ". Ways out: batch norm: a bigger batch on each process, sync_batch_norm on several, "
             "frozen_batch_norm, group_norm, or none there; group norm: fewer groups; instance norm: none there"
         )
 
 
 def _describe(model: nn.Module, name: str, shape: Sequence[int]) -> str:
-    kind = type(model.get_submodule(name)).__name__
+    norm = model.get_submodule(name)
+    kind, unit = type(norm).__name__, "group" if isinstance(norm, nn.GroupNorm) else "channel"
     size = "×".join(str(n) for n in shape[2:]) or "none"
-    over = "1 value per group" if isinstance(model.get_submodule(name), nn.GroupNorm) else "1 value per channel"
-    return f"{name or kind}: {kind} would take statistics over {over} (batch {shape[0]}, map {size})"
+    return f"{name or kind}: {kind} would take statistics over 1 value per {unit} (batch {shape[0]}, map {size})"
 
 
 def momentum_from_caffe(moving_average_fraction: float) -> float:
-    """PyTorch's momentum, the share of the new batch, from Caffe's fraction of the old average.
-
-    Example:
-        >>> momentum_from_caffe(0.999)
-        0.001
-    """
-    return _share_of_the_new("moving_average_fraction", moving_average_fraction)
+    """PyTorch's momentum from Caffe's ``moving_average_fraction``, the weight of the old average: 0.999 → 0.001."""
+    return _weight_of_new("moving_average_fraction", moving_average_fraction)
 
 
 def momentum_from_tensorflow(decay: float) -> float:
-    """PyTorch's momentum, the share of the new batch, from TensorFlow's decay (Keras calls it momentum).
-
-    Example:
-        >>> momentum_from_tensorflow(0.97)
-        0.03
-    """
-    return _share_of_the_new("decay", decay)
+    """PyTorch's momentum from TensorFlow's decay (momentum in Keras), the weight of the old average: 0.97 → 0.03."""
+    return _weight_of_new("decay", decay)
 
 
-def _share_of_the_new(name: str, share_of_the_old: float) -> float:
-    if not 0.0 <= share_of_the_old < 1.0:
-        raise ValueError(f"{name} is the share of the old average, in [0, 1); got {share_of_the_old}")
-    return round(1.0 - share_of_the_old, 12)
+def _weight_of_new(name: str, weight_of_old: float) -> float:
+    if not 0.0 <= weight_of_old < 1.0:
+        raise ValueError(f"{name} is the weight of the old average, in [0, 1); got {weight_of_old}")
+    return round(1.0 - weight_of_old, 12)

@@ -1,4 +1,4 @@
-"""This file is about dropout's two companions: the batch norm after it, and Monte-Carlo prediction."""
+"""Warn about dropout before batch norm; enable dropout alone for Monte-Carlo prediction."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from ssdnorm.layers.modes import restore_modes
+
 
 def warn_dropout_before_batch_norm(blocks: Mapping[str, nn.Module]) -> list[tuple[str, str]]:
-    """Warn where a batch norm comes after a dropout: its running variance is that of training, not of evaluation.
+    """Warn where batch norm follows dropout: its running variance holds in training but not in evaluation.
 
-    Dropout raises the variance in training by 1 / (1 - p) and does nothing in evaluation; a batch norm
-    further on has learnt the higher one. A norm that keeps no statistics has no such memory.
+    Dropout multiplies the variance by 1 / (1 - p) in training and does nothing in evaluation, but batch norm evaluates
+    with the variance it saw in training. Norms without running statistics are not affected.
 
     Sources:
         X. Li et al., Understanding the Disharmony between Dropout and Batch Normalization by Variance Shift
         (CVPR 2019, arXiv:1801.05134).
 
     Args:
-        blocks: name -> module in the order in which data passes, e.g. the ConvBlocks of a model.
+        blocks: modules by name in data order, e.g. the ConvBlocks of a model.
 
     Returns:
-        Each (dropout, batch norm) pair by name: a dropout with the first batch norm after it.
+        The pairs (dropout, first batch norm after it) by name.
 
     Example:
         >>> from ssdnorm.layers import ConvBlock
@@ -35,14 +37,14 @@ def warn_dropout_before_batch_norm(blocks: Mapping[str, nn.Module]) -> list[tupl
         [('fc6.dropout', 'fc7.norm')]
     """
     pairs: list[tuple[str, str]] = []
-    waiting: list[str] = []
+    pending: list[str] = []
     for block_name, block in blocks.items():
         for name, module in block.named_modules(prefix=block_name):
             if isinstance(module, _DropoutNd) and module.p > 0:
-                waiting.append(name)
+                pending.append(name)
             elif isinstance(module, _BatchNorm):
-                pairs += [(dropout, name) for dropout in waiting]
-                waiting = []
+                pairs += [(dropout, name) for dropout in pending]
+                pending = []
     if pairs:
         listed = ", ".join(f"{dropout} before {norm}" for dropout, norm in pairs)
         warnings.warn(
@@ -55,13 +57,13 @@ def warn_dropout_before_batch_norm(blocks: Mapping[str, nn.Module]) -> list[tupl
 
 @contextmanager
 def enable_dropout(model: nn.Module) -> Iterator[None]:
-    """Inside the block dropout draws as in training while everything else is in eval mode: Monte-Carlo dropout.
+    """Put dropout in train mode and everything else in eval mode, for Monte-Carlo dropout; restore the modes on exit.
 
     Sources:
         Y. Gal and Z. Ghahramani, Dropout as a Bayesian Approximation (arXiv:1506.02142).
 
     Raises:
-        ValueError: the model has no dropout above 0, so that all passes would be equal.
+        ValueError: the model has no dropout above 0, so all passes would be equal.
 
     Example:
         >>> model = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.5)).train()
@@ -74,12 +76,8 @@ def enable_dropout(model: nn.Module) -> Iterator[None]:
     active = [module for module in model.modules() if isinstance(module, _DropoutNd) and module.p > 0]
     if not active:
         raise ValueError("enable_dropout: the model has no dropout above 0; all passes would be equal")
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    for dropout in active:
-        dropout.training = True
-    try:
+    with restore_modes(model):
+        model.eval()
+        for dropout in active:
+            dropout.training = True
         yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

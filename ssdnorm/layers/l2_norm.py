@@ -1,4 +1,4 @@
-"""This file is about L2Norm, the layer that rescales every position of a feature map to a learnable length."""
+"""L2Norm: rescale every position of a feature map to a learnable length."""
 
 import math
 from typing import Any
@@ -18,8 +18,8 @@ class L2Norm(nn.Module):
     input. SSD uses it on the conv4_3 tap, whose feature scale differs from that of the later taps. It equals an
     RMS norm over the channels with weight ``scale / √C`` and ``eps / C``.
 
-    In eager mode the backward pass keeps the input and one number a position, nothing else; the formula written in
-    plain operations would keep twice the input. Compilers and exporters see the plain operations.
+    In eager mode autograd saves only the input and one number per position for backward; the formula in plain
+    operations would save twice the input. Compilers and exporters see the plain operations.
 
     Sources:
         W. Liu et al., ParseNet (arXiv:1506.04579), section 3.3: the layer.
@@ -27,9 +27,9 @@ class L2Norm(nn.Module):
         Caffe, branch ssd, ``src/caffe/layers/normalize_layer.cpp``: eps 1e-10, inside the root.
 
     Differs from the Caffe layer: the sum of squares is taken in float32 even for half-precision input, because 256
-    squared already overflows float16; and each position and channel has its own length and weight, which Caffe's
-    defaults (``across_spatial``, ``channel_shared``) do not give. A gradient beyond float16's largest number is held
-    there, so that an all-zero position does not cost a mixed-precision step.
+    squared already overflows float16. The norm is per position and the weight per channel; Caffe's defaults
+    (``across_spatial``, ``channel_shared``) share them. A gradient beyond float16's range is clamped to it, so that an
+    all-zero position does not make a mixed-precision step overflow.
 
     Differs from ``F.normalize(x) * w``, torchvision's form: eps is inside the root, not a floor of the length.
 
@@ -108,16 +108,16 @@ def _l2_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def _plain_l2_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """The formula, for compilers and exporters to do with as they like."""
+    """The formula in plain operations, for compilers and exporters."""
     wide = _wide(x)
-    # onnxscript's optimizer takes "+ eps" below 1e-8 for "+ 0" and drops it: stretch both terms under the root
+    # onnxscript's optimizer treats "+ eps" below 1e-8 as "+ 0" and removes it: scale both terms under the root
     stretch = max(1.0, 1e-6 / eps)
     inverse = torch.rsqrt(wide.square().sum(1, keepdim=True) * stretch + eps * stretch) * math.sqrt(stretch)
     return (wide * inverse * _per_channel(weight, wide)).to(x.dtype)
 
 
 def _plain_backward(x: Tensor, weight: Tensor, eps: float, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients in operations that autograd can differentiate again."""
+    """The gradients in plain operations, which autograd can differentiate again."""
     wide, grad = _wide(x), _wide(grad)
     per_channel, inverse = _per_channel(weight, wide), _inverse_length(wide, eps)
     product = grad * wide
@@ -127,7 +127,7 @@ def _plain_backward(x: Tensor, weight: Tensor, eps: float, grad: Tensor) -> tupl
 
 
 class _L2NormFunction(torch.autograd.Function):
-    """The same in few passes over memory, with only the input and one number a position kept for backward."""
+    """The same in few passes over memory; saves only the input and one number per position for backward."""
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -185,7 +185,7 @@ class _L2NormFunction(torch.autograd.Function):
 
 
 class _Widen(torch.autograd.Function):
-    """float16 -> float32, with a gradient that stays finite on the way back."""
+    """float16 -> float32; the gradient stays finite when it is cast back."""
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:
@@ -205,7 +205,7 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _narrow(grad: Tensor, dtype: torch.dtype) -> Tensor:
-    """Cast a gradient; at an all-zero position it is w / √eps, 2e6, which float16 would make infinite."""
+    """Cast a gradient; at an all-zero position it is w / √eps = 2e6, which overflows float16."""
     if dtype == torch.float16:
         grad = grad.clamp(torch.finfo(dtype).min, torch.finfo(dtype).max)
     return grad.to(dtype)

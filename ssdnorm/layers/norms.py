@@ -1,4 +1,4 @@
-"""This file is about NORMS and norm_layer: from the words of a config to a factory that builds one norm."""
+"""Build norms from specs by name, and find the norms of a model."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
-from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm
-from ssdnorm.layers.frozen_batch_norm import FrozenBatchNorm
-from ssdnorm.layers.instance_norm import InstanceNorm
+from ssdnorm.layers.batch_norm import FrozenBatchNorm, SyncBatchNorm, frozen_batch_norm_types
+from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm, InstanceNorm
 from ssdnorm.layers.l2_norm import L2Norm
-from ssdnorm.layers.norm_parameters import mark_norm
-from ssdnorm.layers.sync_batch_norm import SyncBatchNorm
 from ssdnorm.messages import did_you_mean
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a norm: what may be written for it."""
+    """The values that one option of a norm accepts, and how messages describe them."""
 
     allowed: str
     accepts: Callable[[Any], bool]
@@ -47,14 +46,11 @@ _MOMENTUM = Option(
 
 @dataclass(frozen=True)
 class Norm:
-    """One entry of ``NORMS``: how the norm is built and which options it takes."""
+    """One entry of ``NORMS``: how the norm is built, its options, and the types of module that count as this norm."""
 
     build: Callable[..., nn.Module]
-    options: Mapping[str, Option] = field(default_factory=dict)
-
-
-def _no_norm(channels: int) -> nn.Module:
-    return nn.Identity()
+    options: Mapping[str, Option]
+    types: tuple[type[nn.Module], ...]
 
 
 def _group_norm(channels: int, *, groups: int = 32, eps: float = 1e-5, affine: bool = True) -> nn.Module:
@@ -66,43 +62,51 @@ def _group_norm(channels: int, *, groups: int = 32, eps: float = 1e-5, affine: b
     return nn.GroupNorm(groups, channels, eps=eps, affine=affine)
 
 
-_BATCH_OPTIONS = {"eps": _POSITIVE, "momentum": _MOMENTUM, "affine": _SWITCH}
+_AFFINE = {"eps": _POSITIVE, "affine": _SWITCH}
+_BATCH = {**_AFFINE, "momentum": _MOMENTUM}
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 NORMS: Mapping[str, Norm] = MappingProxyType(
     {
-        "none": Norm(_no_norm),
-        "l2_norm": Norm(L2Norm, {"scale": _NUMBER, "eps": _POSITIVE, "learnable": _SWITCH}),
-        "batch_norm": Norm(nn.BatchNorm2d, _BATCH_OPTIONS),
-        "sync_batch_norm": Norm(SyncBatchNorm, _BATCH_OPTIONS),
-        "frozen_batch_norm": Norm(FrozenBatchNorm, {"eps": _POSITIVE}),
-        "group_norm": Norm(_group_norm, {"groups": _COUNT, "eps": _POSITIVE, "affine": _SWITCH}),
-        "layer_norm": Norm(ChannelLayerNorm, {"eps": _POSITIVE, "affine": _SWITCH}),
-        "rms_norm": Norm(ChannelRMSNorm, {"eps": _POSITIVE, "affine": _SWITCH}),
-        "instance_norm": Norm(InstanceNorm, {"eps": _POSITIVE, "affine": _SWITCH}),
+        "none": Norm(lambda channels: nn.Identity(), {}, ()),
+        "l2_norm": Norm(L2Norm, {"scale": _NUMBER, "eps": _POSITIVE, "learnable": _SWITCH}, (L2Norm,)),
+        "batch_norm": Norm(nn.BatchNorm2d, _BATCH, _BATCH_NORMS),
+        "sync_batch_norm": Norm(SyncBatchNorm, _BATCH, (nn.SyncBatchNorm,)),
+        "frozen_batch_norm": Norm(FrozenBatchNorm, {"eps": _POSITIVE}, (FrozenBatchNorm,)),
+        "group_norm": Norm(_group_norm, {**_AFFINE, "groups": _COUNT}, (nn.GroupNorm,)),
+        "layer_norm": Norm(ChannelLayerNorm, _AFFINE, (ChannelLayerNorm,)),
+        "rms_norm": Norm(ChannelRMSNorm, _AFFINE, (ChannelRMSNorm,)),
+        "instance_norm": Norm(InstanceNorm, _AFFINE, (_InstanceNorm,)),
     }
 )
 
 
 @dataclass(frozen=True)
 class NormFactory:
-    """Builds one norm a call: ``factory(channels) -> Module``. Made by ``norm_layer``; can be pickled.
+    """Build one norm per call: ``factory(channels) -> Module``. Returned by ``norm_layer``; can be pickled.
 
     Attributes:
         kind: a name of ``NORMS``, or ``"package.module:Class"``.
-        options: what is passed to the norm beside the channel count.
-        where: the place of the spec in the config, for messages.
+        options: arguments of the norm besides the channel count.
+        where: the argument or config key that messages start with.
     """
 
     kind: str
     options: Mapping[str, Any]
     where: str
 
+    @property
+    def spec(self) -> str | dict[str, Any]:
+        """The norm spec that makes this factory again."""
+        return {"kind": self.kind, **self.options} if self.options else self.kind
+
     def __call__(self, channels: int) -> nn.Module:
         if self.kind in NORMS:
-            return mark_norm(self._build(NORMS[self.kind].build, channels))
-        build = _load(self.kind, self.where)
-        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-            self._try_out(self._build(build, channels), channels)
+            build = NORMS[self.kind].build
+        else:
+            build = _load(self.kind, self.where)
+            with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+                self._check_shape_is_kept(self._build(build, channels), channels)
         return mark_norm(self._build(build, channels))
 
     def _build(self, build: Callable[..., nn.Module], channels: int) -> nn.Module:
@@ -114,8 +118,8 @@ class NormFactory:
             raise ValueError(f"{self.where}: {self.kind}: expected a Module from ({channels}); got {module!r}")
         return module
 
-    def _try_out(self, module: nn.Module, channels: int) -> None:
-        """Refuse a class of somebody else's that no map of features can go through."""
+    def _check_shape_is_kept(self, module: nn.Module, channels: int) -> None:
+        """Reject a custom class that does not map a feature map to one of the same shape."""
         if any(is_lazy(parameter) for parameter in module.parameters()):
             raise ValueError(f"{self.where}: {self.kind}: has no parameters before its first input")
         maps = torch.zeros(2, channels, 3, 3)
@@ -129,20 +133,18 @@ class NormFactory:
             raise ValueError(f"{self.where}: {self.kind}: expected a map {tuple(maps.shape)} from it; got {got}")
 
 
-def norm_layer(spec: str | Mapping[str, Any], *, where: str = "norm") -> NormFactory:
-    """The norm factory that a norm spec stands for.
+def norm_layer(spec: str | Mapping[str, Any] | NormFactory, *, where: str = "norm") -> NormFactory:
+    """Turn a norm spec into a norm factory.
 
     Args:
-        spec: a name of ``NORMS``; a mapping with the name under ``kind`` and options beside it; or
-            ``"package.module:Class"``, called with the channel count (options must be arguments that it names).
-        where: the place of the spec in the config, for messages.
-
-    Returns:
-        ``channels -> Module``; ``nn.Identity`` for ``none``. It raises a ValueError where the norm cannot have that
-        many channels.
+        spec: a name of ``NORMS``; a mapping with the name under ``kind`` and its options; or
+            ``"package.module:Class"``, called with the channel count and options that its signature names. A factory
+            is returned unchanged.
+        where: the argument or config key that messages start with.
 
     Raises:
-        ValueError: an unknown name or option, a value out of range, a class that cannot be imported.
+        ValueError: an unknown name or option, a value out of range, a class that cannot be imported; by the factory, a
+            number of channels that the norm cannot have.
 
     Example:
         >>> norm_layer({"kind": "group_norm", "groups": 4})(8).num_groups
@@ -151,51 +153,41 @@ def norm_layer(spec: str | Mapping[str, Any], *, where: str = "norm") -> NormFac
         Traceback (most recent call last):
         ValueError: norm.extras: group_norm: unknown option 'group'; choose one of: affine, eps, groups. Did you ...
     """
-    kind, options = _split(spec, where)
+    if isinstance(spec, NormFactory):
+        return spec
+    given: Mapping[str, Any] = spec if isinstance(spec, Mapping) else {"kind": spec}
+    names = ", ".join(sorted(NORMS))
+    kind = given.get("kind")
+    if not isinstance(kind, str):
+        near = " Did you mean 'none'?" if spec is None else ""
+        raise ValueError(
+            f"{where}: expected a norm name or a mapping with 'kind'; got {spec!r}; choose one of: {names}.{near}"
+        )
     if ":" in kind:
         known: Iterable[str] = _named_options(_load(kind, where))
     elif kind in NORMS:
         known = NORMS[kind].options
     else:
-        choices = _choices(kind, NORMS, also="'package.module:Class'")
+        choices = f"choose one of: {names}, 'package.module:Class'.{did_you_mean(kind, NORMS)}"
         raise ValueError(f"{where}: unknown norm {kind!r}; {choices}")
+    options = {str(name): value for name, value in given.items() if name != "kind"}
     for name, value in options.items():
         if name not in known:
-            raise ValueError(f"{where}: {kind}: unknown option {name!r}; {_choices(name, known)}")
+            choices = f"choose one of: {', '.join(sorted(known))}.{did_you_mean(name, known)}"
+            raise ValueError(f"{where}: {kind}: unknown option {name!r}; {choices if known else 'it has no options'}")
         if kind in NORMS and not NORMS[kind].options[name].accepts(value):
-            hint = (
-                " (YAML reads 1e-5 as text: write 1.0e-5)" if isinstance(value, str) and _reads_as_number(value) else ""
-            )
+            is_number = isinstance(value, str) and _reads_as_number(value)
+            hint = " (YAML reads 1e-5 as text: write 1.0e-5)" if is_number else ""
             allowed = NORMS[kind].options[name].allowed
             raise ValueError(f"{where}.{name}: {kind}: expected {allowed}; got {value!r}{hint}")
     return NormFactory(kind, options, where)
 
 
-def _split(spec: object, where: str) -> tuple[str, dict[str, Any]]:
-    if isinstance(spec, str):
-        return spec, {}
-    if isinstance(spec, Mapping) and isinstance(spec.get("kind"), str):
-        return spec["kind"], {str(name): value for name, value in spec.items() if name != "kind"}
-    names = ", ".join(sorted(NORMS))
-    near = " Did you mean 'none'?" if spec is None else ""
-    raise ValueError(
-        f"{where}: expected a norm name or a mapping with 'kind'; got {spec!r}; choose one of: {names}.{near}"
-    )
-
-
-def _choices(got: str, known: Iterable[str], *, also: str = "") -> str:
-    names = sorted(known)
-    if not names:
-        return "it has no options"
-    listed = ", ".join(names) + (f", {also}" if also else "")
-    return f"choose one of: {listed}.{did_you_mean(got, names)}"
-
-
 def _named_options(build: Callable[..., nn.Module]) -> list[str]:
-    """The arguments after the first that a class names; ``*args`` and ``**kwargs`` name none."""
+    """The named arguments of a class after the first."""
     try:
         parameters = list(inspect.signature(build).parameters.values())[1:]
-    except (TypeError, ValueError):  # of C functions, which have no signature
+    except (TypeError, ValueError):  # C functions have no signature
         return []
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
@@ -217,3 +209,30 @@ def _load(path: str, where: str) -> Callable[..., nn.Module]:
         raise ValueError(f"{where}: {path!r} is not a class; got {loaded!r}")
     build: Callable[..., nn.Module] = loaded
     return build
+
+
+_NORM_TYPES = (
+    *(kind for norm in NORMS.values() for kind in norm.types),
+    _NormBase,  # torch's batch and instance norms of any class
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.LocalResponseNorm,
+)
+_MARK = "is_ssdnorm_norm"
+
+
+def mark_norm(module: nn.Module) -> nn.Module:
+    """Mark a module of any class as a norm and return it. The mark survives deepcopy and pickle."""
+    setattr(module, _MARK, True)
+    return module
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a norm: a known type (torchvision's included), or marked by ``mark_norm``."""
+    return isinstance(module, (*_NORM_TYPES, *frozen_batch_norm_types())) or getattr(module, _MARK, False)
+
+
+def norm_parameters(model: nn.Module) -> set[str]:
+    """Names of the parameters that belong to norms, as in ``model.named_parameters()``."""
+    of_norms = {id(parameter) for module in model.modules() if is_norm(module) for parameter in module.parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in of_norms}

@@ -1,4 +1,4 @@
-"""This file is about swap_norms: another norm in any model, with the weights that still mean the same."""
+"""Swap the norms of any model, keeping the weights that mean the same in the new norm."""
 
 from __future__ import annotations
 
@@ -6,29 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
-from torchvision.ops import FrozenBatchNorm2d
 
-from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm
-from ssdnorm.layers.frozen_batch_norm import FrozenBatchNorm
+from ssdnorm.layers.batch_norm import frozen_batch_norm_types
 from ssdnorm.layers.l2_norm import L2Norm
-from ssdnorm.layers.norm_parameters import is_norm
-from ssdnorm.layers.norms import NORMS, NormFactory, norm_layer
+from ssdnorm.layers.norms import NORMS, NormFactory, is_norm, norm_layer
 
-_FROZEN = (FrozenBatchNorm, FrozenBatchNorm2d)
-_TYPES: dict[str, tuple[type[nn.Module], ...]] = {
-    "l2_norm": (L2Norm,),
-    "batch_norm": (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
-    "sync_batch_norm": (nn.SyncBatchNorm,),
-    "frozen_batch_norm": _FROZEN,
-    "group_norm": (nn.GroupNorm,),
-    "layer_norm": (ChannelLayerNorm,),
-    "rms_norm": (ChannelRMSNorm,),
-    "instance_norm": (_InstanceNorm,),
-}
 NormSpec = str | Mapping[str, Any] | Callable[[int], nn.Module]
 
 
@@ -37,11 +21,11 @@ class SwappedNorm:
     """One norm that ``swap_norms`` replaced.
 
     Attributes:
-        name: its place in the model.
-        old, new: the class names.
+        name: the module's name in the model.
+        old, new: class names.
         channels: C.
-        kept: what the new norm took over (weights, statistics, eps).
-        dropped: weights and statistics of the old norm that have no place or another meaning in the new one.
+        kept: weights, statistics and options copied to the new norm.
+        dropped: weights and statistics of the old norm that the new one lacks, or that mean something else there.
     """
 
     name: str
@@ -57,9 +41,9 @@ def swap_norms(
 ) -> list[SwappedNorm]:
     """Replace every norm of one kind in any model, in place, and report what changed.
 
-    Between affine norms the weight and bias are kept; between batch norms, frozen or not, also statistics, eps and
-    momentum, unless a norm spec says another, so that the output in eval mode stays the same. L2Norm's weight is a
-    length, not a factor around 1: it starts anew. Device, dtype and train or eval mode are those of the old norm.
+    Affine norms keep their weight and bias. Batch norms, frozen or not, also keep statistics, eps and momentum (unless
+    the spec sets them), so the output in eval mode does not change. L2Norm's weight is a length, not a factor around
+    1, and is initialised anew. Device, dtype and mode follow the old norm.
 
     Args:
         model: any module that holds norms. Build the optimizer afterwards.
@@ -67,11 +51,11 @@ def swap_norms(
         new: a norm spec as for ``norm_layer``, or a factory ``channels -> Module``.
 
     Returns:
-        One row a replaced norm, in the order of the model.
+        One row per replaced norm, in model order.
 
     Raises:
-        ValueError: nothing matched (the norms that are there are listed), a bad spec, or a class that does more than
-            normalise (timm's BatchNormAct2d), which would lose what it adds unless it is named itself.
+        ValueError: nothing matched (the message lists the model's norms), a bad spec, or a class that does more than
+            normalise (timm's BatchNormAct2d) and is not named itself as ``old``.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
@@ -88,9 +72,9 @@ def swap_norms(
         listed = ", ".join(there) or "no norm at all"
         raise ValueError(f"swap_norms: old={old!r} matches nothing in {type(model).__name__}; it has: {listed}")
     for name, module in found:
-        _refuse_more_than_a_norm(name, module, types)
-    made: dict[int, tuple[nn.Module, SwappedNorm]] = {}
-    for name, module in found:  # everything is built before anything is changed
+        _check_only_normalises(name, module, types)
+    made: dict[int, tuple[nn.Module, SwappedNorm]] = {}  # by id: a shared norm stays shared
+    for name, module in found:  # build everything before changing anything
         if id(module) not in made:
             made[id(module)] = _build(name, module, factory, keep)
     for name, module in found:
@@ -100,18 +84,18 @@ def swap_norms(
 
 
 def _types_of(old: str | type[nn.Module] | tuple[type[nn.Module], ...]) -> tuple[type[nn.Module], ...]:
-    if isinstance(old, str):
-        if old not in _TYPES:
-            names = ", ".join(sorted(_TYPES))
-            reason = "leaves nothing to replace" if old in NORMS else "is unknown"
-            raise ValueError(f"swap_norms: old={old!r} {reason}; choose one of: {names}, or a class")
-        return _TYPES[old]
-    return old if isinstance(old, tuple) else (old,)
+    if not isinstance(old, str):
+        return old if isinstance(old, tuple) else (old,)
+    types = {name: norm.types for name, norm in NORMS.items() if norm.types}
+    if old not in types:
+        reason = "leaves nothing to replace" if old in NORMS else "is unknown"
+        raise ValueError(f"swap_norms: old={old!r} {reason}; choose one of: {', '.join(sorted(types))}, or a class")
+    return frozen_batch_norm_types() if old == "frozen_batch_norm" else types[old]
 
 
-def _refuse_more_than_a_norm(name: str, module: nn.Module, types: tuple[type[nn.Module], ...]) -> None:
+def _check_only_normalises(name: str, module: nn.Module, types: tuple[type[nn.Module], ...]) -> None:
     if not name:
-        raise ValueError("swap_norms: the model is itself a norm; there is nothing around it to change")
+        raise ValueError("swap_norms: the model is itself a norm; it has no parent to replace it in")
     inherited = type(module).forward in {getattr(base, "forward", None) for base in (*types, _BatchNorm)}
     ours = type(module).__module__.startswith(("ssdnorm.", "torch.", "torchvision."))
     if type(module) not in types and not inherited and not ours:
@@ -128,17 +112,19 @@ def _build(
     like = state.get("weight", state.get("running_mean"))
     if like is not None and like.is_floating_point():
         new = new.to(like.device, like.dtype)
-    both_batch = isinstance(old, (_BatchNorm, *_FROZEN)) and isinstance(new, (_BatchNorm, *_FROZEN))
-    kept = []
+    batch_norms: tuple[type[nn.Module], ...] = (_BatchNorm, *frozen_batch_norm_types())
+    both_batch = isinstance(old, batch_norms) and isinstance(new, batch_norms)
+    same_unit = isinstance(old, L2Norm) == isinstance(new, L2Norm)
     target = new.state_dict()
-    with torch.no_grad():
-        for key, value in state.items():
-            means_the_same = both_batch or key in ("weight", "bias")
-            if isinstance(old, L2Norm) != isinstance(new, L2Norm):
-                means_the_same = False
-            if means_the_same and key in target and target[key].shape == value.shape:
-                target[key].copy_(value)
-                kept.append(key)
+    kept = [
+        key
+        for key, value in state.items()
+        if same_unit
+        and (both_batch or key in ("weight", "bias"))
+        and key in target
+        and target[key].shape == value.shape
+    ]
+    new.load_state_dict({key: state[key] for key in kept}, strict=False)
     for attribute in keep if both_batch else ():
         if hasattr(old, attribute) and hasattr(new, attribute):
             setattr(new, attribute, getattr(old, attribute))
@@ -147,7 +133,7 @@ def _build(
     return new, SwappedNorm(name, type(old).__name__, type(new).__name__, channels, tuple(kept), dropped)
 
 
-def _channels(name: str, norm: nn.Module, state: Mapping[str, torch.Tensor]) -> int:
+def _channels(name: str, norm: nn.Module, state: Mapping[str, Tensor]) -> int:
     for attribute in ("num_features", "num_channels"):
         if isinstance(value := getattr(norm, attribute, None), int):
             return value

@@ -1,4 +1,4 @@
-"""This file is about how sure a COCO number is: intervals over images, from matches that are computed once."""
+"""Bootstrap intervals of COCO's numbers over images, from matches that are computed once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ssdnorm.metrics.coco import CocoResult
 from ssdnorm.metrics.matching import Matches
 from ssdnorm.metrics.precision_recall import Ranking, precision_at_recalls, rank_hits
 
-METRICS = ("AP", "AP50", "AP75")
+_THRESHOLDS = {"AP50": 0.5, "AP75": 0.75}
+METRICS = ("AP", *_THRESHOLDS)
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,15 @@ def bootstrap_difference(
     for each in (*ours, *theirs):
         _check(each, metrics, num_resamples, level)
         truth, first_truth = _matches(each).ground_truth, _matches(ours[0]).ground_truth
-        if truth.image_ids != first_truth.image_ids or truth.category_ids != first_truth.category_ids:
+        if not (
+            np.array_equal(truth.image_ids, first_truth.image_ids)
+            and np.array_equal(truth.category_ids, first_truth.category_ids)
+        ):
             raise ValueError("bootstrap_difference: the two results must be of the same images and classes")
     draws = _resample([*ours, *theirs], num_resamples, metrics, level, seed, progress)
     differences = {}
     for name, values in draws.items():
-        first, second = values[: len(ours)], values[len(ours) :]
+        first, second = np.split(values, 2)
         gap = np.where((first < 0) | (second < 0), 0.0, first - second).mean(axis=0)
         value = float(np.mean([a.metrics[name] - b.metrics[name] for a, b in zip(ours, theirs, strict=True)]))
         around = _around(value, gap)
@@ -140,10 +144,12 @@ def _resample(
     rankings: list[Ranking] = []
     for result in results:
         _check(result, metrics, num_resamples, level)
-        rankings.append(rank_hits(_only(_matches(result), _thresholds(result, metrics))))
+        matches, places = _matches(result), _thresholds(result, metrics)
+        matches = replace(matches, iou_thresholds=matches.iou_thresholds[places], found=matches.found[places])
+        rankings.append(rank_hits(matches))
     kept = results[0].iou_thresholds[_thresholds(results[0], metrics)]
-    rows = {name: slice(None) if name == "AP" else kept == _threshold(name) for name in metrics}
-    num_images = len(_matches(results[0]).ground_truth.image_ids)
+    rows = {name: slice(None) if name == "AP" else kept == _THRESHOLDS[name] for name in metrics}
+    num_images = _matches(results[0]).ground_truth.num_images
     rng = np.random.default_rng(seed)
     values = {name: np.empty((len(results), num_resamples)) for name in metrics}
     for n in range(num_resamples):
@@ -167,9 +173,9 @@ def _check(result: CocoResult, metrics: Sequence[str], num_resamples: int, level
         got = f"num_resamples {num_resamples}, level {level}"
         raise ValueError(f"bootstrap: got {got}, allowed: at least 1 resample, a level between 0 and 1")
     for name in metrics:
-        if name != "AP" and _threshold(name) not in result.iou_thresholds:
-            raise ValueError(f"bootstrap: {name} needs IoU {_threshold(name)}; got {result.iou_thresholds.tolist()}")
-    if not _matches(result).ground_truth.image_ids:
+        if name != "AP" and _THRESHOLDS[name] not in result.iou_thresholds:
+            raise ValueError(f"bootstrap: {name} needs IoU {_THRESHOLDS[name]}; got {result.iou_thresholds.tolist()}")
+    if not _matches(result).ground_truth.num_images:
         raise ValueError("bootstrap: there are no images to draw from")
 
 
@@ -179,19 +185,11 @@ def _matches(result: CocoResult) -> Matches:
     return result.matches
 
 
-def _threshold(name: str) -> float:
-    return {"AP50": 0.5, "AP75": 0.75}[name]
-
-
 def _thresholds(result: CocoResult, metrics: Sequence[str]) -> np.ndarray:
     """Places of the thresholds that the metrics need."""
     if "AP" in metrics:
         return np.arange(len(result.iou_thresholds))
-    return np.flatnonzero(np.isin(result.iou_thresholds, [_threshold(name) for name in metrics]))
-
-
-def _only(matches: Matches, places: np.ndarray) -> Matches:
-    return replace(matches, iou_thresholds=matches.iou_thresholds[places], found=matches.found[places])
+    return np.flatnonzero(np.isin(result.iou_thresholds, [_THRESHOLDS[name] for name in metrics]))
 
 
 def _around(value: float, resampled: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""This file is about COCO's detection metric: twelve numbers, and AP, AP50, AP75 and AR of every class."""
+"""COCO's detection metric: twelve numbers, and AP, AP50, AP75 and AR of every class."""
 
 from __future__ import annotations
 
@@ -8,25 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from ssdnorm.coco_format import detection_table, ground_truth_table
 from ssdnorm.messages import did_you_mean
-from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
-from ssdnorm.metrics.coco_files import coco_results, load_detections, load_ground_truth
-from ssdnorm.metrics.coco_reference import evaluate_with
-from ssdnorm.metrics.collect import Collected, ImageBoxes, Names
+from ssdnorm.metrics.backends import BACKENDS as PACKAGES
+from ssdnorm.metrics.backends import evaluate_with
+from ssdnorm.metrics.collect import ImageCollector
 from ssdnorm.metrics.matching import Matches, match_detections
 from ssdnorm.metrics.precision_recall import PrecisionRecall, accumulate
+from ssdnorm.tables import DetectionTable, GroundTruth, in_id_order
 
-__all__ = [
-    "BACKENDS",
-    "CocoMetric",
-    "CocoResult",
-    "coco_results",
-    "evaluate_coco",
-    "load_detections",
-    "load_ground_truth",
-]
-
-BACKENDS = ("ssdnorm", "pycocotools", "faster-coco-eval")
+BACKENDS = ("ssdnorm", *PACKAGES)
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 
@@ -41,7 +32,7 @@ class CocoResult:
         metrics: AP AP50 AP75 APs APm APl, AR at each detection limit (AR1 AR10 AR100), ARs ARm ARl, in this order.
         per_class: AP, AP50, AP75 and AR (area all, highest limit) by class name.
         curves: the precision, recall and score arrays, shaped as pycocotools' ``eval``.
-        matches: our per-image matches, for intervals and error breakdowns; None from another backend.
+        matches: our per-image matches, for intervals and error analysis; None from another backend.
     """
 
     metrics: dict[str, float]
@@ -55,15 +46,15 @@ class CocoResult:
     max_detections: tuple[int, ...]
 
     def table(self) -> str:
-        """The twelve numbers, then one line a class, as text."""
+        """The twelve numbers, then one line per class, as text."""
         low, high, limit = self.iou_thresholds[0], self.iou_thresholds[-1], self.max_detections[-1]
         span = f"{low:.2f}:{high:.2f}" if low != high else f"{low:.2f}"
         explained = {"AP": f"IoU {span}", "AP50": "IoU 0.50", "AP75": "IoU 0.75"}
         explained |= {
             f"{kind}{size[0]}": f"{size} objects" for kind in ("AP", "AR") for size in ("small", "medium", "large")
         }
-        explained |= {f"AR{m}": f"at most {m} detections an image and class" for m in self.max_detections}
-        lines = [f"COCO metric ({self.backend}; IoU {span}, at most {limit} detections an image and class)"]
+        explained |= {f"AR{m}": f"at most {m} detections per image and class" for m in self.max_detections}
+        lines = [f"COCO metric ({self.backend}; IoU {span}, at most {limit} detections per image and class)"]
         lines += [f"  {key:<6} {value:7.3f}   {explained[key]}" for key, value in self.metrics.items()]
         width = max([len(name) for name in self.per_class] + [5])
         lines += ["", f"  {'class':<{width}} {'objects':>8} {'AP':>7} {'AP50':>7} {'AP75':>7} {'AR':>7}"]
@@ -73,8 +64,8 @@ class CocoResult:
 
 
 def evaluate_coco(
-    ground_truth: Mapping[str, Any] | GroundTruthArrays,
-    detections: Sequence[Mapping[str, Any]] | Mapping[str, Any] | DetectionArrays,
+    ground_truth: Mapping[str, Any] | GroundTruth,
+    detections: Sequence[Mapping[str, Any]] | Mapping[str, Any] | DetectionTable,
     *,
     backend: str = "ssdnorm",
     iou_thresholds: Sequence[float] | None = None,
@@ -90,13 +81,14 @@ def evaluate_coco(
         ground_truth: a dict in COCO's format (images, annotations, categories).
         detections: dicts in COCO's result format (image_id, category_id, bbox xywh in pixels, score), or one dict
             of the four as columns.
-        backend: ``ssdnorm`` (ours: same numbers to the last bit, and the matches), ``pycocotools`` (the reference),
-            ``faster-coco-eval`` (an extra).
+        backend: ``ssdnorm`` (ours: the same numbers to the last bit, and the matches), ``pycocotools`` (the
+            reference), ``hotcoco``, or the extras ``faster-coco-eval`` and ``ultrafast-pycocotools``.
         iou_thresholds: default .50, .55, … .95; AP50 and AP75 need .50 and .75 among them.
-        max_detections: limits an image *and class*, ascending; AP and the sizes use the highest.
+        max_detections: limits per image *and class*, ascending; AP and the sizes use the highest.
 
     Raises:
-        ValueError: an unknown backend, id or option; boxes or scores that are no numbers.
+        ValueError: an unknown backend, id or option; boxes or scores that are not numbers.
+        ImportError: the backend is not installed.
 
     Differs from pycocotools: with a highest limit other than 100 its printed AP is −1, ours uses that limit.
 
@@ -109,29 +101,29 @@ def evaluate_coco(
         [0.7, 1.0, -1.0]
     """
     thresholds, limits = check_options(backend, iou_thresholds, max_detections)
-    truth = ground_truth_arrays(ground_truth)
-    found = detection_arrays(detections, truth)
+    truth = ground_truth_table(ground_truth)
+    truth, found = in_id_order(truth, detection_table(detections, truth))
     matches = None
     if backend == "ssdnorm":
         matches = match_detections(truth, found, iou_thresholds=thresholds, max_detections=limits)
         curves = accumulate(matches)
     else:
         curves = evaluate_with(backend, truth, found, iou_thresholds=thresholds, max_detections=limits)
-    counts = np.bincount(truth.category[~truth.crowd], minlength=len(truth.category_ids))
+    counts = np.bincount(truth.labels[~truth.iscrowd], minlength=truth.num_classes + 1)[1:]
     return CocoResult(
         metrics=_summary(curves, thresholds, limits),
         per_class={name: _class_summary(curves, thresholds, k) for k, name in enumerate(truth.class_names)},
         curves=curves,
         matches=matches,
         backend=backend,
-        class_names=truth.class_names,
+        class_names=list(truth.class_names),
         num_objects=counts.tolist(),
         iou_thresholds=thresholds,
         max_detections=limits,
     )
 
 
-class CocoMetric:
+class CocoMetric(ImageCollector):
     """COCO's metric as an object for loops: ``update`` with every batch, ``compute`` once, ``reset``.
 
     Takes what torchvision's detectors return and are trained on: boxes xyxy in pixels, labels of 1 or more, tensors
@@ -165,26 +157,18 @@ class CocoMetric:
         max_detections: Sequence[int] = (1, 10, 100),
     ) -> None:
         check_options(backend, iou_thresholds, max_detections)
+        super().__init__(class_names)
         self.backend = backend
         self.iou_thresholds = iou_thresholds
         self.max_detections = tuple(max_detections)
-        self.names = Names(class_names)
-        self._collected = Collected(self.names, "CocoMetric")
-
-    def update(self, detections: Sequence[ImageBoxes], targets: Sequence[ImageBoxes]) -> None:
-        """Add the detections and the ground truth of a batch of images.
-
-        Raises:
-            ValueError: lists or tensors of unequal length, inverted boxes, scores that are no numbers, labels that
-                have no name, an image that comes again with other detections (``reset`` was forgotten).
-        """
-        self._collected.add(detections, targets)
 
     def result(self) -> CocoResult:
         """The full result of all images so far, with matches, curves and ``table()``."""
-        truth, found = self._collected.arrays()
         return evaluate_coco(
-            truth, found, backend=self.backend, iou_thresholds=self.iou_thresholds, max_detections=self.max_detections
+            *self.tables(),
+            backend=self.backend,
+            iou_thresholds=self.iou_thresholds,
+            max_detections=self.max_detections,
         )
 
     def compute(self) -> dict[str, float]:
@@ -192,10 +176,6 @@ class CocoMetric:
         result = self.result()
         per_class = {f"{key}/{name}": value for name, row in result.per_class.items() for key, value in row.items()}
         return {**result.metrics, **per_class}
-
-    def reset(self) -> None:
-        """Forget all images."""
-        self._collected = Collected(self.names, "CocoMetric")
 
 
 def check_options(

@@ -1,38 +1,23 @@
-"""This file is about gathering detections and targets image by image, from batches and from many processes."""
+"""Collect detections and targets image by image, from batches and from many processes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays
 from ssdnorm.structures import Detections, Target
+from ssdnorm.tables import DetectionTable, GroundTruth, PackedStrings, id_array, xyxy_to_xywh
 
 ImageBoxes = Detections | Target | Mapping[str, Any]
+_Columns = dict[str, np.ndarray]
+_NAMED, _UNNAMED = 0, 1  # images without an id sort after those with one
 
 
-@dataclass(frozen=True)
-class ImageArrays:
-    """Boxes of one image: ``labels`` ``(N,)``, ``boxes`` ``(N, 4)`` float64 xywh, the others ``(N,)``."""
-
-    labels: np.ndarray
-    boxes: np.ndarray
-    scores: np.ndarray
-    area: np.ndarray
-    crowd: np.ndarray
-    difficult: np.ndarray
-
-    def equals(self, other: ImageArrays) -> bool:
-        """Whether labels, boxes and scores are the same numbers."""
-        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in ("labels", "boxes", "scores"))
-
-
-class Names:
-    """Which labels there are, and what they are called.
+class ImageCollector:
+    """Images gathered so far, each with its ground truth and detections; base of ``CocoMetric`` and ``VocMetric``.
 
     Args:
         class_names: names of labels 1, 2, …, with ``"__background__"`` first for label 0 if it is listed; or a
@@ -40,127 +25,120 @@ class Names:
     """
 
     def __init__(self, class_names: Sequence[str] | Mapping[int, str] | None) -> None:
-        if isinstance(class_names, str):
-            raise ValueError(f"class_names: got the string {class_names!r}, allowed: a list of names")
-        if class_names is None or isinstance(class_names, Mapping):
-            self.by_label = None if class_names is None else {int(k): str(name) for k, name in class_names.items()}
-            return
-        first = 0 if len(class_names) and class_names[0] == "__background__" else 1
-        self.by_label = {label: str(name) for label, name in enumerate(class_names, first) if label > 0}
-        names = list(self.by_label.values())
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"class_names: {twice!r} is given twice")
+        self._names = _names_by_label(class_names)
+        self._images: dict[tuple[Any, ...], tuple[_Columns, _Columns]] = {}
 
-    def check(self, labels: np.ndarray, where: str) -> None:
-        """Refuse labels without a name, and 0, which is background."""
-        allowed = (
-            "1 or more" if self.by_label is None else f"{_spans(sorted(self.by_label))} ({len(self.by_label)} classes)"
-        )
-        for label in np.unique(labels).tolist():
-            if label < 1 or (self.by_label is not None and label not in self.by_label):
-                raise ValueError(f"{where}: labels: got {label}, allowed: {allowed}")
+    def update(self, detections: Sequence[ImageBoxes], targets: Sequence[ImageBoxes]) -> None:
+        """Add the detections and the ground truth of a batch; an image that comes again counts once.
 
-    def table(self, seen: set[int]) -> dict[int, str]:
-        """Label to name, in the order of the labels."""
-        return (
-            {label: str(label) for label in sorted(seen)}
-            if self.by_label is None
-            else dict(sorted(self.by_label.items()))
-        )
-
-
-class Collected:
-    """Images gathered so far, each with its ground truth and detections."""
-
-    def __init__(self, names: Names, owner: str) -> None:
-        self.names = names
-        self.owner = owner
-        self._images: dict[Any, tuple[ImageArrays, ImageArrays]] = {}
-
-    def add(self, detections: Sequence[ImageBoxes], targets: Sequence[ImageBoxes]) -> None:
-        """Add a batch; an image id that is already here must bring the same numbers, and counts once."""
+        Raises:
+            ValueError: lists or tensors of unequal length, inverted boxes, scores that are not numbers, labels that
+                have no name, an image that comes again with other numbers (``reset`` was forgotten).
+        """
+        owner = type(self).__name__
         if len(detections) != len(targets):
-            raise ValueError(f"{self.owner}.update: got {len(detections)} detections for {len(targets)} targets")
+            raise ValueError(f"{owner}.update: got {len(detections)} detections for {len(targets)} targets")
         for place, (found, target) in enumerate(zip(detections, targets, strict=True)):
             pair = (
-                image_arrays(target, f"targets[{place}]", scored=False),
-                image_arrays(found, f"detections[{place}]", scored=True),
+                image_columns(target, f"targets[{place}]", scored=False),
+                image_columns(found, f"detections[{place}]", scored=True),
             )
-            for boxes, what in zip(pair, ("targets", "detections"), strict=True):
-                self.names.check(boxes.labels, f"{what}[{place}]")
-            key = _image_key(target, len(self._images))
+            for columns, what in zip(pair, ("targets", "detections"), strict=True):
+                self._check_labels(columns["labels"], f"{what}[{place}]")
+            image_id = target.get("image_id")
+            image_id = image_id.item() if isinstance(image_id, torch.Tensor | np.generic) else image_id
+            key = (_UNNAMED, len(self._images)) if image_id is None else (_NAMED, image_id)
             known = self._images.setdefault(key, pair)
-            if known is not pair and not (known[0].equals(pair[0]) and known[1].equals(pair[1])):
-                raise ValueError(
-                    f"{self.owner}.update: image_id {key[1]!r} was given before with other boxes; call reset() first"
-                )
+            if known is not pair and not (_equal(known[0], pair[0]) and _equal(known[1], pair[1])):
+                raise ValueError(f"{owner}.update: image_id {image_id!r} came before with other boxes; call reset()")
 
-    def arrays(self) -> tuple[GroundTruthArrays, DetectionArrays]:
-        """All images as flat arrays; in a distributed run, those of all processes."""
+    def reset(self) -> None:
+        """Forget all images."""
+        self._images = {}
+
+    def tables(self) -> tuple[GroundTruth, DetectionTable]:
+        """All images as tables; in a distributed run, those of all processes."""
         images = self._gathered()
         rows = [images[key] for key in sorted(images)]
-        truth, found = (_flat([row[side] for row in rows]) for side in (0, 1))
-        table = self.names.table({*truth.boxes.labels.tolist(), *found.boxes.labels.tolist()})
-        labels = np.array(list(table), np.int64)
-        return (
-            GroundTruthArrays(
-                image_ids=list(range(len(rows))),
-                category_ids=list(table),
-                class_names=list(table.values()),
-                image=truth.image,
-                category=np.searchsorted(labels, truth.boxes.labels),
-                boxes=truth.boxes.boxes,
-                area=truth.boxes.area,
-                crowd=truth.boxes.crowd,
-                difficult=truth.boxes.difficult,
-            ),
-            DetectionArrays(
-                found.image, np.searchsorted(labels, found.boxes.labels), found.boxes.boxes, found.boxes.scores
-            ),
+        truth, found = (_concatenate([row[side] for row in rows]) for side in (0, 1))
+        names = self._names
+        if names is None:
+            seen = sorted({*truth["labels"].tolist(), *found["labels"].tolist()})
+            names = {label: str(label) for label in seen}
+        labels = np.array(sorted(names), np.int64)
+        table = GroundTruth(
+            image_ids=np.arange(len(rows)),
+            sizes=np.zeros((len(rows), 2), np.int64),
+            names=PackedStrings([""] * len(rows)),
+            category_ids=id_array(labels.tolist()),
+            class_names=tuple(names[label] for label in labels.tolist()),
+            starts=np.cumsum([0, *(len(row[0]["labels"]) for row in rows)]),
+            ids=np.arange(1, len(truth["labels"]) + 1),
+            boxes=truth["boxes"],
+            labels=np.searchsorted(labels, truth["labels"]) + 1,
+            area=truth["area"],
+            iscrowd=truth["iscrowd"],
+            difficult=truth["difficult"],
+        )
+        return table, DetectionTable(
+            image=np.repeat(np.arange(len(rows)), [len(row[1]["labels"]) for row in rows]),
+            labels=np.searchsorted(labels, found["labels"]) + 1,
+            boxes=found["boxes"],
+            scores=found["scores"],
         )
 
-    def _gathered(self) -> dict[Any, tuple[ImageArrays, ImageArrays]]:
+    def _check_labels(self, labels: np.ndarray, where: str) -> None:
+        for label in np.unique(labels).tolist():
+            if label < 1 or (self._names is not None and label not in self._names):
+                known = self._names
+                allowed = "1 or more" if known is None else f"{_spans(sorted(known))} ({len(known)} classes)"
+                raise ValueError(f"{where}: labels: got {label}, allowed: {allowed}")
+
+    def _gathered(self) -> dict[tuple[Any, ...], tuple[_Columns, _Columns]]:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         if not distributed or torch.distributed.get_world_size() == 1:
             return self._images
         parts: list[Any] = [None] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(parts, self._images)
-        together: dict[Any, tuple[ImageArrays, ImageArrays]] = {}
+        together: dict[tuple[Any, ...], tuple[_Columns, _Columns]] = {}
         for rank, part in enumerate(parts):
             for key, pair in part.items():
                 together.setdefault(key if key[0] != _UNNAMED else (*key, rank), pair)
         return together
 
 
-_UNNAMED = 1  # sorts after images that have an id, (0, id)
+def coco_results(
+    detections: Sequence[ImageBoxes], image_ids: Sequence[Any], category_ids: Sequence[Any] | Mapping[int, Any]
+) -> list[dict[str, Any]]:
+    """Detections of many images in COCO's result format, every float as it is (no rounding, so no new ties).
 
-
-def _image_key(target: ImageBoxes, count: int) -> tuple[Any, ...]:
-    image_id = target.get("image_id")
-    if image_id is None:
-        return (_UNNAMED, count)
-    return (0, image_id.item() if hasattr(image_id, "item") else image_id)
-
-
-@dataclass(frozen=True)
-class _Flat:
-    image: np.ndarray
-    boxes: ImageArrays
-
-
-def _flat(rows: list[ImageArrays]) -> _Flat:
-    nothing = image_arrays({"boxes": np.zeros((0, 4)), "labels": np.zeros(0, np.int64)}, "", scored=False)
-    parts = [nothing, *rows]
-    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(nothing)}
-    counts = [len(row.labels) for row in rows]
-    return _Flat(np.repeat(np.arange(len(rows)), counts), replace(nothing, **columns))
-
-
-def image_arrays(item: ImageBoxes, where: str, *, scored: bool) -> ImageArrays:
-    """One image's dict of tensors or arrays as checked arrays; xyxy becomes xywh in float64.
+    Args:
+        detections: one item per image: boxes xyxy in pixels, scores, labels of 1 or more.
+        image_ids: the data set's id of each of these images.
+        category_ids: the data set's id of labels 1, 2, … (holes and all), or a mapping from label to id.
 
     Raises:
-        ValueError: a missing key, lengths that differ, boxes that are inverted or no numbers, scores that are NaN.
+        ValueError: unequal lengths, or a label that has no category id.
+    """
+    if len(detections) != len(image_ids):
+        raise ValueError(f"coco_results: got {len(detections)} detections for {len(image_ids)} image ids")
+    ids = dict(category_ids) if isinstance(category_ids, Mapping) else dict(enumerate(category_ids, 1))
+    rows: list[dict[str, Any]] = []
+    for place, (found, image_id) in enumerate(zip(detections, image_ids, strict=True)):
+        columns = image_columns(found, f"detections[{place}]", scored=True)
+        values = (columns[name].tolist() for name in ("labels", "boxes", "scores"))
+        for label, box, score in zip(*values, strict=True):
+            if label not in ids:
+                raise ValueError(f"detections[{place}]: label {label} has no category id; labels are {sorted(ids)}")
+            rows.append({"image_id": image_id, "category_id": ids[label], "bbox": box, "score": score})
+    return rows
+
+
+def image_columns(item: ImageBoxes, where: str, *, scored: bool) -> _Columns:
+    """One image's dict of tensors or arrays as checked arrays; boxes xyxy become xywh in float64.
+
+    Raises:
+        ValueError: a missing key, lengths that differ, boxes that are inverted or not numbers, scores that are NaN.
     """
     for key in ("boxes", "labels", "scores") if scored else ("boxes", "labels"):
         if not isinstance(item, Mapping) or key not in item:
@@ -170,37 +148,52 @@ def image_arrays(item: ImageBoxes, where: str, *, scored: bool) -> ImageArrays:
     boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"{where}: boxes: got shape {boxes.shape}, allowed: (N, 4)")
-    num = len(boxes)
-    xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    xywh = xyxy_to_xywh(boxes)
     bad = ~np.isfinite(boxes).all(1) | (xywh[:, 2:] < 0).any(1)
     if bad.any():
-        box = boxes[int(np.argmax(bad))].tolist()
-        raise ValueError(
-            f"{where}: boxes[{int(np.argmax(bad))}]: got {box}, allowed: finite xyxy with x1 <= x2, y1 <= y2"
-        )
-    columns = {
-        "labels": _per_box(item, "labels", np.int64, num, where),
-        "scores": _per_box(item, "scores", np.float64, num, where) if scored else np.zeros(num),
-        "area": _per_box(item, "area", np.float64, num, where, xywh[:, 2] * xywh[:, 3]),
-        "crowd": _per_box(item, "iscrowd", np.bool_, num, where, np.zeros(num, bool)),
-        "difficult": _per_box(item, "difficult", np.bool_, num, where, np.zeros(num, bool)),
-    }
-    for key in ("scores", "area"):
-        if not np.isfinite(columns[key]).all():
-            place = int(np.argmin(np.isfinite(columns[key])))
-            raise ValueError(f"{where}: {key}[{place}]: got {columns[key][place]}, allowed: finite numbers")
-    return ImageArrays(boxes=xywh, **columns)
+        row = int(np.argmax(bad))
+        got = boxes[row].tolist()
+        raise ValueError(f"{where}: boxes[{row}]: got {got}, allowed: finite xyxy with x1 <= x2, y1 <= y2")
+    wanted: dict[str, tuple[type, np.ndarray | None]] = {"labels": (np.int64, None)}
+    if scored:
+        wanted["scores"] = (np.float64, None)
+    else:
+        wanted["area"] = (np.float64, xywh[:, 2] * xywh[:, 3])
+        wanted |= {key: (np.bool_, np.zeros(len(xywh), bool)) for key in ("iscrowd", "difficult")}
+    columns = {"boxes": xywh}
+    for key, (dtype, default) in wanted.items():
+        given = item.get(key)
+        values = default if given is None and default is not None else _array(given, dtype).reshape(-1)
+        if len(values) != len(xywh):
+            raise ValueError(f"{where}: {key}: got {len(values)} for {len(xywh)} boxes")
+        if not np.isfinite(values).all():
+            row = int(np.argmin(np.isfinite(values)))
+            raise ValueError(f"{where}: {key}[{row}]: got {values[row]}, allowed: finite numbers")
+        columns[key] = values
+    return columns
 
 
-def _per_box(
-    item: Mapping[str, Any], key: str, dtype: type, num: int, where: str, default: np.ndarray | None = None
-) -> np.ndarray:
-    if default is not None and item.get(key) is None:
-        return default
-    values = _array(item[key], dtype).reshape(-1)
-    if len(values) != num:
-        raise ValueError(f"{where}: {key}: got {len(values)} for {num} boxes")
-    return values
+def _names_by_label(class_names: Sequence[str] | Mapping[int, str] | None) -> dict[int, str] | None:
+    if isinstance(class_names, str):
+        raise ValueError(f"class_names: got the string {class_names!r}, allowed: a list of names")
+    if class_names is None or isinstance(class_names, Mapping):
+        return None if class_names is None else {int(label): str(name) for label, name in class_names.items()}
+    first = 0 if len(class_names) and class_names[0] == "__background__" else 1
+    names = [str(name) for name in class_names[1 - first :]]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"class_names: {twice!r} is given twice")
+    return dict(enumerate(names, 1))
+
+
+def _concatenate(rows: list[_Columns]) -> _Columns:
+    empty = {"boxes": np.zeros((0, 4)), "labels": np.zeros(0, np.int64)}
+    nothing = (image_columns(empty, "", scored=False) | {"scores": np.zeros(0)}) if not rows else rows[0]
+    return {name: np.concatenate([row[name] for row in rows] or [nothing[name]]) for name in nothing}
+
+
+def _equal(ours: _Columns, theirs: _Columns) -> bool:
+    names = ("labels", "boxes", "scores") if "scores" in ours else ("labels", "boxes")
+    return all(np.array_equal(ours[name], theirs[name]) for name in names)
 
 
 def _array(values: Any, dtype: type) -> np.ndarray:
@@ -210,5 +203,5 @@ def _array(values: Any, dtype: type) -> np.ndarray:
 
 
 def _spans(labels: list[int]) -> str:
-    contiguous = labels == list(range(labels[0], labels[0] + len(labels))) if labels else False
+    contiguous = bool(labels) and labels == list(range(labels[0], labels[0] + len(labels)))
     return f"{labels[0]} to {labels[-1]}" if contiguous else f"one of {labels}"

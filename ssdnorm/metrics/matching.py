@@ -1,4 +1,4 @@
-"""This file is about which detection finds which object: COCO's greedy matching, for a whole data set at once."""
+"""Match detections to objects by COCO's greedy rule, for a whole data set at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays
+from ssdnorm.tables import DetectionTable, GroundTruth
 
 AREA_RANGES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 
@@ -26,8 +26,8 @@ class Matches:
         matched to, −1 for none; ``object_ignored`` ``(A, G)`` and ``outside`` ``(A, D)`` bool by area range.
     """
 
-    ground_truth: GroundTruthArrays
-    detections: DetectionArrays
+    ground_truth: GroundTruth
+    detections: DetectionTable
     iou_thresholds: np.ndarray
     max_detections: tuple[int, ...]
     order: np.ndarray
@@ -39,8 +39,8 @@ class Matches:
 
 
 def match_detections(
-    ground_truth: GroundTruthArrays,
-    detections: DetectionArrays,
+    ground_truth: GroundTruth,
+    detections: DetectionTable,
     *,
     iou_thresholds: Sequence[float] | np.ndarray,
     max_detections: Sequence[int] = (1, 10, 100),
@@ -65,13 +65,13 @@ def match_detections(
     relevant, first_pair = np.unique(pair_detection, return_index=True)
     ranges = np.array(list(AREA_RANGES.values()))
     area = detections.boxes[order, 2] * detections.boxes[order, 3]
-    object_ignored = ground_truth.crowd | _outside(ground_truth.area, ranges)
+    object_ignored = ground_truth.iscrowd | _outside(ground_truth.area, ranges)
     found = np.full((len(thresholds), len(ranges), len(relevant)), -1, np.int32)
     rounds = _rounds(relevant, first_pair, len(pair_iou), rank, group)
     step = 64 // len(ranges)
     for start in range(0, len(thresholds), step):
         part = thresholds[start : start + step]
-        _choose(found[start : start + step], part, rounds, pair_object, pair_iou, object_ignored, ground_truth.crowd)
+        _choose(found[start : start + step], part, rounds, pair_object, pair_iou, object_ignored, ground_truth.iscrowd)
     return Matches(
         ground_truth, detections, thresholds, tuple(max_detections), order, rank, relevant, found, object_ignored,
         _outside(area, ranges),
@@ -134,9 +134,9 @@ def best_of_each(detection: np.ndarray, iou: np.ndarray) -> tuple[np.ndarray, np
     return detections, is_best[first]
 
 
-def class_and_image(boxes: GroundTruthArrays | DetectionArrays, num_images: int) -> np.ndarray:
+def class_and_image(boxes: GroundTruth | DetectionTable, num_images: int) -> np.ndarray:
     """One number for the class and image of every box, in the order of the classes."""
-    return boxes.category * max(1, num_images) + boxes.image
+    return boxes.labels * max(1, num_images) + boxes.image
 
 
 def stable_order(numbers: np.ndarray) -> np.ndarray:
@@ -163,13 +163,13 @@ def _outside(area: np.ndarray, ranges: np.ndarray) -> np.ndarray:
 
 
 def _evaluation_order(
-    ground_truth: GroundTruthArrays, detections: DetectionArrays, limit: int
+    ground_truth: GroundTruth, detections: DetectionTable, limit: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Detections by (class, −score, image, input order) with rank and (class, image) group, up to a limit."""
     order = stable_order(detections.image)
     order = order[best_first(detections.scores[order])]
-    order = order[stable_order(detections.category[order])]
-    group = class_and_image(detections, len(ground_truth.image_ids))[order]
+    order = order[stable_order(detections.labels[order])]
+    group = class_and_image(detections, ground_truth.num_images)[order]
     by_group = stable_order(group)
     rank = np.empty(len(order), np.int64)
     rank[by_group] = _place_in_run(group[by_group])
@@ -185,16 +185,16 @@ def _place_in_run(values: np.ndarray) -> np.ndarray:
 
 
 def _overlapping_pairs(
-    ground_truth: GroundTruthArrays, detections: DetectionArrays, order: np.ndarray, group: np.ndarray, lowest: float
+    ground_truth: GroundTruth, detections: DetectionTable, order: np.ndarray, group: np.ndarray, lowest: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of one image and class with IoU at or above the lowest threshold, by detection, best IoU first.
 
     Equal IoUs stand with the later annotation first, since that is the one the reference ends up with.
     """
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    object_group = class_and_image(ground_truth, len(ground_truth.image_ids))
+    object_group = class_and_image(ground_truth, ground_truth.num_images)
     for detection, thing in expand_pairs(group, object_group):
-        iou = box_iou_pairs(detections.boxes[order[detection]], ground_truth.boxes[thing], ground_truth.crowd[thing])
+        iou = box_iou_pairs(detections.boxes[order[detection]], ground_truth.boxes[thing], ground_truth.iscrowd[thing])
         enough = iou >= min(lowest, 1 - 1e-10)
         found.append((detection[enough], thing[enough], iou[enough]))
     if not found:

@@ -1,4 +1,4 @@
-"""This file is about the step from matches to precision at 101 recalls, for whole data sets and resampled ones."""
+"""Compute precision at 101 recalls from matches, for whole data sets and resampled ones."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def accumulate(matches: Matches) -> PrecisionRecall:
 
     Equal to pycocotools' ``COCOeval.accumulate`` in every bit of the three arrays.
     """
-    num_classes = len(matches.ground_truth.category_ids)
+    num_classes = matches.ground_truth.num_classes
     shape = (len(matches.iou_thresholds), num_classes, len(AREA_RANGES), len(matches.max_detections))
     precision = np.full((shape[0], len(RECALLS), *shape[1:]), -1.0)
     scores = precision.copy()
@@ -78,15 +78,15 @@ def rank_hits(matches: Matches, *, area_range: int = 0, limit: int | None = None
     """Reduce matches to the hits of one area range and detection limit (default: the highest)."""
     limit = max(matches.max_detections) if limit is None else limit
     truth = matches.ground_truth
-    num_classes, num_thresholds = len(truth.category_ids), len(matches.iou_thresholds)
+    num_classes, num_thresholds = truth.num_classes, len(matches.iou_thresholds)
     kept = matches.rank < limit
     new_place = np.cumsum(kept) - 1
     order = matches.order[kept]
-    category = matches.detections.category[order]
+    category = matches.detections.labels[order] - 1
     among = kept[matches.relevant]
     relevant = new_place[matches.relevant[among]]
     found = matches.found[:, area_range][:, among]
-    on_ignored = (found >= 0) & matches.object_ignored[area_range][found] if len(truth) else found >= 0
+    on_ignored = (found >= 0) & matches.object_ignored[area_range][found] if truth.num_objects else found >= 0
     is_hit = (found >= 0) & ~on_ignored
     counted = ~matches.outside[area_range][kept]
     # a match to an ignored object takes a counted detection out, a hit brings one outside the range in
@@ -111,7 +111,7 @@ def rank_hits(matches: Matches, *, area_range: int = 0, limit: int | None = None
         change_start=np.searchsorted(change_t * num_classes + category[change], segments),
         changes_before=np.searchsorted(change_key, hit_t * len(order) + hit, "right"),
         object_image=truth.image[objects],
-        object_class=truth.category[objects],
+        object_class=truth.labels[objects] - 1,
         first_score=np.where(np.diff(class_start) > 0, by_score[class_start[:-1]], 0.0),
         hit_score=by_score[hit],
     )

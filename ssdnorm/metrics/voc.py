@@ -1,4 +1,4 @@
-"""This file is about PASCAL VOC's detection metric: AP of every class at one IoU, 11-point or all-point."""
+"""PASCAL VOC's detection metric: AP of every class at one IoU, 11-point or all-point."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ssdnorm.coco_format import detection_table, ground_truth_table
 from ssdnorm.messages import did_you_mean
-from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
-from ssdnorm.metrics.collect import Collected, ImageBoxes, Names
+from ssdnorm.metrics.collect import ImageCollector
 from ssdnorm.metrics.matching import (
     best_first,
     best_of_each,
@@ -19,9 +19,7 @@ from ssdnorm.metrics.matching import (
     expand_pairs,
     stable_order,
 )
-from ssdnorm.metrics.voc_files import read_voc_detections, write_voc_detections
-
-__all__ = ["VocMetric", "VocResult", "evaluate_voc", "read_voc_detections", "write_voc_detections"]
+from ssdnorm.tables import DetectionTable, GroundTruth, in_id_order
 
 INTERPOLATIONS = ("11-point", "all-point")
 _RECALLS_11 = np.arange(11) * 0.1  # the fourth, seventh and eighth are one bit above .3, .6, .7
@@ -56,8 +54,8 @@ class VocResult:
 
 
 def evaluate_voc(
-    ground_truth: Mapping[str, Any] | GroundTruthArrays,
-    detections: Sequence[Mapping[str, Any]] | Mapping[str, Any] | DetectionArrays,
+    ground_truth: Mapping[str, Any] | GroundTruth,
+    detections: Sequence[Mapping[str, Any]] | Mapping[str, Any] | DetectionTable,
     *,
     iou_threshold: float = 0.5,
     interpolation: str = "11-point",
@@ -80,7 +78,7 @@ def evaluate_voc(
             ``all-point`` (VOC2010 on: the area under the precision envelope).
 
     Raises:
-        ValueError: an unknown interpolation or id; boxes or scores that are no numbers.
+        ValueError: an unknown interpolation or id; boxes or scores that are not numbers.
 
     Sources:
         M. Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010, section 4.2.
@@ -98,14 +96,14 @@ def evaluate_voc(
         {'mAP': 1.0}
     """
     _check_options(iou_threshold, interpolation)
-    truth = ground_truth_arrays(ground_truth)
-    found = detection_arrays(detections, truth)
+    truth = ground_truth_table(ground_truth)
+    truth, found = in_id_order(truth, detection_table(detections, truth))
     order = best_first(found.scores)
-    order = order[stable_order(found.category[order])]
+    order = order[stable_order(found.labels[order])]
     hit, ignored = _judge(truth, found, order, iou_threshold)
     counted = order[~ignored]
-    starts = np.searchsorted(found.category[counted], np.arange(len(truth.category_ids) + 1))
-    objects = np.bincount(truth.category[~truth.difficult], minlength=len(truth.category_ids))
+    starts = np.searchsorted(found.labels[counted], np.arange(1, truth.num_classes + 2))
+    objects = np.bincount(truth.labels[~truth.difficult], minlength=truth.num_classes + 1)[1:]
     hit = hit[~ignored]
     per_class, curves = {}, {}
     for k, name in enumerate(truth.class_names):
@@ -118,7 +116,7 @@ def evaluate_voc(
     return VocResult({"mAP": mean}, per_class, curves, iou_threshold, interpolation)
 
 
-class VocMetric:
+class VocMetric(ImageCollector):
     """VOC's metric as an object for loops: ``update`` with every batch, ``compute`` once, ``reset``.
 
     Takes the same detections and targets as ``CocoMetric`` and gathers them over processes in the same way; reads
@@ -136,28 +134,18 @@ class VocMetric:
         interpolation: str = "11-point",
     ) -> None:
         _check_options(iou_threshold, interpolation)
+        super().__init__(class_names)
         self.iou_threshold = iou_threshold
         self.interpolation = interpolation
-        self.names = Names(class_names)
-        self._collected = Collected(self.names, "VocMetric")
-
-    def update(self, detections: Sequence[ImageBoxes], targets: Sequence[ImageBoxes]) -> None:
-        """Add the detections and the ground truth of a batch of images; errors as in ``CocoMetric.update``."""
-        self._collected.add(detections, targets)
 
     def result(self) -> VocResult:
         """The full result of all images so far, with curves and ``table()``."""
-        truth, found = self._collected.arrays()
-        return evaluate_voc(truth, found, iou_threshold=self.iou_threshold, interpolation=self.interpolation)
+        return evaluate_voc(*self.tables(), iou_threshold=self.iou_threshold, interpolation=self.interpolation)
 
     def compute(self) -> dict[str, float]:
         """``mAP``, then ``AP/name`` of every class."""
         result = self.result()
         return {**result.metrics, **{f"AP/{name}": row["AP"] for name, row in result.per_class.items()}}
-
-    def reset(self) -> None:
-        """Forget all images."""
-        self._collected = Collected(self.names, "VocMetric")
 
 
 def _check_options(iou_threshold: float, interpolation: str) -> None:
@@ -170,11 +158,11 @@ def _check_options(iou_threshold: float, interpolation: str) -> None:
 
 
 def _judge(
-    truth: GroundTruthArrays, found: DetectionArrays, order: np.ndarray, threshold: float
+    truth: GroundTruth, found: DetectionTable, order: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which detections, in ``order``, are hits and which are ignored; the others are false positives."""
     wanted = np.full(len(found), -1)  # of each detection, as they came: the object of highest IoU, if that is enough
-    num_images, no_crowd = len(truth.image_ids), np.zeros(1, bool)
+    num_images, no_crowd = truth.num_images, np.zeros(1, bool)
     for detection, thing in expand_pairs(class_and_image(found, num_images), class_and_image(truth, num_images)):
         iou = box_iou_pairs(found.boxes[detection], truth.boxes[thing], no_crowd)
         enough = np.flatnonzero(iou >= threshold)

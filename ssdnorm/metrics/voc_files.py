@@ -1,4 +1,4 @@
-"""This file is about the VOC devkit's result files, ``comp4_det_test_<class>.txt``: one line a detection."""
+"""Read and write the VOC devkit's result files, ``comp4_det_test_<class>.txt``, with one detection per line."""
 
 from __future__ import annotations
 
@@ -8,41 +8,43 @@ from typing import Any
 
 import numpy as np
 
+from ssdnorm.coco_format import detection_table, ground_truth_table
 from ssdnorm.files import replaced_file
-from ssdnorm.metrics.arrays import DetectionArrays, GroundTruthArrays, detection_arrays, ground_truth_arrays
+from ssdnorm.tables import DetectionTable, GroundTruth
 
 PREFIX = "comp4_det_test_"
 
 
 def write_voc_detections(
     folder: str | Path,
-    ground_truth: Mapping[str, Any],
-    detections: Sequence[Mapping[str, Any]] | Mapping[str, Any] | DetectionArrays,
+    ground_truth: Mapping[str, Any] | GroundTruth,
+    detections: Sequence[Mapping[str, Any]] | Mapping[str, Any] | DetectionTable,
     *,
     prefix: str = PREFIX,
 ) -> list[Path]:
-    """Write one file a class, ``<image> <score> <xmin> <ymin> <xmax> <ymax>``, for the devkit or another tool.
+    """Write one file per class, ``<image> <score> <xmin> <ymin> <xmax> <ymax>``, for the devkit or another tool.
 
     Images are named by the stem of their ``file_name`` (by their id where there is none). Pixels are the devkit's,
     1-based and inclusive: ``xmin = x + 1``, ``xmax = x + w``. Scores and pixels are written so that they read back as
     the same float64: rounded to three digits, as several published scripts do, scores would tie.
 
     Raises:
-        ValueError: two images share a stem, a stem has a blank in it, a class name cannot be a file name.
+        ValueError: two images share a stem, a stem contains a blank, a class name cannot be a file name.
     """
-    truth = ground_truth_arrays(ground_truth)
-    found = detection_arrays(detections, truth)
-    stems = {place: stem for stem, place in _stems(ground_truth, truth).items()}
+    truth = ground_truth_table(ground_truth)
+    found = detection_table(detections, truth)
+    stems = list(_stems(truth))
     for name in truth.class_names:
         if PurePath(name).name != name:
             raise ValueError(f"class {name!r}: got a name with a path in it, allowed: a file name")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for k, name in enumerate(truth.class_names):
-        mine = found.select(found.category == k)
+    for label, name in enumerate(truth.class_names, start=1):
+        mine = found.select(found.labels == label)
         x, y, w, h = mine.boxes.T
-        rows = zip(mine.image.tolist(), mine.scores.tolist(), *_columns(x + 1, y + 1, x + w, y + h), strict=True)
+        columns = (mine.image, mine.scores, x + 1, y + 1, x + w, y + h)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
         paths.append(folder / f"{prefix}{name}.txt")
         lines = [f"{stems[image]} " + " ".join(map(repr, numbers)) + "\n" for image, *numbers in rows]
         with replaced_file(paths[-1]) as unfinished:
@@ -51,9 +53,9 @@ def write_voc_detections(
 
 
 def read_voc_detections(
-    folder: str | Path, ground_truth: Mapping[str, Any], *, prefix: str = PREFIX
-) -> list[dict[str, Any]]:
-    """Read a folder of ``<prefix><class>.txt`` as detections in COCO's result format, 0-based xywh.
+    folder: str | Path, ground_truth: Mapping[str, Any] | GroundTruth, *, prefix: str = PREFIX
+) -> DetectionTable:
+    """Read a folder of ``<prefix><class>.txt`` as a table of detections.
 
     A class without a file has no detections; the order of the lines is kept, since it decides equal scores.
 
@@ -61,7 +63,7 @@ def read_voc_detections(
         ValueError: no such file in the folder, a file of an unknown class, an unknown image, a line that is not a name
             and five numbers, an inverted box. Each with file and line.
     """
-    truth = ground_truth_arrays(ground_truth)
+    truth = ground_truth_table(ground_truth)
     folder = Path(folder)
     files = {path.stem.removeprefix(prefix): path for path in sorted(folder.glob(f"{prefix}*.txt"))}
     if not files:
@@ -70,19 +72,22 @@ def read_voc_detections(
     if unknown:
         allowed = ", ".join(truth.class_names[:30])
         raise ValueError(f"{files[unknown[0]]}: unknown class {unknown[0]!r}; the ground truth has: {allowed}")
-    stems = _stems(ground_truth, truth)
-    rows: list[dict[str, Any]] = []
-    for name, category_id in zip(truth.class_names, truth.category_ids, strict=True):
+    stems = _stems(truth)
+    rows: list[tuple[int, int, float, list[float]]] = []
+    for label, name in enumerate(truth.class_names, start=1):
         if name not in files:
             continue
         for number, line in enumerate(files[name].read_text(encoding="utf-8").splitlines(), 1):
             if line.strip():
-                where = f"{files[name]}, line {number}"
-                place, score, box = _parse(line, stems, where)
-                rows.append(
-                    {"image_id": truth.image_ids[place], "category_id": category_id, "bbox": box, "score": score}
-                )
-    return rows
+                place, score, box = _parse(line, stems, f"{files[name]}, line {number}")
+                rows.append((place, label, score, box))
+    image, labels, scores, boxes = zip(*rows, strict=True) if rows else ((),) * 4
+    return DetectionTable(
+        image=np.array(image, np.int64),
+        labels=np.array(labels, np.int64),
+        boxes=np.array(boxes, np.float64).reshape(-1, 4),
+        scores=np.array(scores, np.float64),
+    )
 
 
 def _parse(line: str, stems: dict[str, int], where: str) -> tuple[int, float, list[float]]:
@@ -101,18 +106,14 @@ def _parse(line: str, stems: dict[str, int], where: str) -> tuple[int, float, li
     return stems[stem], score, box
 
 
-def _stems(ground_truth: Mapping[str, Any], truth: GroundTruthArrays) -> dict[str, int]:
-    """Stem of the file name → place of the image."""
-    place_of = {image_id: place for place, image_id in enumerate(truth.image_ids)}
+def _stems(truth: GroundTruth) -> dict[str, int]:
+    """Stem of the file name → place of the image; the id stands in for a name that is not known."""
     stems: dict[str, int] = {}
-    for image in ground_truth["images"]:
-        stem = PurePath(str(image.get("file_name", image["id"]))).stem if "file_name" in image else str(image["id"])
+    for place, image_id in enumerate(truth.image_ids.tolist()):
+        name = truth.names[place]
+        stem = PurePath(name).stem if name else str(image_id)
         if stem in stems or len(stem.split()) != 1:
-            wrong = "is the stem of two images" if stem in stems else "has a blank in it"
-            raise ValueError(f"images: {stem!r} {wrong}; the devkit's files need one name an image")
-        stems[stem] = place_of[image["id"]]
+            wrong = "is the stem of two images" if stem in stems else "contains a blank"
+            raise ValueError(f"images: {stem!r} {wrong}; the devkit's files need one name per image")
+        stems[stem] = place
     return stems
-
-
-def _columns(*arrays: np.ndarray) -> list[list[float]]:
-    return [array.tolist() for array in arrays]

@@ -1,1 +1,1 @@
-"""SSD, put together from layers."""
+"""SSD networks, their checkpoints and exports."""

@@ -1,4 +1,4 @@
-"""This file is about checkpoints: a trained SSD with all that it takes to use it, as one safetensors file."""
+"""Checkpoints: a trained SSD and everything needed to use it, in one safetensors file."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ssdnorm.files import replaced_file
-from ssdnorm.models.key_report import report_mismatch
 from ssdnorm.models.ssd import SSD
 
 _FORMAT = "ssdnorm 1"
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds.
+    """Contents of a checkpoint.
 
     Args:
-        model: name and arguments with which the model is built.
-        state: its parameters and buffers.
+        model: name and arguments of the function that builds the model.
+        state: parameters and buffers by name.
         class_names: of the labels 1, 2, …
         post_process: arguments of ``PostProcess``.
-        antialias: whether the images that it was trained on were resized with antialiasing.
+        antialias: whether the training images were resized with antialiasing.
     """
 
     model: dict[str, Any]
@@ -38,41 +38,27 @@ class Checkpoint:
     antialias: bool = True
 
     def load_into(self, model: SSD, *, where: str = "checkpoint") -> None:
-        """Load the state, strictly.
-
-        Raises:
-            ValueError: listing missing, unexpected and wrongly shaped tensors, with the likely reason.
-        """
-        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        got = {name: tuple(tensor.shape) for name, tensor in self.state.items()}
-        if problem := report_mismatch(expected, got, where=where):
-            raise ValueError(problem)
+        """Load the state strictly; ``ValueError`` as from :func:`check_shapes`."""
+        check_shapes(shapes_of(model.state_dict()), shapes_of(self.state), where=where)
         model.load_state_dict(dict(self.state))
 
 
 def save_checkpoint(
     path: Path, model: SSD, *, class_names: Sequence[str], post_process: Mapping[str, Any], antialias: bool = True
 ) -> None:
-    """Write a model with its arguments, whole or not at all.
+    """Write a model and the arguments that build it, atomically.
 
     Raises:
-        ValueError: if the model was put together by hand, so that nothing tells how to build it again.
+        ValueError: the model was not made by ``ssd300_vgg16`` or ``ssd512_vgg16``, so it could not be built again.
     """
     if model.arguments is None:
         raise ValueError("save_checkpoint: only a model made by ssd300_vgg16 or ssd512_vgg16 can be built again")
-    write_checkpoint(
-        path, Checkpoint(model.arguments, model.state_dict(), class_names, dict(post_process), antialias=antialias)
-    )
+    write_checkpoint(path, Checkpoint(model.arguments, model.state_dict(), class_names, dict(post_process), antialias))
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, whole or not at all."""
-    about = {
-        "model": checkpoint.model,
-        "class_names": list(checkpoint.class_names),
-        "post_process": checkpoint.post_process,
-        "antialias": checkpoint.antialias,
-    }
+    """Write a checkpoint atomically."""
+    about = {name: value for name, value in vars(checkpoint).items() if name != "state"}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state.items()}
     metadata = {"format": _FORMAT, "about": json.dumps(about, default=asdict)}
     with replaced_file(path) as unfinished:
@@ -80,22 +66,83 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read what :func:`save_checkpoint` wrote.
+    """Read what :func:`save_checkpoint` wrote; raises as :func:`read_metadata`, and for another format."""
+    metadata = read_metadata(path)
+    if (got := metadata.get("format")) != _FORMAT:
+        raise ValueError(f"{path}: not a checkpoint of ssdnorm (format {got!r}, expected {_FORMAT!r})")
+    return Checkpoint(state=load_file(path), **json.loads(metadata["about"]))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not one of ours, or cut off.
+        FileNotFoundError: no such file.
+        ValueError: not a safetensors file, or truncated.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            return file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file, or cut off") from error
-    if metadata.get("format") != _FORMAT:
-        raise ValueError(
-            f"{path}: not a checkpoint of ssdnorm (format {metadata.get('format')!r}, expected {_FORMAT!r})"
+        raise ValueError(f"{path}: not a readable safetensors file, or cut off ({type(error).__name__})") from error
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
+    """Shapes by name."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def check_shapes(expected: Shapes, got: Shapes, *, where: str) -> None:
+    """Compare the shapes in a file, ``got``, with those of a model.
+
+    Raises:
+        ValueError: lists missing, unexpected and wrongly shaped tensors in one line, with the likely reasons.
+    """
+    missing = [key for key in expected if key not in got]
+    unexpected = [key for key in got if key not in expected]
+    wrong = [key for key in expected if key in got and expected[key] != got[key]]
+    if not (missing or unexpected or wrong):
+        return
+    shaped = [f"{key} {got[key]} in the file, {expected[key]} in the model" for key in wrong]
+    groups = (("missing", missing), ("unexpected", unexpected), ("wrongly shaped", shaped))
+    parts = [f"{name} ({len(keys)}): {_first_few(keys)}" for name, keys in groups if keys]
+    reasons = _likely_reasons(expected, got, [*missing, *unexpected], wrong)
+    because = f". Likely: {'; '.join(reasons)}" if reasons else ""
+    raise ValueError(f"{where}: does not fit the model; {'; '.join(parts)}{because}")
+
+
+def num_classes_of(shapes: Shapes) -> int | None:
+    """Number of classes, background included, of an SSD with these shapes; None without a head."""
+    logits = next((shape[0] for key, shape in shapes.items() if key.startswith("head.logits.") and shape), None)
+    locs = next((shape[0] for key, shape in shapes.items() if key.startswith("head.locs.") and shape), None)
+    return None if not logits or not locs or locs < 4 else logits // (locs // 4)
+
+
+def is_norm_key(key: str) -> bool:
+    """Whether a tensor name belongs to a conv norm or a tap norm of an SSD."""
+    return ".norm." in key or key.startswith("features.tap_norms.")
+
+
+def _first_few(keys: Sequence[str]) -> str:
+    rest = len(keys) - 4
+    return ", ".join(keys[:4]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _likely_reasons(expected: Shapes, got: Shapes, absent: Sequence[str], wrong: Sequence[str]) -> list[str]:
+    reasons = []
+    in_file, in_model = num_classes_of(got), num_classes_of(expected)
+    if in_file != in_model and None not in (in_file, in_model):
+        reasons.append(
+            f"{in_file} classes in the file, {in_model} in the model: pass num_classes={in_file} or head: fresh"
         )
-    return Checkpoint(state=state, **json.loads(metadata["about"]))
+    first = "features.backbone.conv1_1.conv.weight"
+    if first in wrong:
+        reasons.append(f"{got[first][0]} channels at conv1_1 in the file, {expected[first][0]} in the model: set width")
+    if any("conv12_" in key for key in absent):
+        file, model = ("SSD512", "SSD300") if any("conv12_" in key for key in got) else ("SSD300", "SSD512")
+        reasons.append(f"an {file} in the file, an {model} in the model")
+    if any(is_norm_key(key) for key in absent):
+        reasons.append("file and model have different norms: build the model with those of the file")
+    return reasons

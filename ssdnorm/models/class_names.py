@@ -1,4 +1,4 @@
-"""This file is about class names: VOC's, COCO's, which of them mean the same, and picking some out of a checkpoint."""
+"""Name the classes of VOC and COCO, and select classes of a checkpoint."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def default_class_names(num_objects: int) -> list[str]:
 
 
 def select_classes(checkpoint: Checkpoint, names: Sequence[str]) -> Checkpoint:
-    """The same detector for some of its classes, in the order asked for, under the names asked for.
+    """The same detector for some of its classes, in the given order and under the given names.
 
-    Names that differ between VOC and COCO (aeroplane and airplane, sofa and couch, …) stand for each other. The logits
+    Names that differ between VOC and COCO (aeroplane and airplane, sofa and couch, …) are the same class. The logits
     of a kept class do not change; its score rises, since the softmax is over fewer classes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""This file is about export: a detector as one ONNX or torch.export file, with all that belongs to it."""
+"""Export a network, with or without its post-processing, as one ONNX or torch.export file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 from torchvision.ops import nms
 
-from ssdnorm.detector import Detector
 from ssdnorm.models.post_process import PostProcess
+from ssdnorm.models.ssd import SSD
 from ssdnorm.structures import SSDOutput
 
 FORMAT = "ssdnorm export 1"
@@ -27,10 +28,10 @@ DETECTION_NAMES = ("boxes", "scores", "labels", "num_detections")
 
 
 class FixedPostProcess(nn.Module):
-    """``PostProcess`` in steps of fixed shapes, which exporters can follow; the same detections.
+    """:class:`PostProcess` with fixed shapes, which exporters can follow; the same detections.
 
-    Per class the ``top_k`` best scores are taken, those not above the threshold dropped, overlaps suppressed, and the
-    best ``max_detections`` over all classes kept: nothing is approximated.
+    ``PostProcess`` chooses its candidates by their values; an exported graph depends on shapes only. Here the ``top_k``
+    best scores of each class all enter the suppression.
 
     Shape:
         input locs ``(B, K, 4)``, logits ``(B, K, num_classes)``; output boxes ``(B, D, 4)`` xyxy in [0, 1] of the
@@ -38,121 +39,116 @@ class FixedPostProcess(nn.Module):
         num_detections on are zeros.
     """
 
-    default_boxes: Tensor
-
     def __init__(self, post_process: PostProcess) -> None:
         super().__init__()
-        self.register_buffer("default_boxes", post_process.default_boxes, persistent=False)
-        self.coder = post_process.coder
-        self.score_threshold = post_process.score_threshold
-        self.nms_threshold = post_process.nms_threshold
-        self.top_k = min(post_process.top_k, post_process.default_boxes.shape[0])
-        self.max_detections = post_process.max_detections
+        self.settings = post_process
 
     def forward(self, output: SSDOutput) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Detections of each image, padded to D rows."""
-        boxes = self.coder.decode(output.locs, self.default_boxes).clamp(0.0, 1.0)
+        settings = self.settings
+        boxes = settings.coder.decode(output.locs, settings.default_boxes).clamp(0.0, 1.0)
+        top_k = min(settings.top_k, boxes.shape[1])
         num_images, num_classes = output.logits.shape[0], output.logits.shape[2] - 1
         scores = output.logits.softmax(dim=-1)[..., 1:].transpose(1, 2)  # (B, C, K)
-        scores, places = scores.topk(self.top_k, dim=2)
+        scores, places = scores.topk(top_k, dim=2)
         candidates = boxes[:, None].expand(-1, num_classes, -1, -1)
         candidates = candidates.gather(2, places[..., None].expand(-1, -1, -1, 4)).flatten(0, 1)
-        kept = torch.ops.ssdnorm.nms_mask(candidates, scores.flatten(0, 1), self.nms_threshold, self.score_threshold)
-        scores = torch.where(kept, scores.flatten(0, 1), 0.0).reshape(num_images, num_classes * self.top_k)
-        scores, best = scores.topk(min(self.max_detections, num_classes * self.top_k), dim=1)
+        scores = scores.flatten(0, 1)
+        kept = torch.ops.ssdnorm.nms_mask(candidates, scores, settings.nms_threshold, settings.score_threshold)
+        scores = torch.where(kept, scores, 0.0).reshape(num_images, num_classes * top_k)
+        scores, best = scores.topk(min(settings.max_detections, num_classes * top_k), dim=1)
         found = scores > 0
-        boxes = candidates.reshape(num_images, num_classes * self.top_k, 4)
+        boxes = candidates.reshape(num_images, num_classes * top_k, 4)
         boxes = boxes.gather(1, best[..., None].expand(-1, -1, 4)) * found[..., None]
-        return boxes, scores, (best // self.top_k + 1) * found, found.sum(dim=1)
+        return boxes, scores, (best // top_k + 1) * found, found.sum(dim=1)
 
 
 class ExportedNetwork(nn.Module):
-    """Images in, raw output or detections out, as tensors; what is exported."""
+    """Images → raw output or, with ``post_process``, detections, as plain tuples of tensors."""
 
-    def __init__(self, detector: Detector, *, detections: bool) -> None:
+    def __init__(self, model: SSD, post_process: PostProcess | None) -> None:
         super().__init__()
-        self.model = detector.model
-        self.post_process = FixedPostProcess(detector.post_process) if detections else None
+        self.model = model
+        self.post_process = None if post_process is None else FixedPostProcess(post_process)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Shape: images ``(B, 3, S, S)``."""
-        output = self.model(images)
-        return (output.locs, output.logits) if self.post_process is None else self.post_process(output)
+        output: SSDOutput = self.model(images)
+        return tuple(output) if self.post_process is None else self.post_process(output)
 
 
 def export_onnx(
-    detector: Detector,
+    model: SSD,
+    post_process: PostProcess,
     path: Path,
     *,
+    class_names: Sequence[str],
+    antialias: bool = True,
     detections: bool = False,
     input_dtype: Literal["uint8", "float32"] = "uint8",
     opset: int = OPSET,
 ) -> None:
-    """Write a detector as one ONNX file with any batch size.
+    """Write a network as one ONNX file for any batch size.
 
-    Its metadata hold class names, thresholds, image size, default boxes and whether images are to be resized with
-    antialiasing; mean and std are part of the graph.
+    Its metadata hold class names, thresholds, image size, default boxes and how images are resized; mean and std are
+    part of the graph.
 
     Args:
-        detector: in evaluation mode.
-        detections: decode and suppress inside, as :class:`FixedPostProcess`; otherwise the output is raw.
+        model: in evaluation mode.
+        post_process: part of the graph with ``detections``, otherwise its settings are metadata only.
+        antialias: whether images are resized with antialiasing.
+        detections: decode and suppress in the graph, as :class:`FixedPostProcess`; otherwise the output is raw.
         input_dtype: RGB as uint8, or as floats in [0, 1].
         opset: of ONNX, 18 or more.
 
     Raises:
-        ValueError: if the onnx packages are missing, or for an opset below 18.
+        ValueError: if the onnx packages are missing, the model is in training mode, or for an opset below 18.
     """
     if opset < OPSET:
         raise ValueError(f"opset: must be {OPSET} or more; got {opset}")
-    for package in ("onnx", "onnxscript"):
-        _import(package)
-    if not hasattr(_import("onnxscript"), f"opset{opset}"):
+    onnx, onnxscript = (_import(package) for package in ("onnx", "onnxscript"))
+    if not hasattr(onnxscript, f"opset{opset}"):
         raise ValueError(f"opset: the installed onnxscript does not know {opset}; choose a lower one, from {OPSET}")
-    images = _example(detector, input_dtype)
-    network = ExportedNetwork(detector, detections=detections).eval()
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            network,
-            (images,),
+    program = _program(model, post_process if detections else None, input_dtype)
+    with _quiet():
+        exported = torch.onnx.export(
+            program,
             dynamo=True,
             verbose=False,
             opset_version=opset,
             input_names=["images"],
             output_names=list(DETECTION_NAMES if detections else RAW_NAMES),
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-            custom_translation_table={torch.ops.ssdnorm.nms_mask.default: _onnx_nms_mask(opset)}
-            if detections
-            else None,
+            custom_translation_table={torch.ops.ssdnorm.nms_mask.default: _onnx_nms_mask(opset)},
         )
-    assert program is not None
-    proto = program.model_proto
-    for key, value in _metadata(detector, detections, input_dtype).items():
+    assert exported is not None
+    proto = exported.model_proto
+    for key, value in _metadata(model, post_process, class_names, antialias, detections, input_dtype).items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
     path.parent.mkdir(parents=True, exist_ok=True)
-    _import("onnx").save(proto, str(path))
+    onnx.save(proto, str(path))
 
 
 def export_torch(
-    detector: Detector,
+    model: SSD,
+    post_process: PostProcess,
     path: Path,
     *,
+    class_names: Sequence[str],
+    antialias: bool = True,
     detections: bool = False,
     input_dtype: Literal["uint8", "float32"] = "uint8",
 ) -> None:
-    """Write a detector as a torch.export program (``.pt2``) with any batch size; arguments as :func:`export_onnx`.
+    """Write a network as a torch.export program (``.pt2``) for any batch size; arguments as :func:`export_onnx`.
 
-    The metadata lie in the extra file ``ssdnorm.json``. With ``detections`` the file needs ``import
-    ssdnorm.models.export`` before it is loaded, which brings the operator ``ssdnorm::nms_mask``.
+    The metadata are in the extra file ``ssdnorm.json``. A file with ``detections`` needs the operator
+    ``ssdnorm::nms_mask``: ``import ssdnorm.models.export`` before loading it.
     """
-    images = _example(detector, input_dtype)
-    network = ExportedNetwork(detector, detections=detections).eval()
-    with torch.no_grad():
-        program = torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    program = _program(model, post_process if detections else None, input_dtype)
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = json.dumps(_metadata(detector, detections, input_dtype))
+    metadata = _metadata(model, post_process, class_names, antialias, detections, input_dtype)
     with _quiet():
-        torch.export.save(program, path, extra_files={"ssdnorm.json": metadata})
+        torch.export.save(program, path, extra_files={"ssdnorm.json": json.dumps(metadata)})
 
 
 @torch.library.custom_op("ssdnorm::nms_mask", mutates_args=())
@@ -175,7 +171,7 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: floa
 
 
 def _onnx_nms_mask(opset: int) -> Callable[..., Any]:
-    """The operator in ONNX: NonMaxSuppression, whose list of survivors is written into a mask."""
+    """The operator in ONNX: NonMaxSuppression, its list of survivors written into a mask."""
     op = getattr(importlib.import_module("onnxscript"), f"opset{opset}")
 
     def translate(boxes: Any, scores: Any, iou_threshold: float, score_threshold: float) -> Any:
@@ -195,38 +191,42 @@ def _onnx_nms_mask(opset: int) -> Callable[..., Any]:
     return translate
 
 
-def _metadata(detector: Detector, detections: bool, input_dtype: str) -> dict[str, str]:
-    post_process = detector.post_process
+def _metadata(
+    model: SSD,
+    post_process: PostProcess,
+    class_names: Sequence[str],
+    antialias: bool,
+    detections: bool,
+    input_dtype: str,
+) -> dict[str, str]:
+    settings = ("score_threshold", "nms_threshold", "top_k", "max_detections")
+    pixels = [0, 255 if input_dtype == "uint8" else 1]
     about = {
         "format": FORMAT,
-        "class_names": list(detector.class_names),
-        "image_size": detector.model.image_size,
-        "input": {
-            "name": "images",
-            "dtype": input_dtype,
-            "colours": "RGB",
-            "range": [0, 255 if input_dtype == "uint8" else 1],
-        },
-        "antialias": detector.antialias,
+        "class_names": list(class_names),
+        "image_size": model.image_size,
+        "input": {"name": "images", "dtype": input_dtype, "colours": "RGB", "range": pixels},
+        "antialias": antialias,
         "output": "detections" if detections else "raw",
-        "default_boxes": asdict(detector.model.spec),
+        "default_boxes": asdict(model.spec),
         "variances": list(post_process.coder.variances),
-        "post_process": {
-            name: getattr(post_process, name)
-            for name in ("score_threshold", "nms_threshold", "top_k", "max_detections")
-        },
+        "post_process": {name: getattr(post_process, name) for name in settings},
     }
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
 
 
-def _example(detector: Detector, input_dtype: str) -> Tensor:
+def _program(model: SSD, post_process: PostProcess | None, input_dtype: str) -> ExportedProgram:
+    """Images → raw output or, with ``post_process``, detections, traced for any batch size."""
     if input_dtype not in ("uint8", "float32"):
         raise ValueError(f"input_dtype: must be uint8 or float32; got {input_dtype!r}")
-    if detector.training:
-        raise ValueError("export: the detector is in training mode; call .eval() first")
-    size, device = detector.model.image_size, detector.model.image_mean.device
+    if model.training:
+        raise ValueError("export: the model is in training mode; call .eval() first")
+    network = ExportedNetwork(model, post_process).eval()
     # a batch of two: with one the exporter would take the batch size for a constant
-    return torch.zeros((2, 3, size, size), dtype=getattr(torch, input_dtype), device=device)
+    shape = (2, 3, model.image_size, model.image_size)
+    images = torch.zeros(shape, dtype=getattr(torch, input_dtype), device=model.image_mean.device)
+    with _quiet(), torch.no_grad():
+        return torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
 
 
 def _import(package: str) -> Any:
@@ -238,7 +238,7 @@ def _import(package: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides what the exporters say about themselves."""
+    """Silence the exporters' own messages."""
     levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

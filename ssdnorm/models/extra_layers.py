@@ -1,4 +1,4 @@
-"""This file is about the extra layers: the shrinking convolutions behind fc7 that see larger and larger objects."""
+"""The extra layers: strided convolutions after fc7 that detect ever larger objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssdnorm.models.vgg import scale_channels
 
 @dataclass(frozen=True)
 class ExtraLayer:
-    """One pair of convolutions: 1×1 to ``mid`` channels, then ``kernel_size`` to ``out``, whose output is a tap."""
+    """A pair of convolutions: 1×1 to ``mid`` channels, then ``kernel_size`` to ``out`` channels, which is a tap."""
 
     number: int
     mid: int
@@ -44,12 +44,12 @@ class ExtraLayers(nn.Module):
 
     Args:
         in_channels: channels of the backbone's last map.
-        layers: ``EXTRA_LAYERS_300`` or ``EXTRA_LAYERS_512``, or others of the kind.
-        norm: norm factory for the slot after every convolution, None for none.
+        layers: ``EXTRA_LAYERS_300``, ``EXTRA_LAYERS_512`` or any others.
+        norm: norm factory for the slot after every convolution; None leaves the slots empty.
         width: factor on every channel count.
 
     Shape:
-        input ``(B, in_channels, H, W)``; output one tap ``(B, C, H', W')`` per pair, by the name of its second layer.
+        input ``(B, in_channels, H, W)``; output one tap ``(B, C, H', W')`` per pair, named like its second layer.
     """
 
     def __init__(
@@ -70,7 +70,6 @@ class ExtraLayers(nn.Module):
             self.tap_channels[f"conv{layer.number}_2"] = in_channels = out
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Taps by name."""
         taps = {}
         for name, block in self.named_children():
             x = block(x)

@@ -1,4 +1,4 @@
-"""This file is about features: backbone, extra layers and tap norms, from images to the taps."""
+"""Features: backbone, extra layers and tap norms, from images to taps."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from ssdnorm.messages import did_you_mean
 
 
 class TapNorms(nn.ModuleDict):
-    """One norm slot per named feature map, around the maps of any backbone: SSD's, torchvision's FPN, timm's.
+    """Normalise named feature maps of any backbone (SSD's, torchvision's FPN, timm's), each with its own norm.
 
     Args:
-        channels: of each map, by name.
-        norms: norm factory by map; maps that are not named stay as they are.
-        where: what messages start with.
+        channels: number of channels by map.
+        norms: norm factory by map; a map without one gets ``nn.Identity``.
 
     Shape:
         input maps ``(B, C, H, W)`` by name, or a list in the order of ``channels``; output the same maps after their
-        norms, by name. A map without a slot (an FPN's "pool") is handed on.
+        norms, by name. A map without a slot (an FPN's "pool") is returned unchanged.
 
     Raises:
-        ValueError: if a norm names a map that does not exist; in forward, if a map is missing.
+        ValueError: a norm names a map that does not exist; in forward, a map is missing.
 
     Example:
         >>> norms = TapNorms({"0": 4, "1": 8}, {"0": nn.BatchNorm2d})
@@ -34,17 +33,14 @@ class TapNorms(nn.ModuleDict):
         [(2, 4, 3, 3), (2, 8, 1, 1)]
     """
 
-    def __init__(
-        self, channels: Mapping[str, int], norms: Mapping[str, Callable[[int], nn.Module]], *, where: str = "norm.taps"
-    ) -> None:
+    def __init__(self, channels: Mapping[str, int], norms: Mapping[str, Callable[[int], nn.Module]]) -> None:
         for name in norms:
             if name not in channels:
                 hint = did_you_mean(name, channels)
-                raise ValueError(f"{where}: unknown tap {name!r}; choose one of: {', '.join(channels)}.{hint}")
+                raise ValueError(f"tap_norms: unknown tap {name!r}; choose one of: {', '.join(channels)}.{hint}")
         super().__init__({name: norms[name](c) if name in norms else nn.Identity() for name, c in channels.items()})
 
     def forward(self, maps: Mapping[str, Tensor] | Sequence[Tensor]) -> OrderedDict[str, Tensor]:
-        """Maps by name, after their norms."""
         if not isinstance(maps, Mapping):
             if len(maps) != len(self):
                 raise ValueError(f"TapNorms expects {len(self)} maps ({', '.join(self)}); got {len(maps)}")
@@ -56,20 +52,20 @@ class TapNorms(nn.ModuleDict):
 
 
 class BackboneMaps(nn.Module):
-    """The feature maps of any backbone (timm's ``features_only``, torchvision's) as a backbone for ``SSDFeatures``.
+    """Adapt any backbone of feature maps (timm's ``features_only``, torchvision's) to ``SSDFeatures``.
 
-    Channels are measured once at build time, on shapes alone.
+    The channels are determined once at build time, on shapes alone.
 
     Args:
         backbone: images → list of maps, or maps by name.
         names: of the taps, in the order of the maps; by default ``map1``, ``map2``, …, or the backbone's own names.
-        image_size: side of the images that the channels are measured with, pixels.
+        image_size: side of the images used to determine the channels, pixels.
 
     Shape:
         input ``(B, 3, H, W)``; output the taps by name and the last of them, which feeds the extra layers.
 
     Raises:
-        ValueError: if the backbone gives anything but maps ``(B, C, H, W)``, or another number than names.
+        ValueError: the backbone returns anything but maps ``(B, C, H, W)``, or not one map per name.
 
     Example:
         >>> BackboneMaps(nn.Conv2d(3, 8, 3, stride=8), ["stride8"]).tap_channels
@@ -89,36 +85,34 @@ class BackboneMaps(nn.Module):
         self.out_channels = list(self.tap_channels.values())[-1]
 
     def forward(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Taps by name, and the input of the extra layers."""
         maps = self.backbone(images)
         if isinstance(maps, Tensor):
             maps = [maps]
-        if isinstance(maps, Mapping):
-            names = self.names or tuple(str(name).replace(".", "_") for name in maps)
-            maps = list(maps.values())
-        else:
-            names = self.names or tuple(f"map{i}" for i in range(1, len(maps) + 1))
+        if not isinstance(maps, Mapping):
+            maps = {f"map{i}": x for i, x in enumerate(maps, 1)}
+        names = self.names or tuple(str(name).replace(".", "_") for name in maps)
         if len(maps) != len(names):
             raise ValueError(f"BackboneMaps: {len(names)} names ({', '.join(names)}) for {len(maps)} maps")
-        return dict(zip(names, maps, strict=True)), maps[-1]
+        taps = dict(zip(names, maps.values(), strict=True))
+        return taps, taps[names[-1]]
 
 
 class SSDFeatures(nn.Module):
-    """The named feature maps on which an SSD detects, after their tap norms.
+    """Compute the taps of an SSD: backbone, extra layers, tap norms.
 
-    Drops into torchvision's ``SSD`` as its ``backbone``: the output is an ``OrderedDict`` and ``out_channels`` a list.
+    Works as the ``backbone`` of torchvision's ``SSD``: the output is an ``OrderedDict`` and ``out_channels`` a list.
 
     Args:
         backbone: images → (taps by name, input of the extra layers), with ``tap_channels``: ``VGG16``, or any other
             in ``BackboneMaps``.
-        extras: that input → further taps by name, with ``tap_channels``; None for no more taps.
-        tap_norms: norm factory by tap; taps that are not named stay as they are.
+        extras: that input → further taps by name, with ``tap_channels``; None for no further taps.
+        tap_norms: norm factory by tap; a tap without one gets ``nn.Identity``.
 
     Shape:
         input ``(B, 3, S, S)``, already normalised; output one map ``(B, C, H, W)`` per tap, in order.
 
     Raises:
-        ValueError: if a tap norm names a tap that does not exist.
+        ValueError: a tap norm names a tap that does not exist.
     """
 
     def __init__(
@@ -137,16 +131,15 @@ class SSDFeatures(nn.Module):
 
     @property
     def out_channels(self) -> list[int]:
-        """Channels of each tap, in order."""
+        """Number of channels per tap, in order."""
         return list(self.tap_channels.values())
 
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
-        """Taps by name, in order."""
         taps, x = self.backbone(images)
         return self.tap_norms(taps if self.extras is None else {**taps, **self.extras(x)})
 
     def in_data_order(self) -> dict[str, nn.Module]:
-        """The parts by name in the order in which data passes; a tap's norm follows the norm of its convolution."""
+        """The parts by name in data order; a tap's norm follows the norm of its convolution."""
         parts: dict[str, nn.Module] = {}
         for room, module in (("backbone", self.backbone), ("extras", self.extras)):
             for name, part in () if module is None else module.named_children():
@@ -162,11 +155,7 @@ class SSDFeatures(nn.Module):
 
 @torch.no_grad()
 def tap_grids(features: nn.Module, image_size: int) -> dict[str, tuple[int, int]]:
-    """Height and width of each tap in cells, found on shapes alone (the meta device).
-
-    Args:
-        features: images → taps by name.
-        image_size: side of the images, pixels.
+    """Height and width of each tap in cells, computed on shapes alone (the meta device).
 
     Example:
         >>> tap_grids(SSDFeatures(BackboneMaps(nn.Conv2d(3, 8, 3, stride=8))), 300)

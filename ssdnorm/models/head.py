@@ -1,4 +1,4 @@
-"""This file is about the multibox head: the convolutions that turn each tap into locs and logits."""
+"""The multibox head: convolutions from each tap to locs and logits."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ssdnorm.structures import SSDOutput
 
 
 class MultiboxHead(nn.Module):
-    """Two 3×3 convolutions on each tap: four offsets and ``num_classes`` scores for each default box of each cell.
+    """Predict four offsets and ``num_classes`` scores per default box with two 3×3 convolutions on each tap.
 
     Args:
         tap_channels: channels of each tap by name, in the order of the default boxes.
-        boxes_per_cell: default boxes at each cell, by tap.
+        boxes_per_cell: default boxes per cell of each tap.
         num_classes: classes, background included.
 
     Shape:
-        input one map ``(B, C, H, W)`` per tap; output locs ``(B, K, 4)`` and logits ``(B, K, num_classes)``, tap after
-        tap, row after row, cell after cell, box after box, as ``make_default_boxes`` orders them.
+        input one map ``(B, C, H, W)`` per tap; output locs ``(B, K, 4)`` and logits ``(B, K, num_classes)`` in
+        the order of ``make_default_boxes``: by tap, row, column, box.
 
     Raises:
-        ValueError: if taps and boxes are not of one number, or num_classes is below 2.
+        ValueError: the numbers of taps and of ``boxes_per_cell`` differ, or num_classes is below 2.
 
     Sources:
         W. Liu et al., SSD (arXiv:1512.02325), section 2.1; the layout of Caffe's permute and flatten layers.
@@ -45,7 +45,6 @@ class MultiboxHead(nn.Module):
             self.logits[name] = nn.Conv2d(channels, num_boxes * num_classes, 3, padding=1)
 
     def forward(self, taps: Mapping[str, Tensor]) -> SSDOutput:
-        """Raw output over all taps."""
         locs = [_by_box(conv(taps[name]), 4) for name, conv in self.locs.items()]
         logits = [_by_box(conv(taps[name]), self.num_classes) for name, conv in self.logits.items()]
         return SSDOutput(torch.cat(locs, dim=1), torch.cat(logits, dim=1))

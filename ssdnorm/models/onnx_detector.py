@@ -1,4 +1,4 @@
-"""This file is about running an exported ONNX file: images in, the same detections out as from the checkpoint."""
+"""Run an exported ONNX file; it gives the same detections as the checkpoint."""
 
 from __future__ import annotations
 
@@ -18,17 +18,14 @@ from ssdnorm.structures import Detections, SSDOutput
 
 
 class OnnxDetector:
-    """An ONNX file written by ``export_onnx``, with onnxruntime behind it.
+    """An ONNX file written by ``export_onnx``, run by onnxruntime.
 
     Args:
-        path: the file; what it needs beside the images is in its metadata.
+        path: the file; its metadata hold all that it needs beside the images.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not an ONNX file, not one of ours, or onnxruntime is missing.
-
-    Shape:
-        see :meth:`__call__`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -41,7 +38,7 @@ class OnnxDetector:
             raise ValueError(f"{path}: the package onnxruntime is missing; pip install 'ssdnorm[onnx]'") from error
         try:
             self.session = runtime.InferenceSession(str(path), providers=runtime.get_available_providers())
-        except Exception as error:  # onnxruntime's own kinds
+        except Exception as error:  # onnxruntime's own classes
             raise ValueError(f"{path}: not a readable ONNX file, or cut off ({type(error).__name__})") from error
         about = self.session.get_modelmeta().custom_metadata_map
         if about.get("format") != FORMAT:
@@ -73,7 +70,7 @@ class OnnxDetector:
         ]
 
     def run(self, images: Tensor) -> list[Tensor]:
-        """The outputs as they are in the file. Shape of images as above."""
+        """The outputs of the file's graph. Shape of images as above."""
         if self.input_dtype == "uint8":
             images = images if images.dtype == torch.uint8 else (images * 255).round().to(torch.uint8)
         else:

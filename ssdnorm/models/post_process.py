@@ -1,4 +1,4 @@
-"""This file is about post-processing: from raw output to detections."""
+"""Turn raw output into detections: decode, drop low scores, suppress overlaps."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from ssdnorm.boxes.coder import BoxCoder
-from ssdnorm.boxes.waiting import host_may_look
 from ssdnorm.structures import Detections, SSDOutput
 
-_FIRST_CANDIDATES = 1000  # best-scored candidates of an image that are looked at first; nearly always enough
-_GPU_ROWS = 32_768  # boxes in one NMS on a GPU, which makes n² bits of them and walks over those that stay in turn
+_FIRST_CANDIDATES = 1000  # of an image, best scores first; nearly always enough
+_NMS_ROWS = 32_768  # boxes in one NMS on a GPU, which holds a bit for each pair of them
 
 
 class PostProcess(nn.Module):
-    """Decode, drop low scores, keep the ``top_k`` of each class, suppress overlaps in each class, keep the best.
+    """Decode, drop low scores, keep the ``top_k`` of each class, suppress overlaps per class, keep the best.
 
-    The order of the steps and their result are those of Caffe's DetectionOutput and of torchvision's SSD. The work is
-    done on the whole batch, and only on candidates that can still matter: whether a detection is kept depends on
-    higher scores alone, so the best-scored candidates are enough as soon as they yield ``max_detections``. On a GPU the
-    host waits three times if the first candidates are enough, and twice more each time that they are not.
+    The order of the steps and their result are those of Caffe's DetectionOutput and of torchvision's SSD. Only
+    candidates that can still matter are processed: whether a detection is kept depends on higher scores alone, so the
+    best candidates are enough as soon as they yield ``max_detections``. The host waits for a GPU three times if the
+    first candidates are enough, and twice more each time that they are not; then four times as many are tried.
 
     Args:
         default_boxes: the boxes that the output refers to.
         coder: how offsets are encoded.
         score_threshold: detections need a score above it, in [0, 1).
-        nms_threshold: of two boxes of a class with a larger IoU the one with the lower score goes, in [0, 1].
+        nms_threshold: of two boxes of a class whose IoU exceeds it, the one with the lower score is dropped; in [0, 1].
         top_k: candidates of a class that enter the suppression.
         max_detections: detections kept per image.
 
@@ -40,7 +39,6 @@ class PostProcess(nn.Module):
     """
 
     default_boxes: Tensor
-    _aside: Tensor  # where boxes go in an NMS that do not count
 
     def __init__(
         self,
@@ -61,7 +59,6 @@ class PostProcess(nn.Module):
             if value < 1:
                 raise ValueError(f"post_process.{name}: must be 1 or more; got {value}")
         self.register_buffer("default_boxes", default_boxes, persistent=False)
-        self.register_buffer("_aside", torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64), persistent=False)
         self.coder = coder or BoxCoder()
         self.score_threshold = score_threshold
         self.nms_threshold = nms_threshold
@@ -69,7 +66,7 @@ class PostProcess(nn.Module):
         self.max_detections = max_detections
 
     def extra_repr(self) -> str:
-        """The four numbers that decide."""
+        """The two thresholds and the two limits."""
         return (
             f"score_threshold={self.score_threshold}, nms_threshold={self.nms_threshold}, top_k={self.top_k}, "
             f"max_detections={self.max_detections}"
@@ -86,16 +83,15 @@ class PostProcess(nn.Module):
         self._check(output, sizes)
         locs, logits = output.locs.float(), output.logits.float()
         rows = self._rows_that_can_pass(logits)
-        scores = logits.gather(1, rows[..., None].expand(-1, -1, logits.shape[2])).softmax(dim=-1)[..., 1:].flatten(1)
-        num_classes = logits.shape[2] - 1
-        most = min(self.top_k, rows.shape[1]) * num_classes  # that are among the top_k of their class
+        scores = logits.gather(1, rows[..., None].expand(-1, -1, logits.shape[2])).softmax(dim=-1)[..., 1:]
+        most = min(self.top_k, rows.shape[1]) * scores.shape[2]  # that are among the top_k of their class
         number = _FIRST_CANDIDATES if most > 2 * _FIRST_CANDIDATES else most
         while True:
-            candidates = self._candidates(scores, num_classes, number, among_all=most > 2 * number)
-            detections, growth = self._suppress(locs, rows, candidates, num_classes, sizes)
-            if growth == 0 or number == most:
+            candidates = self._candidates(scores, number, among_all=most > 2 * number)
+            detections, enough = self._suppress(locs, rows, candidates, scores.shape[2], sizes)
+            if enough or number == most:
                 return detections
-            number = min(int(growth * number), most)
+            number = min(4 * number, most)
 
     def _check(self, output: SSDOutput, sizes: Tensor) -> None:
         batch, boxes = output.logits.shape[0], len(self.default_boxes)
@@ -108,34 +104,32 @@ class PostProcess(nn.Module):
     def _rows_that_can_pass(self, logits: Tensor) -> Tensor:
         """Boxes with a class that may exceed the threshold, ``(B, R)``, padded with boxes that have none.
 
-        A score is at most ``exp(logit - background logit)``, so the rest needs no softmax.
+        A score is at most ``exp(logit - background logit)``, so the other boxes need no softmax.
         """
         margin = logits[..., 1:].amax(dim=-1) - logits[..., 0]
         bound = math.log(self.score_threshold) if self.score_threshold > 0 else -math.inf
         num_rows = int((margin > bound).sum(dim=1).amax()) if margin.numel() else 0
         return margin.topk(max(num_rows, 1), dim=1, sorted=False).indices.sort(dim=1).values
 
-    def _candidates(
-        self, scores: Tensor, num_classes: int, number: int, *, among_all: bool
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The best candidates: scores in falling order, labels, places of their rows, and which are possible.
+    def _candidates(self, scores: Tensor, number: int, *, among_all: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The best candidates: scores in falling order, labels, indices of their rows, and which of them are valid.
 
-        Possible is a score above the threshold among the ``top_k`` of its class. Of equal
-        scores the earlier box comes first if ``among_all`` is not asked for; else the order is that of ``topk``.
+        Valid is a score above the threshold among the ``top_k`` of its class. Of equal scores the earlier box comes
+        first, except with ``among_all``, where the order is that of ``topk``.
 
         Args:
             number: P, the candidates of an image.
-            among_all: take the best of all classes together, which may be not possible; to find the ``top_k`` of each
-                class first is dear where classes are many.
+            among_all: take the best of all classes together, which may include invalid ones; to find the ``top_k`` of
+                each class first is expensive with many classes.
 
         Shape:
-            scores ``(B, R * num_classes)``; each of the four ``(B, P)``.
+            scores ``(B, R, C)``, C without background; each of the four ``(B, P)``.
         """
+        num_classes = scores.shape[2]
         if among_all:
-            best, places = scores.topk(number, dim=1)
+            best, places = scores.flatten(1).topk(number, dim=1)
             labels, rows = places % num_classes + 1, places // num_classes
             return best, labels, rows, (best > self.score_threshold) & (_rank_within_class(labels) < self.top_k)
-        scores = scores.unflatten(1, (-1, num_classes))
         rows = scores.topk(min(self.top_k, scores.shape[1]), dim=1, sorted=False).indices.sort(dim=1).values
         scores = scores.gather(1, rows)
         best, places = (x[:, :number] for x in scores.flatten(1).sort(dim=1, descending=True, stable=True))
@@ -143,60 +137,45 @@ class PostProcess(nn.Module):
 
     def _suppress(
         self, locs: Tensor, rows: Tensor, candidates: tuple[Tensor, ...], num_classes: int, sizes: Tensor
-    ) -> tuple[list[Detections], float]:
-        """Detections from the best candidates, and how many times as many to try; 0 if more would change nothing."""
-        scores, labels, places, possible = candidates
+    ) -> tuple[list[Detections], bool]:
+        """Detections from the best candidates, and whether more candidates would change nothing."""
+        scores, labels, places, valid = candidates
         rows = rows.gather(1, places)
         locs = locs.gather(1, rows[..., None].expand(-1, -1, 4))
         boxes = self.coder.decode(locs, self.default_boxes[rows]).clamp_(0.0, 1.0)
-        kept = self._nms(boxes, scores, labels, possible, num_classes)
+        kept = self._nms(boxes, scores, labels, valid, num_classes)
         place = kept.cumsum(dim=1)  # 1 for the best that is kept, and so on
         numbers, more = torch.stack((place[:, -1], scores[:, -1] > self.score_threshold)).tolist()
-        short = [n for n, m in zip(numbers, more, strict=True) if m and n < self.max_detections]
-        growth = max(2.0, 1.25 * self.max_detections / max(1, min(short))) if short else 0.0
+        enough = all(n >= self.max_detections or not m for n, m in zip(numbers, more, strict=True))
 
-        # the n-th that is kept goes to column n, all others to column 0, which nobody reads
+        # the n-th that is kept goes to column n, all others to column 0, which is cut off
         ranks = torch.arange(place.shape[1], device=place.device).expand_as(place)
         order = place.new_zeros(len(place), place.shape[1] + 1).scatter_(1, place * kept, ranks)
         order = order[:, 1 : self.max_detections + 1]
         boxes_px = boxes.unflatten(2, (2, 2)) * sizes.flip(1)[:, None, None]
         boxes_px = boxes_px.flatten(2).gather(1, order[..., None].expand(-1, -1, 4))
         parts = zip(numbers, boxes_px, scores.gather(1, order), labels.gather(1, order), strict=True)
-        return [Detections(boxes=b[:n], scores=s[:n], labels=c[:n]) for n, b, s, c in parts], growth
+        return [Detections(boxes=b[:n], scores=s[:n], labels=c[:n]) for n, b, s, c in parts], enough
 
-    def _nms(self, boxes: Tensor, scores: Tensor, labels: Tensor, possible: Tensor, num_classes: int) -> Tensor:
-        """Which candidates survive, ``(B, P)`` bool. Boxes of other classes and images are moved out of reach."""
+    def _nms(self, boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, num_classes: int) -> Tensor:
+        """Which candidates survive, ``(B, P)`` bool. Classes and images are moved apart, so as not to overlap."""
         num_images, num_candidates = labels.shape
-        boxes, scores = boxes.double(), scores.double()
-        kept = torch.zeros_like(possible)
-        if host_may_look(boxes) or num_candidates > _GPU_ROWS:  # image by image
-            apart = torch.add(boxes, labels[..., None], alpha=2)
-            for image in range(num_images):
-                places = possible[image].nonzero().squeeze(1)
-                survivors = self._nms_in_turns(apart[image, places], scores[image, places])
-                kept[image, places[survivors]] = True
-            return kept
+        group = max(1, _NMS_ROWS // num_candidates) if _groups_images(boxes) else 1
         images = torch.arange(num_images, device=labels.device)[:, None]
-        apart = torch.add(boxes, torch.add(labels, images, alpha=num_classes + 1)[..., None], alpha=2)
-        # what is not possible suppresses itself: those that stay take the time
-        apart = torch.where(possible[..., None], apart, self._aside)
-        for part in zip(*(x.split(_GPU_ROWS // num_candidates) for x in (kept, apart, scores)), strict=True):
+        shift = torch.add(labels, images, alpha=num_classes + 1)
+        boxes, scores = torch.add(boxes.double(), shift[..., None], alpha=2), scores.double()
+        # what is not valid takes the place of the image's best candidate, which suppresses it
+        boxes = torch.where(valid[..., None], boxes, boxes[:, :1])
+        kept = torch.zeros_like(valid)
+        for part in zip(*(x.split(group) for x in (kept, boxes, scores)), strict=True):
             survivors = nms(part[1].flatten(0, 1), part[2].flatten(), self.nms_threshold)
             part[0].view(-1).index_fill_(0, survivors, True)
-        return kept & possible
+        return kept & valid
 
-    def _nms_in_turns(self, boxes: Tensor, scores: Tensor) -> Tensor:
-        """Places of the best survivors among boxes in falling order: of the first quarter, then with the next.
 
-        Survivors go on to the next turn, and the turns end as soon as there are enough: the time of an NMS, and its
-        memory on a GPU, grow with the square of its boxes.
-        """
-        best, start, size = torch.arange(0, device=boxes.device), 0, min(len(scores) // 4 + 1, _GPU_ROWS // 2)
-        while start < len(scores) and len(best) < self.max_detections:
-            turn = torch.cat((best, torch.arange(start, min(start + size, len(scores)), device=boxes.device)))
-            best = turn[nms(boxes[turn], scores[turn], self.nms_threshold)[: self.max_detections]]
-            start, size = start + size, min(2 * size, _GPU_ROWS // 2)
-        return best
+def _groups_images(boxes: Tensor) -> bool:
+    """Whether one NMS takes several images: the host waits for each on a GPU; on a CPU boxes cost quadratic time."""
+    return boxes.device.type != "cpu"
 
 
 def _rank_within_class(labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""This file is about the SSD: features and head, and the two networks of the paper."""
+"""SSD: features and head, and the two networks of the paper."""
 
 from __future__ import annotations
 
@@ -13,37 +13,36 @@ from torch import Tensor, nn
 
 from ssdnorm.boxes.default_boxes import DefaultBoxSpec, default_box_spec, make_default_boxes
 from ssdnorm.layers.batch_norm import check_batch_statistics
-from ssdnorm.layers.norms import norm_layer
+from ssdnorm.layers.norms import NormFactory, norm_layer
 from ssdnorm.models.extra_layers import EXTRA_LAYERS_300, EXTRA_LAYERS_512, ExtraLayer, ExtraLayers
 from ssdnorm.models.features import SSDFeatures, tap_grids
 from ssdnorm.models.head import MultiboxHead
-from ssdnorm.models.initial_weights import draw_initial_weights
 from ssdnorm.models.vgg import VGG16
+from ssdnorm.models.weights import IMAGENET_MEAN, IMAGENET_STD, draw_initial_weights, load_backbone_weights
 from ssdnorm.structures import SSDOutput
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in [0, 1]; with these, inputs have about unit variance
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-NormSpec = str | Mapping[str, Any]
+NormSpec = str | Mapping[str, Any] | NormFactory
 PAPER_TAP_NORMS: Mapping[str, NormSpec] = MappingProxyType({"conv4_3": "l2_norm"})
 
 
 class SSD(nn.Module):
-    """Images to raw output: input normalisation, features, multibox head.
-
-    Works with any features module that maps images to named taps and tells their ``tap_channels``.
+    """Single-shot detector: input normalisation, features, multibox head.
 
     Args:
-        features: images → taps by name.
-        default_boxes: a spec or a name; its grid must be the one that the features give, which is checked here.
+        features: images → taps by name, with ``tap_channels``: ``SSDFeatures`` or any such module.
+        default_boxes: a spec or a name; its grids must be those of the features.
         num_classes: classes, background included.
         image_mean, image_std: RGB statistics that belong to the weights, of images in [0, 1].
 
     Shape:
-        see :meth:`forward`.
+        input images ``(B, 3, S, S)`` RGB, uint8 or floats in [0, 1]; output locs ``(B, K, 4)`` and logits
+        ``(B, K, num_classes)``.
+
+    Sources:
+        W. Liu et al., SSD: Single Shot MultiBox Detector (arXiv:1512.02325).
 
     Raises:
-        ValueError: if the features' maps do not fit the default boxes.
+        ValueError: the features' maps do not fit the default boxes.
     """
 
     image_mean: Tensor
@@ -60,8 +59,8 @@ class SSD(nn.Module):
         image_std: tuple[float, float, float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
-        self.arguments: dict[str, Any] | None = None  # of the function that built it, for checkpoints
-        self.spec = default_box_spec(default_boxes, where="model.default_boxes")
+        self.arguments: dict[str, Any] | None = None  # how to build it again; saved in checkpoints
+        self.spec = default_box_spec(default_boxes, where="default_boxes")
         self.image_size = self.spec.image_size
         self.num_classes = num_classes
         self.features = features
@@ -72,16 +71,10 @@ class SSD(nn.Module):
         self._check_grid()
 
     def extra_repr(self) -> str:
-        """What tells two SSDs apart."""
         return f"image_size={self.image_size}, num_classes={self.num_classes}, default_boxes={self.spec.num_boxes}"
 
-    def set_input_statistics(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        """Take over the RGB mean and std (of images in [0, 1]) that belong to newly loaded weights."""
-        self.image_mean.copy_(torch.tensor(mean))
-        self.image_std.copy_(torch.tensor(std))
-
     def normalize(self, images: Tensor) -> Tensor:
-        """uint8, or floats in [0, 1], to what the first convolution expects. Shape ``(…, 3, H, W)``."""
+        """Normalise uint8 images, or floats in [0, 1], with the model's mean and std. Shape ``(…, 3, H, W)``."""
         if not images.is_floating_point():
             if images.dtype != torch.uint8:
                 raise ValueError(f"SSD expects uint8 images, or floats in [0, 1]; got {images.dtype}")
@@ -89,12 +82,6 @@ class SSD(nn.Module):
         return (images - self.image_mean[:, None, None]) / self.image_std[:, None, None]
 
     def forward(self, images: Tensor) -> SSDOutput:
-        """Raw output of a batch.
-
-        Shape:
-            images ``(B, 3, S, S)`` RGB, uint8 or floats in [0, 1]; returns locs ``(B, K, 4)`` and logits
-            ``(B, K, num_classes)``.
-        """
         size = self.image_size
         if images.ndim != 4 or images.shape[1:] != (3, size, size):
             raise ValueError(f"SSD expects images (B, 3, {size}, {size}); got {tuple(images.shape)}")
@@ -103,13 +90,13 @@ class SSD(nn.Module):
     def _check_grid(self) -> None:
         try:
             got = tap_grids(self.features, self.image_size)
-        except ValueError:  # a group norm with one value a group; this says where
+        except ValueError:  # a group norm with one value per group; the check below names the layer
             check_batch_statistics(copy.deepcopy(self.features).eval(), (1, 3, self.image_size, self.image_size))
             raise
         expected = [(g, g) for g in self.spec.grid_sizes]
         if list(got.values()) != expected:
             raise ValueError(
-                f"model.default_boxes: grids {expected} do not fit the features' maps {got} at "
+                f"default_boxes: grids {expected} do not fit the features' maps {got} at "
                 f"{self.image_size} pixels; spread_default_boxes makes default boxes for any square grids"
             )
 
@@ -126,19 +113,18 @@ def ssd300_vgg16(
     weights: str | Path | None = None,
     seed: int = 0,
 ) -> SSD:
-    """SSD300 on VGG16.
+    """Build SSD300 on VGG16.
 
     Args:
         num_classes: classes, background included (21 for VOC).
-        backbone_norm: norm spec for the slot after every VGG convolution.
-        extras_norm: norm spec for the slot after every convolution of the extra layers.
+        backbone_norm, extras_norm: norm spec for the slot after every convolution of VGG, of the extra layers.
         tap_norms: norm spec by tap; the paper has ``{"conv4_3": "l2_norm"}``.
         dropout: probability of a zero after fc6 and fc7, or one each by name; **the paper has 0**.
         default_boxes: a name out of ``DEFAULT_BOXES`` or a spec, with the grids 38, 19, 10, 5, 3, 1.
         width: factor on every channel count.
         weights: ImageNet weights of the backbone: a torchvision name (``"VGG16_Weights.IMAGENET1K_FEATURES"``) or a
             path; see :func:`ssdnorm.models.weights.load_backbone_weights`. None draws them.
-        seed: of the drawn weights; each depends on the seed and on its name alone.
+        seed: of the drawn weights; each weight depends on the seed and its own name alone.
 
     Sources:
         W. Liu et al., SSD: Single Shot MultiBox Detector (arXiv:1512.02325).
@@ -149,18 +135,9 @@ def ssd300_vgg16(
         26285486
     """
     return _ssd_vgg16(
-        "ssd300_vgg16",
-        EXTRA_LAYERS_300,
-        num_classes,
-        backbone_norm=backbone_norm,
-        extras_norm=extras_norm,
-        tap_norms=tap_norms,
-        dropout=dropout,
-        default_boxes=default_boxes,
-        width=width,
-        weights=weights,
-        seed=seed,
-    )
+        "ssd300_vgg16", EXTRA_LAYERS_300, num_classes, backbone_norm, extras_norm, tap_norms, dropout, default_boxes,
+        width, weights, seed,
+    )  # fmt: skip
 
 
 def ssd512_vgg16(
@@ -175,27 +152,17 @@ def ssd512_vgg16(
     weights: str | Path | None = None,
     seed: int = 0,
 ) -> SSD:
-    """SSD512 on VGG16: seven taps, 24,564 default boxes. Arguments as :func:`ssd300_vgg16`."""
+    """Build SSD512 on VGG16: seven taps, 24,564 default boxes. Arguments as :func:`ssd300_vgg16`."""
     return _ssd_vgg16(
-        "ssd512_vgg16",
-        EXTRA_LAYERS_512,
-        num_classes,
-        backbone_norm=backbone_norm,
-        extras_norm=extras_norm,
-        tap_norms=tap_norms,
-        dropout=dropout,
-        default_boxes=default_boxes,
-        width=width,
-        weights=weights,
-        seed=seed,
-    )
+        "ssd512_vgg16", EXTRA_LAYERS_512, num_classes, backbone_norm, extras_norm, tap_norms, dropout, default_boxes,
+        width, weights, seed,
+    )  # fmt: skip
 
 
 def _ssd_vgg16(
     name: str,
     extra_layers: tuple[ExtraLayer, ...],
     num_classes: int,
-    *,
     backbone_norm: NormSpec,
     extras_norm: NormSpec,
     tap_norms: Mapping[str, NormSpec],
@@ -205,26 +172,25 @@ def _ssd_vgg16(
     weights: str | Path | None,
     seed: int,
 ) -> SSD:
-    backbone = VGG16(norm=norm_layer(backbone_norm, where="norm.backbone"), dropout=dropout, width=width)
-    extras_factory = norm_layer(extras_norm, where="norm.extras")
-    extras = ExtraLayers(backbone.out_channels, extra_layers, norm=extras_factory, width=width)
     if not isinstance(tap_norms, Mapping):
         raise ValueError(f"tap_norms: expected norms by tap, such as {{'conv4_3': 'l2_norm'}}; got {tap_norms!r}")
-    tap_factories = {name: norm_layer(spec, where=f"norm.taps.{name}") for name, spec in tap_norms.items()}
+    backbone_factory = norm_layer(backbone_norm, where="backbone_norm")
+    extras_factory = norm_layer(extras_norm, where="extras_norm")
+    tap_factories = {tap: norm_layer(spec, where=f"tap_norms: {tap}") for tap, spec in tap_norms.items()}
+    backbone = VGG16(norm=backbone_factory, dropout=dropout, width=width)
+    extras = ExtraLayers(backbone.out_channels, extra_layers, norm=extras_factory, width=width)
     model = SSD(SSDFeatures(backbone, extras, tap_norms=tap_factories), default_boxes, num_classes)
     model.arguments = {
         "name": name,
         "num_classes": num_classes,
-        "backbone_norm": backbone_norm,
-        "extras_norm": extras_norm,
-        "tap_norms": dict(tap_norms),
+        "backbone_norm": backbone_factory.spec,
+        "extras_norm": extras_factory.spec,
+        "tap_norms": {tap: factory.spec for tap, factory in tap_factories.items()},
         "dropout": dropout,
         "default_boxes": default_boxes,
         "width": width,
     }
     draw_initial_weights(model, seed)
     if weights is not None:
-        from ssdnorm.models.weights import load_backbone_weights
-
         load_backbone_weights(model, weights)
     return model

@@ -1,4 +1,4 @@
-"""This file is about tensor files: tensors by name out of a file of any of four kinds, without running code from it."""
+"""Read tensors by name from safetensors, npz, torch and TensorFlow files, without running code from them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-_WRAPPERS = ("state_dict", "model", "model_state_dict")
-
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors by name out of a ``.safetensors``, ``.npz``, torch or TensorFlow file; never runs code from it.
+    """Read tensors by name from a ``.safetensors``, ``.npz``, torch or TensorFlow file; never runs code from it.
 
-    A torch file may hold the tensors at its top or under ``state_dict``, ``model`` or ``model_state_dict``; the prefix
-    ``module.`` that DataParallel puts before every name is taken off. A TensorFlow checkpoint is named by its prefix
-    (``model.ckpt-1000``) or its ``.index`` file, and needs the tensorflow package.
+    A torch file may hold the tensors at the top level or under ``state_dict``, ``model`` or ``model_state_dict``;
+    DataParallel's prefix ``module.`` is removed. A TensorFlow checkpoint is given by its prefix (``model.ckpt-1000``)
+    or its ``.index`` file, and needs the tensorflow package.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: in one line, if it is none of these, damaged, or a pickle that wants to run code.
+        FileNotFoundError: no such file.
+        ValueError: none of these formats, damaged, or a pickle that would run code.
     """
     if path.suffix == ".index" or (not path.exists() and path.with_name(f"{path.name}.index").is_file()):
         return _read_tensorflow(path.with_suffix("") if path.suffix == ".index" else path)
@@ -62,12 +60,12 @@ def _read_torch(path: Path) -> Any:
             f"{path}: refused: this pickle holds more than tensors{what}, and reading it could run code. If you "
             "trust it, save its state_dict alone, in the system that wrote it, and give that file"
         ) from error
-    except Exception as error:  # a damaged pickle or archive fails in a dozen ways that mean one thing
+    except Exception as error:  # a damaged pickle or archive raises many kinds of errors
         raise ValueError(f"{path}: not a readable weights file, or cut off ({type(error).__name__})") from error
 
 
 def _tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
-    for key in _WRAPPERS:
+    for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
@@ -90,7 +88,7 @@ def _read_tensorflow(prefix: Path) -> dict[str, Tensor]:
         reader = train.load_checkpoint(str(prefix))
         names = reader.get_variable_to_shape_map()
         return {name: torch.from_numpy(np.array(reader.get_tensor(name))) for name in names}
-    except Exception as error:  # TensorFlow's own kinds of errors cannot be named here
+    except Exception as error:  # TensorFlow's own error types are not importable here
         raise ValueError(
             f"{prefix}: not a readable TensorFlow checkpoint, or cut off ({type(error).__name__})"
         ) from error

@@ -1,4 +1,4 @@
-"""This file is about fine-tuning: a checkpoint's weights into a model with other norms, or with other classes."""
+"""Fine-tuning: load a checkpoint into a model with other norms or other classes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from ssdnorm.boxes.default_boxes import default_box_spec
-from ssdnorm.models.checkpoint import Checkpoint
+from ssdnorm.models.checkpoint import Checkpoint, check_shapes, is_norm_key, shapes_of
 from ssdnorm.models.class_names import same_class
-from ssdnorm.models.key_report import is_norm_key, report_mismatch
 from ssdnorm.models.ssd import SSD
 
-_COUNT = ".num_batches_tracked"
-_ONE_KIND = {"frozen_batch_norm": "batch_norm", "sync_batch_norm": "batch_norm"}  # share their tensors
+_SAME_TENSORS = {"frozen_batch_norm": "batch_norm", "sync_batch_norm": "batch_norm"}
 
 
 def transfer_weights(
@@ -24,63 +22,61 @@ def transfer_weights(
     class_names: Sequence[str] | None = None,
     where: str = "checkpoint",
 ) -> list[str]:
-    """Load a checkpoint by names; strict about everything but norms and, with a fresh head, the class outputs.
+    """Load a checkpoint by name, strictly except for norms and, with a fresh head, the class outputs.
 
-    A norm is loaded where the model has the same norm in the same place (batch norms, frozen and synchronised ones
-    share theirs). Elsewhere the model's norm keeps its initial values and the file's is left out. A frozen batch norm
-    begins as the identity, so a network with them inserted gives the same outputs as before.
+    A norm is loaded where the model has the same norm in the same place (batch, frozen and synchronised batch norm are
+    the same here). Elsewhere the model's norm keeps its initial values and the file's is skipped. A frozen batch norm
+    starts as the identity, so inserting it does not change the outputs.
 
     Args:
-        head: ``keep`` loads the class outputs too; ``fresh`` leaves them as drawn and loads all the rest.
-        class_names: of the data; with ``keep`` they must be the checkpoint's. None is not checked.
+        head: ``keep`` loads the class outputs too; ``fresh`` keeps the model's initial ones.
+        class_names: of the data; with ``keep`` they must be the checkpoint's. None skips this check.
 
     Returns:
-        What was left out or changes the meaning of the weights, a line each.
+        Notes, one line each: what was not loaded, and what changes the meaning of the weights.
 
     Raises:
-        ValueError: for other classes, default boxes of other sizes, missing, unexpected or wrongly shaped tensors.
+        ValueError: other classes, other default boxes, missing, unexpected or wrongly shaped tensors.
     """
     if head not in ("keep", "fresh"):
-        raise ValueError(f"model.head: must be keep or fresh; got {head!r}")
+        raise ValueError(f"head: must be keep or fresh; got {head!r}")
     if head == "keep" and class_names is not None:
         _check_classes(checkpoint, class_names, where)
     notes = _check_boxes(checkpoint, model, head, where)
     initial = model.state_dict()
-    expected = {key: tuple(tensor.shape) for key, tensor in initial.items()}
     file = dict(checkpoint.state)
     theirs, ours = checkpoint.model, model.arguments or {}
-    dropped = [key for key in file if is_norm_key(key) and _norm_at(theirs, key) != _norm_at(ours, key)]
-    fresh = [key for key in expected if is_norm_key(key) and _norm_at(theirs, key) != _norm_at(ours, key)]
-    # how many batches a batch norm has seen is not counted by a frozen one
-    dropped += [key for key in file if key.endswith(_COUNT) and key not in expected and key not in dropped]
-    fresh += [key for key in expected if key.endswith(_COUNT) and key not in file and key not in fresh]
-    if head == "fresh":
-        dropped += [key for key in file if key.startswith("head.logits.")]
-        fresh += [key for key in expected if key.startswith("head.logits.")]
+
+    def kept_apart(keys: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
+        return [
+            key
+            for key in keys
+            if (is_norm_key(key) and _norm_at(theirs, key) != _norm_at(ours, key))
+            or (key.endswith(".num_batches_tracked") and key not in others)  # frozen batch norm has none
+            or (head == "fresh" and key.startswith("head.logits."))
+        ]
+
+    dropped, fresh = kept_apart(file, initial), kept_apart(initial, file)
     state = {key: tensor for key, tensor in file.items() if key not in set(dropped)}
     state |= {key: initial[key] for key in fresh}
-    if problem := report_mismatch(expected, {key: tuple(t.shape) for key, t in state.items()}, where=where):
-        raise ValueError(problem)
+    check_shapes(shapes_of(initial), shapes_of(state), where=where)
     model.load_state_dict(state)
-    for name, keys in (("left out of the file", dropped), ("kept as drawn in the model", fresh)):
+    for name, keys in (("not loaded from the file", dropped), ("initial values kept in the model", fresh)):
         if keys:
-            notes.append(f"{where}: {name}: {len(keys)} tensors, {_places(keys)}")
+            modules = dict.fromkeys(key.rsplit(".", 1)[0].removeprefix("features.") for key in keys)
+            notes.append(f"{where}: {name}: {len(keys)} tensors, {_short(list(modules))}")
     return notes
 
 
 def _check_classes(checkpoint: Checkpoint, class_names: Sequence[str], where: str) -> None:
-    theirs = list(checkpoint.class_names)
+    theirs = checkpoint.class_names
     if len(theirs) == len(class_names) and all(map(same_class, theirs, class_names)):
         return
     held = all(any(same_class(name, other) for other in theirs) for name in class_names)
-    way = (
-        f"pick them with convert.py --classes {','.join(class_names)}, or take model.head: fresh"
-        if held
-        else "take model.head: fresh"
-    )
+    select = f"select the classes {','.join(class_names)} from the checkpoint first, or " if held else ""
     raise ValueError(
-        f"{where}: model.head: keep: the checkpoint has {len(theirs)} classes ({_short(theirs)}), the data "
-        f"{len(class_names)} ({_short(class_names)}); {way}"
+        f"{where}: head: keep: the checkpoint has {len(theirs)} classes ({_short(theirs)}), the data "
+        f"{len(class_names)} ({_short(class_names)}); {select}use head: fresh"
     )
 
 
@@ -92,14 +88,12 @@ def _check_boxes(checkpoint: Checkpoint, model: SSD, head: str, where: str) -> l
         return [f"{where}: default boxes clipped: {theirs.clip} in the file, {ours.clip} in the model"]
     sizes = f"{theirs.min_sizes} in the file, {ours.min_sizes} in the model"
     if head == "keep":
-        raise ValueError(
-            f"{where}: other default boxes, sizes {sizes}; set model.default_boxes: null to take the file's"
-        )
-    return [f"{where}: other default boxes, sizes {sizes}: the offsets have to be learnt anew"]
+        raise ValueError(f"{where}: other default boxes, sizes {sizes}; build the model with those of the file")
+    return [f"{where}: other default boxes, sizes {sizes}: the offsets must be learnt again"]
 
 
 def _norm_at(arguments: Mapping[str, Any], key: str) -> str:
-    """Which norm a network has at the place of a norm's tensor."""
+    """The kind of norm that a network has where this tensor belongs."""
     part, name = key.split(".")[1:3]
     spec = (
         (arguments.get("tap_norms") or {}).get(name, "none")
@@ -107,12 +101,7 @@ def _norm_at(arguments: Mapping[str, Any], key: str) -> str:
         else arguments.get("backbone_norm" if part == "backbone" else "extras_norm", "none")
     )
     kind = spec if isinstance(spec, str) else str(spec["kind"])
-    return _ONE_KIND.get(kind, kind)
-
-
-def _places(keys: Sequence[str]) -> str:
-    modules = dict.fromkeys(key.rsplit(".", 1)[0].removeprefix("features.") for key in keys)
-    return _short(list(modules))
+    return _SAME_TENSORS.get(kind, kind)
 
 
 def _short(names: Sequence[str]) -> str:

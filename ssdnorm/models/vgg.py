@@ -1,4 +1,4 @@
-"""This file is about the backbone: VGG16 with fc6 and fc7 as convolutions."""
+"""The backbone: VGG16 with fc6 and fc7 as convolutions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from ssdnorm.layers.conv import ConvBlock
 
+# stage: channels, convolutions
 _STAGES = {"conv1": (64, 2), "conv2": (128, 2), "conv3": (256, 3), "conv4": (512, 3), "conv5": (512, 3)}
+VGG16_CONVS = tuple(f"{stage}_{i}" for stage, (_, count) in _STAGES.items() for i in range(1, count + 1))
 
 
 def scale_channels(channels: int, width: float) -> int:
-    """Channels of a narrower or wider network: the nearest multiple of 8, at least 8.
+    """Scale a channel count by ``width`` to the nearest multiple of 8, at least 8.
 
     Example:
         >>> [scale_channels(512, width) for width in (1.0, 0.5, 0.01)]
@@ -25,17 +27,17 @@ def scale_channels(channels: int, width: float) -> int:
 class VGG16(nn.Module):
     """VGG16 up to fc7, as SSD uses it: taps conv4_3 (stride 8) and fc7 (stride 16).
 
-    Pools round up (300 → 150 → 75 → 38 → 19), pool5 is 3×3 with stride 1, fc6 a 3×3 convolution with dilation 6 and fc7
-    a 1×1 convolution. Dropout follows fc6 and fc7; the fc7 tap is taken *before* its dropout, the extra layers are fed
-    after it.
+    Pooling rounds up (300 → 150 → 75 → 38 → 19), pool5 is 3×3 with stride 1, fc6 is a 3×3 convolution with dilation 6
+    and fc7 a 1×1 convolution. Dropout follows fc6 and fc7; the fc7 tap is taken *before* its dropout, the input of the
+    extra layers after it.
 
     Args:
-        norm: norm factory for the slot after every convolution, None for none.
+        norm: norm factory for the slot after every convolution; None leaves the slots empty.
         dropout: probability of a zero after fc6 and fc7: one number for both, or one each by name.
         width: factor on every channel count.
 
     Shape:
-        input ``(B, 3, H, W)``; output the taps by name and what follows fc7's dropout, each ``(B, C, H', W')``.
+        input ``(B, 3, H, W)``; output the taps by name, and fc7 after its dropout, each ``(B, C, H', W')``.
 
     Sources:
         K. Simonyan, A. Zisserman (arXiv:1409.1556), configuration D.
@@ -53,14 +55,13 @@ class VGG16(nn.Module):
     ) -> None:
         super().__init__()
         if not width > 0:
-            raise ValueError(f"model.width: must be above 0; got {width}")
+            raise ValueError(f"width: must be above 0; got {width}")
         fc6_dropout, fc7_dropout = _dropouts(dropout)
         in_channels = 3
         for stage, (channels, num_convs) in _STAGES.items():
             out_channels = scale_channels(channels, width)
             for i in range(1, num_convs + 1):
-                block = ConvBlock(in_channels, out_channels, 3, norm=norm, padding=1)
-                self.add_module(f"{stage}_{i}", block)
+                self.add_module(f"{stage}_{i}", ConvBlock(in_channels, out_channels, 3, norm=norm, padding=1))
                 in_channels = out_channels
         fc_channels = scale_channels(1024, width)
         self.fc6 = ConvBlock(in_channels, fc_channels, 3, norm=norm, padding=6, dilation=6, dropout=fc6_dropout)
@@ -69,7 +70,6 @@ class VGG16(nn.Module):
         self.out_channels = fc_channels
 
     def forward(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Taps by name, and the input of the extra layers."""
         taps = {}
         x = images
         for stage, (_, num_convs) in _STAGES.items():
@@ -84,10 +84,10 @@ class VGG16(nn.Module):
 
 
 def _dropouts(dropout: float | Mapping[str, float]) -> tuple[float, float]:
-    by_name = dict(dropout) if isinstance(dropout, Mapping) else {"fc6": dropout, "fc7": dropout}
+    by_name = dropout if isinstance(dropout, Mapping) else {"fc6": dropout, "fc7": dropout}
     if unknown := set(by_name) - {"fc6", "fc7"}:
-        raise ValueError(f"model.dropout: unknown layer {sorted(unknown)[0]!r}; choose one of: fc6, fc7")
+        raise ValueError(f"dropout: unknown layer {sorted(unknown)[0]!r}; choose one of: fc6, fc7")
     for name, p in by_name.items():
         if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p < 1:
-            raise ValueError(f"model.dropout: {name}: must lie in [0, 1); got {p!r}")
+            raise ValueError(f"dropout: {name}: must lie in [0, 1); got {p!r}")
     return by_name.get("fc6", 0.0), by_name.get("fc7", 0.0)

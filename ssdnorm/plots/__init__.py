@@ -1,1 +1,1 @@
-"""Pictures and figures: one style for boxes on photographs, one for diagrams."""
+"""Boxes on pictures, and figures: one palette and one style for the whole library."""

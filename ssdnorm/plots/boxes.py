@@ -1,55 +1,107 @@
-"""This file is about drawing detections and ground truth onto pictures."""
+"""Draw boxes with captions onto images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# Okabe and Ito's eight colours, told apart by colour-blind people; black is left out
-_COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
+from ssdnorm.plots.colors import BOX_COLORS, text_color
+
+_GAP = 8  # pixels between the pictures of a sheet
+
+
+@dataclass(frozen=True)
+class DrawnBox:
+    """A box xyxy in pixels with its caption and colour."""
+
+    box_px: tuple[float, float, float, float]
+    caption: str
+    color: str
 
 
 def draw_boxes(image: np.ndarray, boxes_px: Any, captions: Sequence[str], labels: Sequence[int]) -> Image.Image:
-    """A copy of the image with boxes and captions, one colour a label.
-
-    Args:
-        captions: one a box, such as ``"dog 0.93"``.
-        labels: choose the colours.
+    """A copy of the image with boxes and captions, a colour per label. The first box lies on top.
 
     Shape:
         image ``(H, W, 3)`` uint8 RGB; boxes_px ``(N, 4)`` xyxy in its pixels.
     """
-    picture = Image.fromarray(image)
-    canvas = ImageDraw.Draw(picture)
-    short_side = min(picture.size)
-    line = max(1, round(short_side / 200))
-    font = ImageFont.load_default(size=max(10, round(short_side / 32)))
-    # the last drawn lies on top: draw the best one last
-    for box, caption, label in reversed(list(zip(boxes_px, captions, labels, strict=True))):
-        x1, y1, x2, y2 = (float(v) for v in box)
-        color = _COLORS[int(label) % len(_COLORS)]
-        canvas.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=line)
-        left, top, right, bottom = canvas.textbbox((0, 0), caption, font=font)
-        width, height = right - left + 4, bottom - top + 4
-        x = min(max(x1, 0.0), max(picture.width - width, 0.0))
-        y = y1 - height if y1 >= height else y1
-        canvas.rectangle((x, y, x + width, y + height), fill=color)
-        canvas.text((x + 2 - left, y + 2 - top), caption, fill="black", font=font)
-    return picture
+    boxes = [
+        DrawnBox((float(x1), float(y1), float(x2), float(y2)), caption, BOX_COLORS[int(label) % len(BOX_COLORS)])
+        for (x1, y1, x2, y2), caption, label in zip(boxes_px, captions, labels, strict=True)
+    ]
+    return _draw(Image.fromarray(image), boxes[::-1])
+
+
+def draw_side_by_side(
+    image: np.ndarray, ground_truth: Sequence[DrawnBox], detections: Sequence[DrawnBox], *, title: str = ""
+) -> Image.Image:
+    """Two copies of an image side by side: ground truth drawn on the left one, detections on the right one.
+
+    Images lower than 480 pixels are enlarged by a whole factor. The last box of each list lies on top.
+
+    Shape:
+        image ``(H, W, 3)`` or ``(H, W)`` uint8.
+    """
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        got = f"{image.dtype} {image.shape}"
+        raise ValueError(f"draw_side_by_side: image: got {got}, allowed: uint8 (H, W, 3) or (H, W)")
+    picture = Image.fromarray(image).convert("RGB")
+    scale = max(1, round(480 / picture.height))
+    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC)
+    font = _font(picture)
+    line = round(1.6 * font.size)
+    bar = line * (2 if title else 1)
+    sheet = Image.new("RGB", (2 * picture.width + _GAP, picture.height + bar), "white")
+    pen = ImageDraw.Draw(sheet)
+    pen.text((_GAP, line // 2), title, fill="black", font=font, anchor="lm")
+    for left, name, boxes in ((0, "ground truth", ground_truth), (picture.width + _GAP, "detections", detections)):
+        scaled = []
+        for box in boxes:
+            x1, y1, x2, y2 = box.box_px
+            scaled.append(DrawnBox((x1 * scale, y1 * scale, x2 * scale, y2 * scale), box.caption, box.color))
+        sheet.paste(_draw(picture.copy(), scaled), (left, bar))
+        pen.text((left + _GAP, bar - line // 2), f"{name} ({len(boxes)})", fill="black", font=font, anchor="lm")
+    return sheet
 
 
 def contact_sheet(pictures: Sequence[Image.Image], *, columns: int = 4, side: int = 320) -> Image.Image:
     """Small copies of pictures side by side, in rows."""
-    gap = 8
     copies = [picture.copy() for picture in pictures]
     for copy in copies:
         copy.thumbnail((side, side))
     height = max((copy.height for copy in copies), default=side)
     rows = -(-len(copies) // columns)
-    sheet = Image.new("RGB", (columns * (side + gap), rows * (height + gap)), "white")
+    sheet = Image.new("RGB", (columns * (side + _GAP), rows * (height + _GAP)), "white")
     for i, copy in enumerate(copies):
-        sheet.paste(copy, (i % columns * (side + gap), i // columns * (height + gap)))
+        sheet.paste(copy, (i % columns * (side + _GAP), i // columns * (height + _GAP)))
     return sheet
+
+
+def _draw(picture: Image.Image, boxes: Sequence[DrawnBox]) -> Image.Image:
+    """Draw onto the picture itself: lines on a dark edge, then captions above all boxes and inside the picture."""
+    pen, font = ImageDraw.Draw(picture), _font(picture)
+    width = max(1, round(min(picture.size) / 200))
+    for box in boxes:
+        x1, y1, x2, y2 = box.box_px
+        corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
+        pen.rectangle((x1 - 1, y1 - 1, corners[2] + 1, corners[3] + 1), outline="black", width=width + 2)
+        pen.rectangle(corners, outline=box.color, width=width)
+    for box in boxes:
+        x1, y1 = box.box_px[:2]
+        left, top, right, bottom = pen.textbbox((0, 0), box.caption, font=font)
+        wide, high = right - left + 4, bottom - top + 4
+        x = max(0.0, min(x1, picture.width - wide))
+        y = y1 - high if y1 >= high else max(0.0, y1)
+        pen.rectangle((x, y, x + wide, y + high), fill=box.color)
+        pen.text((x + 2 - left, y + 2 - top), box.caption, fill=text_color(box.color), font=font)
+    return picture
+
+
+def _font(picture: Image.Image) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size=max(10, round(min(picture.size) / 32)))
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font

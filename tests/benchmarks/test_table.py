@@ -1,52 +1,38 @@
-"""Tables of measurements: goals by the numbers, turns in turns, files that say the same."""
+"""Tables and the page: goals by the numbers, Markdown and JSON that say the same."""
 
 import json
-import sys
+from pathlib import Path
 
 import pytest
-import torch
 
-from benchmarks.table import Goal, Table, Times, goals_table, interleaved, machine, write_tables
+from benchmarks.goals import GOALS, Goal
+from benchmarks.table import Table, goals_table, read_tables, render_page, report, write_tables
+
+PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 
 
 @pytest.mark.parametrize(
-    ("goal", "verdict"),
+    ("goal", "measured", "verdict"),
     [
-        (Goal("a", 2.5, 2.5), "met"),
-        (Goal("a", 2.5, 2.49), "not met"),
-        (Goal("a", 60, 61, at_most=True), "not met"),
-        (Goal("a", 0, 0, at_most=True), "met"),
-        (Goal("a", 1400, None, note="no GPU here"), "not measured"),
+        (Goal("a", 2.5), 2.5, "met"),
+        (Goal("a", 2.5), 2.49, "not met"),
+        (Goal("a", 60, at_most=True), 61, "not met"),
+        (Goal("a", 0, at_most=True), 0, "met"),
+        (Goal("a", 1400), None, "not measured"),
     ],
 )
-def test_a_goal_is_met_or_not_by_the_numbers(goal, verdict):
-    assert goal.verdict == verdict
+def test_a_goal_is_met_or_not_by_the_numbers(goal, measured, verdict):
+    assert goal.verdict(measured) == verdict
 
 
-def test_goals_are_written_with_sign_unit_and_note():
-    goals = [Goal("speed", 2.5, 3.14159), Goal("kernels", 60, None, unit="", at_most=True, note="no GPU here")]
-    assert goals_table(goals).splitlines()[2:] == [
-        "| speed | ≥ 2.5 × | 3.14 × | met | |",
-        "| kernels | ≤ 60 | – | not measured | no GPU here |",
+def test_goals_are_written_with_sign_unit_and_what_they_need():
+    table = Table("t", "", measured={"pipeline.v2": 3.14159, "loader.share": None, "operations.loss": 121})
+    assert [line.split(" | ")[1:] for line in goals_table([table]).splitlines()[2:]] == [
+        ["≥ 0.9", "–", "not measured", "needs a GPU |"],
+        ["≥ 8 ×", "3.14 ×", "not met", "|"],
+        ["≤ 120", "121", "not met", "|"],
     ]
-
-
-def test_candidates_take_turns_and_warm_up_does_not_count():
-    calls = []
-    times = interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=3, warm_up=2)
-    assert calls == ["a", "b"] * 5
-    assert [len(times.seconds[name]) for name in "ab"] == [3, 3]
-
-
-def test_when_time_is_up_the_first_counted_round_is_still_run():
-    times = interleaved({"a": lambda: None}, repeats=50, warm_up=1, at_most_s=0)
-    assert len(times.seconds["a"]) == 1
-
-
-def test_a_ratio_is_the_median_of_the_rounds_ratios():
-    times = Times({"peer": [1.0, 4.0, 9.0], "ours": [1.0, 1.0, 3.0]})
-    assert times.ratio("peer", "ours") == 3.0  # of 1, 4, 3
-    assert times.ms("peer") == 4000.0
+    assert len(goals_table([table], all_goals=True).splitlines()) == 2 + len(GOALS)
 
 
 def test_rows_may_have_different_columns():
@@ -59,33 +45,31 @@ def test_rows_may_have_different_columns():
     ]
 
 
-def test_markdown_and_json_say_the_same(tmp_path):
-    write_tables(tmp_path / "new", [Table("t", "About.", [{"ms": 1.5}], [Goal("speed", 2, 1.5)])], machine())
-    written = json.loads((tmp_path / "new" / "benchmark.json").read_text())
-    assert written["tables"][0]["rows"] == [{"ms": 1.5}]
-    assert written["tables"][0]["goals"][0]["verdict"] == "not met"
-    assert written["about"]["torch"].startswith("2.")
-    text = (tmp_path / "new" / "benchmark.md").read_text()
-    assert "| speed | ≥ 2 × | 1.50 × | not met | |" in text
-    assert f"- torch: {written['about']['torch']}" in text
+def test_a_table_replaces_that_of_the_same_subject_and_device_and_leaves_others(tmp_path):
+    cpu, gpu = {"device": "cpu", "commit": "a"}, {"device": "cuda", "commit": "b"}
+    file = tmp_path / "new" / "page.json"
+    write_tables(file, [Table(name, "old", machine=cpu) for name in ("loss", "voc")])
+    write_tables(file, [Table("loss", "GPU", machine=gpu)])
+    write_tables(file, [Table("loss", "new", [{"ms": 1.5}], {"loss.speed": 0.5}, machine=cpu)])
+    tables = read_tables(file)
+    assert [(table.name, table.about) for table in tables] == [("loss", "new"), ("voc", "old"), ("loss", "GPU")]
+    text = report(tables)
+    assert "- loss, voc: device cpu, commit a" in text
+    assert "- loss: device cuda, commit b" in text
+    assert "## loss, GPU" in text
+    assert json.loads(file.read_text())[0]["rows"] == [{"ms": 1.5}]
 
 
-def test_a_gpu_is_named_with_the_versions_of_its_software(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
-    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91400)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert machine()["driver"] == "unknown"
-    program = tmp_path / "nvidia-smi"
-    program.write_text(f"#!{sys.executable}\nprint('580.65.06\\n580.65.06')\n")
-    program.chmod(0o755)
-    about = machine()
-    assert (about["gpu"], about["driver"], about["cuda"]) == ("NVIDIA H200", "580.65.06", torch.version.cuda)
-    assert about["cudnn"] == 91400
+def test_the_page_is_what_its_json_gives(tmp_path):
+    copy = tmp_path / "performance.md"
+    copy.write_text(PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    copy.with_suffix(".json").write_text(PAGE.with_suffix(".json").read_text(encoding="utf-8"), encoding="utf-8")
+    render_page(copy)
+    assert copy.read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
+    assert {key for table in read_tables(PAGE.with_suffix(".json")) for key in table.measured} <= set(GOALS)
 
 
-def test_without_a_gpu_no_versions_of_it_are_named(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    about = machine()
-    assert about["gpu"] is None
-    assert "driver" not in about
+def test_a_page_without_marks_is_refused(tmp_path):
+    (tmp_path / "page.md").write_text("no marks")
+    with pytest.raises(ValueError, match="between which the tables go"):
+        render_page(tmp_path / "page.md")

@@ -10,40 +10,13 @@ from torchvision.models.detection.image_list import ImageList
 from ssdnorm import DEFAULT_BOXES, DefaultBoxSpec, make_default_boxes
 from ssdnorm.boxes.default_boxes import default_box_spec
 
-# (number of boxes before the tap, side of the small square, side of the large one), pixels of the input
+# boxes before each tap, and the sides of its small square, pixels of the input; the last is the last large one
+STARTS = {300: (0, 5776, 7942, 8542, 8692, 8728), 512: (0, 16384, 22528, 24064, 24448, 24544, 24560)}
 EXPECTED = {
-    "ssd300_voc": (
-        300,
-        [(0, 30, 60), (5776, 60, 111), (7942, 111, 162), (8542, 162, 213), (8692, 213, 264), (8728, 264, 315)],
-    ),
-    "ssd300_coco": (
-        300,
-        [(0, 21, 45), (5776, 45, 99), (7942, 99, 153), (8542, 153, 207), (8692, 207, 261), (8728, 261, 315)],
-    ),
-    "ssd512_voc": (
-        512,
-        [
-            (0, 35.84, 76.8),
-            (16384, 76.8, 153.6),
-            (22528, 153.6, 230.4),
-            (24064, 230.4, 307.2),
-            (24448, 307.2, 384),
-            (24544, 384, 460.8),
-            (24560, 460.8, 537.6),
-        ],
-    ),
-    "ssd512_coco": (
-        512,
-        [
-            (0, 20.48, 51.2),
-            (16384, 51.2, 133.12),
-            (22528, 133.12, 215.04),
-            (24064, 215.04, 296.96),
-            (24448, 296.96, 378.88),
-            (24544, 378.88, 460.8),
-            (24560, 460.8, 542.72),
-        ],
-    ),
+    "ssd300_voc": (300, (30, 60, 111, 162, 213, 264, 315)),
+    "ssd300_coco": (300, (21, 45, 99, 153, 207, 261, 315)),
+    "ssd512_voc": (512, (35.84, 76.8, 153.6, 230.4, 307.2, 384, 460.8, 537.6)),
+    "ssd512_coco": (512, (20.48, 51.2, 133.12, 215.04, 296.96, 378.88, 460.8, 542.72)),
 }
 
 
@@ -57,9 +30,9 @@ def test_the_number_of_boxes_is_the_published_one(name, count):
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_each_tap_starts_with_its_two_squares_in_the_first_cell(name):
-    size, taps = EXPECTED[name]
-    boxes = make_default_boxes(name) * size
-    for (start, small, large), step in zip(taps, DEFAULT_BOXES[name].steps, strict=True):
+    size, sides = EXPECTED[name]
+    boxes, steps = make_default_boxes(name) * size, DEFAULT_BOXES[name].steps
+    for start, small, large, step in zip(STARTS[size], sides[:-1], sides[1:], steps, strict=True):
         side = sqrt(small * large)
         expected = torch.tensor([[step / 2, step / 2, small, small], [step / 2, step / 2, side, side]])
         torch.testing.assert_close(boxes[start : start + 2], expected, rtol=1e-5, atol=1e-4)

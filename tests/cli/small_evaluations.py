@@ -1,4 +1,4 @@
-"""This file is about evaluations small enough for a test: a COCO set with photos, a VOC folder, a run."""
+"""Inputs small enough for a test: photos, a VOC folder, a run."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_there_and_back_no_bit_changes_and_the_meaning_is_said(theirs, tmp_path,
     assert "20 classes and background: aeroplane" in out
     assert "8732, sizes [21, 45, 99, 153, 207, 261, 315], clipped: size" in out
     assert convert(tmp_path / "ours.safetensors", "--to", "torchvision", "--output", tmp_path / "back.pth") == 0
-    assert "torchvision has to be told" not in capsys.readouterr().out
+    assert "set in torchvision" not in capsys.readouterr().out
     before, after = torch.load(theirs, weights_only=True), torch.load(tmp_path / "back.pth", weights_only=True)
     assert set(before) == set(after)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -43,8 +43,8 @@ def test_classes_are_picked_by_either_spelling(theirs, tmp_path):
         (["--output", "x.pth"], "--output: ssdnorm files end in .safetensors; got x.pth"),
         (["--output", "x.safetensors", "--to", "torchvision"], "--output: torchvision files end in .pth"),
         (["--output", "x.safetensors", "--classes", "unicorn"], "no class 'unicorn'; choose from: aeroplane"),
-        (["--output", "x.safetensors", "--classes", " ,"], "--classes: names with commas are needed; got ' ,'"),
-        (["--output", "x.safetensors", "--class-names", ""], "--class-names: names with commas are needed; got ''"),
+        (["--output", "x.safetensors", "--classes", " ,"], "--classes: comma-separated names are needed; got ' ,'"),
+        (["--output", "x.safetensors", "--class-names", ""], "--class-names: comma-separated names are needed; got ''"),
         (["--output", "x.safetensors", "--class-names", "cat"], "1 class names for 20 classes"),
         (["--output", "x.safetensors", "--default-boxes", "ssd512_voc"], "are for 512 pixels; the file is an SSD300"),
     ],

@@ -33,7 +33,7 @@ def evaluation(folder: Path) -> tuple[dict, list]:
 def test_a_run_is_evaluated_on_its_test_set_into_its_evaluation_folder(run, capsys):
     assert main(["evaluate", "--run", str(run)]) == 0
     result, detections = evaluation(run / "evaluation")
-    truth = ShapesDataset(3, seed=2).ground_truth()
+    truth = ShapesDataset(3, seed=2).ground_truth
     assert len(detections) == 3 * 20  # the limit of the run's post-processing
     coco = evaluate_coco(truth, detections)
     assert {key: result["metrics"][key] for key in coco.metrics} == coco.metrics
@@ -134,6 +134,7 @@ def test_a_coco_file_with_its_images_takes_the_place_of_the_data(tmp_path, sourc
     assert list(result["per_class"]) == ["cat", "dog"] or list(result["per_class"]) == ["dog", "cat"]
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds_and_write_once(run, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     words = ["--run", str(run), "--metric", "coco", "--training.batch_size", "1"]  # the same sums, to the last bit

@@ -1,15 +1,14 @@
 """The comparison's file: what it becomes, and every kind of mistake."""
 
 import copy
-from pathlib import Path
 
 import pytest
 import yaml
 
 from ssdnorm.compare.plan import read_plan
-from ssdnorm.config_file import config_to_mapping, differing_keys
+from ssdnorm.config_file import SHIPPED, config_to_mapping, differing_keys, read_config
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("compare_*.yaml"))
+CONFIGS = sorted(SHIPPED.glob("compare_*.yaml"))
 SHAPES = {
     "train": {"format": "shapes", "num_images": 9, "seed": 1},
     "validation": {"format": "shapes", "num_images": 3, "seed": 3},
@@ -52,14 +51,67 @@ def changed(**keys):
     return content
 
 
+ALL_CHOICES = {
+    "l2_norm", "none", "batch_norm_conv4_3", "l2_norm_all_taps", "l2_norm_fixed_20",
+    "l2_norm_start_1", "l2_norm_start_10", "l2_norm_start_40",
+    "batch_norm_backbone", "batch_norm", "batch_norm_and_l2_norm", "group_norm", "frozen_batch_norm",
+    "dropout_0", "batch_norm_dropout_0",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_comparison_of_configs_is_complete_and_can_be_built(path):
+def test_every_shipped_comparison_can_be_built_and_those_for_gpus_have_every_choice(path):
     plan = read_plan(path)
-    written = yaml.safe_load(path.read_text())["base"]
-    missing = [k for k in differing_keys(written, config_to_mapping(plan.base)) if not k.startswith("data.")]
-    assert not missing, "keys that the file leaves out, or writes in another way"
-    assert len(plan.arms) >= 3
-    assert len(plan.seeds) >= 2
+    arms = {arm.name: arm.config for arm in plan.arms}
+    assert len(arms) >= 3
+    assert len(plan.file.seeds) >= 2
+    assert plan.base.norm.taps.keys() == {"conv4_3"}
+    if plan.base.runtime.num_workers == 0:  # sized for two CPU cores
+        assert arms.keys() < ALL_CHOICES
+        return
+    assert arms.keys() == ALL_CHOICES
+    taps = {key: config.norm.taps["conv4_3"] for key, config in arms.items()}
+    assert [taps[f"l2_norm_start_{scale}"]["scale"] for scale in (1, 10, 40)] == [1.0, 10.0, 40.0]
+    assert taps["l2_norm_fixed_20"]["learnable"] is False
+    assert len(arms["l2_norm_all_taps"].norm.taps) == 6
+    assert (arms["batch_norm_backbone"].norm.extras, arms["batch_norm"].norm.extras) == ("none", "batch_norm")
+    without_dropout = {key for key, config in arms.items() if config.model.dropout == 0.0}
+    assert without_dropout == {"dropout_0", "batch_norm_dropout_0"}
+
+
+def test_a_base_is_a_recipes_name_a_file_or_a_complete_config(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(CONTENT["base"]))
+    complete = plan_of(tmp_path, CONTENT)
+    assert plan_of(tmp_path, {**CONTENT, "base": str(recipe)}).content == complete.content
+    again = plan_of(tmp_path, complete.content)  # a comparison's own comparison.yaml
+    assert (again.content, again.jobs({arm.name: 0.004 for arm in again.arms})[:4]) == (
+        complete.content, complete.first_jobs(),
+    )  # fmt: skip
+    named = plan_of(tmp_path, {**CONTENT, "base": "quickstart", "learning_rates": {}})
+    assert named.base == read_config("quickstart")
+
+
+def test_changes_and_the_command_line_set_keys_of_the_base_for_all_arms(tmp_path):
+    changes = {"norm": "batch_norm", "training": {"max_steps": 6}, "model.width": 0.03, "data.validation.seed": 9}
+    words = ("--base.training.max_steps", "7", "--base.norm.extras", "{kind: group_norm, groups: 2}")
+    plan = plan_of(tmp_path, {**CONTENT, "changes": changes}, *words)
+    assert {(arm.config.training.max_steps, arm.config.model.width) for arm in plan.arms} == {(7, 0.03)}
+    assert {arm.config.norm.extras["groups"] for arm in plan.arms} == {2}
+    assert plan.base.norm.backbone == "batch_norm"
+    assert (plan.base.data.validation.num_images, plan.base.data.validation.seed) == (3, 9)
+    assert plan.content["base"]["training"]["max_steps"] == 7
+    assert "changes" not in plan.content, "they are part of the base that is written"
+
+
+def test_an_arm_may_name_a_norm_preset_which_is_written_out(tmp_path):
+    plan = plan_of(tmp_path, changed(arms__x={"norm": "batch_norm", "model.dropout": 0.0}))
+    assert plan.arms[-1].changes == {
+        "norm.backbone": "batch_norm", "norm.extras": "batch_norm", "norm.taps": {"conv4_3": "none"},
+        "model.dropout": 0.0,
+    }  # fmt: skip
+    assert plan.content["arms"]["x"] == plan.arms[-1].changes
+    assert plan.arms[-1].config.norm.extras == "batch_norm"
 
 
 def test_an_arm_is_the_base_with_its_keys_changed(tmp_path):
@@ -86,57 +138,40 @@ def test_rates_are_tried_with_the_first_seed_and_the_chosen_one_serves_the_other
     assert (last.config.training.seed, last.config.optimizer.lr, last.folder) == (
         5, 0.004, "runs/no_dropout/lr0.004_seed5",
     )  # fmt: skip
-
-
-def test_without_rates_to_choose_all_seeds_are_run_at_once(tmp_path):
     plan = plan_of(tmp_path, changed(learning_rates={}))
-    assert len(plan.first_jobs()) == 6
+    assert len(plan.first_jobs()) == 6, "without rates to choose, all seeds at once"
     assert plan.first_jobs() == plan.jobs({arm.name: 0.004 for arm in plan.arms})
-
-
-def test_the_command_line_changes_the_base_of_all_arms(tmp_path):
-    plan = plan_of(
-        tmp_path, CONTENT, "--base.training.max_steps", "7", "--base.norm.extras", "{kind: group_norm, groups: 2}"
-    )
-    assert {arm.config.training.max_steps for arm in plan.arms} == {7}
-    assert {arm.config.norm.extras["groups"] for arm in plan.arms} == {2}
-    assert plan.content["base"]["training"]["max_steps"] == 7
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (changed(arms__x={"optimizer.lr": 0.1}), r"arms\.x: optimizer\.lr: arms may change norm, model\.dropout alone"),
+        (changed(arms__x={"optimizer.lr": 0.1}), r"arms\.x: optimizer\.lr: arms may change norm, model\.dropout only"),
         (changed(arms__x={"norm.bakbone": "none"}), r"arms\.x: norm\.bakbone: unknown key.*mean 'norm\.backbone'"),
         (changed(arms__x={"norm.backbone": "batchnorm"}), r"arms\.x: .*unknown norm 'batchnorm'.*mean 'batch_norm'"),
+        (changed(arms__x={"norm": "batchnorm"}), r"arms\.x: norm: batchnorm: .*Did you mean 'batch_norm'"),
         (changed(arms__x={"norm.taps.conv4": "l2_norm"}), r"arms\.x: .*unknown tap 'conv4'"),
-        (changed(arms__x={"norm": {"taps": {}, "bakbone": "none"}}), r"arms\.x: norm\.bakbone: unknown key"),
         (changed(arms={"l2_norm": {}, "../x": {}}, learning_rates={}), r"arms\.\.\./x: a name has letters"),
-        (changed(arms={"l2_norm": {}}, learning_rates={}), r"arms: a comparison needs two"),
-        (changed(arms__x=["norm"]), r"arms\.x: expected dotted keys"),
-        (changed(baseline="l2norm"), r"baseline: unknown name 'l2norm'.*Did you mean 'l2_norm'"),
-        (changed(seeds=[1, 1]), r"seeds: expected different whole numbers"),
-        (changed(seeds=[]), r"seeds: expected a list, not empty"),
-        (changed(seeds=[True]), r"seeds: expected different whole numbers"),
-        (changed(metric="map"), r"metric: unknown name 'map'; choose one of: AP, AP50, AP75"),
-        (changed(metric="VOC07"), r"metric: unknown name 'VOC07'"),
-        (changed(arms__x=False), r"arms\.x: expected dotted keys"),
-        (changed(arms__x={1: 2}), r"arms\.x: expected dotted keys"),
-        (changed(vary=[None]), r"vary: expected names; got None"),
-        (changed(arms={"l2_norm": {}, False: {}}, learning_rates={}), r"arms: expected names; got False"),
-        (changed(learning_rates__batch_norm="12"), r"learning_rates\.batch_norm: expected different rates"),
-        (changed(target_ap50=50), r"target_ap50: must lie between 0 and 1; got 50"),
-        (changed(learning_rates__batch=[0.1]), r"learning_rates: unknown name 'batch'"),
-        (changed(learning_rates__batch_norm=[0.1, -1]), r"learning_rates\.batch_norm: expected different rates"),
-        (changed(learning_rates__batch_norm=[True, 0.1]), r"learning_rates\.batch_norm: expected different rates"),
-        (changed(learning_rates__batch_norm=0.1), r"learning_rates\.batch_norm: expected different rates"),
+        (changed(arms={"l2_norm": {}}, learning_rates={}), r"arms: must have at least 2 items"),
+        (changed(arms__x=["norm"]), r"arms\.x: must be a mapping; got \['norm'\]"),
+        (changed(arms__x={1: 2}), r"arms\.x\.1: must be a valid string; got 1"),
+        (changed(baseline="l2norm"), r"baseline: unknown arm 'l2norm'.*Did you mean 'l2_norm'"),
+        (changed(seeds=[1, 1]), r"seeds: must be different values; got \[1, 1\]"),
+        (changed(seeds=[]), r"seeds: must have at least 1 item; got \[\]"),
+        (changed(seeds=[True]), r"seeds\.0: must be a valid integer; got True"),
+        (changed(metric="VOC07"), r"metric: must be 'AP', 'AP50' or 'AP75'; got 'VOC07'"),
+        (changed(target_ap50=50), r"target_ap50: must be less than 1; got 50"),
+        (changed(learning_rates__batch=[0.1]), r"learning_rates: unknown arm 'batch'.*Did you mean 'batch_norm'"),
+        (changed(learning_rates__batch_norm=[0.1, -1]), r"learning_rates\.batch_norm\.1: must be greater than 0"),
+        (changed(learning_rates__batch_norm=[0.1, 0.1]), r"learning_rates\.batch_norm: must be different values"),
         (changed(base__data__validation=None), r"learning_rates: rates are chosen on validation images"),
+        (changed(vary=["norm", "optimizer.lr"], arms__batch_norm={"optimizer.lr": 1.0}), r".*the arm has learning_"),
         (changed(vary=["norm", "training.seed"]), r"vary: training\.seed: arms share their seeds, data and runtime"),
-        (changed(vary=["norm", "training"]), r"vary: training: arms share their seeds"),
         (changed(vary=["norms"]), r"vary: norms: unknown key.*Did you mean 'norm'"),
-        (changed(arm={}), r"unknown key 'arm'.*Did you mean 'arms'"),
-        (changed(title=None), r"title: is missing"),
+        (changed(arm={}), r"arm: unknown key.*Did you mean 'arms'"),
         (changed(base__modle={}), r"base: modle: unknown key.*Did you mean 'model'"),
+        (changed(base="bcd"), r"base: bcd: no such config file or recipe.*Did you mean 'bccd'"),
+        ({**CONTENT, "changes": {"model.widht": 1}}, r"changes: model\.widht: unknown key.*mean 'model\.width'"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_refused_with_its_place(tmp_path, content, message):
@@ -152,44 +187,12 @@ def test_a_split_to_validate_on_and_a_preset_may_come_from_the_command_line(tmp_
     assert plan.base.optimizer.norms.weight_decay == 0.0
 
 
-def test_a_seed_on_the_command_line_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"--base.training.seed: the comparison's seeds take its place"):
+def test_options_and_files_that_cannot_be_used_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"--base.training.seed: change the seeds of the comparison's file"):
         plan_of(tmp_path, CONTENT, "--base.training.seed", "7")
-
-
-def test_an_option_that_is_no_key_of_the_base_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"--training\.max_steps: unknown option; .*--base\.key"):
         plan_of(tmp_path, CONTENT, "--training.max_steps", "3")
+    with pytest.raises(ValueError, match=r"--base.training.seed: change the seeds of the comparison's file"):
+        plan_of(tmp_path, CONTENT, "--base.training.seed", "7")
     with pytest.raises(FileNotFoundError, match="no such config file"):
         read_plan(tmp_path / "missing.yaml")
-
-
-def test_a_name_that_stands_there_twice_is_refused(tmp_path):
-    text = yaml.safe_dump(CONTENT, sort_keys=False)
-    (tmp_path / "c.yaml").write_text(text.replace("  batch_norm:\n    norm", "  l2_norm:\n    norm"))
-    with pytest.raises(ValueError, match=r"c\.yaml: not readable as YAML: the key 'l2_norm' stands there twice.*line"):
-        read_plan(tmp_path / "c.yaml")
-
-
-CHOICES = {
-    "l2_norm", "none", "batch_norm_conv4_3", "l2_norm_all_taps", "l2_norm_fixed_20",
-    "l2_norm_start_1", "l2_norm_start_10", "l2_norm_start_40",
-    "batch_norm_backbone", "batch_norm", "batch_norm_and_l2_norm", "group_norm", "frozen_batch_norm",
-    "dropout_0", "batch_norm_dropout_0",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ["bccd_gpu", "playing_cards", "voc0712", "coco2017"])
-def test_the_configs_for_gpus_have_every_choice(name):
-    arms = {arm.name: arm.config for arm in read_plan(f"configs/compare_{name}.yaml").arms}
-    assert arms.keys() == CHOICES
-    scales = {key: arms[key].norm.taps["conv4_3"] for key in CHOICES if key.startswith("l2_norm_start")}
-    assert {key: spec["scale"] for key, spec in scales.items()} == {
-        "l2_norm_start_1": 1.0, "l2_norm_start_10": 10.0, "l2_norm_start_40": 40.0,
-    }  # fmt: skip
-    assert arms["l2_norm_fixed_20"].norm.taps["conv4_3"]["learnable"] is False
-    assert len(arms["l2_norm_all_taps"].norm.taps) == 6
-    assert (arms["batch_norm_backbone"].norm.extras, arms["batch_norm"].norm.extras) == ("none", "batch_norm")
-    dropouts = {key: config.model.dropout for key, config in arms.items()}
-    assert {key for key, p in dropouts.items() if p == 0.0} == {"dropout_0", "batch_norm_dropout_0"}
-    assert set(dropouts.values()) == {0.0, 0.5}

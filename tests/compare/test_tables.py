@@ -3,7 +3,8 @@
 import csv
 
 from ssdnorm.compare.tables import metrics_markdown, table_markdown, write_csv
-from tests.compare.made_up import make_comparison
+
+from .synthetic import make_comparison, shapes
 
 
 def rows_of(markdown: str) -> list[dict[str, str]]:
@@ -11,39 +12,38 @@ def rows_of(markdown: str) -> list[dict[str, str]]:
     return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
 
 
-def test_markdown_holds_each_arms_mean_interval_and_difference_in_points(tmp_path):
-    results = make_comparison(tmp_path, diagnostics=False)
+def test_markdown_holds_each_arms_mean_interval_and_difference_in_points(whole):
+    results = whole[0]
     rows = rows_of(table_markdown(results))
     assert [row["arm"] for row in rows] == ["l2_norm", "none", "batch_norm"]
     for arm, row in zip(results.arms, rows, strict=True):
         mean = arm.metrics["AP"]
-        assert row["AP"] == f"{100 * mean.mean:.1f} [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
+        assert row["AP"] == f"{100 * mean.mean:.1f} [{100 * mean.low:.1f}, {100 * mean.high:.1f}]".replace("-", "−")
         assert row["verdict"] == arm.verdict
-    gap = results.arms[2].differences["AP"].paired
-    assert rows[2]["difference"].startswith(f"{100 * gap.mean:+.2f} [".replace("-", "−"))
-    low, high = results.arms[2].differences["AP"].images
+    difference = results.arms[2].differences["AP"]
+    assert rows[2]["difference"].startswith(f"{100 * difference.paired.mean:+.2f} [".replace("-", "−"))
+    low, high = difference.images
     assert rows[2]["over images"] == f"[{100 * low:+.2f}, {100 * high:+.2f}]".replace("-", "−")
     assert rows[0]["difference"] == rows[0]["over images"] == rows[0]["p (Holm)"] == "–"
 
-
-def test_the_second_table_has_all_metrics_with_their_intervals(tmp_path):
-    results = make_comparison(tmp_path, diagnostics=False)
     rows = rows_of(metrics_markdown(results))
     assert set(rows[0]) == {"arm", *results.arms[0].metrics}
-    mean = results.arms[1].metrics["AP75"]
-    assert rows[1]["AP75"] == f"{100 * mean.mean:.1f} [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
+    mean = results.arms[2].metrics["AP75"]
+    assert rows[2]["AP75"] == f"{100 * mean.mean:.1f} [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
 
 
 def test_markdown_leaves_out_columns_of_which_nothing_is_known_and_keeps_pipes_inside_cells(tmp_path):
-    results = make_comparison(tmp_path, arms=["a", "b|<c>"], seeds=[0], diverged=[("a", 0), ("b|<c>", 0)])
+    results = make_comparison(
+        tmp_path, arms=["a", "b|<c>"], seeds=[0], rates=[0.1], diverged=[("a", 0), ("b|<c>", 0)], test_set=shapes(2)
+    )
     table = table_markdown(results)
     assert "latency" not in table
     assert "p (Holm)" not in table
     assert "b\\|&lt;c>" in table
 
 
-def test_csv_has_a_row_for_every_run_of_every_rate_with_its_metrics(tmp_path):
-    results = make_comparison(tmp_path, rates=(0.001, 0.005), diverged=[("none", 1)], diagnostics=False)
+def test_csv_has_a_row_for_every_run_of_every_rate_with_its_metrics(whole, tmp_path):
+    results = whole[0]
     write_csv(results, tmp_path / "runs.csv")
     with (tmp_path / "runs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

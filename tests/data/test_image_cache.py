@@ -1,7 +1,5 @@
 """Batches with decoded images in memory are those without, whoever loads them."""
 
-import logging
-
 import numpy as np
 import pytest
 import torch
@@ -50,7 +48,7 @@ def test_batches_are_the_same_in_every_bit(photos, workers):
     options = {"batch_size": 4, "num_batches": 12, "seed": 1, "num_workers": workers}
     transform = TrainTransform(60)
     for view_seed in range(40):  # otherwise the test would not see that files are decoded smaller
-        view = transform.draw_view(300, 400, photos.training_boxes(0)[0], np.random.default_rng(view_seed))
+        view = transform.draw_window(300, 400, photos.training_boxes(0)[0], np.random.default_rng(view_seed))
         reductions.add(min(view.width, view.height) // 120 >= 2)
     assert reductions == {True, False}
     loaders = [make_train_loader(data, transform, **options) for data in (photos, cached)]
@@ -59,13 +57,6 @@ def test_batches_are_the_same_in_every_bit(photos, workers):
         make_eval_loader(data, EvalTransform(60), batch_size=2, num_workers=workers) for data in (photos, cached)
     ]
     assert all(equal(mine, theirs) for mine, theirs in zip(*loaders, strict=True))
-
-
-def test_a_resumed_run_goes_on_with_the_same_batches_with_or_without_the_cache(photos):
-    options = {"batch_size": 3, "num_batches": 8, "seed": 1}
-    whole = list(make_train_loader(photos, TrainTransform(60), **options))
-    rest = list(make_train_loader(CachedDataset(photos, budget_mib=2), TrainTransform(60), **options, start_batch=5))
-    assert all(equal(mine, theirs) for mine, theirs in zip(whole[5:], rest, strict=True))
 
 
 def test_drawn_pictures_are_kept_too():
@@ -125,20 +116,6 @@ def test_shared_memory_that_is_too_small_is_told_from_the_budget(photos, monkeyp
         CachedDataset(photos, budget_mib=9, where="cache_images")
 
 
-def test_a_truncated_image_is_refused_by_name(coco):
-    coco.add_image(1, "cut.jpg")
-    path = coco.images / "cut.jpg"
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(ValueError, match=r"cut\.jpg: truncated JPEG"):
-        CachedDataset(CocoDataset(*coco.save()), budget_mib=1)
-
-
-def test_how_much_was_kept_is_logged(photos, caplog):
-    with caplog.at_level(logging.INFO, logger="ssdnorm.data"):
-        CachedDataset(photos, budget_mib=2, where="runtime.cache_images")
-    assert "runtime.cache_images: 5 images decoded, 1 MiB, in " in caplog.text
-
-
 def test_a_training_uses_the_cache_where_the_config_asks_for_it(photos):
     def batches(runtime):
         data = {
@@ -165,3 +142,17 @@ def test_a_training_uses_the_cache_where_the_config_asks_for_it(photos):
     assert all(equal(a, b) for a, b in zip(mine, theirs, strict=True))
     with pytest.raises(ValueError, match=r"runtime\.cache_images: 5 images take 2 MiB decoded; got a budget of 1 MiB"):
         batches({"cache_images": 1})
+
+
+@pytest.mark.slow
+def test_spawned_workers_load_the_same_batches_with_and_without_the_cache(coco, monkeypatch):
+    for i in range(4):
+        coco.add_image(i + 1, f"{i}.jpg")
+        coco.annotate(i + 1, 3, [1, 2, 20, 20])
+    data = CocoDataset(*coco.save())
+    options = {"batch_size": 2, "num_batches": 4, "seed": 0}
+    alone = list(make_train_loader(data, TrainTransform(24), **options))
+    for dataset in (data, CachedDataset(data, budget_mib=1)):
+        loader = make_train_loader(dataset, TrainTransform(24), **options, num_workers=2)
+        loader.multiprocessing_context = "spawn"
+        assert all(equal(mine, theirs) for mine, theirs in zip(alone, loader, strict=True))

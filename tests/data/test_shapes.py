@@ -43,13 +43,6 @@ def test_boxes_lie_inside_and_all_classes_are_about_as_frequent():
     assert data.load_image(3).shape == (*data.image_size(3), 3)
 
 
-def test_sizes_spread_over_the_range_asked_for():
-    data = ShapesDataset(300, seed=0, min_side=0.1, max_side=0.5)
-    sides = np.concatenate([data.training_boxes(i)[0][:, 2] - data.training_boxes(i)[0][:, 0] for i in range(300)])
-    assert np.quantile(sides, 0.1) < 40
-    assert np.quantile(sides, 0.9) > 90
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -12,8 +12,8 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as steps
 
 from ssdnorm.data import EncodedImage, EvalTransform, TrainTransform
-from ssdnorm.data.transforms import show
-from ssdnorm.data.views import View
+from ssdnorm.data.crops import MIN_SIDE, Window
+from ssdnorm.data.transforms import render_window
 
 from .small_sets import smooth_photo
 
@@ -42,15 +42,15 @@ def step_by_step(image, boxes_px, view, size):
 
 
 VIEWS = {
-    "whole": View(0, 0, 250, 180),
-    "crop": View(33, 21, 201, 140),
-    "crop, mirrored": View(33, 21, 201, 140, flip=True),
-    "enlarging crop": View(100, 50, 160, 110),
-    "zoomed out": View(-131, -77, 480, 301),
-    "zoomed out far, mirrored": View(-400, -301, 589, 403, flip=True),
-    "zoomed out and cropped": View(-50, 60, 120, 260),
-    "a corner of it, mirrored": View(-90, -60, 41, 37, flip=True),
-    "taller than wide": View(-3, -200, 60, 380),
+    "whole": Window(0, 0, 250, 180),
+    "crop": Window(33, 21, 201, 140),
+    "crop, mirrored": Window(33, 21, 201, 140, flip=True),
+    "enlarging crop": Window(100, 50, 160, 110),
+    "zoomed out": Window(-131, -77, 480, 301),
+    "zoomed out far, mirrored": Window(-400, -301, 589, 403, flip=True),
+    "zoomed out and cropped": Window(-50, 60, 120, 260),
+    "a corner of it, mirrored": Window(-90, -60, 41, 37, flip=True),
+    "taller than wide": Window(-3, -200, 60, 380),
 }
 
 
@@ -63,7 +63,7 @@ def test_one_touch_equals_the_steps_one_after_the_other(name):
     corners = rng.random((40, 2)) * [200, 130]
     boxes_px = np.concatenate([corners, corners + 5 + rng.random((40, 2)) * 45], axis=1).astype(np.float32)
     pixels, boxes = step_by_step(image, boxes_px, view, SIZE)
-    difference = np.abs(show(image, view, SIZE, fill=FILL) - pixels)
+    difference = np.abs(render_window(image, view, SIZE, fill=FILL) - pixels)
     inside = view.left >= 0 and view.top >= 0 and view.right <= 250 and view.bottom <= 180
     assert difference.mean() < (0.1 if inside else 1.5)
     assert difference.max() <= (1 if inside else 130)
@@ -80,20 +80,22 @@ def centre_of_white(picture):
 def test_objects_lie_within_half_a_pixel_of_their_boxes(left, top, width, height, flip):
     image = np.zeros((300, 400, 3), np.uint8)
     image[140:180, 210:260] = 255
-    view = View(min(left, 205), min(top, 135), max(left + width, 265), max(top + height, 185), flip)
+    view = Window(min(left, 205), min(top, 135), max(left + width, 265), max(top + height, 185), flip)
     boxes, _ = view.place_boxes(np.array([[210, 140, 260, 180]], np.float32), np.array([1]))
     middle = (boxes[0, :2] + boxes[0, 2:]) / 2 * SIZE
-    np.testing.assert_allclose(centre_of_white(show(image, view, SIZE, fill=(0, 0, 0))), middle, atol=0.5)
+    np.testing.assert_allclose(centre_of_white(render_window(image, view, SIZE, fill=(0, 0, 0))), middle, atol=0.5)
 
 
 def test_the_fill_is_never_distorted():
-    picture = show(smooth_photo(50, 50), View(-50, 0, 50, 50), 60, fill=(1, 2, 3), distort=lambda part: 255 - part)
+    picture = render_window(
+        smooth_photo(50, 50), Window(-50, 0, 50, 50), 60, fill=(1, 2, 3), distort=lambda part: 255 - part
+    )
     assert (picture[:, :29] == (1, 2, 3)).all()
     assert not (picture[:, 31:] == (1, 2, 3)).all()
 
 
 def test_a_view_beside_the_image_is_all_fill():
-    assert (show(smooth_photo(20, 20), View(30, 0, 50, 20), 8, fill=(9, 8, 7)) == (9, 8, 7)).all()
+    assert (render_window(smooth_photo(20, 20), Window(30, 0, 50, 20), 8, fill=(9, 8, 7)) == (9, 8, 7)).all()
 
 
 def test_nothing_switched_on_is_the_evaluation_transform():
@@ -175,3 +177,45 @@ def test_a_large_jpeg_is_decoded_smaller_and_shows_the_same():
 def test_unsupported_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         TrainTransform(**options)
+
+
+ODD_SIZES = [(1, 1), (1, 900), (900, 1), (2, 3), (9, 8), (4, 1500), (700, 640)]
+
+
+def jpeg(height, width, mode):
+    picture = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(picture).convert(mode).save(file, "JPEG")
+    return EncodedImage(file.getvalue(), "odd.jpg")
+
+
+def boxes_at_every_border(height, width):
+    """The whole image, its four edges a pixel thick, a corner pixel, and one without area."""
+    right, bottom = width, height
+    rows = [
+        (0, 0, right, bottom),
+        (0, 0, right, 1),
+        (0, bottom - 1, right, bottom),
+        (0, 0, 1, bottom),
+        (right - 1, 0, right, bottom),
+        (right - 1, bottom - 1, right, bottom),
+        (right, bottom, right, bottom),
+    ]
+    return np.array(rows, np.float32)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(("height", "width"), ODD_SIZES)
+@pytest.mark.filterwarnings("error")
+def test_any_size_and_any_box_becomes_a_picture_with_boxes_that_can_be_encoded(height, width, mode):
+    image, boxes = jpeg(height, width, mode), boxes_at_every_border(height, width)
+    labels = np.arange(1, len(boxes) + 1)
+    for transform in (TrainTransform(32, channel_swap=True), EvalTransform(32)):
+        for seed in range(15):
+            picture, placed, kept = transform(image, boxes, labels, rng=np.random.default_rng(seed))
+            assert picture.shape == (3, 32, 32)
+            assert len(placed) == len(kept)
+            assert not (kept == 7).any()  # without area
+            assert (placed >= 0).all()
+            assert (placed <= 1).all()
+            assert (placed[:, 2:] - placed[:, :2] > 0.999 * MIN_SIDE).all()

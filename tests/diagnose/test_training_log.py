@@ -3,7 +3,6 @@
 import csv
 import math
 import statistics
-import time
 
 import pytest
 import pytorch_lightning as pl
@@ -54,105 +53,102 @@ def read(path):
 
 
 class Watch(pl.Callback):
-    """Keeps the batch, weights and gradients of every step, and counts the hooks during forward."""
+    """Keep the batch, weights and gradients of every step, and the number of hooks before and after the loss."""
 
     def __init__(self):
-        self.images, self.weights, self.gradients, self.hooks = [], [], [], []
+        self.images, self.weights, self.gradients, self.hooks_in_loss, self.hooks_after = [], [], [], [], []
+
+    def on_train_start(self, trainer, pl_module):
+        count = lambda *_: self.hooks_in_loss.append(count_hooks(pl_module.model))  # noqa: E731
+        pl_module.loss.register_forward_pre_hook(count)
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.images.append(batch.images.clone())
         self.weights.append({k: v.clone() for k, v in pl_module.model.state_dict().items()})
 
-    def on_before_backward(self, trainer, pl_module, loss):
-        self.hooks.append(count_hooks(pl_module))
-
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         self.gradients.append({k: p.grad.clone() for k, p in pl_module.model.named_parameters()})
 
-
-class HooksInForward(pl.Callback):
-    """Counts hooks while the loss is taken: after forward, before anything is taken off."""
-
-    def __init__(self):
-        self.counts = []
-
-    def on_train_start(self, trainer, pl_module):
-        loss = pl_module.loss
-        pl_module.loss.register_forward_pre_hook(lambda *_: self.counts.append(count_hooks(pl_module.model)))
-        assert loss is pl_module.loss
+    def on_exception(self, trainer, pl_module, exception):
+        self.hooks_after.append(count_hooks(pl_module.model))
 
 
 def count_hooks(module):
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in module.modules())
 
 
-def test_the_numbers_are_those_of_the_batch_and_weights_of_the_step(tmp_path):
-    watch = Watch()
+def numbers_of(x):
+    """Every statistic of a layer's map, value by value."""
+    values = x.double().flatten().tolist()
+    lengths = sorted(x.double().permute(0, 2, 3, 1).flatten(0, 2).norm(dim=1).tolist())
+    by_channel = x.transpose(0, 1).flatten(1).tolist()
+    return {
+        "mean": statistics.fmean(values),
+        "std": statistics.pstdev(values),
+        "rms": math.hypot(*values) / math.sqrt(len(values)),
+        "length_mean": statistics.fmean(lengths),
+        "length_p05": lengths[int(0.05 * (len(lengths) - 1))],
+        "length_median": lengths[int(0.5 * (len(lengths) - 1))],
+        "length_p95": lengths[int(0.95 * (len(lengths) - 1))],
+        "zero_positions": lengths.count(0.0) / len(lengths),
+        "dead_channels": sum(not any(channel) for channel in by_channel) / len(by_channel),
+    }
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """A watched run whose conv2_1 has two dead channels at least, measured at steps 0, 4 and 5; its rows by step."""
+
+    class Kill(pl.Callback):
+        def on_train_start(self, trainer, pl_module):
+            with torch.no_grad():
+                pl_module.model.features.backbone.conv2_1.conv.bias[:2] = -1e6
+
+    folder, watch = tmp_path_factory.mktemp("watched"), Watch()
     c = config(model={"width": 0.02, "dropout": 0.0})
-    fit(tmp_path, c, watch, DiagnosticsFile(tmp_path / "diagnostics.csv", every=4))
-    rows = {(step, s, n): v for step, s, n, v in read(tmp_path / "diagnostics.csv")}
-    assert {step for step, _, _ in rows} == {0, 4, 5}
-    for step in (0, 4, 5):
-        model = build_model(c, 6)
-        model.load_state_dict(watch.weights[step])
-        with torch.no_grad():
-            taps, x = model.features.backbone(model.normalize(watch.images[step]))
-            taps |= model.features.extras(x)
-            after = model.features.tap_norms(taps)
-        assert list(taps) == TAPS
-        for name, tap in taps.items():
-            channels = tap.shape[1]
-            by_position = tap.permute(0, 2, 3, 1).reshape(-1, channels).double()
-            normed = after[name].permute(0, 2, 3, 1).reshape(-1, channels).double()
-            close = lambda key, value, s=step: pytest.approx(float(value), rel=2e-4, abs=1e-7) == rows[s, *key]  # noqa: E731
-            assert close(("length_before", name), sum(p.square().sum().sqrt() for p in by_position) / len(by_position))
-            assert close(("length_after", name), normed.norm(dim=1).mean())
-            assert close(("rms_before", name), by_position.square().mean().sqrt())
-            assert close(("rms_after", name), normed.square().mean().sqrt())
-            assert close(("zero_positions", name), sum(not p.any() for p in by_position) / len(by_position))
-            assert close(("dead_channels", name), sum(not p.any() for p in by_position.T) / channels)
-        scale = watch.weights[step]["features.tap_norms.conv4_3.weight"]
-        scales = [rows[step, f"scale_{k}", "conv4_3"] for k in ("mean", "std", "min", "max")]
-        expected = [scale.mean(), scale.std(correction=0), scale.min(), scale.max()]
-        assert scales == pytest.approx([float(v) for v in expected], rel=1e-4, abs=1e-6)
-    assert rows[0, "scale_mean", "conv4_3"] == 7.0
-    assert rows[0, "length_after", "conv4_3"] == pytest.approx(7 * (1 - rows[0, "zero_positions", "conv4_3"]), rel=1e-4)
+    fit(folder, c, Kill(), watch, DiagnosticsFile(folder / "diagnostics.csv", every=4))
+    rows = {}
+    for step, statistic, name, value in read(folder / "diagnostics.csv"):
+        rows.setdefault(step, {})[statistic, name] = value
+    return c, folder, watch, rows
 
 
-def test_every_layer_has_the_numbers_of_its_map_after_the_relu(tmp_path):
-    watch = Watch()
-    c = config(model={"width": 0.02, "dropout": 0.0}, training={"max_steps": 1, "batch_size": 2})
-    fit(tmp_path, c, watch, DiagnosticsFile(tmp_path / "diagnostics.csv", every=1))
-    rows = {(s, n): v for _, s, n, v in read(tmp_path / "diagnostics.csv")}
+@pytest.mark.parametrize("step", [0, 4, 5])
+def test_the_numbers_are_those_of_the_batch_and_weights_of_the_step(watched, step):
+    c, _, watch, rows = watched
+    assert list(rows) == [0, 4, 5]
+    row = rows[step]
     model, maps = build_model(c, 6), {}
-    model.load_state_dict(watch.weights[0])
+    model.load_state_dict(watch.weights[step])
     for room in (model.features.backbone, model.features.extras):
         for name, block in room.named_children():
             if hasattr(block, "relu"):
-                block.relu.register_forward_hook(lambda _, args, y, name=name: maps.update({name: y.double()}))
+                block.relu.register_forward_hook(lambda _, args, y, name=name: maps.update({name: y.clone()}))
     with torch.no_grad():
-        model(watch.images[0])
+        after = model.features(model.normalize(watch.images[step]))
     assert list(maps) == LAYERS
+    assert list(after) == TAPS
     for name, x in maps.items():
-        values, lengths = x.flatten().tolist(), sorted(x.permute(0, 2, 3, 1).flatten(0, 2).norm(dim=1).tolist())
-        expected = {
-            "mean": statistics.fmean(values),
-            "std": statistics.pstdev(values),
-            "rms": math.hypot(*values) / math.sqrt(len(values)),
-            "length_mean": statistics.fmean(lengths),
-            "length_p05": lengths[int(0.05 * (len(lengths) - 1))],
-            "length_median": lengths[int(0.5 * (len(lengths) - 1))],
-            "length_p95": lengths[int(0.95 * (len(lengths) - 1))],
-            "zero_positions": lengths.count(0.0) / len(lengths),
-        }
-        assert {s: rows[s, name] for s in expected} == pytest.approx(expected, rel=1e-3, abs=1e-5), name
+        expected = numbers_of(x)
+        assert {s: row[s, name] for s in expected} == pytest.approx(expected, rel=1e-3, abs=1e-5), name
+    for name, normed in after.items():
+        for side, x in (("before", maps[name]), ("after", normed)):
+            numbers = numbers_of(x)
+            expected = pytest.approx([numbers["length_mean"], numbers["rms"]], rel=2e-4, abs=1e-7)
+            assert [row[f"length_{side}", name], row[f"rms_{side}", name]] == expected, name
+    scale = watch.weights[step]["features.tap_norms.conv4_3.weight"]
+    expected = [float(v) for v in (scale.mean(), scale.std(correction=0), scale.min(), scale.max())]
+    scales = [row[f"scale_{k}", "conv4_3"] for k in ("mean", "std", "min", "max")]
+    assert scales == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert rows[0]["scale_mean", "conv4_3"] == 7.0
+    assert row["dead_channels", "conv2_1"] >= 0.25
+    assert row["dead_channels", "conv1_1"] == 0
 
 
-def test_gradient_norms_are_those_before_clipping_and_their_squares_add_up(tmp_path):
-    watch = Watch()
-    fit(tmp_path, config(), watch, DiagnosticsFile(tmp_path / "diagnostics.csv", every=5))
-    for step in (0, 5):
-        norms = {n: v for k, s, n, v in read(tmp_path / "diagnostics.csv") if k == step and s == "gradient_norm"}
+def test_gradient_norms_are_those_before_clipping_and_their_squares_add_up(watched):
+    _, _, watch, rows = watched
+    for step, row in rows.items():
+        norms = {name: value for (statistic, name), value in row.items() if statistic == "gradient_norm"}
         assert list(norms) == [*BLOCKS[:-1], "tap_norms", "head"]
         gradients = watch.gradients[step]
         whole = math.sqrt(sum(float(g.double().square().sum()) for g in gradients.values()))
@@ -162,82 +158,28 @@ def test_gradient_norms_are_those_before_clipping_and_their_squares_add_up(tmp_p
         assert norms["head"] == pytest.approx(float(sum(head)) ** 0.5, rel=1e-4)
 
 
-def test_every_layer_has_its_share_of_dead_channels(tmp_path):
-    class Kill(pl.Callback):
-        def on_train_start(self, trainer, pl_module):
-            with torch.no_grad():
-                pl_module.model.features.backbone.conv2_1.conv.bias[:2] = -1e6
-
-    c = config(training={"max_steps": 1, "batch_size": 2})
-    fit(tmp_path, c, Kill(), DiagnosticsFile(tmp_path / "diagnostics.csv", every=1))
-    dead = {name: value for _, s, name, value in read(tmp_path / "diagnostics.csv") if s == "dead_channels"}
-    assert list(dead) == LAYERS
-    assert dead["conv2_1"] >= 0.25
-    assert dead["conv1_1"] == 0
-
-
 @pytest.mark.parametrize("norm", ["none", "batch_norm"])
 def test_the_training_is_bit_for_bit_the_one_without(tmp_path, norm):
     c = config(norm={"backbone": norm, "extras": "none", "taps": {"conv4_3": "l2_norm"}})
     plain = fit(tmp_path / "plain", c)
-    watched = fit(tmp_path / "watched", c, DiagnosticsFile(tmp_path / "diagnostics.csv", every=2))
-    for (name, a), b in zip(plain.state_dict().items(), watched.state_dict().values(), strict=True):
+    measured = fit(tmp_path / "measured", c, DiagnosticsFile(tmp_path / "diagnostics.csv", every=2))
+    for (name, a), b in zip(plain.state_dict().items(), measured.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
-    assert count_hooks(watched.model) == 0
+    assert count_hooks(measured.model) == 0
 
 
-def test_hooks_are_on_at_measured_steps_alone(tmp_path):
-    counter = HooksInForward()
-    fit(tmp_path, config(), DiagnosticsFile(tmp_path / "diagnostics.csv", every=3), counter)
-    assert [count > 0 for count in counter.counts] == [True, False, False, True, False, True]
-
-
-class Clock(pl.Callback):
-    """Adds up, by step, the time that another callback takes, and the time that the steps take."""
-
-    def __init__(self, other):
-        self.other, self.inside, self.begin, self.end = other, {}, {}, {}
-
-    def __getattribute__(self, name):
-        if not name.startswith("on_") or name == "on_exception":
-            return super().__getattribute__(name)
-
-        def timed(trainer, *args, **kwargs):
-            step = trainer.global_step - (name == "on_train_batch_end")
-            start = time.perf_counter()
-            getattr(self.other, name)(trainer, *args, **kwargs)
-            now = time.perf_counter()
-            self.inside[step] = self.inside.get(step, 0.0) + now - start
-            self.begin.setdefault(step, start)
-            self.end[step] = now
-
-        return timed
-
-
-def test_between_measured_steps_it_costs_less_than_3_percent(tmp_path):
-    clock = Clock(DiagnosticsFile(tmp_path / "diagnostics.csv", every=50))
-    fit(tmp_path, config(training={"max_steps": 12, "checkpoint_every": 20}), clock)
-    shares = [clock.inside[step] / (clock.end[step] - clock.begin[step]) for step in range(1, 11)]
-    assert statistics.median(shares) < 0.03
-    assert clock.inside[0] > 10 * statistics.median(clock.inside[step] for step in range(1, 11))  # step 0 is measured
-
-
-def test_no_hook_stays_when_a_step_fails(tmp_path):
+def test_hooks_are_on_at_measured_steps_alone_and_none_stays_when_a_step_fails(watched, tmp_path):
     class Fail(pl.Callback):
         def on_before_backward(self, trainer, pl_module, loss):
             raise RuntimeError("out of luck")
 
-    callback = DiagnosticsFile(tmp_path / "diagnostics.csv", every=1)
-    module = None
-
-    class Keep(pl.Callback):
-        def on_train_start(self, trainer, pl_module):
-            nonlocal module
-            module = pl_module
-
+    _, _, watch, _ = watched
+    assert [count > 0 for count in watch.hooks_in_loss] == [True, False, False, False, True, True]
+    watch = Watch()
     with pytest.raises(RuntimeError, match="out of luck"):
-        fit(tmp_path, config(), Keep(), Fail(), callback)
-    assert count_hooks(module) == 0
+        fit(tmp_path, config(), Fail(), DiagnosticsFile(tmp_path / "diagnostics.csv", every=1), watch)
+    assert watch.hooks_in_loss[0] > 0
+    assert watch.hooks_after == [0]
 
 
 def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(tmp_path):
@@ -276,33 +218,28 @@ def test_a_compiled_model_is_measured_in_eager_mode_and_trains_as_without(tmp_pa
         assert a[3] == pytest.approx(b[3], rel=1e-2, abs=1e-3), a[:3]
 
 
-def test_tensorboard_has_the_same_numbers(tmp_path):
+def events_of(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    fit(tmp_path, config(), DiagnosticsFile(tmp_path / "diagnostics.csv", every=4))
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    for step, statistic, name, value in read(tmp_path / "diagnostics.csv"):
-        found = {e.step: e.value for e in events.Scalars(f"diagnostics/{statistic}/{name}")}
-        assert found[step] == pytest.approx(value, rel=1e-5, abs=1e-9)
+    events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"histograms": 0})
+    return events.Reload()
 
 
-def test_tensorboard_has_the_lengths_as_histograms_and_as_a_figure(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    fit(tmp_path, config(), DiagnosticsFile(tmp_path / "diagnostics.csv", every=4))
-    rows = {(step, s, n): v for step, s, n, v in read(tmp_path / "diagnostics.csv")}
-    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"histograms": 0})
-    events.Reload()
-    sides = [38, 19, 10, 5, 3, 1]
+def test_tensorboard_has_the_same_numbers_and_the_lengths_as_histograms_and_a_figure(watched):
+    _, folder, _, rows = watched
+    events = events_of(folder)
+    for step, row in rows.items():
+        for (statistic, name), value in row.items():
+            found = {e.step: e.value for e in events.Scalars(f"diagnostics/{statistic}/{name}")}
+            assert found[step] == pytest.approx(value, rel=1e-5, abs=1e-9)
     for side in ("before", "after"):
-        for tap, size in zip(TAPS, sides, strict=True):
+        for tap, size in zip(TAPS, (38, 19, 10, 5, 3, 1), strict=True):
             found = events.Histograms(f"diagnostics/lengths_{side}/{tap}")
             assert [event.step for event in found] == [0, 4, 5]
             for event in found:
                 histogram = event.histogram_value
                 assert histogram.num == 2 * size * size  # every position of two images
-                mean = rows[event.step, f"length_{side}", tap]
+                mean = rows[event.step][f"length_{side}", tap]
                 assert histogram.sum / histogram.num == pytest.approx(mean, rel=1e-4, abs=1e-6)
     figures = events.Images("diagnostics/lengths")
     assert [figure.step for figure in figures] == [0, 4, 5]
@@ -310,8 +247,6 @@ def test_tensorboard_has_the_lengths_as_histograms_and_as_a_figure(tmp_path):
 
 
 def test_lengths_that_are_no_numbers_are_written_and_stop_no_training(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     class Diverge(pl.Callback):  # as on a GPU, whose losses are read later
         def on_train_start(self, trainer, pl_module):
             pl_module._check_losses = pl_module._publish_readings = lambda: None
@@ -321,8 +256,7 @@ def test_lengths_that_are_no_numbers_are_written_and_stop_no_training(tmp_path):
     c = config(training={"max_steps": 2, "batch_size": 2, "checkpoint_every": 4})
     fit(tmp_path, c, Diverge(), DiagnosticsFile(tmp_path / "diagnostics.csv", every=1))
     rows = {(step, s, n): v for step, s, n, v in read(tmp_path / "diagnostics.csv")}
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
+    events = events_of(tmp_path)
     assert math.isfinite(rows[0, "length_before", "conv4_3"])
     assert math.isnan(rows[0, "length_after", "conv4_3"])
     assert all(math.isnan(rows[1, "length_median", name]) for name in LAYERS)

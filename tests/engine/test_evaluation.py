@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from ssdnorm.engine.evaluation import EvaluationOptions, Evaluator, evaluate_arrays
-from ssdnorm.metrics import bootstrap_coco, break_down_errors, evaluate_coco, evaluate_voc
-from ssdnorm.metrics.arrays import detection_arrays, ground_truth_arrays
+from ssdnorm.coco_format import detection_table, ground_truth_table
+from ssdnorm.data import EvalTransform, ShapesDataset, make_eval_loader
+from ssdnorm.engine.evaluation import EvaluationOptions, Evaluator, evaluate_tables, predict_dataset
+from ssdnorm.metrics import evaluate_coco, evaluate_voc
 from ssdnorm.structures import Detections
 
 TRUTH = {
@@ -17,7 +18,6 @@ TRUTH = {
         {"image_id": 7, "category_id": 90, "bbox": [60, 0, 40, 50], "difficult": 1},
     ],
 }
-IMAGE_IDS, CATEGORY_IDS = [30, 7, 8], [90, 2]  # labels 1 and 2, by place in the data set
 
 
 def detections(*rows: tuple[list[float], float, int]) -> Detections:
@@ -34,7 +34,7 @@ FOUND = {
 
 
 def test_places_and_labels_become_the_ids_of_the_data_set():
-    result = Evaluator(TRUTH, IMAGE_IDS, CATEGORY_IDS)(FOUND)
+    result = Evaluator(ground_truth_table(TRUTH))(FOUND)
     assert result.detections == [
         {"image_id": 30, "category_id": 90, "bbox": [10.0, 10.0, 40.0, 40.0], "score": 0.5},
         {"image_id": 30, "category_id": 2, "bbox": [0.0, 0.0, 9.0, 9.0], "score": 0.25},
@@ -44,7 +44,7 @@ def test_places_and_labels_become_the_ids_of_the_data_set():
 
 
 def test_the_numbers_are_those_of_the_metrics():
-    result = Evaluator(TRUTH, IMAGE_IDS, CATEGORY_IDS)(FOUND)
+    result = Evaluator(ground_truth_table(TRUTH))(FOUND)
     coco = evaluate_coco(TRUTH, result.detections)
     voc07 = evaluate_voc(TRUTH, result.detections, interpolation="11-point")
     voc = evaluate_voc(TRUTH, result.detections, interpolation="all-point")
@@ -59,27 +59,14 @@ def test_the_numbers_are_those_of_the_metrics():
     assert coco.table() in result.table
 
 
-def test_the_full_result_serves_intervals_and_errors_without_another_evaluation():
-    result = Evaluator(TRUTH, IMAGE_IDS, CATEGORY_IDS)(FOUND)
-    assert bootstrap_coco(result.coco, num_resamples=3)["AP"].value == result.metrics["AP"]
-    assert break_down_errors(result.coco).counts["background"] == 1
-
-
 def test_an_image_without_an_entry_is_refused_though_one_without_detections_counts():
-    evaluator = Evaluator(TRUTH, IMAGE_IDS, CATEGORY_IDS)
+    evaluator = Evaluator(ground_truth_table(TRUTH))
     with pytest.raises(ValueError, match="evaluation: detections for 2 of the 3 images of the data set"):
         evaluator({0: FOUND[0], 1: FOUND[1]})
 
 
-def test_the_order_in_which_images_come_changes_nothing():
-    evaluator = Evaluator(TRUTH, IMAGE_IDS, CATEGORY_IDS)
-    first, second = evaluator(FOUND), evaluator(dict(sorted(FOUND.items())))
-    assert first.detections == second.detections
-    assert first.metrics == second.metrics
-
-
 def test_one_table_holds_both_interpolations():
-    result = Evaluator(TRUTH, IMAGE_IDS, CATEGORY_IDS, EvaluationOptions(metrics=("voc07", "voc"), voc_iou=0.9))(FOUND)
+    result = Evaluator(ground_truth_table(TRUTH), EvaluationOptions(metrics=("voc07", "voc"), voc_iou=0.9))(FOUND)
     assert result.coco is None
     assert result.table.splitlines() == [
         "VOC metric (IoU 0.9, difficult objects ignored)",
@@ -92,22 +79,63 @@ def test_one_table_holds_both_interpolations():
 
 
 def test_a_data_set_of_nothing_has_numbers():
-    truth = ground_truth_arrays({"images": [], "categories": [], "annotations": []})
-    result = evaluate_arrays(truth, detection_arrays([], truth))
+    truth = ground_truth_table({"images": [], "categories": [], "annotations": []})
+    result = evaluate_tables(truth, detection_table([], truth))
     assert set(result.metrics.values()) == {-1.0}
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"metrics": ("voc7",)}, "metric: unknown metric 'voc7'; choose one of: coco, voc07, voc.* Did you mean 'voc"),
-        ({"metrics": ()}, "metric: none is asked for"),
-        ({"backend": "fast"}, "backend: unknown backend 'fast'"),
-        ({"iou_thresholds": (0.5, 0.0)}, "iou_thresholds: got"),
-        ({"max_detections": (0,)}, "max_detections: got"),
-        ({"voc_iou": 1.5}, "voc_iou: got 1.5"),
-    ],
-)
-def test_options_are_refused_before_anything_is_computed(options, message):
-    with pytest.raises(ValueError, match=message):
-        EvaluationOptions(**options)
+def test_metrics_must_be_asked_for():
+    with pytest.raises(ValueError, match="metric: none is asked for"):
+        EvaluationOptions(metrics=())
+
+
+class Mean(torch.nn.Module):
+    """A network whose output is the mean colour; its own weight says which precision it ran in."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Linear(3, 3, bias=False)
+        torch.nn.init.eye_(self.scale.weight)
+
+    def forward(self, images):
+        assert not self.training
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        return self.scale(images.float().mean(dim=(2, 3)))
+
+
+class OneBox(torch.nn.Module):
+    """A box as large as the image, with the mean of the colours as its score; none in narrow images."""
+
+    def forward(self, output, sizes):
+        self.dtype = output.dtype
+        images = zip(output.float().mean(dim=1) / 255, sizes.tolist(), strict=True)
+        return [detections(*[([0, 0, w, h], float(score), 1)] * (w > 40)) for score, (h, w) in images]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_a_model_runs_over_every_image_in_the_precision_asked_for(precision, caplog):
+    data = ShapesDataset(5, seed=0, image_size=(30, 30), max_image_size=(50, 60))
+    loaders = {"calls": []}
+
+    def make_loader(**places):
+        loaders["calls"].append(places)
+        return make_eval_loader(data, EvalTransform(16), batch_size=2, **places)
+
+    post_process = OneBox()
+    found = predict_dataset(Mean(), post_process, make_loader, precision=precision, accelerator="cpu", devices=1)
+    assert loaders["calls"] == [{"rank": 0, "world_size": 1}]
+    assert sorted(found) == list(range(5))
+    assert post_process.dtype == (torch.bfloat16 if precision == "bf16-mixed" else torch.float32)
+    assert ("16-mixed needs a GPU" in caplog.text) == (precision == "16-mixed")
+    sizes = [data.image_size(i) for i in range(5)]
+    assert [found[i]["boxes"].tolist() for i in range(5)] == [[[0, 0, w, h]] * (w > 40) for h, w in sizes]
+    for i in range(5):
+        picture = EvalTransform(16)(data.load_image(i), *data.training_boxes(i))[0]
+        expected = [picture.float().mean().item() / 255] * len(found[i]["scores"])
+        assert found[i]["scores"].tolist() == pytest.approx(expected, abs=1e-2 if precision == "bf16-mixed" else 1e-6)
+
+
+@pytest.mark.parametrize("runtime", [{"accelerator": "abacus"}, {"accelerator": "cpu", "devices": -2}])
+def test_devices_that_are_not_here_are_refused(runtime):
+    with pytest.raises(ValueError, match=r"runtime: accelerator '(abacus|cpu)', devices "):
+        predict_dataset(Mean(), OneBox(), lambda **_: [], **runtime)

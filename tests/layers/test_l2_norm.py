@@ -1,8 +1,6 @@
 """L2Norm against its formula, position by position, and through every tool that will meet it."""
 
-import copy
 import io
-import pickle
 
 import pytest
 import torch
@@ -36,19 +34,13 @@ def _seed():
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("magnitude", [1e-3, 1.0, 1e3])
-def test_matches_the_formula_position_by_position(magnitude, memory_format):
-    x = (magnitude * torch.randn(2, 8, 3, 5)).to(memory_format=memory_format)
-    layer = layer_with_distinct_weights(8)
+@pytest.mark.parametrize(("magnitude", "eps"), [(1e-3, 1e-10), (1.0, 1e-2), (1.0, 3.0), (1e3, 1e-10)])
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-5), (torch.float64, 1e-14)])
+def test_matches_the_formula_position_by_position(magnitude, eps, memory_format, dtype, rtol):
+    x = (magnitude * torch.randn(2, 8, 3, 5, dtype=dtype)).to(memory_format=memory_format)
+    layer = layer_with_distinct_weights(8, eps=eps).to(dtype)
     expected = l2_norm_by_hand(x, layer.weight.tolist(), layer.eps)
-    torch.testing.assert_close(layer(x), expected.float(), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("eps", [1e-10, 1e-2, 3.0])
-def test_eps_is_inside_the_root(eps):
-    x = torch.randn(2, 4, 3, 3)
-    layer = layer_with_distinct_weights(4, eps=eps)
-    torch.testing.assert_close(layer(x), l2_norm_by_hand(x, layer.weight.tolist(), eps).float(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(layer(x), expected.to(dtype), rtol=rtol, atol=rtol / 10)
 
 
 def test_equals_an_rms_norm_with_scale_over_root_c():
@@ -86,18 +78,6 @@ def test_gradients_meant_for_differentiation_are_the_same_numbers(eps):
     once = torch.autograd.grad(layer(x).pow(3).sum(), inputs)
     twice = torch.autograd.grad(layer(x).pow(3).sum(), inputs, create_graph=True)
     torch.testing.assert_close(twice, once, rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(torch.func.vmap(layer)(x[None])[0], layer(x))
-
-
-def test_gradients_equal_those_autograd_finds_for_the_formula():
-    x, grad = torch.randn(2, 6, 4, 3), torch.randn(2, 6, 4, 3)
-    layer = layer_with_distinct_weights(6)
-    ours, plain = x.clone().requires_grad_(), x.clone().requires_grad_()
-    weight = layer.weight.detach().clone().requires_grad_()
-    layer(ours).backward(grad)
-    (weight.view(1, -1, 1, 1) * plain / (plain.square().sum(1, keepdim=True) + layer.eps).sqrt()).backward(grad)
-    torch.testing.assert_close(ours.grad, plain.grad)
-    torch.testing.assert_close(layer.weight.grad, weight.grad)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -137,13 +117,6 @@ def test_half_precision_does_not_overflow_at_60000(dtype):
     assert x.grad.isfinite().all()
 
 
-def test_float64_is_not_rounded_through_float32():
-    x = torch.randn(2, 4, 3, 3, dtype=torch.float64)
-    layer = layer_with_distinct_weights(4).double()
-    expected = l2_norm_by_hand(x, layer.weight.tolist(), layer.eps)
-    torch.testing.assert_close(layer(x), expected, rtol=1e-14, atol=0)
-
-
 def test_float32_weights_serve_bfloat16_maps_and_autocast():
     x = torch.randn(2, 8, 3, 3, requires_grad=True)
     layer = layer_with_distinct_weights(8)
@@ -181,41 +154,6 @@ def test_nothing_is_kept_for_backward_but_the_input_and_one_number_a_position():
     assert any(t.data_ptr() == x.data_ptr() for t in kept)
 
 
-def test_only_what_needs_a_gradient_gets_one():
-    x = torch.randn(2, 4, 3, 3)
-    layer = L2Norm(4)
-    layer(x).sum().backward()
-    assert layer.weight.grad is not None
-    fixed = L2Norm(4, learnable=False)
-    x.requires_grad_()
-    fixed(x).sum().backward()
-    assert x.grad is not None
-
-
-def test_fixed_scale_is_a_buffer_of_the_same_name():
-    fixed, learnable = L2Norm(4, scale=3.0, learnable=False), L2Norm(4)
-    assert list(fixed.parameters()) == []
-    learnable.load_state_dict(fixed.state_dict())
-    assert learnable.weight.tolist() == [3.0] * 4
-    assert "learnable=False" in repr(fixed)
-    assert "learnable=True" in repr(learnable)
-
-
-def test_reset_parameters_brings_the_scale_back():
-    layer = layer_with_distinct_weights(4, scale=5.0)
-    layer.reset_parameters()
-    assert layer.weight.tolist() == [5.0] * 4
-
-
-def test_survives_deepcopy_pickle_and_a_state_dict():
-    layer = layer_with_distinct_weights(4, eps=1e-3)
-    x = torch.randn(2, 4, 3, 3)
-    loaded = L2Norm(4, eps=1e-3)
-    loaded.load_state_dict(layer.state_dict())
-    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), loaded):
-        torch.testing.assert_close(twin(x), layer(x), rtol=0, atol=0)
-
-
 def test_builds_and_runs_on_the_meta_device():
     layer = L2Norm(4, device="meta", dtype=torch.float16)
     assert layer.weight.dtype == torch.float16
@@ -225,17 +163,30 @@ def test_builds_and_runs_on_the_meta_device():
     assert layer.weight.tolist() == [20.0] * 4
 
 
-@pytest.mark.parametrize("shape", [(1, 256, 4, 4), (512,), (4, 4, 512)])
-def test_another_number_of_channels_is_refused(shape):
-    with pytest.raises(ValueError, match=r"L2Norm\(512\) expects \(B, 512, …\); got \("):
-        L2Norm(512)(torch.zeros(shape))
+def test_a_fixed_scale_is_a_buffer_of_the_same_name():
+    x = torch.randn(2, 4, 3, 3, requires_grad=True)
+    fixed, learnable = L2Norm(4, scale=3.0, learnable=False), L2Norm(4)
+    fixed(x).sum().backward()
+    assert x.grad is not None
+    assert list(fixed.parameters()) == []
+    learnable.load_state_dict(fixed.state_dict())
+    assert learnable.weight.tolist() == [3.0] * 4
+    assert "learnable=False" in repr(fixed)
+    assert "learnable=True" in repr(learnable)
 
 
-def test_senseless_arguments_are_refused():
-    with pytest.raises(ValueError, match="num_features is 1 or more; got 0"):
-        L2Norm(0)
-    with pytest.raises(ValueError, match=r"eps is above 0.*got 0"):
-        L2Norm(4, eps=0)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: L2Norm(512)(torch.zeros(1, 256, 4, 4)), r"L2Norm\(512\) expects \(B, 512, …\); got \(1, 256, 4, 4\)"),
+        (lambda: L2Norm(512)(torch.zeros(512)), r"L2Norm\(512\) expects \(B, 512, …\); got \(512,\)"),
+        (lambda: L2Norm(0), "num_features is 1 or more; got 0"),
+        (lambda: L2Norm(4, eps=0), r"eps is above 0.*got 0"),
+    ],
+)
+def test_mistakes_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_works_under_vmap_and_functional_gradients():

@@ -9,9 +9,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ssdnorm.layers import NORMS, ConvBlock, FrozenBatchNorm, InstanceNorm, L2Norm, SyncBatchNorm, norm_layer
+from ssdnorm.layers import (
+    NORMS,
+    ConvBlock,
+    FrozenBatchNorm,
+    InstanceNorm,
+    L2Norm,
+    SyncBatchNorm,
+    norm_layer,
+    norm_parameters,
+)
 from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm
-from ssdnorm.layers.norm_parameters import norm_parameters
 
 CLASSES = {
     "none": nn.Identity,
@@ -40,8 +48,7 @@ def make_norm(name, channels=C):
 
 
 def make_block(name):
-    block = ConvBlock(3, C, 3, norm=lambda channels: make_norm(name, channels), padding=1)
-    return block
+    return ConvBlock(3, C, 3, norm=lambda channels: make_norm(name, channels), padding=1)
 
 
 def by_hand(name, norm, x, training):
@@ -79,10 +86,6 @@ def _seed():
     torch.manual_seed(0)
 
 
-def test_the_walk_covers_every_name():
-    assert set(CLASSES) == set(NORMS)
-
-
 @every_norm
 def test_the_name_gives_the_class_and_changes_the_module_tree(name):
     block = make_block(name)
@@ -118,37 +121,9 @@ def test_one_step_changes_every_parameter(name):
 
 
 @every_norm
-def test_its_parameters_are_known_as_norm_parameters(name):
-    block = make_block(name)
-    expected = {key for key, _ in block.named_parameters() if key.startswith("norm.")}
-    assert norm_parameters(block) == expected
-    assert bool(expected) == (name not in ("none", "frozen_batch_norm"))
-
-
-@every_norm
-def test_evaluation_of_an_image_does_not_depend_on_the_batch(name):
-    block = make_block(name).eval()
-    images = torch.randn(8, 3, 6, 5)
-    alone = torch.cat([block(image[None]) for image in images])
-    torch.testing.assert_close(alone, block(images), rtol=1e-5, atol=1e-5)
-
-
-@every_norm
-def test_trains_under_bfloat16_autocast(name):
-    block = make_block(name)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = block(torch.randn(2, 3, 6, 5))
-    y.float().square().sum().backward()
-    assert y.isfinite().all()
-    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in block.parameters())
-
-
-@every_norm
 def test_state_dict_deepcopy_and_pickle_keep_the_numbers(name):
     block = make_block(name).eval()
-    loaded = ConvBlock(
-        3, C, 3, norm=norm_layer({"kind": name, "groups": 4} if name == "group_norm" else name), padding=1
-    )
+    loaded = ConvBlock(3, C, 3, norm=norm_layer(SPECS.get(name, name)), padding=1)
     loaded.load_state_dict(block.state_dict())
     norm = pickle.loads(pickle.dumps(block.norm))
     x = torch.randn(2, 3, 6, 5)
@@ -159,25 +134,17 @@ def test_state_dict_deepcopy_and_pickle_keep_the_numbers(name):
 
 
 @every_norm
-def test_compiles_whole_forwards_and_backwards(name):
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiles_whole_forwards_and_backwards(name, backend):
     block = make_block(name)
     if name == "sync_batch_norm":
         block.eval()
     torch.compiler.reset()  # one ConvBlock.forward may be compiled eight times
     x = torch.randn(2, 3, 6, 5)
     expected = copy.deepcopy(block)(x)
-    y = torch.compile(block, fullgraph=True, backend="aot_eager")(x)
+    y = torch.compile(block, fullgraph=True, backend=backend)(x)
     y.sum().backward()
     torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.slow
-@every_norm
-def test_compiles_with_inductor(name):
-    block = make_block(name).eval()
-    torch.compiler.reset()
-    x = torch.randn(2, 3, 6, 5)
-    torch.testing.assert_close(torch.compile(block, fullgraph=True)(x), block(x), rtol=1e-4, atol=1e-5)
 
 
 @every_norm
@@ -212,10 +179,6 @@ def test_the_onnx_file_gives_the_same(name):
 def test_every_option_reaches_the_norm(spec, attributes):
     norm = norm_layer(spec)(64)
     assert {name: getattr(norm, name) for name in attributes} == attributes
-
-
-def test_l2_norm_with_a_fixed_scale_has_no_parameter():
-    assert list(norm_layer({"kind": "l2_norm", "learnable": False})(4).parameters()) == []
 
 
 @pytest.mark.parametrize(
@@ -256,21 +219,11 @@ def test_groups_that_do_not_divide_the_channels_are_refused_by_name():
         norm_layer("group_norm", where="norm.extras")(84)
 
 
-def test_a_class_that_gives_no_module_is_refused():
-    with pytest.raises(ValueError, match=r"norm: builtins:list"):
-        norm_layer("builtins:list")(4)
-
-
-def test_a_factory_can_be_pickled_and_keeps_its_options():
-    factory = pickle.loads(pickle.dumps(norm_layer({"kind": "group_norm", "groups": 2})))
-    assert factory(4).num_groups == 2
-
-
 def test_a_spec_is_not_changed_and_later_changes_to_it_do_not_reach_the_factory():
     spec = {"kind": "group_norm", "groups": 2}
     factory = norm_layer(spec)
     spec["groups"] = 3
-    assert factory(4).num_groups == 2
+    assert factory(4).num_groups == pickle.loads(pickle.dumps(factory))(4).num_groups == 2
 
 
 def test_layers_of_timm_work_by_path():
@@ -280,17 +233,8 @@ def test_layers_of_timm_work_by_path():
     assert block.norm.eps == 1e-6
     rms = ConvBlock(3, C, 1, norm=norm_layer("timm.layers:RmsNorm2d"))  # no subclass of a torch norm
     assert norm_parameters(rms) == {"norm.weight"}
-
-
-def test_a_norm_outside_a_block_is_known_by_the_mark_of_its_factory():
-    pytest.importorskip("timm")
     taps = nn.ModuleDict({"conv4_3": norm_layer("timm.layers:RmsNorm2d")(C), "head": nn.Conv2d(C, 4, 1)})
     assert norm_parameters(copy.deepcopy(taps)) == {"conv4_3.weight"}
-
-
-def test_rms_norm_is_l2_norm_at_another_length():
-    x = torch.randn(2, 16, 3, 3)
-    torch.testing.assert_close(ChannelRMSNorm(16, eps=1e-3)(x), L2Norm(16, scale=4.0, eps=16e-3)(x))
 
 
 def test_a_model_of_torchvision_knows_its_norm_parameters():
@@ -301,15 +245,10 @@ def test_a_model_of_torchvision_knows_its_norm_parameters():
     assert norm_parameters(model) == expected
 
 
-@pytest.mark.parametrize("layer", [ChannelLayerNorm(8), ChannelRMSNorm(8), FrozenBatchNorm(8)])
+@pytest.mark.parametrize("layer", [ChannelLayerNorm(8), ChannelRMSNorm(8), InstanceNorm(8), FrozenBatchNorm(8)])
 def test_another_number_of_channels_is_refused(layer):
     with pytest.raises(ValueError, match=r"\(8\) expects \(B, 8, …\); got \(1, 4, 2, 2\)"):
         layer(torch.zeros(1, 4, 2, 2))
-
-
-def test_instance_norm_on_one_value_is_refused_in_training():
-    with pytest.raises(ValueError, match=r"one value per channel in train mode; got \(2, 4, 1, 1\)"):
-        norm_layer("instance_norm")(4)(torch.randn(2, 4, 1, 1))
 
 
 def test_sync_batch_norm_in_one_process_is_batch_norm():

@@ -6,14 +6,7 @@ import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
-from ssdnorm.layers import (
-    ConvBlock,
-    SyncBatchNorm,
-    norm_layer,
-    recompute_population_stats,
-    running_statistics,
-    statistics_table,
-)
+from ssdnorm.layers import ConvBlock, SyncBatchNorm, norm_layer, recompute_population_stats, running_statistics
 
 
 def model_and_images(momentum=0.1):
@@ -93,14 +86,6 @@ def test_too_few_images_and_no_batch_norm_are_refused_and_nothing_changes():
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     with pytest.raises(ValueError, match="no batch norm with running statistics"):
         recompute_population_stats(nn.Conv2d(3, 3, 1), [images], 12)
-
-
-def test_the_table_names_every_layer_the_furthest_first():
-    model, images = model_and_images()
-    rows = recompute_population_stats(model, [images], 12)
-    lines = statistics_table(rows).splitlines()
-    assert len(lines) == 3
-    assert lines[1].split()[0] == max(rows, key=lambda row: row.mean_shift).name
 
 
 def _one_of_two(rank, file, results):

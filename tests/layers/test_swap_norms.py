@@ -3,11 +3,10 @@
 import pytest
 import torch
 from torch import nn
-from torchvision.models import resnet18
 from torchvision.models.detection import fasterrcnn_resnet50_fpn, retinanet_resnet50_fpn
 from torchvision.ops import FrozenBatchNorm2d
 
-from ssdnorm.layers import ConvBlock, FrozenBatchNorm, L2Norm, norm_layer, swap_norms
+from ssdnorm.layers import ConvBlock, L2Norm, norm_layer, swap_norms
 
 
 def small_model(kind="batch_norm"):
@@ -95,24 +94,6 @@ def test_a_shared_norm_stays_shared():
     model = nn.ModuleDict({"a": norm, "b": nn.Sequential(norm)})
     assert len(swap_norms(model, old="batch_norm", new="rms_norm")) == 1
     assert model["a"] is model["b"][0]
-
-
-def test_every_norm_of_a_classifier_is_reached():
-    model = resnet18(num_classes=3).eval()
-    x = torch.randn(2, 3, 32, 32)
-    expected = model(x)
-    assert len(swap_norms(model, old="batch_norm", new="frozen_batch_norm")) == 20
-    assert sum(isinstance(m, FrozenBatchNorm) for m in model.modules()) == 20
-    torch.testing.assert_close(model.train()(x), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_a_timm_network_trains_with_group_norm():
-    timm = pytest.importorskip("timm")
-    model = timm.create_model("resnet18", pretrained=False, features_only=True)
-    assert swap_norms(model, old="batch_norm", new="group_norm")
-    maps = model(torch.randn(1, 3, 64, 64))
-    sum(m.mean() for m in maps).backward()
-    assert all(p.grad is not None for p in model.parameters())
 
 
 def test_a_norm_with_an_activation_inside_is_refused_unless_named():

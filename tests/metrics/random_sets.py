@@ -1,8 +1,7 @@
-"""This file is about small data sets drawn with a seed: overlaps, equal scores, crowd regions, ids with holes."""
+"""Small random data sets: overlaps, equal scores, crowd regions, ids with holes."""
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -63,22 +62,3 @@ def draw_set(
         "annotations": annotations,
     }
     return truth, detections
-
-
-def perfect_detections(truth: Truth) -> Found:
-    """Every object that is not a crowd region, found with its own box and a score of its own."""
-    objects = [a for a in truth["annotations"] if not a.get("iscrowd")]
-    return [
-        {"image_id": a["image_id"], "category_id": a["category_id"], "bbox": a["bbox"], "score": 1 - n / 1000}
-        for n, a in enumerate(objects)
-    ]
-
-
-def scaled(truth: Truth, found: Found, factor: float) -> tuple[Truth, Found]:
-    """All boxes (and areas) larger by a factor."""
-    truth, found = deepcopy(truth), deepcopy(found)
-    for row in (*truth["annotations"], *found):
-        row["bbox"] = [v * factor for v in row["bbox"]]
-        if "area" in row:
-            row["area"] *= factor * factor
-    return truth, found

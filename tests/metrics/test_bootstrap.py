@@ -33,14 +33,6 @@ def test_weights_give_exactly_the_ap_of_the_repeated_data_set(seed):
     np.testing.assert_allclose(recall, expected.recall[..., 0, -1], rtol=0, atol=1e-15)
 
 
-def test_weights_of_one_change_nothing():
-    truth, found = draw_set(3, crowd=0.2, tied=True)
-    result = evaluate_coco(truth, found)
-    precision, recall = precision_at_recalls(rank_hits(result.matches), np.ones(6, np.int64))
-    np.testing.assert_array_equal(precision, result.curves.precision[..., 0, -1])
-    np.testing.assert_array_equal(recall, result.curves.recall[..., 0, -1])
-
-
 def test_the_interval_is_that_of_a_loop_over_repeated_data_sets():
     truth, found = draw_set(4, num_images=5)
     result = evaluate_coco(truth, found)

@@ -1,5 +1,3 @@
-import doctest
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import ssdnorm.metrics.coco
 from ssdnorm.metrics import CocoMetric, evaluate_coco, load_detections, load_ground_truth
 from ssdnorm.metrics.coco import BACKENDS, CocoResult
-from ssdnorm.metrics.matching import box_iou_pairs
+from ssdnorm.tables import DetectionTable, GroundTruth
 
-from .random_sets import Found, Truth, draw_set, perfect_detections, scaled
+from .random_sets import Found, Truth, draw_set
 
 PUBLISHED = {  # cocoapi, results/val2014_fake_eval_res.txt, bbox
     "AP": 0.505, "AP50": 0.697, "AP75": 0.573, "APs": 0.586, "APm": 0.519, "APl": 0.501,
@@ -41,7 +38,7 @@ def dog(*boxes_and_scores: tuple[list[float], float]) -> Found:
 
 
 @pytest.fixture(scope="module")
-def reference(real_data: Callable[[str], Path]) -> tuple[Truth, Found]:
+def reference(real_data: Callable[[str], Path]) -> tuple[GroundTruth, DetectionTable]:
     folder = real_data("eval_references") / "cocoapi_val2014_100"
     truth = load_ground_truth(folder / "instances_val2014_100.json")
     return truth, load_detections(folder / "instances_val2014_fakebbox100_results.json", truth)
@@ -56,6 +53,25 @@ def test_the_official_example_gives_the_twelve_published_figures(reference, back
 
 def test_every_array_of_the_official_example_equals_pycocotools(reference):
     assert_same(evaluate_coco(*reference), evaluate_coco(*reference, backend="pycocotools"))
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "pycocotools"])
+@pytest.mark.parametrize("options", [{"tied": True, "crowd": 0.3}, {"num_detections": 0}, {"num_objects": 0}])
+def test_every_backend_gives_pycocotools_numbers(backend, options):
+    truth, found = draw_set(7, **options)
+    settings = {"iou_thresholds": [0.4, 0.5, 0.75], "max_detections": (2, 50)}
+    ours = evaluate_coco(truth, found, backend=backend, **settings)
+    reference = evaluate_coco(truth, found, backend="pycocotools", **settings)
+    if backend == "faster-coco-eval":
+        assert ours.metrics == pytest.approx(reference.metrics, abs=1e-12)
+    else:
+        assert_same(ours, reference)
+
+
+def test_a_backend_that_is_not_installed_is_refused_with_how_to_get_it(monkeypatch):
+    monkeypatch.setattr("ssdnorm.metrics.backends.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install hotcoco"):
+        evaluate_coco(ONE_DOG, [], backend="hotcoco")
 
 
 @pytest.mark.parametrize("options", [{}, {"tied": True}, {"crowd": 0.3}, {"tied": True, "crowd": 0.3, "span": 30}])
@@ -77,13 +93,6 @@ def test_other_thresholds_and_limits_equal_pycocotools(thresholds, limits):
     truth, found = draw_set(11, tied=True, crowd=0.2, num_images=2)
     options = {"iou_thresholds": thresholds, "max_detections": limits}
     assert_same(evaluate_coco(truth, found, **options), evaluate_coco(truth, found, backend="pycocotools", **options))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_faster_coco_eval_agrees_to_twelve_digits(seed):
-    truth, found = draw_set(seed, crowd=0.2, tied=True)
-    ours, other = evaluate_coco(truth, found), evaluate_coco(truth, found, backend="faster-coco-eval")
-    assert other.metrics == pytest.approx(ours.metrics, abs=1e-12)
 
 
 @BRITTLE
@@ -115,65 +124,12 @@ def test_tied_scores_stand_by_image_id_and_then_in_the_order_of_the_input(seed):
 
 
 @BRITTLE
-@given(SEEDS, st.integers(0, 29))
-def test_a_duplicated_detection_never_raises_ap(seed, which):
-    truth, found = draw_set(seed, num_detections=30, num_objects=12)
-    before = evaluate_coco(truth, found)
-    after = evaluate_coco(truth, [*found, {**found[which], "score": found[which]["score"] - 1e-9}])
-    same_class = [k for k in before.per_class if k == f"class {found[which]['category_id']}"]
-    for name in before.per_class:
-        gain = after.per_class[name]["AP50"] - before.per_class[name]["AP50"]
-        if name not in same_class:
-            assert gain == 0
-        elif _is_alone(truth, found[which]):
-            assert gain <= 1e-12
-
-
-def _is_alone(truth: Truth, row: dict) -> bool:
-    """Whether no second object is there that a copy of the detection could find."""
-    objects = [a["bbox"] for a in truth["annotations"] if a["image_id"] == row["image_id"]
-               and a["category_id"] == row["category_id"]]  # fmt: skip
-    boxes = np.array(objects, float).reshape(-1, 4)
-    iou = box_iou_pairs(np.tile(row["bbox"], (len(boxes), 1)), boxes, np.zeros(1, bool))
-    return int((iou >= 0.5).sum()) <= 1
-
-
-@BRITTLE
-@given(SEEDS, st.floats(0, 0.4))
-def test_a_perfect_detector_gets_one(seed, crowd):
-    truth, _ = draw_set(seed, crowd=crowd, num_objects=15)
-    for annotation in truth["annotations"]:  # no two objects on the same box, or a tie could swap them
-        annotation["bbox"][0] += 1000 * annotation["id"]
-    result = evaluate_coco(truth, perfect_detections(truth))
-    for key, value in result.metrics.items():
-        if key not in ("AR1", "AR10"):
-            assert value == pytest.approx(1.0, abs=1e-12) or value == -1.0, key
-
-
-@BRITTLE
-@given(SEEDS, st.sampled_from([0.25, 2.0, 8.0]))
-def test_scaling_all_boxes_changes_the_size_classes_only(seed, factor):
-    truth, found = draw_set(seed, crowd=0.1)
-    before, after = evaluate_coco(truth, found), evaluate_coco(*scaled(truth, found, factor))
-    for key in ("AP", "AP50", "AP75", "AR1", "AR10", "AR100"):
-        assert after.metrics[key] == before.metrics[key]
-    assert after.per_class == before.per_class
-
-
-@BRITTLE
 @given(SEEDS, st.sampled_from([0, 5, 1000]))
 def test_an_image_without_objects_and_detections_changes_nothing(seed, image_id):
     truth, found = draw_set(seed, crowd=0.1)
     before = evaluate_coco(truth, found)
     truth["images"].insert(2, {"id": image_id})
     assert_same(evaluate_coco(truth, found), before)
-
-
-def test_detections_on_an_image_without_objects_lower_ap():
-    truth = {**ONE_DOG, "images": [{"id": 7}, {"id": 8}]}
-    hit = dog(([10, 10, 100, 100], 0.5))
-    clutter = [{"image_id": 8, "category_id": 3, "bbox": [0, 0, 9, 9], "score": 0.9}]
-    assert evaluate_coco(truth, hit + clutter).metrics["AP50"] == pytest.approx(0.5)
 
 
 def test_no_detections_give_zero_and_no_objects_give_minus_one():
@@ -186,12 +142,6 @@ def test_no_detections_give_zero_and_no_objects_give_minus_one():
         assert set(evaluate_coco(empty, found).metrics.values()) == {-1.0}
         assert_same(evaluate_coco(empty, found), evaluate_coco(empty, found, backend="pycocotools"))
     assert_same(nothing_found, evaluate_coco(ONE_DOG, [], backend="pycocotools"))
-
-
-def test_a_data_set_without_images_or_classes_has_no_numbers():
-    nothing = {"images": [], "categories": [], "annotations": []}
-    assert set(evaluate_coco(nothing, []).metrics.values()) == {-1.0}
-    assert evaluate_coco(nothing, []).per_class == {}
 
 
 @pytest.mark.parametrize(("second", "ap50"), [(0, 1.0), (20, 51 / 101)])
@@ -207,7 +157,7 @@ def test_matches_hold_no_detection_beyond_the_limit():
     truth, found = draw_set(1, num_images=1, num_classes=2)
     matches = evaluate_coco(truth, found, max_detections=(1, 20)).matches
     assert matches is not None
-    assert np.bincount(matches.detections.category[matches.order]).tolist() == [20, 20]
+    assert np.bincount(matches.detections.labels[matches.order]).tolist() == [0, 20, 20]
     assert matches.rank.max() == 19
 
 
@@ -226,27 +176,6 @@ def test_columns_give_the_same_numbers_as_dicts():
     truth, found = draw_set(3)
     columns = {key: np.array([row[key] for row in found]) for key in ("image_id", "category_id", "bbox", "score")}
     assert_same(evaluate_coco(truth, columns), evaluate_coco(truth, found))
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({"image_id": 9}, r"detections: image_id 9: not an image of the ground truth, which has \[7\]"),
-        ({"category_id": 4}, r"detections: category_id 4: not a category of the ground truth, which has \[3\]"),
-        ({"score": float("nan")}, r"detections\[1\]: score: got nan, allowed: finite numbers"),
-        ({"score": None}, r"detections\[1\]: score: got None, allowed: a number"),
-        ({"bbox": [1, 2, -3, 4]}, r"detections\[1\]: bbox: got \[1.0, 2.0, -3.0, 4.0\], allowed: .*at least 0"),
-        ({"bbox": [1, 2, float("inf"), 4]}, r"detections\[1\]: bbox: got .*inf"),
-        ({"score": "0.5"}, r"detections\[1\]: score: got '0.5', allowed: a number"),
-        ({"bbox": [1, 2, 3]}, r"detections\[1\]: bbox: got \[1, 2, 3\], allowed: four numbers"),
-        ({"bbox": "1234"}, r"detections\[1\]: bbox: got '1234', allowed: four numbers"),
-    ],
-)
-def test_a_bad_detection_is_refused_with_its_place(row, message):
-    found = dog(([10, 10, 100, 100], 0.5), ([10, 10, 100, 100], 0.5))
-    found[1] |= row
-    with pytest.raises(ValueError, match=message):
-        evaluate_coco(ONE_DOG, found)
 
 
 @pytest.mark.parametrize(
@@ -320,13 +249,3 @@ def test_the_metric_object_takes_the_area_of_the_box_where_none_is_given():
     numbers = metric.compute()
     assert numbers["APs"] == pytest.approx(1.0)
     assert numbers["APl"] == -1.0
-
-
-def test_results_of_every_backend_say_which_it_was_and_survive_json(reference):
-    result = evaluate_coco(*reference)
-    assert result.backend == "ssdnorm"
-    assert json.loads(json.dumps(result.metrics)) == result.metrics
-
-
-def test_the_examples_in_the_docstrings_run():
-    assert doctest.testmod(ssdnorm.metrics.coco).failed == 0

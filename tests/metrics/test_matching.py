@@ -1,4 +1,4 @@
-"""This file is about the orders that matching stands on: the same as NumPy's stable sort, only faster."""
+"""The sort orders of matching equal NumPy's stable sort."""
 
 from __future__ import annotations
 

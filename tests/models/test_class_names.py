@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ssdnorm import ssd300_vgg16
-from ssdnorm.build import make_detector
+from ssdnorm.detector import make_detector
 from ssdnorm.models.checkpoint import Checkpoint
 from ssdnorm.models.class_names import VOC_CLASSES, coco_classes, default_class_names, select_classes
 

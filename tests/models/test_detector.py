@@ -1,10 +1,14 @@
 """The detector: torchvision's calling convention."""
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from benchmarks.kernel_count import KernelCount
 from ssdnorm import Detector, MultiboxLoss, PostProcess, ssd300_vgg16
+from ssdnorm.data.transforms import EvalTransform
+from ssdnorm.detector import compile_for_inference
+from tests.operation_count import OperationCount
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +28,7 @@ TARGETS = [
 
 def test_training_gives_losses_of_boxes_in_each_images_own_pixels(detector):
     losses = detector.train()(IMAGES, TARGETS)
-    batch = torch.stack([detector._resize(image, 0) for image in IMAGES])
+    batch, _ = detector.prepare(IMAGES)
     expected = detector.loss(
         detector.model(batch), torch.tensor([[[0.1, 0.1, 0.5, 0.5]], [[0.0] * 4]]), torch.tensor([[2], [0]])
     )
@@ -77,10 +81,11 @@ def test_the_first_mistake_of_a_batch_is_named_by_its_image(detector):
         detector.train()([IMAGES[0]] * 3, [good, worse, bad])
 
 
-def test_targets_are_looked_at_once_whatever_the_batch(detector):
-    with KernelCount() as count:
-        detector._pad(TARGETS * 8, torch.tensor([[60, 90], [300, 200]] * 8))
-    assert (count.waits, count.uploads) == (1, 1)  # the upload is the line above's
+def test_targets_are_read_once_whatever_the_batch(detector):
+    sizes = torch.tensor([[60, 90], [300, 200]] * 8)
+    with OperationCount() as count:
+        detector._pad(TARGETS * 8, sizes)
+    assert count.syncs == 1
 
 
 def test_grey_images_and_wrong_class_counts_are_refused(detector):
@@ -96,3 +101,34 @@ def test_images_of_other_numbers_and_no_images_are_refused(detector, dtype):
         detector.eval()([torch.zeros(3, 20, 20, dtype=dtype)])
     with pytest.raises(ValueError, match="expected one image or more; got none"):
         detector.eval()([])
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("shape", [(333, 500), (90, 60), (300, 300)])
+def test_the_detector_sees_the_pixels_of_the_data_pipeline(detector, antialias, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    resized, _, _ = EvalTransform(300, antialias=antialias)(pixels, np.zeros((0, 4)), np.zeros(0))
+    ours = Detector(detector.model, None, detector.post_process, antialias=antialias)
+    batch, sizes = ours.prepare([torch.from_numpy(pixels).permute(2, 0, 1)])
+    assert batch.dtype == resized.dtype
+    assert torch.equal(batch[0], resized)
+    assert sizes.tolist() == [list(shape)]
+
+
+def test_a_model_in_training_mode_is_not_compiled_for_inference():
+    with pytest.raises(ValueError, match=r"the model is in training mode; call \.eval\(\)"):
+        compile_for_inference(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.slow
+def test_the_compiled_model_gives_the_same_and_is_compiled_once():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
+    images = torch.rand(1, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    expected = model(images)
+    compile_for_inference(model, images)
+    with torch.inference_mode(), torch.compiler.set_stance("fail_on_recompile"):
+        torch.testing.assert_close(model(images.clone()), expected, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        model[0].weight.zero_()
+    with torch.inference_mode():
+        torch.testing.assert_close(model(images.clone()), expected, rtol=1e-4, atol=1e-5)  # frozen

@@ -15,7 +15,7 @@ SIZES = torch.tensor([[100, 200], [300, 300], [480, 640]])
 SPECS = {"group_norm": {"kind": "group_norm", "groups": 4}}
 
 
-def make_detector(norm="none", tap="l2_norm", *, width=0.02, **settings):
+def small_detector(norm="none", tap="l2_norm", *, width=0.02, **settings):
     """A small detector whose scores spread, and whose statistics are not the initial ones."""
     norm, tap = SPECS.get(norm, norm), SPECS.get(tap, tap)
     model = ssd300_vgg16(4, width=width, backbone_norm=norm, tap_norms={"conv4_3": tap})
@@ -30,7 +30,11 @@ def make_detector(norm="none", tap="l2_norm", *, width=0.02, **settings):
                 conv.weight.mul_(spread / conv(maps[tap_name]).std().clamp(min=1e-3))
                 conv.bias.uniform_(-1, 1)
     post_process = PostProcess(model.default_boxes, **settings)
-    return Detector(model, None, post_process, class_names=["cat", "dog", "owl"], antialias=True).eval()
+    return Detector(model, None, post_process, class_names=["cat", "dog", "owl"]).eval()
+
+
+def export(write, detector, path, **options):
+    write(detector.model, detector.post_process, path, class_names=detector.class_names, **options)
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +60,13 @@ def assert_same_detections(got, detector, images, sizes):
         torch.testing.assert_close(ours["boxes"], theirs["boxes"], atol=0.05, rtol=0)
 
 
-KINDS = [pytest.param(kind, marks=() if kind in ("none", "l2_norm") else pytest.mark.slow) for kind in sorted(NORMS)]
+KINDS = [pytest.param(kind, marks=() if kind == "l2_norm" else pytest.mark.slow) for kind in sorted(NORMS)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_norm_gives_the_same_logits_under_onnxruntime(tmp_path, images, kind):
-    detector = make_detector(kind, kind)
-    export_onnx(detector, tmp_path / "m.onnx")
+    detector = small_detector(kind, kind)
+    export(export_onnx, detector, tmp_path / "m.onnx")
     # Both divide by deviations that may be small, fifteen times over, and PyTorch's kernels for channels-last memory,
     # in which the detector works, are less exact: on these logits of up to 11 they end 2e-3 (instance norm) and 2.6e-4
     # (group norm) from float64, contiguous ones 6e-5 and 3e-5.
@@ -70,12 +74,12 @@ def test_every_norm_gives_the_same_logits_under_onnxruntime(tmp_path, images, ki
     assert_same_outputs(OnnxDetector(tmp_path / "m.onnx"), detector, images, atol)
 
 
-@pytest.fixture(scope="module", params=["uint8", "float32"])
+@pytest.fixture(scope="module", params=["uint8", pytest.param("float32", marks=pytest.mark.slow)])
 def with_nms(request, tmp_path_factory):
     settings = {"score_threshold": 0.3, "nms_threshold": 0.4, "top_k": 60, "max_detections": 40}
-    detector = make_detector("batch_norm", **settings)
+    detector = small_detector("batch_norm", **settings)
     path = tmp_path_factory.mktemp("export") / "m.onnx"
-    export_onnx(detector, path, detections=True, input_dtype=request.param)
+    export(export_onnx, detector, path, detections=True, input_dtype=request.param)
     return detector, path, request.param
 
 
@@ -103,8 +107,8 @@ def test_the_file_is_one_checked_onnx_of_opset_18_with_its_metadata(with_nms):
 
 
 def test_raw_outputs_end_in_the_same_detections(tmp_path, images):
-    detector = make_detector(score_threshold=0.3)
-    export_onnx(detector, tmp_path / "m.onnx")
+    detector = small_detector(score_threshold=0.3)
+    export(export_onnx, detector, tmp_path / "m.onnx")
     exported = OnnxDetector(tmp_path / "m.onnx")
     assert_same_outputs(exported, detector, images[:1])
     assert_same_detections(exported(images, SIZES), detector, images, SIZES)
@@ -141,8 +145,8 @@ def test_steps_of_fixed_shape_find_what_post_process_finds(settings):
 
 @pytest.mark.parametrize("detections", [False, True])
 def test_a_torch_export_file_gives_the_same_tensors_for_any_batch(tmp_path, images, detections):
-    detector = make_detector()
-    export_torch(detector, tmp_path / "m.pt2", detections=detections)
+    detector = small_detector()
+    export(export_torch, detector, tmp_path / "m.pt2", detections=detections)
     extra = {"ssdnorm.json": ""}
     network = torch.export.load(tmp_path / "m.pt2", extra_files=extra).module()
     assert json.loads(json.loads(extra["ssdnorm.json"])["class_names"]) == ["cat", "dog", "owl"]
@@ -160,13 +164,13 @@ def test_the_operator_keeps_pytorchs_rules():
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path):
-    detector = make_detector()
+    detector = small_detector()
     with pytest.raises(ValueError, match="opset: must be 18 or more; got 11"):
-        export_onnx(detector, tmp_path / "m.onnx", opset=11)
+        export(export_onnx, detector, tmp_path / "m.onnx", opset=11)
     with pytest.raises(ValueError, match="input_dtype: must be uint8 or float32; got 'int8'"):
-        export_onnx(detector, tmp_path / "m.onnx", input_dtype="int8")
+        export(export_onnx, detector, tmp_path / "m.onnx", input_dtype="int8")
     with pytest.raises(ValueError, match="training mode"):
-        export_torch(detector.train(), tmp_path / "m.pt2")
+        export(export_torch, detector.train(), tmp_path / "m.pt2")
 
 
 def test_files_that_are_no_export_of_ours_are_refused(tmp_path):

@@ -1,11 +1,17 @@
 """Monte-Carlo dropout: collapses to the detector at one pass without chance, differs with it, and says how far."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from ssdnorm import Detector, PostProcess, ssd300_vgg16
 from ssdnorm.models import mc_dropout
-from ssdnorm.models.mc_dropout import mc_dropout_detections
+
+
+def mc_dropout_detections(detector, images, num_samples=10):
+    batch, sizes = detector.prepare(images)
+    return mc_dropout.mc_dropout_detections(detector.model, detector.post_process, batch, sizes, num_samples)
 
 
 def make(dropout=0.5):
@@ -22,8 +28,6 @@ def images():
 
 
 def test_without_chance_it_is_the_detector_and_nothing_disagrees(images, monkeypatch):
-    from contextlib import nullcontext
-
     detector = make()
     monkeypatch.setattr(mc_dropout, "enable_dropout", lambda model: nullcontext())
     with torch.no_grad():
@@ -57,7 +61,7 @@ def test_the_spread_is_that_of_the_default_box_with_the_score():
 
 
 def test_no_sample_and_no_dropout_are_refused(images):
-    with pytest.raises(ValueError, match=r"num_samples is 1 or more; got 0"):
+    with pytest.raises(ValueError, match=r"num_samples must be 1 or more; got 0"):
         mc_dropout_detections(make(), images, 0)
     with pytest.raises(ValueError, match=r"the model has no dropout above 0"):
         mc_dropout_detections(make(dropout=0), images)

@@ -45,14 +45,10 @@ def test_safetensors_and_npz_are_read(tmp_path):
     assert read_tensors(tmp_path / "f.npz")["scope/a"].dtype == torch.float16
 
 
-def test_the_prefix_of_data_parallel_is_taken_off(tmp_path):
-    torch.save({"module.a": torch.ones(2), "module.b": torch.ones(2)}, tmp_path / "f.pth")
+def test_the_prefix_of_data_parallel_is_removed_and_the_arguments_of_torchvisions_script_are_ignored(tmp_path):
+    tensors = {"module.a": torch.ones(2), "module.b": torch.ones(2)}
+    torch.save({"model": tensors, "args": argparse.Namespace(lr=0.1)}, tmp_path / "f.pth")
     assert list(read_tensors(tmp_path / "f.pth")) == ["a", "b"]
-
-
-def test_the_arguments_that_torchvisions_script_saves_do_no_harm(tmp_path):
-    torch.save({"model": {"a": torch.ones(2)}, "args": argparse.Namespace(lr=0.1)}, tmp_path / "f.pth")
-    assert list(read_tensors(tmp_path / "f.pth")) == ["a"]
 
 
 @pytest.mark.parametrize("zipped", [True, False])

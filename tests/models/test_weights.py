@@ -6,8 +6,7 @@ import torch
 from torchvision.models import vgg16, vgg16_bn
 
 from ssdnorm import ssd300_vgg16
-from ssdnorm.models.ssd import IMAGENET_MEAN
-from ssdnorm.models.weights import load_backbone_weights
+from ssdnorm.models.weights import IMAGENET_MEAN, load_backbone_weights
 
 CONVS = {0: "conv1_1", 2: "conv1_2", 5: "conv2_1", 7: "conv2_2", 10: "conv3_1", 12: "conv3_2", 14: "conv3_3",
          17: "conv4_1", 19: "conv4_2", 21: "conv4_3", 24: "conv5_1", 26: "conv5_2", 28: "conv5_3"}  # fmt: skip
@@ -121,7 +120,7 @@ def test_the_real_oxford_weights_fire_on_edges_and_not_on_plain_colour(real_data
 
 def test_a_narrow_model_is_refused(tmp_path, vgg):
     torch.save(vgg, tmp_path / "f.pth")
-    with pytest.raises(ValueError, match=r"f.pth: conv1_1: .*VGG16's weights need model.width 1.0"):
+    with pytest.raises(ValueError, match=r"f.pth: conv1_1: .*VGG16's weights need width 1"):
         ssd300_vgg16(3, width=0.1, weights=tmp_path / "f.pth")
 
 

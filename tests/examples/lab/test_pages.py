@@ -1,266 +1,111 @@
-"""The pages of docs/lab: figures are there and small, tables and prose hold the numbers of the JSON."""
+"""The demonstrations run as files; their pages hold what the JSON beside the figures gives."""
 
 import json
-import math
 import re
-from itertools import pairwise
+import subprocess
+import sys
 from pathlib import Path
-from statistics import mean, pvariance
 
+import demonstration
 import pytest
+import torch
+from demonstration import NAMES, Demonstration, find, for_json, generator, main, rendered, run
 
-from examples.lab.catalogue import DEMONSTRATIONS
-from examples.lab.deep_mlp import SATURATED
+from ssdnorm.plots.style import panels
 
-FOLDER = Path(__file__).parents[3] / "docs" / "lab"
-PAGES = {name: (FOLDER / f"{name}.md") for name in DEMONSTRATIONS}
-HEADINGS = ["What is asked", "What is seen", "What this does not show", "Sources"]
-
-
-def json_of(name):
-    return json.loads((FOLDER / "figures" / f"{name}.json").read_text(encoding="utf-8"))
+ROOT = Path(__file__).parents[3]
+FOLDER = ROOT / "docs" / "lab"
 
 
-def prose_of(name):
-    seen = PAGES[name].read_text(encoding="utf-8").split("## What is seen")[1].split("\n## ")[0]
-    return " ".join(re.sub(r"^\|.*\|$|`[^`]*`", "", seen, flags=re.MULTILINE).split())
+def page_of(name):
+    return (FOLDER / f"{name}.md").read_text(encoding="utf-8")
 
 
-def numbers_in(value):
-    if isinstance(value, dict):
-        return [n for name, item in value.items() for n in numbers_in(name) + numbers_in(item)]
-    if isinstance(value, list):
-        return [n for item in value for n in numbers_in(item)]
-    try:
-        return [float(value)]
-    except (TypeError, ValueError):
-        return []
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_is_what_its_json_gives(name):
+    assert rendered(find(name), FOLDER / f"{name}.md") == page_of(name)
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_has_a_question_a_command_figures_limits_and_sources(name):
-    text = PAGES[name].read_text(encoding="utf-8")
-    assert re.findall(r"^## (.*)$", text, flags=re.MULTILINE) == HEADINGS
-    assert f"python scripts/lab.py {name}" in text
-    assert f"figures/{name}_" in text
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_has_its_parts_and_shows_the_figures_that_the_json_draws(name):
+    text = page_of(name)
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == [
+        "What is asked",
+        "What is seen",
+        "What this does not show",
+        "Sources",
+    ]
+    assert f"python examples/lab/{name.replace('-', '_')}.py" in text
     assert f"({name}.md)" in (FOLDER / "README.md").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_the_figures_of_a_page_are_there_and_small_and_none_is_left_over(name):
-    shown = set(re.findall(r"\]\(figures/([\w.-]+\.png)\)", PAGES[name].read_text(encoding="utf-8")))
+    numbers = json.loads((FOLDER / "figures" / f"{name}.json").read_text(encoding="utf-8"))
+    shown = set(re.findall(r"\]\(figures/([\w.-]+\.png)\)", text))
+    assert shown == {f"{name}_{figure}.png" for figure in find(name).draw(numbers)}
     assert shown == {path.name for path in (FOLDER / "figures").glob(f"{name}_*.png")}
-    for figure in shown:
-        assert (FOLDER / "figures" / figure).stat().st_size < 150_000
+    assert all((FOLDER / "figures" / figure).stat().st_size < 150_000 for figure in shown)
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_a_number_with_a_decimal_point_in_a_table_is_one_of_the_json(name):
-    known = numbers_in(json_of(name))
-    rows = re.findall(r"^\|.*\|$", PAGES[name].read_text(encoding="utf-8"), flags=re.MULTILINE)
-    quoted = re.findall(r"(?<![\w.])−?\d+\.\d+(?![\w.])", "\n".join(rows))
-    for words in quoted:
-        digits = len(words.split(".")[1])
-        value = float(words.replace("−", "-"))
-        assert any(abs(value - n) <= 0.501 * 10**-digits for n in known), f"{words} is not in {name}.json"
+@pytest.fixture
+def tiny(monkeypatch):
+    def measure(*, seed, progress):
+        return {"seed": seed, "items": list(progress([1, 2]))}
+
+    tiny = Demonstration("tiny", "Is it tiny?", measure, lambda numbers: {"dot": panels(height=1.0)[0]}, json.dumps)
+    monkeypatch.setattr(demonstration, "find", lambda name: tiny)
+    return tiny
 
 
-def rms(numbers, arm, step):
-    return numbers["arms"][arm]["rms"][numbers["moments"].index(step)]
+def test_a_demonstration_writes_figures_numbers_and_its_page(tiny, tmp_path, capsys):
+    folder = tmp_path / "figures"
+    assert run(tiny, ["--output", str(folder), "--seed", "3"]) == 0
+    assert json.loads((folder / "tiny.json").read_text()) == {"seed": 3, "items": [1, 2]}
+    assert (folder / "tiny_dot.png").read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out.split() == [str(folder / "tiny.json"), str(folder / "tiny_dot.png")]
+    page = tmp_path / "tiny.md"
+    page.write_text("a <!-- numbers: begin -->stale<!-- numbers: end --> b")
+    assert main(["dropout", "--page", str(page)]) == 0
+    assert page.read_text() == ('a <!-- numbers: begin -->\n\n{"seed": 3, "items": [1, 2]}\n\n<!-- numbers: end --> b')
 
 
-def idle(numbers, arm, step):
-    return numbers["arms"][arm]["idle"][numbers["moments"].index(step)]
+def test_a_mistake_ends_in_one_line_and_code_2(tiny, tmp_path, capsys):
+    (tmp_path / "page.md").write_text("no marks")
+    for words, message in (
+        (["deep-mpl"], "unknown demonstration 'deep-mpl'; choose one of: deep-mlp"),
+        (["deep-mpl"], "Did you mean 'deep-mlp'?"),
+        (["dropout", "--seed", "-1"], "--seed: must be 0 or more; got -1"),
+        (["dropout", "--page", str(tmp_path / "page.md")], "between which the tables go"),
+    ):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
 
 
-def final_cost_ratio(numbers, lower, higher):
-    return numbers["arms"][higher]["final_cost"] / numbers["arms"][lower]["final_cost"]
+def test_without_a_name_the_demonstrations_are_listed_with_their_questions(capsys):
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(NAMES)
+    assert all(line.endswith("?") for line in lines)
 
 
-def seeds_where_tanh_is_best_with_norm(numbers):
-    last = {name: [costs[-1] for costs in arm["cost"]] for name, arm in numbers["arms"].items()}
-    others = zip(last["tanh, N(0, 1) weights"], last["tanh, scaled weights"], strict=True)
-    return sum(cost < min(pair) for cost, pair in zip(last["tanh, with batch norm"], others, strict=True))
-
-
-def noise_ratios(numbers):
-    noise = [row["expected_noise"] for row in numbers["warm_up"].values()]
-    return [more / less for less, more in pairwise(noise)]
-
-
-def seeds_made_worse(numbers, p):
-    row = numbers["training"][p]
-    pairs = zip(row["before, recomputed"], row["before"], strict=True)
-    return ", ".join(str(seed) for seed, (recomputed, before) in enumerate(pairs) if recomputed > before)
-
-
-def front_over_behind(numbers, p):
-    return mean(numbers["training"][p]["before"]) / mean(numbers["training"][p]["after"])
-
-
-def evaluation(numbers, name, step):
-    return numbers["training"][name]["eval"][numbers["steps"].index(step)]
-
-
-def median(numbers, layer):
-    return numbers["layers"][layer]["median"]
-
-
-def tap(numbers, name):
-    return numbers["taps"][name]["distance"]["2"]
-
-
-FOUR_TAPS = ("conv4_3", "fc7", "conv8_2", "conv9_2")
-RELU, RELU_NORM, RELU_SCALED = "ReLU, N(0, 1) weights", "ReLU, with batch norm", "ReLU, scaled weights"
-TANH, TANH_NORM, TANH_SCALED = "tanh, N(0, 1) weights", "tanh, with batch norm", "tanh, scaled weights"
-
-# page: words that stand under "What is seen", and the numbers in them from the page's JSON
-PROSE = {
-    "deep-mlp": [
-        ("√(30 / 2) = {:.1f} a layer", lambda n: [math.sqrt(30 / 2)]),
-        ("From {:.0f} in layer 1 to {:.0f} in layer 7", lambda n: [rms(n, RELU, 0)[0], round(rms(n, RELU, 0)[-1], -2)]),
-        (
-            "{:.2f} of the outputs of the first layer and {:.2f} of the last lie beyond ±{} (dotted)",
-            lambda n: [idle(n, TANH, 0)[0], idle(n, TANH, 0)[-1], SATURATED],
-        ),
-        ("the slope is below {:.2f}", lambda n: [1 - SATURATED**2]),
-        ("shrinks to {:.2f} of its size in ten steps", lambda n: [rms(n, RELU, 10)[-1] / rms(n, RELU, 0)[-1]]),
-        (
-            "between {:.1f} and {:.1f} in ten steps",
-            lambda n: [min(rms(n, RELU_NORM, 10)), max(rms(n, RELU_NORM, 10))],
-        ),
-        (
-            "between {:.1f} and {:.1f} after 300",
-            lambda n: [min(rms(n, RELU_NORM, 300)), max(rms(n, RELU_NORM, 300))],
-        ),
-        (
-            "{:.0f} in layer 1, of {:.0f} in layer 2, of {:.1f} from layer 4 on",
-            lambda n: [*rms(n, TANH_NORM, 1)[:2], max(rms(n, TANH_NORM, 1)[3:])],
-        ),
-        ("only the last layer still widens, to {:.2f}", lambda n: [rms(n, TANH_NORM, 300)[-1]]),
-        (
-            "start tanh between {:.2f} and {:.2f}",
-            lambda n: [min(rms(n, TANH_SCALED, 0)[1:]), max(rms(n, TANH_SCALED, 0)[1:])],
-        ),
-        ("batch norm still ends {:.0f} times lower", lambda n: [final_cost_ratio(n, RELU_NORM, RELU_SCALED)]),
-        (
-            "is {:.0f} times higher ({} against {})",
-            lambda n: [
-                n["arms"][RELU_NORM]["best_lr"] / n["arms"][RELU_SCALED]["best_lr"],
-                n["arms"][RELU_NORM]["best_lr"],
-                n["arms"][RELU_SCALED]["best_lr"],
-            ],
-        ),
-        (
-            "best of the three in {} of {} seeds",
-            lambda n: [seeds_where_tanh_is_best_with_norm(n), n["num_seeds"]],
-        ),
-        ("({:.2f} of the first, as many as after ten steps)", lambda n: [idle(n, RELU_NORM, 300)[0]]),
-        ("({:.2f} of the first, as many as after ten steps)", lambda n: [idle(n, RELU_NORM, 10)[0]]),
-        ("{:.2f} of the outputs of the first tanh layer", lambda n: [idle(n, TANH_NORM, 1)[0]]),
-        ("{:.2f} of the outputs of the first tanh layer", lambda n: [idle(n, TANH_NORM, 300)[0]]),
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["examples/lab/train_eval_gap.py", "--seed", "-1"], "--seed: must be 0 or more"),
+        (["scripts/lab.py", "deep-mpl"], "unknown demonstration 'deep-mpl'"),
     ],
-    "moving-average": [
-        (
-            "With decay 0.999 the mean has reached {:.1f} of 3 after 1000 steps and the variance {:.1f} of 4",
-            lambda n: [n["warm_up"]["0.999"][moment][-1] for moment in ("mean", "variance")],
-        ),
-        ("both need {} steps until 1 %", lambda n: [n["warm_up"]["0.999"]["steps_to_one_percent"]]),
-        (
-            "ten times the memory, {:.1f} to {:.1f} times the noise",
-            lambda n: [min(noise_ratios(n)), max(noise_ratios(n))],
-        ),
-        (
-            "variance {} over n and {:.2f} over n − 1",
-            lambda n: [pvariance([1, 2, 3, 6]), n["first_step_on_1_2_3_6"]["Caffe"][1]],
-        ),
-        (
-            "{:.2f} of it for two values, {:.2f} for 32",
-            lambda n: [n["small_batches"][s]["biased"] for s in ("2", "32")],
-        ),
-        ("ends {:.0f} times worse than a constant", lambda n: [evaluation(n, "forgotten", 1000)]),
-        (
-            "hundred steps: {:.0f} times worse than a constant, while training is at {:.2f}",
-            lambda n: [evaluation(n, "0.999", 100), n["training"]["0.999"]["train"][n["steps"].index(100)]],
-        ),
-    ],
-    "train-eval-gap": [
-        ("eval mode sees ±{:.2f} instead", lambda n: [n["fits"]["1e5 and 2e5"]["0.1"]["normalised"]["eval"][1]]),
-        ("(0.5 · (1 − 1/√2))² = {:.4f}", lambda n: [n["fits"]["1e5 and 2e5"]["0.1"]["eval"][-1]]),
-        (
-            "With 1 and 2e13 the error in eval mode is {:.0f}e25; with any other momentum it is the same {:.4f}",
-            lambda n: [
-                n["fits"]["1 and 2e13"]["0"]["eval"][-1] / 1e25,
-                max(n["fits"]["1 and 2e13"][m]["eval"][-1] for m in ("0.1", "1", "None")),
-            ],
-        ),
-        ("At n = 32 the factor is {:.3f}", lambda n: [math.sqrt(32 / 31)]),
-        ("({:.2f} here, which eps lets through", lambda n: [n["batches"]["2"]["gradient"]]),
-        ("−{:.1f}e8 here", lambda n: [-n["extremes"]["apart_by_1e5_at_2e13"][0] / 1e8]),
-    ],
-    "batch-size": [
-        (
-            "at 32, the size of training, {:.3f} are right",
-            lambda n: [n["networks"]["batch norm"]["by_size"]["32"]["accuracy_mixed"]],
-        ),
-        (
-            "moves by {:.2f} of its length in batches of 2, at least {:.1f} times as far",
-            lambda n: [tap(n, "conv11_2"), tap(n, "conv11_2") / max(tap(n, name) for name in FOUR_TAPS)],
-        ),
-    ],
-    "dropout": [
-        ("in evaluation {:.3f} times as much", lambda n: [n["shifts"]["0"]["0.5"]["expected"]]),
-        (
-            "{:.2f} for independent inputs, {:.2f} at ρ = 0.1 and {:.2f} at ρ = 0.5",
-            lambda n: [n["shifts"][rho]["0.7"]["measured"] for rho in ("0", "0.1", "0.5")],
-        ),
-        (
-            "has variance {:.2f} at p = 0.7, not 1, close to the {:.2f} above",
-            lambda n: [mean(n["training"]["0.7"]["variance_behind_the_norm"]), n["shifts"]["0"]["0.7"]["measured"]],
-        ),
-        (
-            "costs {:.1f} times as much at p = 0.1, {:.1f} times at 0.5 and {:.1f} times at 0.7",
-            lambda n: [front_over_behind(n, p) for p in ("0.1", "0.5", "0.7")],
-        ),
-        ("at 0.5 not in every seed: seed {} gets worse", lambda n: [seeds_made_worse(n, "0.5")]),
-    ],
-    "l2norm": [
-        ("{:.0f} times longer than conv5_3", lambda n: [median(n, "conv4_3") / median(n, "conv5_3")]),
-        ("{:.0f} times longer than fc7", lambda n: [median(n, "conv4_3") / median(n, "fc7")]),
-        ("{:.2f} a channel", lambda n: [n["layers"]["conv4_3 after L2Norm"]["rms_a_channel"]]),
-        (
-            "within conv4_3 lengths differ by a factor of {:.1f}",
-            lambda n: [n["layers"]["conv4_3"]["percentile_95"] / n["layers"]["conv4_3"]["percentile_5"]],
-        ),
-        ("it is {:.0f} times less than conv4_3 has", lambda n: [median(n, "conv4_3") / 20]),
-        (
-            "at {:.0f} % of them a single channel is enough",
-            lambda n: [100 * n["layers"]["conv4_3"]["share_one_square_beyond_float16"]],
-        ),
-        (
-            "a root mean square of {:.1f}; conv4_3 has {:.0f}",
-            lambda n: [n["formula"]["largest_rms_of_512_channels_in_float16"], n["layers"]["conv4_3"]["rms_a_channel"]],
-        ),
-    ],
-}
+)
+def test_a_file_of_the_lab_and_the_script_run_by_themselves(words, message):
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
 
 
-@pytest.mark.parametrize(("name", "words", "values"), [(name, *row) for name, rows in PROSE.items() for row in rows])
-def test_a_number_in_the_prose_is_what_the_json_gives(name, words, values):
-    assert words.format(*values(json_of(name))) in prose_of(name)
+def test_what_is_not_finite_becomes_null_and_keys_become_text():
+    numbers = {0.5: [float("inf"), 1, "x"], "t": torch.tensor([[1.25], [float("nan")]])}
+    assert json.loads(json.dumps(for_json(numbers), allow_nan=False)) == {"0.5": [None, 1, "x"], "t": [[1.25], [None]]}
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_a_number_in_the_prose_that_no_row_checks_is_a_setting(name):
-    prose, numbers = prose_of(name), json_of(name)
-    for words, values in PROSE[name]:
-        prose = prose.replace(words.format(*values(numbers)), "")
-    settings = keys_in(numbers)
-    for number in re.findall(r"(?<![\w.])\d+\.\d+|\d+ times", prose):
-        assert number in settings, f"{name}: no row of PROSE checks {number}"
-
-
-def keys_in(value):
-    if isinstance(value, dict):
-        return set(value).union(*(keys_in(item) for item in value.values()))
-    return set()
+def test_random_numbers_depend_on_the_seed_alone():
+    first = torch.rand(3, generator=generator(7))
+    torch.rand(5)
+    assert torch.equal(torch.rand(3, generator=generator(7)), first)

@@ -1,1 +1,0 @@
-"""Demonstrations of what normalisation does: each measures, draws, and leaves its numbers behind."""

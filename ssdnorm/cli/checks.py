@@ -1,0 +1,53 @@
+"""Check what several commands take: extra arguments, config keys of an evaluation, devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ssdnorm.config_file import parse_overrides
+
+if TYPE_CHECKING:
+    import torch
+
+_OF_EVALUATION = (
+    *("data.class_names", "data.test", "data.on_bad_annotation", "post_process"),
+    *("runtime.devices", "runtime.accelerator", "runtime.num_nodes", "runtime.num_workers"),
+    *("training.batch_size", "training.precision"),
+)
+_UNUSABLE = {"meta": "computes nothing", "mps": "has no float64, which NMS needs"}
+
+
+def check_no_extra_arguments(rest: Sequence[str]) -> None:
+    """Raise ``ValueError`` for an argument that no option of the command took."""
+    if rest:
+        raise ValueError(f"unknown argument {rest[0]!r}; see --help")
+
+
+def check_evaluation_keys(rest: Sequence[str], *, test_given: bool = False) -> None:
+    """Raise ``ValueError`` for config keys that have no effect once a model is trained.
+
+    Args:
+        test_given: whether ``--annotations`` takes the place of ``data.test``.
+    """
+    allowed = [name for name in _OF_EVALUATION if not (test_given and name == "data.test")]
+    for key in parse_overrides(rest):
+        if test_given and key.split(".")[:2] == ["data", "test"]:
+            raise ValueError(f"--{key}: does not go with --annotations, which takes the place of data.test")
+        if not any(key == name or key.startswith(f"{name}.") for name in allowed):
+            raise ValueError(f"--{key}: changes nothing in a model that is trained; choose among: {', '.join(allowed)}")
+
+
+def parse_device(name: str | None) -> torch.device:
+    """The device of that name, by default the GPU where there is one; ``ValueError`` if it cannot be used here."""
+    import torch  # not for those who ask for --help
+
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device.type in _UNUSABLE:
+            raise ValueError(f"--device: {device.type} {_UNUSABLE[device.type]}; choose cpu or cuda")
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device: {name!r} cannot be used here; try cpu, cuda or cuda:1: {reason}") from error
+    return device

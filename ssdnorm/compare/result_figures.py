@@ -1,0 +1,192 @@
+"""Figures of a comparison's final numbers: every seed, differences, learning rates, costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.transforms import blended_transform_factory
+
+from ssdnorm.compare.formatting import amount, duration, interval, points, shortened, signed_interval, signed_points
+from ssdnorm.compare.results import ArmResult, Mean, Results
+from ssdnorm.plots.colors import COLORS
+from ssdnorm.plots.style import ArmStyle, panels, styled, widen
+from ssdnorm.plots.svg import hover
+
+Styles = Mapping[str, ArmStyle]
+Figures = dict[str, tuple[Figure, str]]  # name → figure, and what it shows for readers who cannot see it
+WIDTH = 4.6  # inches
+PANEL: Any = {"width": 3.5, "height": 2.4}  # of one figure among several
+
+_ROW = 0.62  # inches per arm
+_NAME = 0.36  # of an arm, above the middle of its row
+_LEAST_DISTANCE = 0.15  # of two learning rates on one line, as a share of the axis
+_LEGEND_COLUMNS = 3
+
+# attribute of Costs → axis label, format
+_COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "images_per_second": ("training, img/s", amount),
+    "latency_ms": ("latency, ms per image", amount),
+    "parameters": ("parameters, millions", amount),
+    "gflops": ("GFLOPs per image", amount),
+    "peak_memory_mib": ("peak memory, MiB", amount),
+    "seconds_to_target": ("seconds to the target AP50", duration),
+}
+
+
+@styled
+def result_figures(results: Results, styles: Styles) -> Figures:
+    """Every figure that there is data for; ``legend`` explains the arms of all of them."""
+    metric = results.metric
+    figures: Figures = {"legend": (_plot_legend(styles), "Legend: the arms")}
+    if arms := [arm for arm in results.arms if metric in arm.metrics]:
+        means = "; ".join(f"{arm.name} mean {points(arm.metrics[metric].mean)}" for arm in arms)
+        figures["seeds"] = _plot_seeds(arms, metric, styles), f"{metric} of every seed per arm: {means}"
+    if compared := [arm for arm in results.arms if metric in arm.differences]:
+        gaps = "; ".join(f"{arm.name} {signed_points(arm.differences[metric].paired.mean)}" for arm in compared)
+        figure = _plot_differences(compared, results.baseline, metric, styles)
+        figures["differences"] = figure, f"{metric} minus that of {results.baseline}: {gaps}"
+    if any(len(arm.rates) > 1 and row.validation is not None for arm in results.arms for row in arm.rates):
+        alt = f"{metric} on the validation images by learning rate and arm"
+        figures["rates"] = _plot_rates(results, styles), alt
+    for name, (label, written) in _COSTS.items():
+        scale = 1e-6 if name == "parameters" else 1
+        costs = {arm.name: scale * cost for arm in arms if (cost := getattr(arm.costs, name)) is not None}
+        if len(set(costs.values())) > 1:
+            figure = _plot_cost([arm for arm in arms if arm.name in costs], metric, styles, label, costs, written)
+            figures[f"costs-{name}"] = figure, f"{metric} over {label}, per arm"
+    return figures
+
+
+def _plot_legend(styles: Styles) -> Figure:
+    """Line and marker of every arm."""
+    columns = min(_LEGEND_COLUMNS, len(styles))
+    figure = Figure(figsize=(0.2 + 2.7 * columns, 0.1 + 0.24 * math.ceil(len(styles) / columns)))
+    axes = figure.add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[])
+    for name, style in styles.items():
+        axes.plot([], [], label=shortened(name, 34), marker=style.marker, **style.line)
+    axes.legend(loc="center left", ncols=columns, borderpad=0)
+    return figure
+
+
+def _plot_seeds(arms: Sequence[ArmResult], metric: str, styles: Styles) -> Figure:
+    """The metric of every seed as a dot, joined across the arms, with mean and interval."""
+    figure, axes = _rows(len(arms), f"{metric}, points")
+    by_seed: dict[int, list[tuple[float, int]]] = {}
+    for row, arm in enumerate(arms):
+        mean = arm.metrics[metric]
+        _draw_mean(axes, row, arm.name, styles[arm.name], mean, f"{points(mean.mean)} {interval(mean)}", "")
+        for run, value in zip(arm.finished_runs, mean.values, strict=False):
+            by_seed.setdefault(run.seed, []).append((100 * value, row))
+            said = hover(f"{arm.name}, seed {run.seed}: {points(value)}")
+            axes.plot([100 * value], [row], markersize=7, gid=said, **styles[arm.name].dot)
+    for pairs in by_seed.values():
+        axes.plot(*zip(*pairs, strict=True), color=COLORS["soft"], linewidth=0.8, alpha=0.55, zorder=1)
+    widen(axes, "x", 1.0)
+    return figure
+
+
+def _plot_differences(arms: Sequence[ArmResult], baseline: str, metric: str, styles: Styles) -> Figure:
+    """Arm minus baseline: every seed as a dot, mean, intervals over seeds (band) and over test images (line)."""
+    figure, axes = _rows(len(arms), f"{metric} minus that of {shortened(baseline, 22)}, points")
+    axes.axvline(0, color=COLORS["soft"], linewidth=1.2)
+    for row, arm in enumerate(arms):
+        difference, style, names = arm.differences[metric], styles[arm.name], f"{arm.name} − {baseline}"
+        paired = difference.paired
+        text = f"{signed_points(paired.mean)} {signed_interval(paired.low, paired.high)}"
+        _draw_mean(axes, row, arm.name, style, paired, text, f" − {baseline}")
+        for value in paired.values:
+            said = hover(f"{names}: {signed_points(value)} with one seed")
+            axes.plot([100 * value], [row], markersize=5.5, gid=said, **style.dot)
+        if difference.images is not None:
+            low, high = difference.images
+            said = hover(f"{names}: 95 % interval over test images {signed_interval(low, high)}")
+            ends: Any = {"color": style.color, "linewidth": 1.5, "marker": "|", "markersize": 7}
+            axes.plot([100 * low, 100 * high], [row + 0.3] * 2, gid=said, **ends)
+    widen(axes, "x", 1.0)
+    return figure
+
+
+def _plot_rates(results: Results, styles: Styles) -> Figure:
+    """The metric on the validation images over the learning rate with the first seed; the chosen rate is ringed."""
+    figure, ((axes,),) = panels(width=WIDTH, height=3.3)
+    lrs: set[float] = set()
+    for arm in results.arms:
+        style = styles[arm.name]
+        tried = {row.lr: 100 * row.validation for row in arm.rates if row.validation is not None}
+        lrs |= tried.keys()
+        axes.plot(list(tried), list(tried.values()), linewidth=1.6, **style.line)
+        for lr, value in tried.items():
+            chosen = ", chosen" if lr == arm.lr else ""
+            said = hover(f"{arm.name}, learning rate {lr:g}: {value:.1f} on validation{chosen}")
+            axes.plot([lr], [value], markersize=7, gid=said, **style.dot)
+            if chosen:
+                axes.plot([lr], [value], "o", markersize=13, fillstyle="none", color=style.color, markeredgewidth=1.6)
+    axes.set_xscale("log")
+    axes.set_xticks(sorted(lrs), rate_labels(sorted(lrs)))
+    axes.set_xticks([], minor=True)
+    axes.margins(0.12, 0.15)
+    widen(axes, "y", 1.0)
+    axes.set(xlabel="learning rate", ylabel=f"{results.metric} on validation, points")
+    return figure
+
+
+def rate_labels(lrs: Sequence[float]) -> list[str]:
+    """Labels of a logarithmic axis that do not overlap: on a second line or empty where they would.
+
+    Args:
+        lrs: ascending.
+    """
+    span = math.log(lrs[-1] / lrs[0])
+    lines, labels = [-math.inf, -math.inf], []
+    for lr in lrs:
+        free = [line for line, last in enumerate(lines) if math.log(lr) - last >= _LEAST_DISTANCE * span]
+        if free:
+            lines[free[0]] = math.log(lr)
+        labels.append("\n" * free[0] + f"{lr:g}" if free else "")
+    return labels
+
+
+def _plot_cost(
+    arms: Sequence[ArmResult], metric: str, styles: Styles, label: str, costs: Mapping[str, float],
+    written: Callable[[float], str],
+) -> Figure:  # fmt: skip
+    """The metric over a cost, a point per arm."""
+    figure, ((axes,),) = panels(**PANEL)
+    for arm in arms:
+        mean, style, x = arm.metrics[metric], styles[arm.name], costs[arm.name]
+        if mean.low is not None and mean.high is not None:
+            axes.plot([x, x], [100 * mean.low, 100 * mean.high], color=style.color, linewidth=1.4, alpha=0.6)
+        said = hover(f"{arm.name}: {metric} {points(mean.mean)}, {label}: {written(x)}")
+        axes.plot([x], [100 * mean.mean], markersize=8.5, gid=said, **style.dot)
+    axes.margins(0.14, 0.12)
+    widen(axes, "y", 1.0)
+    axes.locator_params(axis="x", nbins=5)
+    axes.set(xlabel=label, ylabel=f"{metric}, points")
+    return figure
+
+
+def _rows(num_rows: int, label: str) -> tuple[Figure, Axes]:
+    """A figure with a row per arm, separated by lines."""
+    figure, ((axes,),) = panels(width=WIDTH, height=0.55 + _ROW * num_rows)
+    axes.set(ylim=(num_rows - 0.5, -0.65), yticks=[], xlabel=label)
+    axes.spines["left"].set_visible(False)
+    for row in range(1, num_rows):
+        axes.axhline(row - 0.58, color=COLORS["line"], linewidth=0.8)
+    return figure, axes
+
+
+def _draw_mean(axes: Axes, row: int, name: str, style: ArmStyle, mean: Mean, text: str, minus: str) -> None:
+    """Name and numbers above the row; interval as a band, mean as a stroke."""
+    above: Any = {"transform": blended_transform_factory(axes.transAxes, axes.transData), "va": "center"}
+    above["bbox"] = {"facecolor": COLORS["surface"], "edgecolor": "none", "pad": 0.5}  # no line shows through
+    axes.text(0.0, row - _NAME, shortened(name, 25), **above)
+    axes.text(1.0, row - _NAME, text, color=COLORS["soft"], ha="right", **above)
+    if mean.low is not None and mean.high is not None:
+        band: Any = {"color": style.color, "alpha": 0.28, "linewidth": 9, "solid_capstyle": "butt"}
+        said = hover(f"{name}{minus}: mean and 95 % interval over seeds {text}")
+        axes.plot([100 * mean.low, 100 * mean.high], [row, row], gid=said, **band)
+    axes.plot([100 * mean.mean] * 2, [row - 0.19, row + 0.19], color=style.color, linewidth=2.5)

@@ -1,0 +1,115 @@
+"""Read run folders: how a run started and ended, its result, its detections."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+
+from ssdnorm.coco_format import load_detections
+from ssdnorm.compare.plan import Job
+from ssdnorm.compare.results import Matched, Run, Status
+from ssdnorm.engine.evaluation import EvaluationOptions, evaluate_tables
+from ssdnorm.files import FAILURE_FILE, START_FILE, whole_rows
+from ssdnorm.metrics.coco import CocoResult
+from ssdnorm.tables import GroundTruth
+
+
+def state_of(job: Job, root: Path) -> Status:
+    """How the run ended, from the files in its folder."""
+    folder = root / job.folder
+    if (folder / "result.json").exists():
+        return "finished"
+    if (folder / FAILURE_FILE).exists():
+        return "diverged" if _read_failure(folder)["status"] == "diverged" else "failed"
+    return "missing"
+
+
+def read_run(job: Job, root: Path, target_ap50: float) -> Run:
+    """Everything that a run left, finished or not."""
+    folder, status = root / job.folder, state_of(job, root)
+    return Run(
+        arm=job.arm,
+        seed=job.seed,
+        lr=job.lr,
+        folder=job.folder,
+        status=status,
+        reason=str(_read_failure(folder)["reason"]) if status in ("diverged", "failed") else "",
+        result=read_mapping(folder / "result.json") if status == "finished" else {},
+        seconds_to_target=_seconds_to(folder, target_ap50),
+    )
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The content of a run's YAML or JSON file; a damaged one is refused by its name."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: damaged; delete the run folder to repeat the run: {reason}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: damaged, expected keys and values; delete the run folder to repeat the run")
+    return content
+
+
+def images_per_second(folder: Path) -> float | None:
+    """Training speed: median over the readings of a run without the first, which includes start-up."""
+    rows = whole_rows(folder / "metrics.csv")[1:]
+    readings = [float(row["images_per_second"]) for row in rows if row["images_per_second"]]
+    return median(readings) if readings else None
+
+
+def compare_starts(runs: Sequence[Run], baseline: Sequence[Run], root: Path) -> Matched | None:
+    """What an arm and the baseline start from, with the first seed of which both recorded it; None if there is none."""
+    folders = {run.seed: root / run.folder for run in runs}
+    pairs = [
+        (folders[run.seed] / START_FILE, root / run.folder / START_FILE) for run in baseline if run.seed in folders
+    ]
+    pair = next((pair for pair in pairs if all(path.is_file() for path in pair)), None)
+    if pair is None:
+        return None
+    ours, others = map(read_mapping, pair)
+    weights, baseline_weights = ours["weights"], others["weights"]
+    common = [name for name in weights if name in baseline_weights]
+    return Matched(
+        identical=sum(weights[name] == baseline_weights[name] for name in common),
+        different=[name for name in common if weights[name] != baseline_weights[name]],
+        added=[name for name in weights if name not in baseline_weights],
+        removed=[name for name in baseline_weights if name not in weights],
+        same_batches=ours["batches"] == others["batches"],
+        parameter_groups=ours["parameter_groups"],
+        batch_norm_images=ours["batch_norm_images"],
+    )
+
+
+def coco_result(run: Run, root: Path, truth: GroundTruth) -> CocoResult:
+    """COCO's metric of a finished run with the matches that the bootstrap resamples."""
+    path = root / run.folder / "detections.json"
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: missing; the interval over test images needs it. Delete the run folder to repeat the run"
+        )
+    result = evaluate_tables(truth, load_detections(path, truth), EvaluationOptions(metrics=("coco",))).coco
+    assert result is not None
+    return result
+
+
+def _read_failure(folder: Path) -> dict[str, Any]:
+    content = read_mapping(folder / FAILURE_FILE)
+    if not {"status", "reason"} <= content.keys():
+        raise ValueError(f"{folder / FAILURE_FILE}: expected status and reason; delete the file to repeat the run")
+    return content
+
+
+def _seconds_to(folder: Path, target_ap50: float) -> float | None:
+    """Training time until an evaluation during training reached the target, on the images evaluated first."""
+    rows = [row for row in whole_rows(folder / "metrics.csv") if row["AP50"]]
+    for row in rows:
+        if row["evaluated_on"] == rows[0]["evaluated_on"] and float(row["AP50"]) >= target_ap50:
+            return float(row["seconds"])
+    return None

@@ -1,0 +1,214 @@
+"""The launcher: which runs it starts, with what, and how they ended. A script stands in for the training."""
+
+import json
+import os
+import pickle
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ssdnorm.compare import launcher
+from ssdnorm.compare.launcher import launch
+from ssdnorm.compare.plan import read_plan
+from ssdnorm.compare.run_folders import read_run, state_of
+
+from .test_plan import CONTENT
+
+PYTHON = sys.executable  # before the stand-in takes its place
+
+# what it does depends on the arm and the seed, which are in the name of the run folder
+TRAINING = """\
+#!{python}
+import json, os, sys, time
+from pathlib import Path
+folder = Path(sys.argv[sys.argv.index("--output") + 1])
+with Path({calls!r}).open("a") as calls:
+    call = {{"run": str(folder), "pid": os.getpid(), "words": sys.argv[1:], "threads": os.environ["OMP_NUM_THREADS"]}}
+    calls.write(json.dumps(call) + "\\n")
+print("training", folder)
+if "no_dropout" in str(folder) and "seed3" in str(folder):
+    (folder / "failure.json").write_text('{{"status": "diverged", "reason": "step 2: the loss is not finite"}}')
+    sys.exit(2)
+if "batch_norm" in str(folder) and not Path({mended!r}).exists():
+    print("error: No space left on device", file=sys.stderr)
+    sys.exit(2)
+if "l2_norm" in str(folder) and Path({hang!r}).exists():
+    time.sleep(60)
+while Path({together!r}).exists() and len(Path({calls!r}).read_text().splitlines()) < 3:
+    time.sleep(0.02)
+(folder / "result.json").write_text("{{}}")
+"""
+
+
+@pytest.fixture
+def jobs(tmp_path, monkeypatch):
+    (tmp_path / "compare.yaml").write_text(yaml.safe_dump({**CONTENT, "learning_rates": {}}, sort_keys=False))
+    script = tmp_path / "training"
+    names = {name: str(tmp_path / name) for name in ("calls", "mended", "hang", "together")}
+    script.write_text(TRAINING.format(python=PYTHON, **names))
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(launcher.sys, "executable", str(script))
+    monkeypatch.setattr(launcher, "_POLL_SECONDS", 0.02)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    return read_plan(tmp_path / "compare.yaml").first_jobs()
+
+
+def calls(tmp_path):
+    path = tmp_path / "calls"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_failures_are_recorded_and_tried_again_but_a_diverged_run_is_a_result(jobs, tmp_path):
+    root = tmp_path / "cmp"
+    launch(jobs, root)
+    states = {(job.arm, job.seed): state_of(job, root) for job in jobs}
+    assert states == {
+        ("l2_norm", 3): "finished", ("batch_norm", 3): "failed", ("no_dropout", 3): "diverged",
+        ("l2_norm", 5): "finished", ("batch_norm", 5): "failed", ("no_dropout", 5): "finished",
+    }  # fmt: skip
+    assert read_run(jobs[1], root, 0.5).reason == "No space left on device"
+    assert read_run(jobs[2], root, 0.5).reason == "step 2: the loss is not finite"
+    assert "training" in (root / jobs[0].folder / "log.txt").read_text()
+
+    before = len(calls(tmp_path))
+    (tmp_path / "mended").touch()
+    launch(jobs, root)
+    again = [Path(call["run"]).parent.name for call in calls(tmp_path)[before:]]
+    assert again == ["batch_norm", "batch_norm"]
+    assert [state_of(job, root) for job in jobs].count("finished") == 5
+    launch(jobs, root)
+    assert len(calls(tmp_path)) == before + 2, "nothing is left to do"
+
+
+def test_every_run_is_the_train_command_on_its_own_config(jobs, tmp_path):
+    (tmp_path / "mended").touch()
+    launch(jobs, tmp_path / "cmp")
+    words = calls(tmp_path)[1]["words"]
+    folder = tmp_path / "cmp" / jobs[1].folder
+    assert words == ["-m", "ssdnorm", "train", "--config", f"{folder}/config.yaml", "--output", str(folder), "--resume"]
+    written = yaml.safe_load((folder / "config.yaml").read_text())
+    assert written["norm"]["backbone"] == "batch_norm"
+    assert (written["training"]["seed"], written["optimizer"]["lr"]) == (3, 0.004)
+
+
+def test_parallel_runs_share_the_cores(jobs, tmp_path, monkeypatch):
+    (tmp_path / "mended").touch()
+    monkeypatch.setattr(launcher.os, "sched_getaffinity", lambda _: set(range(7)))
+    (tmp_path / "together").touch()  # nobody ends before three have begun
+    launch(jobs, tmp_path / "cmp", num_parallel=3)
+    assert len(calls(tmp_path)) == 6
+    launch(jobs[:1], tmp_path / "again", num_parallel=3)
+    assert {call["threads"] for call in calls(tmp_path)} == {"2"}, "a run that is alone gets no more than the others"
+
+
+def test_gpus_are_shared_out_evenly(monkeypatch):
+    monkeypatch.setattr(launcher.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(launcher.torch.cuda, "device_count", lambda: 5)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def shares(num_slots):
+        return [e["CUDA_VISIBLE_DEVICES"] for e in launcher._environments(num_slots)]
+
+    assert shares(2) == ["0,1", "2,3"], "the fifth stays idle, so that all runs have as many"
+    assert shares(7) == ["0", "1", "2", "3", "4", "0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,4")
+    assert shares(2) == ["6", "4"]
+
+
+def test_a_folder_with_another_config_is_refused_before_anything_runs(jobs, tmp_path):
+    root = tmp_path / "cmp"
+    old = root / jobs[3].folder / "config.yaml"
+    old.parent.mkdir(parents=True)
+    old.write_text("norm: {backbone: group_norm}\n")
+    with pytest.raises(ValueError, match=r"seed5.config\.yaml: this run has another config.*norm\.backbone"):
+        launch(jobs, root)
+    assert not calls(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_no_run_outlives_a_comparison_that_is_stopped(jobs, tmp_path, number):
+    if number == signal.SIGKILL and sys.platform != "linux":
+        pytest.skip("only Linux tells a process that its parent is gone")
+    (tmp_path / "hang").touch()
+    (tmp_path / "jobs").write_bytes(pickle.dumps(jobs))
+    code = f"""
+        import pickle, signal, sys
+        from pathlib import Path
+        from ssdnorm.compare import launcher
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+        launcher.sys.executable = {str(tmp_path / "training")!r}
+        try:
+            jobs = pickle.loads(Path({str(tmp_path / "jobs")!r}).read_bytes())
+            launcher.launch(jobs, Path({str(tmp_path / "cmp")!r}))
+        except KeyboardInterrupt:
+            sys.exit(7)
+    """
+    process = subprocess.Popen([PYTHON, "-c", textwrap.dedent(code)], stderr=subprocess.DEVNULL)
+    try:
+        assert _soon(lambda: calls(tmp_path)), "no run began"
+        run = calls(tmp_path)[0]["pid"]
+        os.kill(process.pid, number)
+        assert process.wait(10) == (-signal.SIGKILL if number == signal.SIGKILL else 7)
+        assert _soon(lambda: not _alive(run))
+    finally:
+        process.kill()
+
+
+def _soon(condition):
+    for _ in range(1200):
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _alive(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.yaml", "", r"config\.yaml: damaged, expected keys and values; delete the run"),
+        ("config.yaml", "- 1", r"config\.yaml: damaged, expected keys"),
+        ("config.yaml", "[1", r"config\.yaml: damaged; delete the run folder"),
+        ("failure.json", "{}", r"failure\.json: expected status and reason"),
+        ("failure.json", "", r"failure\.json: damaged; delete the run"),
+        ("result.json", "", r"result\.json: damaged; delete the run"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(jobs, tmp_path, name, content, message):
+    folder = tmp_path / "cmp" / jobs[0].folder
+    folder.mkdir(parents=True)
+    (folder / name).write_text(content)
+
+    def launch_and_read():
+        launch(jobs[:1], tmp_path / "cmp")
+        read_run(jobs[0], tmp_path / "cmp", 0.5)
+
+    with pytest.raises(ValueError, match=message):
+        launch_and_read()
+    assert not calls(tmp_path)
+
+
+def test_the_progress_counts_what_comes_later(jobs, tmp_path, capsys):
+    (tmp_path / "mended").touch()
+    launch(jobs[:1], tmp_path / "cmp", later=jobs[1:])
+    assert "1/6 runs:  17%" in capsys.readouterr().err
+
+
+def test_a_second_comparison_in_the_same_folder_is_refused(jobs, tmp_path):
+    with (
+        launcher._locked(tmp_path / "cmp"),
+        pytest.raises(ValueError, match="another comparison, or a run that it left"),
+    ):
+        launch(jobs, tmp_path / "cmp")
+    assert not calls(tmp_path)

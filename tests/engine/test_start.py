@@ -1,0 +1,48 @@
+"""The digest of a run's start: that of the weights and batches that the config gives, and only of a new start."""
+
+import json
+from types import SimpleNamespace
+
+import torch
+
+from ssdnorm.build import build_dataset, build_model, build_training
+from ssdnorm.engine.start import StartFile, digest
+from tests.small_training import tiny_config, train
+
+
+def test_a_run_records_its_initial_weights_and_first_batches_and_a_resumed_run_keeps_them(tmp_path):
+    changes = {"norm": {"backbone": "batch_norm"}, "training": {"max_steps": 3}}
+    assert train(tmp_path / "run", **changes) == 0
+    path = tmp_path / "run" / "start.json"
+    start = json.loads(path.read_text())
+
+    config = tiny_config(**changes)
+    train_set = build_dataset(config, "train")
+    model = build_model(config, 1 + len(train_set.class_names))
+    module = build_training(config, model, train_set=train_set, test_set=build_dataset(config, "test"))
+    batches = iter(module.make_train_loader(rank=0, world_size=1, start_batch=0))
+    assert start["weights"] == {name: digest([value]) for name, value in model.named_parameters()}
+    expected = [digest([batch.images, batch.boxes, batch.labels]) for batch, _ in zip(batches, range(2), strict=False)]
+    assert start["batches"] == expected
+    assert start["batch_norm_images"] == 3
+    assert sum(group["parameters"] for group in start["parameter_groups"]) == sum(p.numel() for p in model.parameters())
+
+    (tmp_path / "run" / "result.json").unlink()
+    path.write_text("as it was")
+    assert train(tmp_path / "run", "--resume", **changes) == 0
+    assert path.read_text() == "as it was"
+
+
+def test_a_process_that_is_not_the_first_and_a_run_past_its_first_step_write_nothing(tmp_path):
+    callback = StartFile(tmp_path, {})
+    for first, step in ((False, 0), (True, 2)):
+        callback.on_train_batch_start(SimpleNamespace(is_global_zero=first, global_step=step), None, None, 0)
+    assert not callback.path.exists()
+
+
+def test_digests_tell_values_shapes_and_the_smallest_bit_apart():
+    ones = torch.ones(2, 3)
+    assert digest([ones]) == digest([ones.clone(memory_format=torch.preserve_format)])
+    others = [ones.reshape(3, 2), ones.nextafter(torch.tensor(2.0)), ones.bfloat16(), torch.ones(2, 4)]
+    assert len({digest([value]) for value in (ones, *others)}) == 5
+    assert digest([torch.arange(6.0).reshape(2, 3).T.contiguous()]) == digest([torch.arange(6.0).reshape(2, 3).T])

@@ -1,0 +1,75 @@
+"""Boxes on images: what is marked, where, and what stays as it was."""
+
+import numpy as np
+import pytest
+
+from ssdnorm.plots.boxes import DrawnBox, contact_sheet, draw_boxes, draw_side_by_side
+
+
+def test_a_box_is_outlined_in_its_labels_colour_and_the_rest_stays():
+    image = np.full((200, 300, 3), 100, np.uint8)
+    picture = np.asarray(draw_boxes(image, [(50, 60, 150, 160)], ["dog 0.90"], [2]))
+    outline = picture[110, 50]
+    assert outline.tolist() != [100, 100, 100]
+    assert picture[110, 149].tolist() == outline.tolist()
+    assert (picture[110, 60:140] == 100).all()
+    assert (picture[:, 200:] == 100).all()
+    assert (image == 100).all()
+    other = np.asarray(draw_boxes(image, [(50, 60, 150, 160)], ["cat 0.90"], [3]))
+    assert other[110, 50].tolist() != outline.tolist()
+
+
+def test_captions_stay_inside_the_picture():
+    image = np.zeros((100, 100, 3), np.uint8)
+    picture = np.asarray(draw_boxes(image, [(90, 0, 100, 10), (0, 95, 5, 100)], ["far right", "bottom"], [1, 2]))
+    assert picture.shape == image.shape
+    assert (picture[:30, 40:89] > 0).any()  # moved to the left of its box
+
+
+def test_without_boxes_the_picture_is_the_image():
+    image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    assert np.array_equal(np.asarray(draw_boxes(image, [], [], [])), image)
+
+
+def test_a_sheet_shows_all_pictures_in_rows():
+    pictures = [draw_boxes(np.full((60, 80, 3), 10 * i, np.uint8), [], [], []) for i in range(1, 6)]
+    sheet = np.asarray(contact_sheet(pictures, columns=2, side=80))
+    assert sheet.shape == (3 * 68, 2 * 88, 3)
+    assert [int(sheet[r * 68 + 5, c * 88 + 5, 0]) for r in range(3) for c in range(2)] == [10, 20, 30, 40, 50, 255]
+
+
+def test_ground_truth_is_drawn_on_the_left_and_detections_on_the_right():
+    image = np.full((480, 640, 3), 200, np.uint8)
+    sheet = np.asarray(draw_side_by_side(image, [DrawnBox((100, 100, 200, 200), "dog", "#ff0000")], [], title="x"))
+    red = np.argwhere((sheet == (255, 0, 0)).all(-1))
+    bar = sheet.shape[0] - 480
+    assert red[:, 1].min() == 100
+    assert red[:, 1].max() == 199
+    assert red[:, 0].max() == 199 + bar
+    sheet = np.asarray(draw_side_by_side(image, [], [DrawnBox((100, 100, 200, 200), "dog", "#ff0000")]))
+    assert np.argwhere((sheet == (255, 0, 0)).all(-1))[:, 1].min() > 640
+
+
+def test_a_caption_is_whole_inside_the_picture_and_above_later_boxes():
+    image = np.full((480, 640, 3), 200, np.uint8)
+    above, across = DrawnBox((100, -30, 200, 200), "dog", "#ff0000"), DrawnBox((90, 3, 300, 8), "", "#0000ff")
+    sheet = np.asarray(draw_side_by_side(image, [above, across], [], title="a title takes a line of its own"))
+    plain = np.asarray(draw_side_by_side(image, [], []))
+    bar = sheet.shape[0] - 480
+    assert bar == 2 * (plain.shape[0] - 480)
+    red = (sheet[bar:, :640] == (255, 0, 0)).all(-1)
+    assert red[0, 100:110].all()  # the caption's plate starts at the upper edge, though its box starts above it
+    assert not (sheet[bar : bar + 12, 102:110] == (0, 0, 255)).all(-1).any()
+
+
+@pytest.mark.parametrize("shape", [(60, 80), (60, 80, 3)])
+def test_small_and_grey_images_are_enlarged_and_boxes_with_them(shape):
+    sheet = draw_side_by_side(np.zeros(shape, np.uint8), [DrawnBox((-5, 0, 500, 59), "far out", "#00ff00")], [])
+    assert sheet.mode == "RGB"
+    assert sheet.height >= 480
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros(4, np.uint8)])
+def test_another_shape_or_type_is_refused(image):
+    with pytest.raises(ValueError, match=r"draw_side_by_side: image: got .*, allowed: uint8 \(H, W, 3\)"):
+        draw_side_by_side(image, [], [])

@@ -1,0 +1,58 @@
+"""Figures of an evaluation: what they show is what was measured."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssdnorm.metrics import evaluate_coco
+from ssdnorm.metrics.errors import ErrorAnalysis
+from ssdnorm.plots.evaluation import mean_curves, plot_classes, plot_precision_recall, write_report
+from tests.metrics.random_sets import draw_set
+
+
+def test_the_curves_shown_are_the_mean_over_classes_at_every_threshold():
+    result = evaluate_coco(*draw_set(1))
+    lines = plot_precision_recall(result).axes[0].get_lines()
+    assert len(lines) == 10
+    assert np.mean(lines[0].get_ydata()) == pytest.approx(result.metrics["AP50"])
+    assert np.mean([line.get_ydata() for line in lines]) == pytest.approx(result.metrics["AP"])
+
+
+def test_the_bars_of_the_classes_are_sorted_and_as_long_as_their_ap():
+    result = evaluate_coco(*draw_set(1))
+    axes = plot_classes(result).axes[0]
+    aps = [row["AP"] for row in result.per_class.values()]
+    assert [bar.get_width() for bar in axes.containers[1]] == sorted(aps, reverse=True)
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names[0] == max(result.per_class, key=lambda name: result.per_class[name]["AP"])
+
+
+def test_of_many_classes_the_best_and_the_worst_are_shown():
+    result = evaluate_coco(*draw_set(1, num_classes=60, num_objects=300, num_detections=600))
+    figure = plot_classes(result)
+    assert len(figure.axes[0].containers[0]) == 40
+    assert "classes in between left out" in figure.axes[0].get_title("left")
+
+
+def test_a_report_has_pictures_and_the_numbers_behind_them(tmp_path):
+    result = evaluate_coco(*draw_set(1))
+    paths = write_report(tmp_path / "report", result, breakdown=ErrorAnalysis(result).breakdown())
+    names = [f"{name}.{kind}" for name in ("precision_recall", "classes", "errors") for kind in ("png", "svg")]
+    assert [path.name for path in paths] == names
+    assert all(Image.open(path).size[0] > 600 for path in paths if path.suffix == ".png")
+    curves = mean_curves(result)["precision"].values()
+    assert sum(map(sum, curves)) / (10 * 101) == pytest.approx(result.metrics["AP"])
+
+
+def test_an_evaluation_without_objects_can_be_plotted(tmp_path):
+    truth, _ = draw_set(1)
+    result = evaluate_coco({**truth, "annotations": []}, [])
+    assert write_report(tmp_path, result, breakdown=ErrorAnalysis(result).breakdown(), formats=("png",))
+
+
+def test_figures_never_import_pyplot_with_its_global_state():
+    code = "import sys, ssdnorm.plots.evaluation; sys.exit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
