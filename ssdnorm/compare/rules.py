@@ -34,6 +34,8 @@ class Estimate:
         std: standard deviation of the seeds' differences.
         images_std: standard error of ``value`` over test images (bootstrap); 0 if unknown.
         num_images: test images behind ``images_std``.
+        scale: variance beside that of a difference of two arms, if all arms scatter alike; 2 for a difference of
+            differences.
     """
 
     value: float
@@ -41,6 +43,7 @@ class Estimate:
     std: float
     images_std: float = 0.0
     num_images: int = 1000
+    scale: float = 1.0
 
     @property
     def is_constant(self) -> bool:
@@ -55,7 +58,7 @@ class Decision:
     Args:
         low, high: simultaneous interval over all comparisons of the family.
         p: adjusted for the family; below alpha exactly if the interval excludes zero.
-        verdict: ``equivalent`` needs a margin.
+        verdict: ``equivalent`` needs a margin, unless both arms are equal in every seed and image.
         smallest_margin: the smallest margin within which the arms could be called equivalent.
     """
 
@@ -88,10 +91,10 @@ def guarded_t(estimates: Sequence[Estimate], *, alpha: float = ALPHA, margin: fl
     Raises:
         ValueError: for an estimate from fewer than two seeds.
     """
-    pooled = _pooled_variance(estimates)
+    pooled = pooled_variance(estimates)
     decisions = []
     for estimate in estimates:
-        error, freedom = standard_error(estimate, at_least=pooled)
+        error, freedom = standard_error(estimate, at_least=pooled * estimate.scale)
         half, p = 0.0, _certain(estimate)
         if error:
             half = error * critical_value(estimate.num_seeds, len(estimates), alpha=alpha, freedom=freedom)
@@ -149,6 +152,13 @@ def pointwise_interval(estimate: Estimate, *, level: float = 0.95) -> tuple[floa
     return estimate.value - half, estimate.value + half
 
 
+def pooled_variance(estimates: Sequence[Estimate]) -> float:
+    """Variance of paired differences over seeds, pooled over arms that are not the baseline under another name."""
+    varying = [e for e in estimates if not e.is_constant]
+    freedom = sum(e.num_seeds - 1 for e in varying)
+    return sum((e.num_seeds - 1) * e.std**2 / e.scale for e in varying) / freedom if freedom else 0.0
+
+
 def paired_t_holm(
     estimates: Sequence[Estimate], *, alpha: float = ALPHA, margin: float | None = None
 ) -> list[Decision]:
@@ -193,13 +203,6 @@ def _guard(num_seeds: int) -> float:
     return _GUARDS.get(num_seeds, _GUARDS[5])
 
 
-def _pooled_variance(estimates: Sequence[Estimate]) -> float:
-    """Variance over seeds, pooled over the arms that are not the baseline under another name."""
-    varying = [e for e in estimates if not e.is_constant]
-    freedom = sum(e.num_seeds - 1 for e in varying)
-    return sum((e.num_seeds - 1) * e.std**2 for e in varying) / freedom if freedom else 0.0
-
-
 def _guarded_p(t: float, num_seeds: int, num_comparisons: int, freedom: float) -> float:
     """The alpha at which the critical value is t."""
     one = 2 * stats.t.sf(t, freedom)
@@ -217,5 +220,5 @@ def _decide(value: float, half: float, p: float, margin: float | None, alpha: fl
     if p < alpha and value != 0:
         verdict: Verdict = "better" if value > 0 else "worse"
     else:
-        verdict = "equivalent" if margin is not None and smallest < margin else "undecided"
+        verdict = "equivalent" if smallest == 0 or (margin is not None and smallest < margin) else "undecided"
     return Decision(low, high, p, verdict, smallest)

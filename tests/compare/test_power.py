@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ssdnorm.compare.power import detectable_difference, equivalence_margin, seeds_to_decide, spent_alpha
+from ssdnorm.compare.power import detectable_difference, equivalence_margin, seeds_to_decide
 from ssdnorm.compare.rules import Estimate, critical_value, guarded_t
 
 
@@ -58,14 +58,10 @@ def test_a_difference_within_the_margin_is_decided_by_equivalence():
     assert equivalence_margin(1.0, num_seeds, 1) <= 1.0 < equivalence_margin(1.0, num_seeds - 1, 1)
 
 
-def test_spent_levels_add_up_to_alpha_and_rise():
-    levels = spent_alpha([3, 5, 8, 12], 0.05)
-    assert sum(levels) == pytest.approx(0.05)
-    assert levels == sorted(levels)
-    assert spent_alpha([5]) == pytest.approx([0.05])
-
-
-@pytest.mark.parametrize("looks", [[], [5, 3], [3, 3], [1, 2]])
-def test_looks_must_rise_from_two(looks):
-    with pytest.raises(ValueError, match="rising numbers of seeds from 2"):
-        spent_alpha(looks)
+def test_the_power_of_holms_rule_is_that_of_bonferronis_intervals():
+    difference = detectable_difference(1.0, 4, 3, rule="paired_t_holm")
+    rng = np.random.default_rng(5)
+    paired = difference + rng.standard_normal((4000, 4))
+    half = stats.t.isf(0.05 / 6, 3) * paired.std(axis=1, ddof=1) / 2
+    assert np.mean(paired.mean(axis=1) > half) == pytest.approx(0.8, abs=0.03)
+    assert difference > detectable_difference(1.0, 4, 3), "the guarded rule finds more with few seeds"

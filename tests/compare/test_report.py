@@ -114,10 +114,10 @@ def test_every_figure_and_picture_says_what_it_shows(full):
 def test_it_shows_the_answer_each_sentence_why_runs_were_lost_and_each_verdict_beside_its_arm(full):
     html, page, results = full
     gap = results.arms[2].differences["AP"]
-    expected = [results.answer, *(arm.sentence for arm in results.arms), f"{gap.p_holm:.3f}", REASON]
+    expected = [results.answer, *(arm.sentence for arm in results.arms), f"{results.arms[2].finding.p:.3f}", REASON]
     for words in [*expected, f"{100 * gap.paired.mean:+.2f}".replace("-", "−")]:
         assert words in page.text
-    cells = re.findall(r'<th scope="row">(.*?)</th>', html.split("<table>")[1])
+    cells = re.findall(r'<th scope="row">(.*?)</th>', html.split("<table>")[1], re.S)
     for arm, cell in zip(results.arms, cells, strict=True):
         words = re.sub(r"<[^>]*>", "", cell)
         assert words.startswith(arm.name)
@@ -167,7 +167,17 @@ def test_the_figures_of_the_page_are_the_files_beside_it(full, whole):
     html, page, _ = full
     folder = whole[1]
     files = {path.stem: path.read_text(encoding="utf-8").strip() for path in (folder / "figures").iterdir()}
-    assert {"legend", "seeds", "differences", "evaluations", "losses", "rates", "length-conv4_3", "dead"} < set(files)
+    assert {
+        "legend",
+        "seeds",
+        "differences",
+        "power",
+        "evaluations",
+        "losses",
+        "rates",
+        "length-conv4_3",
+        "dead",
+    } < set(files)
     assert [name for name, svg in files.items() if svg not in html] == ["legend"]
     assert sum(attributes.get("class") == "plot" for attributes in page.all("svg")) == len(files) - 1
     assert all(arm in files["legend"] for arm in ("l2_norm", "none", "batch_norm"))
