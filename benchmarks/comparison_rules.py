@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from ssdnorm.compare.looks import spent_alpha
 from ssdnorm.compare.rules import ALPHA, Estimate, critical_value, pointwise_interval
 
 NUM_SEEDS = (3, 5, 8)
@@ -31,6 +32,7 @@ SHAPES = ("normal", "skewed")  # skewed: exponential, most seeds good and a few 
 # which arms have ten times the variance of the others
 VARIANCES = ("equal", "baseline", "one arm", "half of the arms", "rising", "all but the baseline")
 CORRELATIONS = (-0.5, 0.0, 0.5, 0.9)  # of baseline and arm over seeds
+LOOKS = (3, 5)  # before all seeds are there
 _RATIO = 10.0
 
 
@@ -133,6 +135,9 @@ RULES: dict[str, Rule] = {
 }
 
 
+PRODUCT = ("guarded t", "paired t, Holm")  # the rules that a comparison can declare
+
+
 def _paired(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, standard deviation and number of the paired differences to the baseline, ``(R, arms − 1)`` each."""
     differences = values[:, 1:] - values[:, :1]
@@ -194,6 +199,17 @@ def false_positives(scenario: Scenario, size: int, seed: int) -> dict[str, float
     return rates
 
 
+def false_positives_over_looks(scenario: Scenario, size: int, seed: int) -> dict[str, float]:
+    """Rule → share of comparisons of equal arms with a false claim at any of the declared looks up to all seeds."""
+    values, looks = scenario.draw(np.random.default_rng(seed), size), [*LOOKS, scenario.num_seeds]
+    claims = {name: np.zeros(size, bool) for name in RULES if name in PRODUCT}
+    for look, level in zip(looks, spent_alpha(looks), strict=True):
+        for name, claimed in claims.items():
+            estimate, half = RULES[name](values[:, :, :look], level)
+            claimed |= (np.abs(estimate) > half).any(axis=1)
+    return {name: float(claimed.mean()) for name, claimed in claims.items()}
+
+
 def false_equivalences(scenario: Scenario, size: int, seed: int) -> dict[str, float]:
     """Rule → share of comparisons in which an arm that is better, or worse, by just the margin is called equivalent."""
     margin = 6 * float(scenario.deviations().max())
@@ -247,15 +263,22 @@ def simulate(
                 jobs = pool.map(measure, scenarios, [size] * len(scenarios), range(len(scenarios)), chunksize=4)
                 rates = list(tqdm(jobs, total=len(scenarios), desc=f"{what}, {n} seeds"))
                 found[what][str(n)] = _worst(scenarios, rates)
+        if seeds[-1] > LOOKS[-1]:
+            scenarios = [s for s in null_scenarios(seeds[-1], arms) if not s.failing]
+            jobs = pool.map(
+                false_positives_over_looks, scenarios, [size] * len(scenarios), range(len(scenarios)), chunksize=4
+            )
+            rates = list(tqdm(jobs, total=len(scenarios), desc="false positives over looks"))
+            found["looks"] = {str(seeds[-1]): _worst(scenarios, rates)}
     for n in seeds:
         found["power"][str(n)] = {f"{gap:g}": power(n, 5, gap, size, 0) for gap in (1, 2, 4, 8)}
-        found["coverage"][str(n)] = {str(share): coverage(n, share, size, 0) for share in (0.1, 0.5, 0.9)}
+        found["coverage"][str(n)] = {str(share): coverage(n, share, size, 0) for share in (0.1, 0.3, 0.5, 0.7, 0.9)}
     return found
 
 
 def _worst(scenarios: Sequence[Scenario], rates: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
     """Rule → kind of scenario → highest rate."""
-    worst: dict[str, dict[str, float]] = {name: {} for name in RULES}
+    worst: dict[str, dict[str, float]] = {name: {} for name in rates[0]}
     for scenario, found in zip(scenarios, rates, strict=True):
         kind = f"{scenario.shape}, {'equal' if scenario.variances == 'equal' else 'unequal'}"
         for name, rate in found.items():
@@ -274,6 +297,15 @@ def render(found: dict[str, Any]) -> str:
             for n, by_rule in found[what].items():
                 cells = " | ".join(f"{100 * by_rule[name][kind]:.1f}" for kind in kinds)
                 lines.append(f"| {name} | {n} | {cells} |")
+        lines.append("")
+    for n, by_rule in found.get("looks", {}).items():
+        looks = ", ".join(map(str, LOOKS))
+        lines += [f"The same of declared looks at {looks} and {n} seeds, any of which may claim:", ""]
+        lines += ["| rule | " + " | ".join(kinds) + " |", "| --- |" + " --- |" * len(kinds)]
+        lines += [
+            f"| {name} | " + " | ".join(f"{100 * rates[k]:.1f}" for k in kinds) + " |"
+            for name, rates in by_rule.items()
+        ]
         lines.append("")
     gaps = list(next(iter(found["power"].values())))
     lines += ["Power, %: five normal arms of equal variance, one better by so many scatters of a seed:", ""]

@@ -33,7 +33,8 @@ ALLOWED = {
     "config_file": "config",
     "detector": "structures layers boxes resize models losses",
     "build": "structures layers boxes models losses detector data metrics engine diagnose config",
-    "compare": "structures tables coco_format layers files provenance detector data metrics plots engine config config_file build",
+    "compare": "structures tables coco_format layers files provenance detector data metrics plots engine config "
+    "config_file build",
     "cli": "structures tables coco_format layers boxes files resize provenance models losses detector data metrics "
     "plots engine diagnose config config_file build compare",
     "__main__": "cli",

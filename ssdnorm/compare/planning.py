@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from ssdnorm.compare.formatting import duration, plain_points
 from ssdnorm.compare.looks import spent_alpha
 from ssdnorm.compare.plan import Plan
-from ssdnorm.compare.power import MOST_SEEDS, detectable_difference, equivalence_margin, seeds_to_decide
+from ssdnorm.compare.power import MOST_SEEDS, detectable_difference, equivalence_margin, power_of, seeds_to_decide
 from ssdnorm.compare.rules import ALPHA
 from ssdnorm.compare.run_folders import read_mapping
 from ssdnorm.compare.statistics import pooled_std
@@ -62,21 +63,21 @@ def plan_markdown(plan: Plan, scatter: Scatter, *, num_parallel: int = 1) -> str
     lines = [
         f"{len(plan.arms)} arms, {num} comparisons under {file.rule}; {scatter.source}.",
         "",
-        f"| seeds |{' level % |' if levels else ''} finds | calls equal arms equivalent within | runs | time |",
-        f"| --- |{' --- |' if levels else ''} --- | --- | --- | --- |",
+        f"| seeds |{' level % |' if levels else ''} finds | finds two scatters | equal within | runs | time |",
+        f"| --- |{' --- |' if levels else ''} --- | --- | --- | --- | --- |",
     ]
     for n in levels or _NUM_SEEDS:
         runs = choosing + n * len(plan.arms)
         alpha = levels.get(n, ALPHA)
-        least, margin = (
-            f(scatter.paired_std, n, num, images_std=scatter.images_std, alpha=alpha, rule=file.rule)
-            for f in (detectable_difference, equivalence_margin)
-        )
+        options: Any = {"images_std": scatter.images_std, "alpha": alpha, "rule": file.rule}
+        least = plain_points(detectable_difference(scatter.paired_std, n, num, **options))
+        margin = plain_points(equivalence_margin(scatter.paired_std, n, num, **options))
+        two = 100 * power_of(math.sqrt(2) * scatter.paired_std, scatter.paired_std, n, num, **options)
         time = "unknown"
         if seconds is not None:
             time = duration(seconds * runs * training.max_steps * training.batch_size / num_parallel)
         level = f"{100 * alpha:.2g} | " if levels else ""
-        lines.append(f"| {n} | {level}{plain_points(least)} | ±{plain_points(margin)} | {runs} | {time} |")
+        lines.append(f"| {n} | {level}{least} | {two:.0f} % | ±{margin} | {runs} | {time} |")
     lines += ["", "| true difference | seeds |", "| --- | --- |"]
     for difference in _DIFFERENCES:
         found = seeds_to_decide(scatter.paired_std, difference, num, images_std=scatter.images_std, rule=file.rule)
@@ -86,9 +87,13 @@ def plan_markdown(plan: Plan, scatter: Scatter, *, num_parallel: int = 1) -> str
             scatter.paired_std, 0.0, num, margin=file.margin, images_std=scatter.images_std, rule=file.rule
         )
         lines.append(f"| none, equivalent within ±{100 * file.margin:g} | {found or f'more than {MOST_SEEDS}'} |")
-    return "\n".join(
-        [*lines, "", f"Points of {file.metric}, each with a probability of 80 %; normal arms of equal scatter."]
-    )
+    lines += [
+        "",
+        f"In points of {file.metric}. `finds`: the true difference that is called better, `equal within`: the margin "
+        "within which equal arms are called equivalent, each with a probability of 80 %. Two scatters: a difference of "
+        "twice an arm's standard deviation over seeds. Arms are taken as normal, independent and of equal scatter.",
+    ]
+    return "\n".join(lines)
 
 
 def _earlier(path: Path, metric: str) -> Scatter:

@@ -100,8 +100,8 @@ def test_a_contrast_is_a_difference_of_differences_by_seed(root):
 
 
 def test_a_margin_makes_a_small_difference_equivalent_and_the_answer_says_so(root):
-    results, arms = results_of(root, margin=0.9)
-    assert arms["batch_norm"].verdict == "better", "a difference that is there is not called none"
+    arm = results_of(root, margin=0.9)[1]["batch_norm"]
+    assert arm.verdict == "better", "a difference that is there is not called none"
     noisy = [Difference(mean_with_interval([0.01, -0.01, 0.005])), Difference(mean_with_interval([0.1, -0.1, 0.05]))]
     compared = {name: (each, [(name, "base")]) for name, each in zip("ab", noisy, strict=True)}
     judged = judge(make_plan(margin=0.2).file, compared, 30)
@@ -117,7 +117,7 @@ def test_undecided_arms_tell_the_seeds_that_would_decide(root):
     finding, std = judged.findings["a"], difference.paired.std
     assert finding.more_seeds == seeds_to_decide(std, difference.paired.mean, 1) - 3
     assert judged.detectable == pytest.approx(detectable_difference(std, 3, 1))
-    assert dict((n, found) for n, found, _ in judged.by_seeds)[3] == judged.detectable
+    assert {n: found for n, found, _ in judged.by_seeds}[3] == judged.detectable
 
 
 def test_the_rate_is_chosen_on_the_validation_images_with_seeds_that_are_not_compared(root):

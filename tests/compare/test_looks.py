@@ -37,7 +37,7 @@ def test_a_look_has_its_own_level_and_a_comparison_without_looks_all_of_it():
 def test_seeds_are_added_at_declared_looks_only(tmp_path):
     more = {"seeds": (0, 1, 2, 3, 4)}
     assert second_look(file_of(**more), tmp_path) == "", "nothing is known yet"
-    with pytest.raises(ValueError, match="reports on 3 seeds and declared no looks; .* Declare looks before"):
+    with pytest.raises(ValueError, match=r"reports on 3 seeds and declared no looks; .* Declare looks before"):
         second_look(file_of(**more), report(tmp_path))
     assert second_look(file_of(**more, looks=[3, 5]), report(tmp_path, looks=[3, 5])) == ""
     with pytest.raises(ValueError, match=r"looks: declared before .*: \[3, 5\]; got \[3, 5, 8\]"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ssdnorm.compare.power import detectable_difference, equivalence_margin, seeds_to_decide
+from ssdnorm.compare.power import detectable_difference, equivalence_margin, power_of, seeds_to_decide
 from ssdnorm.compare.rules import Estimate, critical_value, guarded_t
 
 
@@ -25,6 +25,13 @@ def test_the_detectable_difference_is_found_in_four_of_five_simulated_comparison
     difference = detectable_difference(1.0, num_seeds, num_comparisons)
     verdicts = simulated_verdicts(difference, num_seeds=num_seeds, num_comparisons=num_comparisons)
     assert verdicts.count("better") / len(verdicts) == pytest.approx(0.8, abs=0.05)
+
+
+def test_two_scatters_are_found_with_five_seeds_as_often_as_the_plan_promises():
+    promised = power_of(np.sqrt(2), 1.0, 5, 4)  # an arm scatters by 1 / √2 where differences scatter by 1
+    verdicts = simulated_verdicts(np.sqrt(2), num_seeds=5, num_comparisons=4)
+    assert 0.2 < promised < 0.6
+    assert verdicts.count("better") / len(verdicts) == pytest.approx(promised, abs=0.05)
 
 
 def test_the_equivalence_margin_is_claimed_in_four_of_five_simulated_comparisons():
