@@ -30,7 +30,9 @@ def conclude(results: Results) -> str:
     seeds = f"{len(results.seeds)} seeds per arm" if finished == runs else f"{finished} of {runs} runs"
     seen = ""
     if results.detectable is not None:
-        seen = f", which find a difference of {plain_points(results.detectable)} points with a probability of 80 %"
+        seen = (
+            f", which find a true difference of {plain_points(results.detectable)} points in 80 % of such comparisons"
+        )
     images = any(arm.differences[results.metric].images_std is not None for arm in judged)
     over = "over seeds and test images" if images else "over seeds; other test images are not accounted for"
     words = f"{found}. This rests on {seeds}{seen}; the error is {over}."

@@ -54,6 +54,7 @@ def write_report(results: Results, root: Path, test_set: DetectionDataset, outpu
     photos = photos_of(shown, root, test_set)
     html = environment.get_template("report.html.j2").render(
         results=results,
+        answer=results.answer.partition(" This rests on"),
         palette=css_variables(),
         swatches={name: Markup(style.swatch()) for name, style in styles.items()},
         figures=drawn,

@@ -65,7 +65,8 @@ def _markdown_row(arm: ArmResult, metric: str) -> dict[str, str]:
     if arm.finding is not None:
         row["all together"] = say.signed_interval(arm.finding.low, arm.finding.high)
         row["p"] = say.p_value(arm.finding.p)
-        row["margin"] = f"±{say.plain_points(arm.finding.smallest_margin)}"
+        if arm.verdict in ("equivalent", "undecided"):
+            row["margin"] = f"±{say.plain_points(arm.finding.smallest_margin)}"
     if costs.seconds_to_target is not None:
         reached = f"{say.duration(costs.seconds_to_target)} ({costs.num_reached} of {len(arm.chosen_runs)})"
     return row | {
