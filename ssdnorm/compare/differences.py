@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ssdnorm.compare.looks import level_of
 from ssdnorm.compare.plan import Comparison
-from ssdnorm.compare.power import detectable_difference, equivalence_margin, seeds_to_decide
+from ssdnorm.compare.power import Outlook
 from ssdnorm.compare.results import METRICS, Difference, Finding, Outcome, Run
 from ssdnorm.compare.rules import RULES, Estimate, holm, pointwise_interval, pooled_variance
 from ssdnorm.compare.run_folders import coco_result
@@ -91,31 +91,22 @@ def judge(file: Comparison, compared: Mapping[str, tuple[Difference, Pairs]], nu
     }
     if not estimates:
         return Judgement({}, None, [])
-    pooled = pooled_variance(list(estimates.values()))
-    num, findings = len(estimates), {}
+    pooled, num, findings = pooled_variance(list(estimates.values())), len(estimates), {}
     decisions = rule(list(estimates.values()), alpha=level, margin=file.margin)
     for (name, estimate), decision in zip(estimates.items(), decisions, strict=True):
         more: int | None = 0
         if decision.verdict == "undecided":
             std = max(estimate.std, (pooled * estimate.scale) ** 0.5 if file.rule == "guarded_t" else 0.0)
-            needed = seeds_to_decide(
-                std, estimate.value, num, margin=file.margin, images_std=estimate.images_std, alpha=level,
-                rule=file.rule,
-            )  # fmt: skip
+            outlook = Outlook(std, num, estimate.images_std, level, file.rule)
+            needed = outlook.seeds_to_decide(estimate.value, file.margin)
             more = None if needed is None else max(1, needed - estimate.num_seeds)
-        findings[name] = Finding(
-            decision.low, decision.high, decision.p, decision.verdict, decision.smallest_margin, more
-        )
+        findings[name] = Finding(**asdict(decision), more_seeds=more)
     images_std = median(e.images_std / e.scale**0.5 for e in estimates.values())
-    std = max(pooled**0.5, _ALL_CONSTANT)
-    num_seeds = min(e.num_seeds for e in estimates.values())
-
-    def power(function, n: int) -> float:  # type: ignore[no-untyped-def]
-        return float(function(std, n, num, images_std=images_std, alpha=level, rule=file.rule))
-
+    outlook = Outlook(max(pooled**0.5, _ALL_CONSTANT), num, images_std, level, file.rule)
+    num_seeds = round(median(e.num_seeds for e in estimates.values()))
     planned = sorted({*_PLANNED, num_seeds})
-    curve = [(n, power(detectable_difference, n), power(equivalence_margin, n)) for n in planned]
-    return Judgement(findings, power(detectable_difference, num_seeds), curve)
+    curve = [(n, outlook.detectable(n), outlook.equivalence_margin(n)) for n in planned]
+    return Judgement(findings, outlook.detectable(num_seeds), curve)
 
 
 def outcomes(runs: Runs, baseline: str, metric: str, learnt_ap50: float) -> dict[str, Outcome]:

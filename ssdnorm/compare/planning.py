@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from ssdnorm.compare.formatting import duration, plain_points
 from ssdnorm.compare.looks import spent_alpha
 from ssdnorm.compare.plan import Plan
-from ssdnorm.compare.power import MOST_SEEDS, detectable_difference, equivalence_margin, power_of, seeds_to_decide
+from ssdnorm.compare.power import MOST_SEEDS, Outlook
 from ssdnorm.compare.rules import ALPHA
 from ssdnorm.compare.run_folders import read_mapping
 from ssdnorm.compare.statistics import pooled_std
@@ -59,7 +58,6 @@ def plan_markdown(plan: Plan, scatter: Scatter, *, num_parallel: int = 1) -> str
     num = len(plan.arms) - 1 + len(file.contrasts)
     levels = dict(zip(file.looks, spent_alpha(file.looks), strict=True)) if file.looks else {}
     choosing = len(plan.choosing_jobs({arm.name: arm.lrs for arm in plan.arms}))
-    seconds = scatter.seconds_per_image
     lines = [
         f"{len(plan.arms)} arms, {num} comparisons under {file.rule}; {scatter.source}.",
         "",
@@ -67,26 +65,22 @@ def plan_markdown(plan: Plan, scatter: Scatter, *, num_parallel: int = 1) -> str
         f"| --- |{' --- |' if levels else ''} --- | --- | --- | --- | --- |",
     ]
     for n in levels or _NUM_SEEDS:
+        outlook = Outlook(scatter.paired_std, num, scatter.images_std, levels.get(n, ALPHA), file.rule)
         runs = choosing + n * len(plan.arms)
-        alpha = levels.get(n, ALPHA)
-        options: Any = {"images_std": scatter.images_std, "alpha": alpha, "rule": file.rule}
-        least = plain_points(detectable_difference(scatter.paired_std, n, num, **options))
-        margin = plain_points(equivalence_margin(scatter.paired_std, n, num, **options))
-        two = 100 * power_of(math.sqrt(2) * scatter.paired_std, scatter.paired_std, n, num, **options)
         time = "unknown"
-        if seconds is not None:
-            time = duration(seconds * runs * training.max_steps * training.batch_size / num_parallel)
-        level = f"{100 * alpha:.2g} | " if levels else ""
-        lines.append(f"| {n} | {level}{least} | {two:.0f} % | ±{margin} | {runs} | {time} |")
+        if scatter.seconds_per_image is not None:
+            seconds = scatter.seconds_per_image * runs * training.max_steps * training.batch_size
+            time = duration(seconds / num_parallel)
+        level = f"{100 * outlook.alpha:.2g} | " if levels else ""
+        two = 100 * outlook.power(math.sqrt(2) * scatter.paired_std, n)
+        found, equal = plain_points(outlook.detectable(n)), plain_points(outlook.equivalence_margin(n))
+        lines.append(f"| {n} | {level}{found} | {two:.0f} % | ±{equal} | {runs} | {time} |")
     lines += ["", "| true difference | seeds |", "| --- | --- |"]
-    for difference in _DIFFERENCES:
-        found = seeds_to_decide(scatter.paired_std, difference, num, images_std=scatter.images_std, rule=file.rule)
-        lines.append(f"| {100 * difference:g} | {found or f'more than {MOST_SEEDS}'} |")
+    outlook = Outlook(scatter.paired_std, num, scatter.images_std, rule=file.rule)
+    needed = {f"{100 * difference:g}": outlook.seeds_to_decide(difference) for difference in _DIFFERENCES}
     if file.margin is not None:
-        found = seeds_to_decide(
-            scatter.paired_std, 0.0, num, margin=file.margin, images_std=scatter.images_std, rule=file.rule
-        )
-        lines.append(f"| none, equivalent within ±{100 * file.margin:g} | {found or f'more than {MOST_SEEDS}'} |")
+        needed[f"none, equivalent within ±{100 * file.margin:g}"] = outlook.seeds_to_decide(0.0, file.margin)
+    lines += [f"| {what} | {found or f'more than {MOST_SEEDS}'} |" for what, found in needed.items()]
     lines += [
         "",
         f"In points of {file.metric}. `finds`: the true difference that is called better, `equal within`: the margin "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -16,116 +17,75 @@ _DRAWS = 10_000
 _MOST_DRAWN = 1_000_000  # numbers at once; with many seeds variances scatter less, and fewer of them do
 
 
-def detectable_difference(
-    std: float,
-    num_seeds: int,
-    num_comparisons: int,
-    *,
-    images_std: float = 0.0,
-    alpha: float = ALPHA,
-    rule: RuleName = "guarded_t",
-) -> float:
-    """The smallest true difference that a rule calls better with a probability of 80 %.
-
-    Arms are taken as normal with equal variances; the quantile comes from up to 10,000 simulated comparisons.
+@dataclass(frozen=True)
+class Outlook:
+    """What a rule finds among simulated comparisons of normal arms with equal variances.
 
     Args:
         std: standard deviation of paired differences over seeds.
-        num_seeds: 2 or more.
-        num_comparisons: arms beside the baseline.
+        num_comparisons: arms beside the baseline, and contrasts.
         images_std: standard error over test images, which more seeds do not reduce.
+        alpha: family-wise level.
 
     Example:
-        >>> 2.2 < detectable_difference(1.0, 5, 4) < 2.6
-        True
-    """
-    half, noise = _simulated(std, num_seeds, num_comparisons, images_std, alpha, rule)
-    return float(np.quantile(half - noise, POWER))
-
-
-def power_of(
-    difference: float,
-    std: float,
-    num_seeds: int,
-    num_comparisons: int,
-    *,
-    images_std: float = 0.0,
-    alpha: float = ALPHA,
-    rule: RuleName = "guarded_t",
-) -> float:
-    """The probability with which a true difference is called better; 80 % at :func:`detectable_difference`.
-
-    Example:
-        >>> 0.75 < power_of(detectable_difference(1.0, 5, 4), 1.0, 5, 4) < 0.85
-        True
-    """
-    half, noise = _simulated(std, num_seeds, num_comparisons, images_std, alpha, rule)
-    return float(np.mean(half - noise < difference))
-
-
-def equivalence_margin(
-    std: float,
-    num_seeds: int,
-    num_comparisons: int,
-    *,
-    value: float = 0.0,
-    images_std: float = 0.0,
-    alpha: float = ALPHA,
-    rule: RuleName = "guarded_t",
-) -> float:
-    """The smallest margin within which a true difference of ``value`` is called equivalent in 80 % of all cases."""
-    half, noise = _simulated(std, num_seeds, num_comparisons, images_std, alpha, rule)
-    return float(np.quantile(half + np.abs(value + noise), POWER))
-
-
-def seeds_to_decide(
-    std: float,
-    value: float,
-    num_comparisons: int,
-    *,
-    margin: float | None = None,
-    images_std: float = 0.0,
-    alpha: float = ALPHA,
-    rule: RuleName = "guarded_t",
-) -> int | None:
-    """Seeds with which a true difference of ``value`` gets a verdict with a probability of 80 %.
-
-    That is *better* or *worse*, or, if ``value`` lies within the margin, *equivalent*. None if more than 200 would be
-    needed: the difference is then too small beside the scatter of seeds, or beside that of the test images.
+        >>> outlook = Outlook(1.0, 4)
+        >>> 2.2 < outlook.detectable(5) < 2.6, 0.75 < outlook.power(outlook.detectable(5), 5) < 0.85
+        (True, True)
     """
 
-    def decides(num_seeds: int) -> bool:
-        least = detectable_difference(std, num_seeds, num_comparisons, images_std=images_std, alpha=alpha, rule=rule)
-        if least <= abs(value) or margin is None or abs(value) >= margin:
-            return least <= abs(value)
-        needed = equivalence_margin(
-            std, num_seeds, num_comparisons, value=value, images_std=images_std, alpha=alpha, rule=rule
-        )
-        return needed <= margin
+    std: float
+    num_comparisons: int
+    images_std: float = 0.0
+    alpha: float = ALPHA
+    rule: RuleName = "guarded_t"
 
-    if not decides(MOST_SEEDS):
-        return None
-    low, high = 1, MOST_SEEDS  # the answer lies in (low, high]; more seeds never decide less
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if middle > 1 and decides(middle) else (middle, high)
-    return high
+    def detectable(self, num_seeds: int) -> float:
+        """The smallest true difference that is called better with a probability of 80 %."""
+        half, noise = self._simulated(num_seeds)
+        return float(np.quantile(half - noise, POWER))
 
+    def power(self, difference: float, num_seeds: int) -> float:
+        """The probability with which a true difference is called better."""
+        half, noise = self._simulated(num_seeds)
+        return float(np.mean(half - noise < difference))
 
-def _simulated(
-    std: float, num_seeds: int, num_comparisons: int, images_std: float, alpha: float, rule: RuleName
-) -> tuple[np.ndarray, np.ndarray]:
-    """Half widths of one comparison's interval and errors of its estimate, over simulated comparisons."""
-    own, guarded, z = _unit_draws(num_seeds, num_comparisons)
-    seeds = std**2 * (guarded if rule == "guarded_t" else own) / num_seeds
-    square, freedom = seeds + images_std**2, num_seeds - 1.0
-    if std and images_std:
-        freedom *= float(np.median((square / seeds) ** 2))
-    if rule == "guarded_t":
-        critical = critical_value(num_seeds, num_comparisons, alpha=alpha, freedom=freedom)
-    else:
-        critical = float(stats.t.isf(alpha / 2 / num_comparisons, freedom))
-    return critical * np.sqrt(square), z * math.sqrt(std**2 / num_seeds + images_std**2)
+    def equivalence_margin(self, num_seeds: int, value: float = 0.0) -> float:
+        """The smallest margin within which a true difference is called equivalent with a probability of 80 %."""
+        half, noise = self._simulated(num_seeds)
+        return float(np.quantile(half + np.abs(value + noise), POWER))
+
+    def seeds_to_decide(self, value: float, margin: float | None = None) -> int | None:
+        """Seeds with which a true difference gets a verdict with a probability of 80 %.
+
+        That is *better* or *worse*, or, if ``value`` lies within the margin, *equivalent*. None if more than 200 would
+        be needed: the difference is then too small beside the scatter of seeds, or beside that of the test images.
+        """
+
+        def decides(num_seeds: int) -> bool:
+            if margin is not None and abs(value) < margin and self.equivalence_margin(num_seeds, value) <= margin:
+                return True
+            return self.detectable(num_seeds) <= abs(value)
+
+        if not decides(MOST_SEEDS):
+            return None
+        low, high = 1, MOST_SEEDS  # the answer lies in (low, high]; more seeds never decide less
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if decides(middle) else (middle, high)
+        return high
+
+    def _simulated(self, num_seeds: int) -> tuple[np.ndarray, np.ndarray]:
+        """Half widths of one comparison's interval and errors of its estimate, over simulated comparisons."""
+        own, guarded, z = _unit_draws(num_seeds, self.num_comparisons)
+        seeds = self.std**2 * (guarded if self.rule == "guarded_t" else own) / num_seeds
+        square, freedom = seeds + self.images_std**2, num_seeds - 1.0
+        if self.std and self.images_std:
+            freedom *= float(np.median((square / seeds) ** 2))
+        if self.rule == "guarded_t":
+            critical = critical_value(num_seeds, self.num_comparisons, alpha=self.alpha, freedom=freedom)
+        else:
+            critical = float(stats.t.isf(self.alpha / 2 / self.num_comparisons, freedom))
+        return critical * np.sqrt(square), z * math.sqrt(self.std**2 / num_seeds + self.images_std**2)
 
 
 @cache

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from ssdnorm.cli import main
 from ssdnorm.compare.looks import spent_alpha
-from ssdnorm.compare.power import detectable_difference, power_of, seeds_to_decide
+from ssdnorm.compare.power import Outlook
 from ssdnorm.compare.statistics import pooled_std
 from ssdnorm.files import FAILURE_FILE, write_json
 from tests.compare.synthetic import make_comparison, shapes
@@ -93,10 +93,10 @@ def test_a_plan_trains_nothing_and_says_what_seeds_can_show(tmp_path, capsys):
     words = ["compare", "--config", str(path), "--plan"]
     assert main([*words, "0.01"]) == 0
     printed = capsys.readouterr().out
-    least = 100 * detectable_difference(0.01 * 2**0.5, 5, 2)
-    assert f"| 5 | {least:.1f} | {100 * power_of(0.02, 0.01 * 2**0.5, 5, 2):.0f} % | ±" in printed
+    outlook = Outlook(0.01 * 2**0.5, 2)
+    assert f"| 5 | {100 * outlook.detectable(5):.1f} | {100 * outlook.power(0.02, 5):.0f} % | ±" in printed
     assert "| 10 | unknown |" in printed, "five seeds of two arms"
-    assert f"| 3 | {seeds_to_decide(0.01 * 2**0.5, 0.03, 2)} |" in printed
+    assert f"| 3 | {outlook.seeds_to_decide(0.03)} |" in printed
     assert "none, equivalent within ±2" in printed
     for scatter, message in (("runs/none", "neither a number nor an earlier"), ("2", r"must be in (0, 1); got 2")):
         assert main([*words, scatter]) == 2
@@ -117,7 +117,7 @@ def test_a_plan_takes_scatter_and_time_from_an_earlier_comparison(tmp_path, caps
     std = pooled_std([gap.paired.values for gap in gaps])
     images_std = median(gap.images_std for gap in gaps)
     level = spent_alpha([2, 5])[1]
-    least = detectable_difference(std, 5, 1, images_std=images_std, alpha=level)
+    least = Outlook(std, 1, images_std, level).detectable(5)
     seconds = 10 * 1800.7 * (3 * 3) / (1000 * 8)  # ten runs of 3 steps of 3 images; these had 1000 of 8
     assert f"| 5 | {100 * level:.2g} | {100 * least:.1f} | " in printed
     assert f"| 10 | {seconds:.0f} s |" in printed

@@ -9,7 +9,7 @@ from scipy import stats
 from ssdnorm.coco_format import load_detections
 from ssdnorm.compare.analysis import choose_rate, choose_rates, read_rates
 from ssdnorm.compare.differences import judge
-from ssdnorm.compare.power import detectable_difference, seeds_to_decide
+from ssdnorm.compare.power import Outlook
 from ssdnorm.compare.results import METRICS, Difference, Rate
 from ssdnorm.compare.statistics import failure_p, mean_with_interval
 from ssdnorm.engine.evaluation import evaluate_tables
@@ -115,8 +115,8 @@ def test_undecided_arms_tell_the_seeds_that_would_decide(root):
     file = make_plan().file
     judged = judge(file, {"a": (difference, [("a", "base")])}, 30)
     finding, std = judged.findings["a"], difference.paired.std
-    assert finding.more_seeds == seeds_to_decide(std, difference.paired.mean, 1) - 3
-    assert judged.detectable == pytest.approx(detectable_difference(std, 3, 1))
+    assert finding.more_seeds == Outlook(std, 1).seeds_to_decide(difference.paired.mean) - 3
+    assert judged.detectable == pytest.approx(Outlook(std, 1).detectable(3))
     assert {n: found for n, found, _ in judged.by_seeds}[3] == judged.detectable
 
 
