@@ -9,11 +9,12 @@ from functools import cache
 import numpy as np
 from scipy import stats
 
-from ssdnorm.compare.rules import ALPHA, RuleName, critical_value
+from ssdnorm.compare.rules import ALPHA, RuleName, critical_value, shared_freedom
 
 POWER = 0.8
 MOST_SEEDS = 200  # beyond, nobody trains them
 _DRAWS = 10_000
+_NUM_IMAGES = 1000  # of a test set; matters little
 _MOST_DRAWN = 1_000_000  # numbers at once; with many seeds variances scatter less, and fewer of them do
 
 
@@ -78,9 +79,8 @@ class Outlook:
         """Half widths of one comparison's interval and errors of its estimate, over simulated comparisons."""
         own, guarded, z = _unit_draws(num_seeds, self.num_comparisons)
         seeds = self.std**2 * (guarded if self.rule == "guarded_t" else own) / num_seeds
-        square, freedom = seeds + self.images_std**2, num_seeds - 1.0
-        if self.std and self.images_std:
-            freedom *= float(np.median((square / seeds) ** 2))
+        square, images = seeds + self.images_std**2, self.images_std**2
+        freedom = float(np.median(shared_freedom(seeds, images, num_seeds, _NUM_IMAGES))) if self.std else num_seeds - 1
         if self.rule == "guarded_t":
             critical = critical_value(num_seeds, self.num_comparisons, alpha=self.alpha, freedom=freedom)
         else:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 from scipy import stats
 
@@ -129,7 +129,11 @@ def standard_error(estimate: Estimate, *, at_least: float = 0.0) -> tuple[float,
     r"""Standard error over seeds and test images, and its degrees of freedom.
 
     .. math:: \mathrm{SE}^2 = s^2 / n + v, \qquad
-        \nu = \mathrm{SE}^4 / \big( (s^2 / n)^2 / (n - 1) + v^2 / (N - 1) \big)
+        \nu = (u + v)^2 / \big( u^2 / (n - 1) + v^2 / (N - 1) \big), \qquad u = \frac{n + 3}{n - 1} \, s^2 / n
+
+    Differs from Satterthwaite's degrees of freedom, which have :math:`u = s^2 / n`: with three seeds, intervals then
+    hold the truth in 92 % of cases only, because an :math:`s` that is small by luck also seems to matter little beside
+    the images. The factor was fitted to simulated coverage.
 
     Args:
         at_least: lower bound of the variance over seeds; not for constant estimates.
@@ -141,8 +145,15 @@ def standard_error(estimate: Estimate, *, at_least: float = 0.0) -> tuple[float,
         return 0.0, estimate.num_seeds - 1
     seeds = max(estimate.std**2, at_least) / estimate.num_seeds
     images = estimate.images_std**2
-    parts = seeds**2 / (estimate.num_seeds - 1) + images**2 / max(1, estimate.num_images - 1)
-    return math.sqrt(seeds + images), (seeds + images) ** 2 / parts
+    freedom = shared_freedom(seeds, images, estimate.num_seeds, estimate.num_images)
+    return math.sqrt(seeds + images), float(freedom)
+
+
+def shared_freedom(seeds: Any, images: float, num_seeds: int, num_images: int) -> Any:
+    """Degrees of freedom of a sum of variances over seeds, a number or an array of them, and over images."""
+    inflated = seeds * (num_seeds + 3) / (num_seeds - 1)
+    parts = inflated**2 / (num_seeds - 1) + images**2 / max(1, num_images - 1)
+    return (inflated + images) ** 2 / parts
 
 
 def pointwise_interval(estimate: Estimate, *, level: float = 0.95) -> tuple[float, float]:

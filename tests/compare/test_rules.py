@@ -55,10 +55,10 @@ def test_pooling_weighs_arms_by_their_degrees_of_freedom():
     assert second.high == pytest.approx(critical_value(3, 2) * math.sqrt(pooled / 3))
 
 
-def test_the_standard_error_adds_seeds_and_images_with_satterthwaites_degrees_of_freedom():
+def test_the_standard_error_adds_seeds_and_images_and_few_seeds_count_as_more_of_it_in_the_degrees_of_freedom():
     error, freedom = standard_error(Estimate(0.0, 4, 6.0, images_std=4.0, num_images=51))
     assert error == pytest.approx(5.0)  # 36 / 4 + 16
-    assert freedom == pytest.approx(25**2 / (9**2 / 3 + 16**2 / 50))
+    assert freedom == pytest.approx((21 + 16) ** 2 / (21**2 / 3 + 16**2 / 50))  # 9 · 7 / 3 = 21
 
 
 @pytest.mark.parametrize("name", NAMES)
