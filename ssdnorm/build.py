@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from ssdnorm.boxes.default_boxes import default_box_spec
-from ssdnorm.config import CocoSource, Config, ShapesSource, VocSource
+from ssdnorm.config import CocoSource, Config, DefaultBoxesConfig, ShapesSource, VocSource, YoloSource
 from ssdnorm.data.batches import make_eval_loader, make_train_loader
 from ssdnorm.data.coco import CocoDataset
 from ssdnorm.data.dataset import DetectionDataset, subset
@@ -23,6 +24,7 @@ from ssdnorm.data.image_cache import CachedDataset
 from ssdnorm.data.shapes import ShapesDataset
 from ssdnorm.data.transforms import EvalTransform, TrainTransform
 from ssdnorm.data.voc import VocDataset
+from ssdnorm.data.yolo import YoloDataset
 from ssdnorm.detector import MODELS
 from ssdnorm.engine.evaluation import Evaluator
 from ssdnorm.engine.module import EvaluationSet, PopulationImages, TrainingModule
@@ -39,8 +41,9 @@ from ssdnorm.layers import (
 from ssdnorm.losses.multibox_loss import MultiboxLoss
 from ssdnorm.models.foreign import read_any_checkpoint
 from ssdnorm.models.post_process import PostProcess
-from ssdnorm.models.ssd import SSD
+from ssdnorm.models.ssd import SSD, vgg16_default_boxes
 from ssdnorm.models.transfer import transfer_weights
+from ssdnorm.resize import height_and_width
 
 log = logging.getLogger("ssdnorm.build")
 
@@ -60,13 +63,20 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
         ValueError: a norm, tap, option, group count, default boxes or weights that cannot be honoured.
     """
     model, norm = config.model, config.norm
-    boxes: dict[str, object] = {} if model.default_boxes is None else {"default_boxes": model.default_boxes}
+    arguments: dict[str, Any] = {} if model.default_boxes is None else {"default_boxes": model.default_boxes}
+    if isinstance(model.default_boxes, DefaultBoxesConfig):
+        try:
+            arguments = {"default_boxes": vgg16_default_boxes(model.input_size, **vars(model.default_boxes))}
+        except ValueError as error:
+            raise ValueError(f"model.default_boxes.{error}") from error
     checkpoint = None
     if model.checkpoint is not None:
         checkpoint = read_any_checkpoint(Path(model.checkpoint))
         if (theirs := checkpoint.model["name"]) != model.name:
             raise ValueError(f"model.checkpoint: {model.checkpoint} is a {theirs}; model.name is {model.name}")
-        boxes = boxes or {"default_boxes": default_box_spec(checkpoint.model["default_boxes"])}
+        arguments = arguments or {"default_boxes": default_box_spec(checkpoint.model["default_boxes"])}
+    if model.name == "ssd_vgg16":
+        arguments["image_size"] = model.input_size
     try:
         built = MODELS[model.name](
             num_classes,
@@ -77,7 +87,7 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
             width=model.width,
             weights=model.weights,
             seed=config.training.seed,
-            **boxes,  # type: ignore[arg-type]
+            **arguments,
         )
     except ValueError as error:
         argument = str(error).partition(":")[0]
@@ -123,7 +133,7 @@ def check_statistics(config: Config, model: SSD) -> None:
     places = {"backbone": "norm.backbone", "extras": "norm.extras", "tap_norms": "norm.taps"}
     for key, num_images in batches.items():
         try:
-            check_batch_statistics(model, (num_images, 3, model.image_size, model.image_size), world_size=processes)
+            check_batch_statistics(model, (num_images, 3, *height_and_width(model.image_size)), world_size=processes)
         except ValueError as error:
             where = " and ".join(place for part, place in places.items() if f"features.{part}." in str(error))
             raise ValueError(f"{where} at {key}: {error}") from error
@@ -164,6 +174,9 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
     if isinstance(source, CocoSource):
         coco = CocoDataset(source.annotations, source.images, class_names=names, on_bad_annotation=on_bad)
         dataset, image_names = coco, [coco.image_id(i) for i in range(len(coco))]
+    elif isinstance(source, YoloSource):
+        dataset = YoloDataset(source.root, source.split, class_names=names, on_bad_annotation=on_bad)
+        image_names = [Path(dataset.image_name(i)).stem for i in range(len(dataset))]
     else:
         assert isinstance(source, VocSource), f"{where}: null"
         difficult = data.train_on_difficult
@@ -173,10 +186,21 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
         image_names = [Path(dataset.image_name(i)).stem for i in range(len(dataset))]
     if source.only is None:
         return dataset
+    only: Sequence[int | str] = source.only if not isinstance(source.only, str) else _listed(source.only, where)
+    if isinstance(source, CocoSource):
+        only = [int(name) if str(name).isdecimal() else name for name in only]
     places = {name: i for i, name in enumerate(image_names)}
-    if missing := [name for name in source.only if name not in places]:
+    if missing := [name for name in only if name not in places]:
         raise ValueError(f"{where}.only: no image {missing[0]!r} in the data set of {len(dataset)} images")
-    return subset(dataset, [places[name] for name in source.only])
+    return subset(dataset, [places[name] for name in only])
+
+
+def _listed(path: str, where: str) -> list[str]:
+    """The lines of a text file."""
+    try:
+        return [line for line in map(str.strip, Path(path).read_text(encoding="utf-8").splitlines()) if line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{where}.only: {path}: no readable text file of names ({type(error).__name__})") from None
 
 
 def build_evaluator(dataset: DetectionDataset) -> Evaluator:
@@ -226,7 +250,9 @@ def build_training(
     fill = [round(255 * v) for v in model.image_mean.tolist()]
     transform = TrainTransform(model.image_size, fill=fill, **vars(config.augment))
     if runtime.cache_images is not None:
-        train_set = CachedDataset(train_set, budget_mib=runtime.cache_images, where="runtime.cache_images")
+        train_set = CachedDataset(
+            train_set, budget_mib=runtime.cache_images, image_size=model.image_size, where="runtime.cache_images"
+        )
     make_train = partial(
         make_train_loader,
         train_set,

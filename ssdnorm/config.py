@@ -48,16 +48,41 @@ class NormConfig(Section):
     taps: dict[str, NormSpec] = Field(default={"conv4_3": "l2_norm"}, description="by tap, before the head")
 
 
+class DefaultBoxesConfig(Section):
+    """Default boxes for the network's own taps: conv4_3, fc7, conv8_2, …"""
+
+    sizes: list[PositiveFloat] | None = Field(
+        default=None, description="pixels of the input, one per tap and one more, rising; null spreads them"
+    )
+    aspect_ratios: list[list[PositiveFloat]] | None = Field(
+        default=None, description="width / height, a list per tap; each brings its reciprocal; null: the paper's"
+    )
+    steps: list[PositiveFloat | list[PositiveFloat]] | None = Field(
+        default=None, description="between cells, pixels, one per tap, or [down, across]; null: the taps' strides"
+    )
+
+
+_IMAGE_SIZES = {"ssd300_vgg16": 300, "ssd512_vgg16": 512}
+
+
 class ModelConfig(Section):
     """The network."""
 
-    name: Literal["ssd300_vgg16", "ssd512_vgg16"] = Field(default="ssd300_vgg16", description="which SSD")
+    name: Literal["ssd300_vgg16", "ssd512_vgg16", "ssd_vgg16"] = Field(
+        default="ssd300_vgg16", description="which SSD; ssd_vgg16 is for any image_size"
+    )
+    image_size: Annotated[int, Field(ge=32)] | list[Annotated[int, Field(ge=32)]] | None = Field(
+        default=None, description="of the input, pixels: a side, or [height, width]; null: the name's"
+    )
     width: PositiveFloat = Field(default=1.0, description="factor on every channel count")
     dropout: float | dict[str, float] = Field(
         default=0.5,
         description="probability of a zero after fc6 and fc7, or by layer name (others have none); the paper has 0",
     )
-    default_boxes: str | None = Field(default=None, description="a name; null takes the checkpoint's, or VOC's")
+    default_boxes: str | DefaultBoxesConfig | None = Field(
+        default=None,
+        description="a name, or sizes, aspect_ratios, steps; null: the checkpoint's, VOC's, or spread over the image",
+    )
     weights: str | None = Field(default=None, description="backbone's: a torchvision name or a file; null draws them")
     checkpoint: str | None = Field(
         default=None,
@@ -70,6 +95,25 @@ class ModelConfig(Section):
     compile: bool = Field(default=False, description="run the network through torch.compile")
 
     @model_validator(mode="after")
+    def _check_image_size(self) -> Self:
+        own = _IMAGE_SIZES.get(self.name)
+        if isinstance(self.image_size, list) and len(self.image_size) != 2:
+            raise ValueError(f"image_size: expected a side, or [height, width]; got {self.image_size}")
+        if own is None and self.image_size is None:
+            raise ValueError("image_size: ssd_vgg16 takes any size; choose one, such as 300 or [384, 640]")
+        if own is not None and self.image_size not in (None, own, [own, own]):
+            raise ValueError(
+                f"image_size: {self.name} takes {own}; got {self.image_size}. For other sizes set model.name to "
+                "ssd_vgg16 and model.default_boxes to null, or to sizes of your own"
+            )
+        return self
+
+    @property
+    def input_size(self) -> int | list[int]:
+        """Image size, of the name where none is given."""
+        return self.image_size or _IMAGE_SIZES[self.name]
+
+    @model_validator(mode="after")
     def _check_checkpoint(self) -> Self:
         if self.checkpoint is not None and self.weights is not None:
             raise ValueError("a checkpoint contains its backbone; set one of checkpoint and weights to null")
@@ -78,14 +122,18 @@ class ModelConfig(Section):
         return self
 
 
+Only = list[int] | list[str] | str | None
+
+
 class VocSource(Section):
     """Images and boxes of a VOC folder: Annotations, JPEGImages, ImageSets/Main."""
 
     format: Literal["voc"] = Field(description="voc where it is left out")
     root: str | list[str] = Field(description="voc: folder of a VOC year, or several")
-    split: str | list[str] = Field(description="voc: name of the image list, one per root")
-    only: list[int] | list[str] | None = Field(
-        default=None, description="file stems (voc) or image ids (coco); null takes all"
+    split: str | list[str] = Field(description="voc: name of the image list, one per root; yolo: train, val or test")
+    only: Only = Field(
+        default=None,
+        description="file stems (voc, yolo) or image ids (coco), or a text file with one per line; null takes all",
     )
 
 
@@ -95,7 +143,16 @@ class CocoSource(Section):
     format: Literal["coco"]
     annotations: str = Field(description="coco: instances file")
     images: str = Field(description="coco: folder of its images")
-    only: list[int] | list[str] | None = Field(default=None, description="image ids to take; null takes all")
+    only: Only = Field(default=None, description="image ids to take, or a text file of them; null takes all")
+
+
+class YoloSource(Section):
+    """Images and boxes in YOLO format: data.yaml, and a text file per image."""
+
+    format: Literal["yolo"]
+    root: str = Field(description="yolo: data.yaml, or its folder")
+    split: Literal["train", "val", "test"] = Field(description="yolo: which images of data.yaml")
+    only: Only = Field(default=None, description="file stems to take, or a text file of them; null takes all")
 
 
 class ShapesSource(Section):
@@ -106,7 +163,8 @@ class ShapesSource(Section):
     seed: Seed = Field(description="shapes: seed of the drawn pictures")
 
 
-_SOURCE_KEYS = {*VocSource.model_fields, *CocoSource.model_fields, *ShapesSource.model_fields} - {"format"}
+_SOURCES = (VocSource, CocoSource, YoloSource, ShapesSource)
+_SOURCE_KEYS = {key for source in _SOURCES for key in source.model_fields} - {"format"}
 
 
 def _fill_format(source: Any) -> Any:
@@ -119,7 +177,8 @@ def _fill_format(source: Any) -> Any:
 
 
 Source = Annotated[
-    Annotated[VocSource | CocoSource | ShapesSource, Field(discriminator="format")], BeforeValidator(_fill_format)
+    Annotated[VocSource | CocoSource | YoloSource | ShapesSource, Field(discriminator="format")],
+    BeforeValidator(_fill_format),
 ]
 
 

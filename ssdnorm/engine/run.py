@@ -7,7 +7,6 @@ import os
 import resource
 import sys
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,12 +16,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ssdnorm.engine.callbacks import MetricsFile, SparseProgressBar
+from ssdnorm.engine.checkpoint_files import PREVIOUS, CheckpointFiles, LastCheckpoint, find_checkpoint
 from ssdnorm.engine.evaluation import EvaluationResult
 from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
 from ssdnorm.files import FAILURE_FILE, write_json
@@ -55,39 +55,41 @@ def train(
     *,
     resume: bool,
     save_weights: Callable[[Path], None],
+    save_pictures: Callable[[EvaluationResult], None] | None = None,
     record: Mapping[str, Any],
     callbacks: Sequence[pl.Callback] = (),
 ) -> EvaluationResult:
     """Train to ``max_steps``, evaluate, and write weights, detections and ``result.json`` to the run folder ``output``.
 
+    ``result.json`` comes last: a run that has it has all its files.
+
     Args:
-        resume: continue from ``checkpoints/last.ckpt`` if it exists.
+        resume: continue from ``checkpoints/last.ckpt`` if it exists, or from the one before if that is damaged.
         save_weights: writes the trained model to a path.
+        save_pictures: draws the final detections.
         record: added to ``result.json``.
 
     Raises:
         NonFiniteLossError: the loss became NaN or infinite; also written to ``failure.json`` in the run folder.
-        ValueError: the checkpoint is damaged, or from another number of devices.
+        ValueError: the checkpoints are damaged, or from another number of devices.
     """
     origin = provenance()  # before training: the commit may change meanwhile
-    checkpoint = output / "checkpoints" / "last.ckpt"
-    resume = resume and checkpoint.exists()
+    checkpoints = output / "checkpoints"
+    checkpoint = find_checkpoint(checkpoints) if resume else None
     trainer = make_trainer(settings, output)
     world_size = trainer.world_size
     epochs_per_step = settings.batch_size * world_size / settings.images_per_epoch
     metrics_file = MetricsFile(output / "metrics.csv", epochs_per_step=epochs_per_step)
     trainer.callbacks[:0] = [metrics_file, *callbacks]  # type: ignore[attr-defined]
-    if resume and not zipfile.is_zipfile(checkpoint):
-        raise ValueError(f"resume: {checkpoint} is cut off or no checkpoint; delete it to restart the run")
 
     def save(name: str) -> None:
         if trainer.is_global_zero:
-            save_weights(checkpoint.with_name(name))
+            save_weights(checkpoints / name)
 
     further: dict[str, Any] = {}
     with _quiet():
         try:
-            trainer.fit(module, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
+            trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, WeightAveraging):  # fit skips this when resumed after the last step
                     callback.on_train_end(trainer, module)
@@ -113,6 +115,9 @@ def train(
             further["population_statistics"] = [asdict(row) for row in module.population_statistics]
     if trainer.is_global_zero:
         write_json(output / "detections.json", result.detections)
+        if save_pictures is not None:
+            save_pictures(result)
+        (checkpoints / PREVIOUS).unlink(missing_ok=True)
         write_json(
             output / "result.json",
             {
@@ -153,16 +158,8 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
     if settings.precision == "bf16-mixed" and runs_on_cpu(settings.accelerator):
         _warn_if_bf16_is_slow()
     callbacks: list[pl.Callback] = [SparseProgressBar(settings.max_steps)]
-    if logs:  # the latest checkpoint alone, as last.ckpt
-        checkpoints = ModelCheckpoint(
-            dirpath=output / "checkpoints",
-            filename="last",
-            every_n_train_steps=settings.checkpoint_every,
-            save_top_k=1,
-            enable_version_counter=False,
-            save_on_exception=False,
-        )
-        callbacks.append(checkpoints)
+    if logs:
+        callbacks.append(LastCheckpoint(output / "checkpoints", every=settings.checkpoint_every))
     evaluates = settings.eval_every is not None and settings.eval_every <= settings.max_steps
     try:
         with _quiet():
@@ -179,8 +176,9 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
                 gradient_clip_val=settings.clip_grad_norm,
                 use_distributed_sampler=False,
                 log_every_n_steps=1,
-                logger=TensorBoardLogger(output, name="", version="tensorboard") if logs else False,
+                logger=_EventFile(output, name="", version="tensorboard") if logs else False,
                 callbacks=callbacks,
+                plugins=CheckpointFiles(),
                 enable_checkpointing=logs,
                 enable_model_summary=False,
                 default_root_dir=output,
@@ -196,6 +194,13 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
         averaging = WeightAveraging(device=trainer.strategy.root_device, multi_avg_fn=average)
         trainer.callbacks.insert(0, averaging)  # type: ignore[attr-defined]
     return trainer
+
+
+class _EventFile(TensorBoardLogger):
+    """TensorBoard events alone, without Lightning's empty file of hyperparameters."""
+
+    def save(self) -> None:
+        self.experiment.flush()
 
 
 def runs_on_cpu(accelerator: str) -> bool:
@@ -225,7 +230,6 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         for text in (
             "does not have many workers",
-            "Checkpoint directory .* exists and is not empty",
             "isn't accessible",
             "The number of training batches",
             "You're resuming from a checkpoint that ended before the epoch ended",

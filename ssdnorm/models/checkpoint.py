@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ssdnorm.files import replaced_file
+from ssdnorm.files import write_bytes
 from ssdnorm.models.ssd import SSD
 
 _FORMAT = "ssdnorm 1"
@@ -49,10 +50,14 @@ def save_checkpoint(
     """Write a model and the arguments that build it, atomically.
 
     Raises:
-        ValueError: the model was not made by ``ssd300_vgg16`` or ``ssd512_vgg16``, so it could not be built again.
+        ValueError: the model was not made by ``ssd300_vgg16``, ``ssd512_vgg16`` or ``ssd_vgg16`` from norm specs, so it
+            could not be built again.
     """
     if model.arguments is None:
-        raise ValueError("save_checkpoint: only a model made by ssd300_vgg16 or ssd512_vgg16 can be built again")
+        raise ValueError(
+            "save_checkpoint: only a model of ssd300_vgg16, ssd512_vgg16 or ssd_vgg16 with norms by spec, not folded, "
+            "can be built again"
+        )
     write_checkpoint(path, Checkpoint(model.arguments, model.state_dict(), class_names, dict(post_process), antialias))
 
 
@@ -61,8 +66,17 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     about = {name: value for name, value in vars(checkpoint).items() if name != "state"}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state.items()}
     metadata = {"format": _FORMAT, "about": json.dumps(about, default=asdict)}
-    with replaced_file(path) as unfinished:
-        unfinished.write_bytes(save(state, metadata))
+    write_bytes(path, _reproducible(save(state, metadata)))
+
+
+def _reproducible(content: bytes) -> bytes:
+    """A safetensors file with sorted metadata, which the library writes in a random order."""
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -11,6 +11,7 @@ import yaml
 from ssdnorm import load_detector
 from ssdnorm.cli import main
 from ssdnorm.config_file import SHIPPED
+from ssdnorm.engine.checkpoint_files import write_checkpoint_file
 from ssdnorm.engine.module import TrainingModule
 from tests.small_training import rows, script, train, weights
 
@@ -170,7 +171,7 @@ def test_a_finished_run_is_not_continued_by_any_of_its_processes(finished, monke
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("checkpoints/last.ckpt", b"PK half", "last.ckpt is cut off or no checkpoint"),
+        ("checkpoints/last.ckpt", b"PK half", "last.ckpt is damaged or no checkpoint"),
         ("config.yaml", b"a: [", "config.yaml: not readable as YAML"),
         ("config.yaml", b"", "config.yaml: holds no config"),
     ],
@@ -194,7 +195,7 @@ def test_a_run_is_not_resumed_on_another_number_of_devices(unfinished, capsys):
     path = unfinished / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     assert checkpoint["world_size"] == 1
-    torch.save({**checkpoint, "world_size": 2}, path)
+    write_checkpoint_file({**checkpoint, "world_size": 2}, path)
     assert train(unfinished, "--resume") == 2
     assert "the run was on 2 devices and is now on 1" in capsys.readouterr().err
 
