@@ -57,38 +57,25 @@ def conclude_arm(arm: ArmResult, results: Results) -> str:
     if arm.finding is None:
         points = f"{signed_points(difference.paired.mean)} points of {results.metric}"
         return f"{name}: {points} against {baseline} with one seed, which allows no conclusion.{_failed(arm)}"
-    lead = {
-        "better": f"{name} is better than {baseline}",
-        "worse": f"{name} is worse than {baseline}",
-        "equivalent": f"{name} is equivalent to {baseline}{_within(results, arm.finding)}",
-        "undecided": f"{name} against {baseline} is undecided",
-    }[arm.verdict]
-    return f"{lead}: {_found(difference, arm.finding, results)}{_failed(arm)}"
+    words = _between(name, baseline, arm.finding, results)
+    return f"{words}: {_found(difference, arm.finding, results)}{_failed(arm)}"
 
 
 def conclude_contrast(contrast: Contrast, results: Results) -> str:
     """A contrast of two arms, or of two differences."""
     (a, b), *rest = contrast.pairs
-    if contrast.difference is None or contrast.finding is None:
+    finding = contrast.finding
+    if contrast.difference is None or finding is None:
         return f"{contrast.name}: not compared; it takes two seeds or more of all its arms."
-    verdict = contrast.finding.verdict
-    if rest:
-        c, d = rest[0]
+    words = _between(a, b, finding, results)
+    for c, d in rest:
         first, second = f"from {b} to {a}", f"from {d} to {c}"
-        lead = {
+        words = {
             "better": f"the step {first} gains more than the step {second}",
             "worse": f"the step {first} gains less than the step {second}",
-            "equivalent": f"the steps {first} and {second} gain equally{_within(results, contrast.finding)}",
-            "undecided": f"whether the steps {first} and {second} gain differently is undecided",
-        }[verdict]
-    else:
-        lead = {
-            "better": f"{a} is better than {b}",
-            "worse": f"{a} is worse than {b}",
-            "equivalent": f"{a} is equivalent to {b}{_within(results, contrast.finding)}",
-            "undecided": f"{a} against {b} is undecided",
-        }[verdict]
-    return f"{contrast.name}: {lead}: {_found(contrast.difference, contrast.finding, results)}"
+            "equivalent": f"the steps {first} and {second} gain equally{_within(results, finding)}",
+        }.get(finding.verdict, f"whether the steps {first} and {second} gain differently is undecided")
+    return f"{contrast.name}: {words}: {_found(contrast.difference, finding, results)}"
 
 
 def more_seeds(finding: Finding) -> str:
@@ -101,6 +88,14 @@ def more_seeds(finding: Finding) -> str:
 def rule_in_words(results: Results) -> str:
     """The declared rule."""
     return _RULES[results.rule]
+
+
+def _between(a: str, b: str, finding: Finding, results: Results) -> str:
+    """The verdict on two arms."""
+    if finding.verdict in ("better", "worse"):
+        return f"{a} is {finding.verdict} than {b}"
+    within = _within(results, finding)
+    return f"{a} is equivalent to {b}{within}" if finding.verdict == "equivalent" else f"{a} against {b} is undecided"
 
 
 def _found(difference: Difference, finding: Finding, results: Results) -> str:
@@ -121,12 +116,8 @@ def _found(difference: Difference, finding: Finding, results: Results) -> str:
 
 def _within(results: Results, finding: Finding) -> str:
     return (
-        "" if results.margin is None or finding.smallest_margin == 0 else f" within ±{_margin(results.margin)} points"
+        "" if results.margin is None or finding.smallest_margin == 0 else f" within ±{100 * results.margin:.3g} points"
     )
-
-
-def _margin(value: float) -> str:
-    return f"{100 * value:.3g}"
 
 
 def _verdicts(results: Results) -> list[str]:

@@ -11,7 +11,7 @@ from statistics import median
 import numpy as np
 from tqdm import tqdm
 
-from ssdnorm.compare.looks import level_of
+from ssdnorm.compare.looks import level_of, spent_alpha
 from ssdnorm.compare.plan import Comparison
 from ssdnorm.compare.power import Outlook
 from ssdnorm.compare.results import METRICS, Difference, Finding, Outcome, Run
@@ -84,6 +84,7 @@ def judge(file: Comparison, compared: Mapping[str, tuple[Difference, Pairs]], nu
         compared: name → difference in the comparison's metric, and the arms that it takes.
     """
     level, rule = level_of(file), RULES[file.rule]
+    last = spent_alpha(file.looks)[-1] if file.looks else level
     estimates = {
         name: _estimate(difference, pairs, num_images)
         for name, (difference, pairs) in compared.items()
@@ -97,7 +98,7 @@ def judge(file: Comparison, compared: Mapping[str, tuple[Difference, Pairs]], nu
         more: int | None = 0
         if decision.verdict == "undecided":
             std = max(estimate.std, (pooled * estimate.scale) ** 0.5 if file.rule == "guarded_t" else 0.0)
-            outlook = Outlook(std, num, estimate.images_std, level, file.rule)
+            outlook = Outlook(std, num, estimate.images_std, last, file.rule)
             needed = outlook.seeds_to_decide(estimate.value, file.margin)
             more = None if needed is None else max(1, needed - estimate.num_seeds)
         findings[name] = Finding(**asdict(decision), more_seeds=more)
