@@ -21,11 +21,21 @@ def provenance() -> dict[str, Any]:
 
 def git_commit() -> str | None:
     """The commit of the package's git repository, ``-dirty`` where files differ; None outside a repository."""
+    found = _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    return None if found is None else found.strip()
+
+
+def git_diff() -> str:
+    """What differs from the commit in tracked files, as a patch; empty outside a repository."""
+    return _git("diff", "HEAD") or ""
+
+
+def _git(*words: str) -> str | None:
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    command = ["git", "-C", str(root), *words]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None

@@ -37,8 +37,8 @@ ALLOWED = {
     "config_file": "config validation yaml_files",
     "detector": "structures layers boxes resize models losses",
     "build": "structures layers boxes models losses detector data metrics engine diagnose config resize",
-    "compare": "structures tables coco_format layers files resize detector data metrics plots engine validation config "
-    "config_file build",
+    "compare": "structures tables coco_format layers files provenance resize detector data metrics plots engine "
+    "validation config config_file build",
     "own_data": "structures tables resize boxes files data plots config config_file build",
     "cli": "structures tables coco_format layers boxes files resize provenance models losses detector data metrics "
     "plots engine diagnose norm_specs config config_file build compare ownership own_data",

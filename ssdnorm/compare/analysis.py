@@ -8,45 +8,63 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from ssdnorm.compare.conclusions import conclude, conclude_arm
+from ssdnorm.compare.conclusions import conclude, conclude_arm, conclude_contrast
 from ssdnorm.compare.costs import costs_of, measure_latencies
 from ssdnorm.compare.curves import mean_diagnostics, read_diagnostics
-from ssdnorm.compare.plan import Arm, Plan, make_job
-from ssdnorm.compare.results import METRICS, ArmResult, Difference, Mean, Rate, Results, Run, Verdict
-from ssdnorm.compare.run_folders import coco_result, compare_starts, read_run
-from ssdnorm.compare.statistics import holm, mean_with_interval, paired_difference, pooled_std, verdict_of
+from ssdnorm.compare.differences import Runs, by_seed, differences, judge, outcomes, resample_runs
+from ssdnorm.compare.looks import level_of, second_look
+from ssdnorm.compare.origin import origin_of
+from ssdnorm.compare.plan import Arm, Plan, extended, make_job
+from ssdnorm.compare.results import METRICS, ArmResult, Contrast, Mean, Rate, Results, Run, Status, Verdict
+from ssdnorm.compare.run_folders import compare_starts, read_run
+from ssdnorm.compare.statistics import mean_with_interval, pooled_std
 from ssdnorm.data.dataset import DetectionDataset
-from ssdnorm.metrics.bootstrap import METRICS as BOOTSTRAPPED
-from ssdnorm.metrics.bootstrap import bootstrap_difference
 
-Runs = Mapping[str, Sequence[Run]]  # arm → runs with its chosen learning rate
-Differences = dict[str, dict[str, Difference]]  # arm → metric → difference to the baseline
+Pairs = list[tuple[str, str]]
 
 
-def analyse(plan: Plan, root: Path, test_set: DetectionDataset, *, num_resamples: int = 1000) -> Results:
+def analyse(plan: Plan, root: Path, datasets: Mapping[str, DetectionDataset], *, num_resamples: int = 1000) -> Results:
     """Everything that the run folders of a comparison tell; any of them may be missing.
 
     Args:
-        test_set: of the base config, on which the runs' detections were made.
+        datasets: of the base config; on those of ``test`` the runs' detections were made, the others are recorded.
         num_resamples: of the bootstrap over test images.
     """
-    file = plan.file
-    rates = {arm.name: read_rates(plan, arm, root) for arm in plan.arms}
-    lrs = {name: choose_rate(tried) for name, tried in rates.items()}
-    runs = [read_run(job, root, file.target_ap50) for job in plan.jobs(lrs)]
-    chosen = {name: [run for run in runs if run.arm == name and run.lr == lr] for name, lr in lrs.items()}
+    file, test_set = plan.file, datasets["test"]
+    seen_before = second_look(file, root)
+    rates, lrs = choose_rates(plan, root)
+    runs = [
+        replace(read_run(job, root, file.target_ap50), compared=job.lr == lrs[job.arm] and job.seed in file.seeds)
+        for job in plan.jobs(lrs, rates)
+    ]
+    chosen = {name: [run for run in runs if run.arm == name and run.compared] for name in lrs}
     finished = {name: [run for run in mine if run.status == "finished"] for name, mine in chosen.items()}
-    differences = differences_to_baseline(file.baseline, file.metric, finished, root, test_set, num_resamples)
+    lost = {name for name, mine in chosen.items() if any(run.status in ("failed", "missing") for run in mine)}
+    draws = resample_runs(finished, root, test_set, num_resamples) if finished[file.baseline] else {}
+    pairs: dict[str, Pairs] = {name: [(name, file.baseline)] for name in lrs if name != file.baseline}
+    by_metric = {name: differences(pair, finished, draws, len(test_set)) for name, pair in pairs.items()}
+    contrasts: dict[str, Pairs] = {name: [(a, b) for a, b in pair] for name, pair in file.contrasts.items()}
+    contrasted = {name: differences(pair, finished, draws, len(test_set)) for name, pair in contrasts.items()}
+    compared = {
+        name: (found[file.metric], pairs[name])
+        for name, found in by_metric.items()
+        if file.metric in found and not lost & {name, file.baseline}
+    }
+    compared |= {
+        f"contrast {name}": (found[file.metric], contrasts[name])
+        for name, found in contrasted.items()
+        if file.metric in found and not lost & {arm for pair in contrasts[name] for arm in pair}
+    }
+    judged = judge(file, compared, len(test_set))
+    learnt = outcomes(chosen, file.baseline, file.metric, file.learnt_ap50)
     latencies = _latencies(plan, finished, root, test_set)
     arms = []
     for arm in plan.arms:
-        mine, by_metric = finished[arm.name], differences.get(arm.name, {})
-        complete = all(finished[name] == chosen[name] for name in (arm.name, file.baseline))
+        mine, finding = finished[arm.name], judged.findings.get(arm.name)
         verdict: Verdict = "baseline" if arm.name == file.baseline else "incomplete"
-        if complete and file.metric in by_metric:  # the baseline has no differences
-            verdict = verdict_of(by_metric[file.metric])
+        if arm.name in compared:
+            verdict = finding.verdict if finding else "one seed"
         costs = costs_of(
             arm, chosen[arm.name], root, num_classes=1 + len(test_set.class_names), latency_ms=latencies.get(arm.name)
         )
@@ -55,40 +73,85 @@ def analyse(plan: Plan, root: Path, test_set: DetectionDataset, *, num_resamples
                 name=arm.name,
                 changes=arm.changes,
                 lr=lrs[arm.name],
-                rates=rates[arm.name],
+                rates=read_rates(plan, arm, root),
                 runs=[run for run in runs if run.arm == arm.name],
                 metrics=_means(mine, "metrics"),
                 per_class=_per_class(mine),
                 population=_means(mine, "metrics_population"),
-                differences=by_metric,
+                differences=by_metric.get(arm.name, {}),
                 verdict=verdict,
+                finding=finding,
+                outcome=learnt[arm.name],
                 sentence="",
                 costs=costs,
                 matched=compare_starts(chosen[arm.name], chosen[file.baseline], root),
                 why=_first_and_last(mine, root),
             )
         )
-    baseline = next(arm for arm in arms if arm.name == file.baseline)
-    arms = [replace(arm, sentence=conclude_arm(arm, baseline, file.metric)) for arm in arms]
-    noise = pooled_std([arm.metrics[file.metric].values for arm in arms if file.metric in arm.metrics])
-    return Results(
+    results = Results(
         title=file.title,
-        answer=conclude(arms, file.baseline, file.metric, len(file.seeds), noise),
+        answer="",
         metric=file.metric,
         baseline=file.baseline,
         seeds=file.seeds,
         target_ap50=file.target_ap50,
-        seed_noise=noise,
+        learnt_ap50=file.learnt_ap50,
+        rule=file.rule,
+        level=level_of(file),
+        margin=file.margin,
+        looks=file.looks,
+        second_look=seen_before,
+        seed_noise=pooled_std([arm.metrics[file.metric].values for arm in arms if file.metric in arm.metrics]),
+        detectable=judged.detectable,
+        detectable_by_seeds=judged.by_seeds,
         arms=arms,
-        provenance=_provenance(plan, runs, test_set),
+        contrasts=[
+            Contrast(
+                name, pair, contrasted[name].get(file.metric), judged.findings.get(f"contrast {name}"), sentence=""
+            )
+            for name, pair in contrasts.items()
+        ],
+        provenance=_provenance(plan, runs, test_set) | origin_of(datasets),
         config=plan.content,
+    )
+    return replace(
+        results,
+        answer=conclude(results),
+        arms=[replace(arm, sentence=conclude_arm(arm, results)) for arm in arms],
+        contrasts=[replace(each, sentence=conclude_contrast(each, results)) for each in results.contrasts],
     )
 
 
+def choose_rates(plan: Plan, root: Path) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Arm → learning rates to try so far, and arm → the best of them."""
+    rates = {arm.name: read_rates(plan, arm, root) for arm in plan.arms}
+    return {name: [rate.lr for rate in tried] for name, tried in rates.items()}, {
+        name: choose_rate(tried) for name, tried in rates.items()
+    }
+
+
 def read_rates(plan: Plan, arm: Arm, root: Path) -> list[Rate]:
-    """Each learning rate of an arm with what the first seed's run reached on the validation images."""
-    runs = [read_run(make_job(arm, plan.file.seeds[0], lr), root, plan.file.target_ap50) for lr in arm.lrs]
-    return [Rate(r.lr, r.result.get("metrics_validation", {}).get(plan.file.metric), r.status) for r in runs]
+    """Each learning rate of an arm with what its choosing runs reached on the validation images.
+
+    With ``extend`` the list grows while its runs are complete and the best rate is at its edge; the rate added last may
+    not have run yet.
+    """
+    rates = [_rate(plan, arm, lr, root) for lr in arm.lrs]
+    while plan.file.extend and all(rate.status in ("finished", "diverged") for rate in rates):
+        lrs = extended([rate.lr for rate in rates], choose_rate(rates), len(arm.lrs))
+        if len(lrs) == len(rates):
+            break
+        rates.append(_rate(plan, arm, lrs[-1], root))
+    return rates
+
+
+def _rate(plan: Plan, arm: Arm, lr: float, root: Path) -> Rate:
+    if len(arm.lrs) == 1:
+        return Rate(lr, None, "finished")  # given, not chosen
+    runs = [read_run(make_job(arm, seed, lr), root, plan.file.target_ap50) for seed in plan.file.choosing_seeds]
+    found = [run.result.get("metrics_validation", {}).get(plan.file.metric) for run in runs]
+    status: Status = next((run.status for run in runs if run.status != "finished"), "finished")
+    return Rate(lr, sum(found) / len(found) if None not in found else None, status)
 
 
 def choose_rate(tried: Sequence[Rate]) -> float:
@@ -100,45 +163,8 @@ def choose_rate(tried: Sequence[Rate]) -> float:
     return max(tried, key=merit).lr
 
 
-def differences_to_baseline(
-    baseline: str, metric: str, finished: Runs, root: Path, test_set: DetectionDataset, num_resamples: int
-) -> Differences:
-    """Differences paired by seed, with intervals over test images.
-
-    Args:
-        metric: the one whose p-values are corrected over the arms.
-    """
-    differences: Differences = {}
-    truth = test_set.ground_truth
-    theirs = {run.seed: coco_result(run, root, truth) for run in finished[baseline]}
-    for name in tqdm([name for name in finished if name != baseline], desc="bootstrap over test images", unit="arm"):
-        by_metric = differences[name] = {
-            each: found
-            for each in METRICS
-            if (found := paired_difference(_by_seed(finished[name], each), _by_seed(finished[baseline], each)))
-        }
-        pairs = [run for run in finished[name] if run.seed in theirs]
-        bootstrapped = [each for each in BOOTSTRAPPED if each in by_metric]
-        if pairs and bootstrapped:
-            ours = [coco_result(run, root, truth) for run in pairs]
-            others = [theirs[run.seed] for run in pairs]
-            intervals = bootstrap_difference(ours, others, metrics=bootstrapped, num_resamples=num_resamples)
-            for each, interval in intervals.items():
-                by_metric[each] = replace(by_metric[each], images=(interval.low, interval.high))
-    p_values = {name: found[metric].p for name, found in differences.items() if metric in found}
-    tested = {name: p for name, p in p_values.items() if p is not None}
-    for name, p_holm in zip(tested, holm(list(tested.values())), strict=True):
-        differences[name][metric] = replace(differences[name][metric], p_holm=p_holm)
-    return differences
-
-
-def _by_seed(finished: Sequence[Run], metric: str, part: str = "metrics") -> dict[int, float]:
-    """Seed → metric, without COCO's −1 for "no objects"."""
-    return {run.seed: value for run in finished if (value := run.result.get(part, {}).get(metric, -1)) >= 0}
-
-
 def _means(finished: Sequence[Run], part: str) -> dict[str, Mean]:
-    by_metric = {metric: list(_by_seed(finished, metric, part).values()) for metric in METRICS}
+    by_metric = {metric: list(by_seed(finished, metric, part).values()) for metric in METRICS}
     return {metric: mean_with_interval(values) for metric, values in by_metric.items() if values}
 
 

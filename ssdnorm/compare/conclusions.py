@@ -2,97 +2,190 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 
-from ssdnorm.compare.formatting import p_value, signed_interval, signed_points
-from ssdnorm.compare.results import ArmResult
+from ssdnorm.compare.formatting import p_value, plain_points, signed_interval, signed_points
+from ssdnorm.compare.power import MOST_SEEDS
+from ssdnorm.compare.results import ArmResult, Contrast, Difference, Finding, Results
 
-_PUBLISHED_NOISE = "0.14 points of AP over 15 seeds of NVIDIA's SSD300-ResNet50 on COCO"
-
-
-def conclude_arm(arm: ArmResult, baseline: ArmResult, metric: str) -> str:
-    """One arm against the baseline, in points of 100."""
-    name, difference = arm.name, arm.differences.get(metric)
-    if arm.verdict == "baseline":
-        return f"{name} is the baseline.{_missing(arm)}"
-    if arm.verdict == "incomplete" or difference is None:
-        why = _missing(arm) + _missing(baseline)
-        return f"{name}: not compared with {baseline.name}.{why or f' {metric} is undefined on the test images.'}"
-    paired = difference.paired
-    points = f"{signed_points(paired.mean)} points of {metric}"
-    if arm.verdict == "one seed":
-        return f"{name}: {points} against {baseline.name} with one seed, which allows no conclusion."
-    interval = f"{points}, 95 % interval {signed_interval(paired.low, paired.high)} over seeds"
-    if difference.images is not None:
-        interval += f" and {signed_interval(*difference.images)} over test images"
-    found = f"no evidence that it differs from {baseline.name}"
-    if arm.verdict in ("better", "worse"):
-        found = f"{arm.verdict} than {baseline.name}"
-    p = p_value(difference.p_holm)
-    p = p if p.startswith("<") else f"= {p}"
-    return f"{name}: {found}: {interval}, p {p} after Holm's correction."
+_RULES = {
+    "guarded_t": "t-tests paired by seed with a guarded error, calibrated for few seeds",
+    "paired_t_holm": "paired t-tests with Holm's correction",
+}
 
 
-def conclude(arms: Sequence[ArmResult], baseline: str, metric: str, num_seeds: int, seed_noise: float | None) -> str:
-    """Two sentences: what was found, and how certain it is."""
-    clauses = [*_rankings(arms, baseline, metric), *_losses(arms, baseline, metric, num_seeds)]
-    found = "; ".join(clauses)
-    if found.startswith(("there is no evidence", "one seed allows")):  # a name keeps its case
+def conclude(results: Results) -> str:
+    """The answer: a clause per verdict, then how certain it is."""
+    found = "; ".join([*_verdicts(results), *_losses(results)]) or "no arm could be compared"
+    if found.startswith(("one seed", "no arm", "for ")):  # a name keeps its case
         found = found[0].upper() + found[1:]
-    tested = sum(metric in arm.differences and arm.differences[metric].p_holm is not None for arm in arms)
-    if not tested:
-        return f"{found}. Ranking arms takes several seeds: seeds alone scatter by {_PUBLISHED_NOISE}."
-    finished, runs = sum(len(arm.finished_runs) for arm in arms), sum(len(arm.chosen_runs) for arm in arms)
-    seeds = f"{num_seeds} seeds per arm" if finished == runs else f"{finished} of {runs} runs"
-    noise = "" if seed_noise is None else f" with a standard deviation of {100 * seed_noise:.2f} points of {metric}"
-    correction = f", corrected for {tested} comparisons by Holm's method" if tested > 1 else ""
+    judged = [arm for arm in results.arms if arm.finding]
+    if not judged:
+        return f"{found}. Telling arms apart takes two seeds or more."
+    finished, runs = (
+        sum(len(arm.finished_runs) for arm in results.arms),
+        sum(len(arm.chosen_runs) for arm in results.arms),
+    )
+    seeds = f"{len(results.seeds)} seeds per arm" if finished == runs else f"{finished} of {runs} runs"
+    seen = ""
+    if results.detectable is not None:
+        seen = (
+            f", which find a true difference of {plain_points(results.detectable)} points in 80 % of such comparisons"
+        )
+    images = any(arm.differences[results.metric].images_std is not None for arm in judged)
+    over = "over seeds and test images" if images else "over seeds; other test images are not accounted for"
+    words = f"{found}. This rests on {seeds}{seen}; the error is {over}."
+    if results.looks:
+        look, number = results.looks.index(len(results.seeds)) + 1, len(results.looks)
+        words += f" Look {look} of {number} declared, at a level of {100 * results.level:.2g} %."
+    if results.second_look:
+        words += f" Second look: {results.second_look} declared after verdicts were known."
+    return words
+
+
+def conclude_arm(arm: ArmResult, results: Results) -> str:
+    """One arm against the baseline, in points of 100."""
+    name, baseline = arm.name, results.baseline
+    if arm.verdict == "baseline":
+        return f"{name} is the baseline.{_failed(arm)}"
+    difference = arm.differences.get(results.metric)
+    if arm.verdict == "incomplete" or difference is None:
+        theirs = next(other for other in results.arms if other.name == baseline)
+        why = _failed(arm) + _failed(theirs)
+        return f"{name}: not compared with {baseline}.{why or f' {results.metric} is undefined on the test images.'}"
+    if arm.finding is None:
+        points = f"{signed_points(difference.paired.mean)} points of {results.metric}"
+        return f"{name}: {points} against {baseline} with one seed, which allows no conclusion.{_failed(arm)}"
+    words = _between(name, baseline, arm.finding, results)
+    return f"{words}: {_found(difference, arm.finding, results)}{_failed(arm)}"
+
+
+def conclude_contrast(contrast: Contrast, results: Results) -> str:
+    """A contrast of two arms, or of two differences."""
+    (a, b), *rest = contrast.pairs
+    finding = contrast.finding
+    if contrast.difference is None or finding is None:
+        return f"{contrast.name}: not compared; it takes two seeds or more of all its arms."
+    words = _between(a, b, finding, results)
+    for c, d in rest:
+        first, second = f"from {b} to {a}", f"from {d} to {c}"
+        words = {
+            "better": f"the step {first} gains more than the step {second}",
+            "worse": f"the step {first} gains less than the step {second}",
+            "equivalent": f"the steps {first} and {second} gain equally{_within(results, finding)}",
+        }.get(finding.verdict, f"whether the steps {first} and {second} gain differently is undecided")
+    return f"{contrast.name}: {words}: {_found(contrast.difference, finding, results)}"
+
+
+def more_seeds(finding: Finding) -> str:
+    """How many seeds would decide."""
+    if finding.more_seeds is None:
+        return f"more than {MOST_SEEDS} seeds would be needed"
+    return f"{finding.more_seeds} more seed{'s' if finding.more_seeds != 1 else ''} would decide"
+
+
+def rule_in_words(results: Results) -> str:
+    """The declared rule."""
+    return _RULES[results.rule]
+
+
+def _between(a: str, b: str, finding: Finding, results: Results) -> str:
+    """The verdict on two arms."""
+    if finding.verdict in ("better", "worse"):
+        return f"{a} is {finding.verdict} than {b}"
+    within = _within(results, finding)
+    return f"{a} is equivalent to {b}{within}" if finding.verdict == "equivalent" else f"{a} against {b} is undecided"
+
+
+def _found(difference: Difference, finding: Finding, results: Results) -> str:
+    """Value, interval, p, and what is still open."""
+    if finding.smallest_margin == 0:
+        return "the difference is exactly 0 with every seed."
+    over = "seeds and test images" if difference.images_std is not None else "seeds"
+    words = (
+        f"{signed_points(difference.paired.mean)} points of {results.metric}, "
+        f"{signed_interval(finding.low, finding.high)} over {over} for all comparisons together"
+    )
+    words += f", p {p if (p := p_value(finding.p)).startswith('<') else f'= {p}'}."
+    if finding.verdict == "undecided":
+        words += f" If this is the true difference, {more_seeds(finding)}."
+        words += f" Equivalence within ±{plain_points(finding.smallest_margin)} points could be claimed."
+    return words
+
+
+def _within(results: Results, finding: Finding) -> str:
     return (
-        f"{found}. This rests on {seeds}{noise} (published: {_PUBLISHED_NOISE}), paired by seed{correction}, and on a "
-        "bootstrap over the test images."
+        "" if results.margin is None or finding.smallest_margin == 0 else f" within ±{100 * results.margin:.3g} points"
     )
 
 
-def _rankings(arms: Sequence[ArmResult], baseline: str, metric: str) -> list[str]:
-    """A clause per verdict of a complete comparison."""
-    clauses = []
+def _verdicts(results: Results) -> list[str]:
+    """A clause per verdict."""
+    clauses, metric, baseline = [], results.metric, results.baseline
+    by_verdict: dict[str, list[ArmResult]] = defaultdict(list)
+    for arm in results.arms:
+        by_verdict[arm.verdict].append(arm)
     for verdict in ("better", "worse"):
-        ranked = [arm for arm in arms if arm.verdict == verdict]
-        names = [f"{a.name} ({signed_points(a.differences[metric].paired.mean, 1)} points of {metric})" for a in ranked]
-        if names:
-            clauses.append(f"{_list(names)} {'is' if len(names) == 1 else 'are'} {verdict} than {baseline}")
-    if names := [arm.name for arm in arms if arm.verdict == "no evidence of a difference"]:
-        differ = "differs" if len(names) == 1 else "differ"
-        clauses.append(f"there is no evidence that {_list(names, 'or')} {differ} from {baseline}")
-    if names := [arm.name for arm in arms if arm.verdict == "one seed"]:
-        clauses.append(f"one seed allows no conclusion about {_list(names)}")
+        arms = by_verdict[verdict]
+        gaps = [f"{plain_points(abs(arm.differences[metric].paired.mean), 1)} points" for arm in arms]
+        named = [f"{arm.name} (by {gap})" for arm, gap in zip(arms, gaps, strict=True)]
+        if len(arms) == 1:
+            clauses.append(f"{arms[0].name} is {verdict} than {baseline} by {gaps[0]} of {metric}")
+        elif arms:
+            clauses.append(f"{_list(named)} are {verdict} than {baseline} in {metric}")
+    if arms := by_verdict["equivalent"]:
+        findings = [arm.finding for arm in arms if arm.finding]
+        within = _within(results, max(findings, key=lambda f: f.smallest_margin))
+        clauses.append(
+            f"{_list([a.name for a in arms])} {'is' if len(arms) == 1 else 'are'} equivalent to {baseline}{within}"
+        )
+    groups: dict[str, list[str]] = {}
+    for arm in by_verdict["undecided"]:
+        if arm.finding:
+            groups.setdefault(more_seeds(arm.finding), []).append(arm.name)
+    clauses += [f"for {_list(names)} {seeds}" for seeds, names in groups.items()]
+    if arms := by_verdict["one seed"]:
+        clauses.append(f"one seed allows no conclusion about {_list([a.name for a in arms])}")
     return clauses
 
 
-def _losses(arms: Sequence[ArmResult], baseline: str, metric: str, num_seeds: int) -> list[str]:
-    """A clause per reason for which arms could not be compared."""
-    diverged = {arm.name: sum(run.status == "diverged" for run in arm.chosen_runs) for arm in arms}
-    lost = {arm.name for arm in arms if arm.finished_runs != arm.chosen_runs}
-    clauses = [f"{name} diverged with {count} of {num_seeds} seeds" for name, count in diverged.items() if count]
-    names = [arm.name for arm in arms if arm.verdict == "incomplete" and not diverged[arm.name]]
-    reasons = {
-        f"runs of {baseline} are missing": [name for name in names if baseline in lost],
-        "runs are missing": [name for name in names if baseline not in lost and name in lost],
-        f"{metric} is undefined on the test images": [name for name in names if not {baseline, name} & lost],
+def _losses(results: Results) -> list[str]:
+    """A clause per way in which runs failed, and per reason for which arms could not be compared."""
+    groups: dict[str, list[str]] = {}
+    for arm in results.arms:
+        outcome = arm.outcome
+        dull = outcome.num_runs - outcome.num_diverged - outcome.num_learnt
+        for words, count in (("diverged", outcome.num_diverged), ("did not learn", dull)):
+            if count:
+                groups.setdefault(f"{words} with {count} of {len(results.seeds)} seeds", []).append(arm.name)
+    lost = {arm.name for arm in results.arms if any(r.status in ("failed", "missing") for r in arm.chosen_runs)}
+    barren = {arm.name for arm in results.arms if not arm.finished_runs}
+    for arm in (arm for arm in results.arms if arm.verdict == "incomplete"):
+        both = {arm.name, results.baseline}
+        if lost & both:
+            of_baseline = f" of {results.baseline}" if results.baseline in lost else ""
+            groups.setdefault(f"not compared: runs{of_baseline} are missing", []).append(arm.name)
+        elif not barren & both:
+            why = f"not compared: {results.metric} is undefined on the test images"
+            groups.setdefault(why, []).append(arm.name)
+    return [
+        f"{_list(names)} {'' if not words.startswith('not') else 'was ' if len(names) == 1 else 'were '}{words}"
+        for words, names in groups.items()
+    ]
+
+
+def _failed(arm: ArmResult) -> str:
+    """How many runs of an arm have no result, or did not learn; empty if all did."""
+    counts = {"diverged": arm.outcome.num_diverged}
+    counts["did not learn"] = arm.outcome.num_runs - arm.outcome.num_diverged - arm.outcome.num_learnt
+    counts |= {
+        words: sum(run.status == status for run in arm.chosen_runs)
+        for status, words in (("failed", "failed"), ("missing", "did not run"))
     }
-    for reason, missing in reasons.items():
-        if missing:
-            clauses.append(f"{_list(missing)} {'was' if len(missing) == 1 else 'were'} not compared: {reason}")
-    return clauses
-
-
-def _missing(arm: ArmResult) -> str:
-    """How many runs of an arm have no result, and why; empty if all have one."""
-    words = {"diverged": "diverged", "failed": "failed", "missing": "did not run"}
-    counts: Counter[str] = Counter(run.status for run in arm.chosen_runs)
-    parts = [f"{counts[status]} {said}" for status, said in words.items() if counts[status]]
+    parts = [f"{count} {words}" for words, count in counts.items() if count]
     return f" {arm.name}: of {len(arm.chosen_runs)} seeds {_list(parts)}." if parts else ""
 
 
-def _list(names: Sequence[str], last: str = "and") -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
+def _list(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -23,6 +23,16 @@ def points(value: float | None) -> str:
     return NOTHING if value is None or value < 0 else f"{100 * value:.1f}"
 
 
+def plain_points(value: float, digits: int | None = None) -> str:
+    """A size in points of 100, with two significant digits at least.
+
+    Example:
+        >>> plain_points(0.0741), plain_points(0.0041), plain_points(0.31), plain_points(0.031, 1)
+        ('7.4', '0.41', '31.0', '3.1')
+    """
+    return f"{100 * value:.{digits if digits is not None else 1 if value >= 0.01 else 2}f}"
+
+
 def signed_points(value: float | None, digits: int = 2) -> str:
     """A difference in points of 100.
 

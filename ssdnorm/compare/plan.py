@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat
 
 from ssdnorm.build import check_model
-from ssdnorm.config import Config
+from ssdnorm.compare.rules import RuleName
+from ssdnorm.config import Config, Fraction
 from ssdnorm.config_file import (
     config_to_mapping,
     differing_keys,
@@ -25,6 +26,7 @@ from ssdnorm.messages import did_you_mean
 from ssdnorm.validation import Section, sections, validate
 
 _NEVER_VARIED = ("training.seed", "runtime", "data")
+_MOST_EXTENSIONS = 4  # of a list of learning rates, to either side together
 
 
 def _different(values: list[Any]) -> list[Any]:
@@ -39,6 +41,17 @@ def _folder_name(name: str) -> str:
     return name
 
 
+def _rising(looks: list[int]) -> list[int]:
+    if looks != sorted(set(looks)):
+        raise ValueError(f"must rise; got {looks}")
+    return looks
+
+
+Seeds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_different)]
+Rates = Annotated[list[PositiveFloat], Field(min_length=1), AfterValidator(_different)]
+Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
+
+
 class Comparison(Section):
     """The file of a comparison."""
 
@@ -47,16 +60,27 @@ class Comparison(Section):
     changes: dict[str, Any] = Field(default={}, description="keys of the base that all arms change, dotted or nested")
     vary: list[str] = Field(min_length=1, description="config keys or sections that arms may change")
     baseline: str = Field(description="the arm that the others are compared with")
-    seeds: Annotated[list[NonNegativeInt], AfterValidator(_different)] = Field(min_length=1, description="one run each")
+    seeds: Seeds = Field(description="one run each")
+    looks: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1), AfterValidator(_rising)] | None = Field(
+        default=None, description="numbers of seeds at which the arms are compared, if seeds are to be added later"
+    )
     metric: Literal["AP", "AP50", "AP75"] = Field(
         description="what the answer is about; learning rates are chosen by it"
     )
-    target_ap50: float = Field(gt=0, lt=1, description="the time until this AP50 is a column of the table")
-    learning_rates: (
-        dict[str, Annotated[list[PositiveFloat], Field(min_length=1), AfterValidator(_different)]] | None
-    ) = Field(
-        default=None, description="arm → rates to try with the first seed; the best on base.data.validation is taken"
+    rule: RuleName = Field(default="guarded_t", description="how differences are judged; see docs/comparison.md")
+    margin: Fraction | None = Field(
+        default=None, description="differences of the metric within ±margin are equivalent; 0.02 is two points"
     )
+    contrasts: dict[str, Annotated[list[Pair], Field(min_length=1, max_length=2)]] = Field(
+        default={}, description="name → [[a, b]] for a − b, or [[a, b], [c, d]] for (a − b) − (c − d), of arms"
+    )
+    target_ap50: float = Field(gt=0, lt=1, description="the time until this AP50 is a column of the table")
+    learnt_ap50: Fraction = Field(default=0.05, description="a run that ends below this AP50 has not learnt")
+    learning_rates: dict[str, Rates] | None = Field(
+        default=None, description="arm → rates to try, as many for each; the best on base.data.validation is taken"
+    )
+    choosing_seeds: Seeds = Field(default=[1000], description="rates are tried with; not to be among the seeds")
+    extend: bool = Field(default=False, description="add rates by the list's factor until the best is not at its edge")
     arms: dict[Annotated[str, AfterValidator(_folder_name)], dict[str, Any] | None] = Field(
         min_length=2, description="name → keys of the base that the arm changes"
     )
@@ -92,18 +116,25 @@ class Plan:
     arms: tuple[Arm, ...]
     content: dict[str, Any]  # of the file, with the base config complete
 
-    def possible_jobs(self) -> list[Job]:
-        """Every arm with every seed and learning rate, seed by seed."""
-        return [make_job(arm, seed, lr) for seed in self.file.seeds for arm in self.arms for lr in arm.lrs]
+    def choosing_jobs(self, rates: Mapping[str, Sequence[float]]) -> list[Job]:
+        """The runs that decide between the learning rates of arms that have several."""
+        return [
+            make_job(arm, seed, lr)
+            for seed in self.file.choosing_seeds
+            for arm in self.arms
+            for lr in rates[arm.name]
+            if len(rates[arm.name]) > 1
+        ]
 
-    def first_jobs(self) -> list[Job]:
-        """The runs to begin with: all of them, or the first seed's alone where learning rates are yet to be chosen."""
-        choosing = any(len(arm.lrs) > 1 for arm in self.arms)
-        return [job for job in self.possible_jobs() if not choosing or job.seed == self.file.seeds[0]]
+    def first_jobs(self, rates: Mapping[str, Sequence[float]]) -> list[Job]:
+        """The runs that need not wait for a choice: those that choose, and all seeds of arms with one rate."""
+        ready = [make_job(arm, seed, arm.lrs[0]) for seed in self.file.seeds for arm in self.arms if len(arm.lrs) == 1]
+        return self.choosing_jobs(rates) + ready
 
-    def jobs(self, lrs: Mapping[str, float]) -> list[Job]:
-        """All runs: the first seed with every learning rate, the others with the arm's chosen one."""
-        return [job for job in self.possible_jobs() if job.seed == self.file.seeds[0] or job.lr == lrs[job.arm]]
+    def jobs(self, lrs: Mapping[str, float], rates: Mapping[str, Sequence[float]]) -> list[Job]:
+        """All runs, the first ones first: those that choose, and every seed with its arm's chosen rate."""
+        compared = [make_job(arm, seed, lrs[arm.name]) for seed in self.file.seeds for arm in self.arms]
+        return list({job.folder: job for job in self.first_jobs(rates) + compared}.values())
 
 
 def make_job(arm: Arm, seed: int, lr: float) -> Job:
@@ -114,12 +145,48 @@ def make_job(arm: Arm, seed: int, lr: float) -> Job:
     return Job(arm.name, seed, lr, f"runs/{arm.name}/lr{lr!r}_seed{seed}", config)
 
 
-def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
+def extended(lrs: Sequence[float], best: float, num_given: int) -> list[float]:
+    """A list of rates with one more, if the best is at its edge and the list has not grown too often.
+
+    Args:
+        num_given: rates in the comparison's file.
+
+    Example:
+        >>> extended([0.01, 0.02], 0.02, 2), extended([0.01, 0.02, 0.04], 0.02, 2)
+        ([0.01, 0.02, 0.04], [0.01, 0.02, 0.04])
+    """
+    ordered = sorted(lrs)
+    if len(lrs) - num_given < _MOST_EXTENSIONS and len(lrs) > 1:
+        if best == ordered[-1]:
+            return [*lrs, float(f"{best * best / ordered[-2]:.6g}")]
+        if best == ordered[0]:
+            return [*lrs, float(f"{best * best / ordered[1]:.6g}")]
+    return list(lrs)
+
+
+def parse_seeds(words: str) -> list[int]:
+    """Seeds from the command line.
+
+    Example:
+        >>> parse_seeds("0-3"), parse_seeds("0,2,5-6")
+        ([0, 1, 2, 3], [0, 2, 5, 6])
+    """
+    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", words):
+        raise ValueError(f"--seeds: got {words!r}; expected seeds such as 0-9 or 0,1,5")
+    seeds: list[int] = []
+    for part in words.split(","):
+        first, _, last = part.partition("-")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
+def read_plan(path: str | Path, overrides: Sequence[str] = (), *, seeds: str | None = None) -> Plan:
     """Read the comparison that a file describes.
 
     Args:
         path: a YAML file with the keys of :class:`Comparison`, or the name of a shipped comparison.
         overrides: command-line arguments such as ``["--base.training.max_steps", "100"]``.
+        seeds: in place of the file's, such as ``0-9``.
 
     Raises:
         FileNotFoundError: no such file.
@@ -128,6 +195,8 @@ def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
     """
     where = str(path)
     content = read_yaml(find_config(path, "comparison"))
+    if seeds is not None and isinstance(content, dict):
+        content = {**content, "seeds": parse_seeds(seeds)}
     file = validate(Comparison, content, lambda _: where)
     base = merge_config(
         _base(file.base, f"{where}: base"),
@@ -137,7 +206,9 @@ def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
     for key in file.vary:
         _check_varied(key, base, where)
     rates = file.learning_rates or {}
-    for key, name in [("baseline", file.baseline), *(("learning_rates", name) for name in rates)]:
+    named = [("baseline", file.baseline), *(("learning_rates", name) for name in rates)]
+    named += [(f"contrasts.{key}", name) for key, pairs in file.contrasts.items() for pair in pairs for name in pair]
+    for key, name in named:
         if name not in file.arms:
             hint = did_you_mean(name, file.arms)
             raise ValueError(f"{where}: {key}: unknown arm {name!r}; choose one of: {', '.join(file.arms)}.{hint}")
@@ -145,6 +216,16 @@ def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
         raise ValueError(
             f"{where}: learning_rates: rates are chosen on validation images; base.data.validation is null"
         )
+    if max(map(len, rates.values()), default=1) == 1:
+        for key in ("extend", "choosing_seeds"):
+            if key in file.model_fields_set and getattr(file, key):
+                raise ValueError(f"{where}: {key}: no arm has several learning_rates to choose from")
+    if len({len(lrs) for lrs in rates.values()}) > 1:
+        counts = ", ".join(f"{name} {len(lrs)}" for name, lrs in rates.items())
+        raise ValueError(f"{where}: learning_rates: arms try different numbers of rates: {counts}; give each as many")
+    if file.looks and len(file.seeds) not in file.looks:
+        looks = ", ".join(map(str, file.looks))
+        raise ValueError(f"{where}: seeds: {len(file.seeds)} seeds are not one of the declared looks: {looks}")
     arms = tuple(_arm(name, changes or {}, base, file, where) for name, changes in file.arms.items())
     complete = {"base": config_to_mapping(base), "arms": {arm.name: arm.changes for arm in arms}}
     content = {key: complete.get(key, value) for key, value in content.items() if key != "changes"}

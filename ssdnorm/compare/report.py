@@ -10,7 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ssdnorm.compare import formatting
-from ssdnorm.compare.formatting import amount, duration
+from ssdnorm.compare.conclusions import rule_in_words
+from ssdnorm.compare.formatting import amount, duration, in_words
 from ssdnorm.compare.pictures import class_colors, photos_of, shown_runs
 from ssdnorm.compare.result_figures import result_figures
 from ssdnorm.compare.results import METRICS, Results, Run
@@ -24,7 +25,7 @@ from ssdnorm.plots.svg import figure_to_svg
 _HEAT = 60  # % of the full colour at the highest AP; more would make the numbers hard to read
 _LEAST_HIGHEST = 0.05  # AP that gets the full colour at least
 _FORMATS = (
-    "NOTHING", "amount", "breakable", "duration", "in_words", "interval", "p_value", "points",
+    "NOTHING", "amount", "breakable", "duration", "in_words", "interval", "p_value", "plain_points", "points",
     "signed_interval", "signed_points",
 )  # fmt: skip
 
@@ -53,6 +54,7 @@ def write_report(results: Results, root: Path, test_set: DetectionDataset, outpu
     photos = photos_of(shown, root, test_set)
     html = environment.get_template("report.html.j2").render(
         results=results,
+        answer=results.answer.partition(" This rests on"),
         palette=css_variables(),
         swatches={name: Markup(style.swatch()) for name, style in styles.items()},
         figures=drawn,
@@ -67,6 +69,9 @@ def write_report(results: Results, root: Path, test_set: DetectionDataset, outpu
         class_colors=class_colors(photos),
         shown=_seeds_in_words(shown),
         lost=[run for arm in results.arms for run in arm.runs if run.status != "finished"],
+        failures=any(arm.outcome.num_learnt < arm.outcome.num_runs for arm in results.arms),
+        learnt_ap50=results.learnt_ap50,
+        rule=rule_in_words(results),
         configs=_configs(results, root),
         limits=limits_of(results),
     )
@@ -158,8 +163,8 @@ def limits_of(results: Results) -> list[str]:
     ]
     if num_seeds == 1:
         limits.insert(0, "One seed cannot separate the effect of an arm from that of the seed.")
-    elif num_seeds < 5:
-        limits.insert(0, f"{num_seeds} seeds give wide intervals: small differences cannot be detected.")
+    if results.second_look:
+        limits.insert(0, f"Declared after verdicts were known: {results.second_look}. The error may exceed its level.")
     limits += _rate_limits(results)
     if lost:
         limits.append(
@@ -183,10 +188,16 @@ def _rate_limits(results: Results) -> list[str]:
         if len({arm.lr for arm in arms}) > 1:
             limits.append("The arms' rates differ, and this comparison does not show that each has its best one.")
         return limits
-    limits = ["Learning rates were chosen among those listed, on validation images with the first seed."]
-    tried = {arm.name: sorted(rate.lr for rate in arm.rates) for arm in arms}
-    outermost = [arm.name for arm in arms if len(arm.rates) > 1 and arm.lr in (tried[arm.name][0], tried[arm.name][-1])]
-    if outermost:
+    seeds = set(results.config.get("choosing_seeds", [1000]))
+    limits = ["Learning rates were chosen among those listed, on validation images."]
+    if shared := sorted(seeds & set(results.seeds)):
+        limits.append(
+            f"Seeds {in_words(shared)} chose the rates and are compared, too, which favours arms with luck in them."
+        )
+    counts = {arm.name: len(arm.rates) for arm in arms}
+    if len(set(counts.values())) > 1:
+        limits.append(f"Arms had different numbers of rates to choose from: {in_words(counts)}.")
+    if outermost := [arm.name for arm in arms if arm.at_edge]:
         limits.append(
             "The chosen rate is the lowest or the highest tried, so a rate beyond it may be better, for "
             f"{', '.join(outermost)}."

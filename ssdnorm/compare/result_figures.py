@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
@@ -13,7 +15,7 @@ from matplotlib.transforms import blended_transform_factory
 from ssdnorm.compare.formatting import amount, duration, interval, points, shortened, signed_interval, signed_points
 from ssdnorm.compare.results import ArmResult, Mean, Results
 from ssdnorm.plots.colors import COLORS
-from ssdnorm.plots.style import ArmStyle, panels, styled, widen
+from ssdnorm.plots.style import ArmStyle, logarithmic, panels, styled, widen
 from ssdnorm.plots.svg import hover
 
 Styles = Mapping[str, ArmStyle]
@@ -47,8 +49,11 @@ def result_figures(results: Results, styles: Styles) -> Figures:
         figures["seeds"] = _plot_seeds(arms, metric, styles), f"{metric} of every seed per arm: {means}"
     if compared := [arm for arm in results.arms if metric in arm.differences]:
         gaps = "; ".join(f"{arm.name} {signed_points(arm.differences[metric].paired.mean)}" for arm in compared)
-        figure = _plot_differences(compared, results.baseline, metric, styles)
+        figure = _plot_differences(compared, results, styles)
         figures["differences"] = figure, f"{metric} minus that of {results.baseline}: {gaps}"
+    if results.detectable is not None:
+        alt = f"Differences of {metric} that numbers of seeds find with a probability of 80 %, and those seen"
+        figures["power"] = _plot_power(results, styles), alt
     if any(len(arm.rates) > 1 and row.validation is not None for arm in results.arms for row in arm.rates):
         alt = f"{metric} on the validation images by learning rate and arm"
         figures["rates"] = _plot_rates(results, styles), alt
@@ -89,34 +94,63 @@ def _plot_seeds(arms: Sequence[ArmResult], metric: str, styles: Styles) -> Figur
     return figure
 
 
-def _plot_differences(arms: Sequence[ArmResult], baseline: str, metric: str, styles: Styles) -> Figure:
-    """Arm minus baseline: every seed as a dot, mean, intervals over seeds (band) and over test images (line)."""
+def _plot_differences(arms: Sequence[ArmResult], results: Results, styles: Styles) -> Figure:
+    """Arm minus baseline: seeds as dots, mean, interval alone (band) and for all comparisons (line), margin (grey)."""
+    baseline, metric = results.baseline, results.metric
     figure, axes = _rows(len(arms), f"{metric} minus that of {shortened(baseline, 22)}, points")
     axes.axvline(0, color=COLORS["soft"], linewidth=1.2)
+    if results.margin is not None:
+        axes.axvspan(-100 * results.margin, 100 * results.margin, color=COLORS["line"], alpha=0.5, linewidth=0)
     for row, arm in enumerate(arms):
         difference, style, names = arm.differences[metric], styles[arm.name], f"{arm.name} − {baseline}"
-        paired = difference.paired
-        text = f"{signed_points(paired.mean)} {signed_interval(paired.low, paired.high)}"
-        _draw_mean(axes, row, arm.name, style, paired, text, f" − {baseline}")
-        for value in paired.values:
+        shown = replace(difference.paired, low=difference.low, high=difference.high)
+        text = f"{signed_points(shown.mean)} {signed_interval(shown.low, shown.high)}"
+        _draw_mean(axes, row, arm.name, style, shown, text, f" − {baseline}")
+        for value in shown.values:
             said = hover(f"{names}: {signed_points(value)} with one seed")
             axes.plot([100 * value], [row], markersize=5.5, gid=said, **style.dot)
-        if difference.images is not None:
-            low, high = difference.images
-            said = hover(f"{names}: 95 % interval over test images {signed_interval(low, high)}")
+        if arm.finding is not None:
+            low, high = arm.finding.low, arm.finding.high
+            said = hover(f"{names}: interval for all comparisons {signed_interval(low, high)}, {arm.verdict}")
             ends: Any = {"color": style.color, "linewidth": 1.5, "marker": "|", "markersize": 7}
             axes.plot([100 * low, 100 * high], [row + 0.3] * 2, gid=said, **ends)
     widen(axes, "x", 1.0)
     return figure
 
 
+def _plot_power(results: Results, styles: Styles) -> Figure:
+    """Over the number of seeds: what is found (solid), what equal arms are called equivalent within (dashed)."""
+    figure, ((axes,),) = panels(width=WIDTH, height=3.3)
+    seeds, found, within = (np.array(column) for column in zip(*results.detectable_by_seeds, strict=True))
+    axes.plot(seeds, 100 * found, color=COLORS["ink"], gid=hover("found with a probability of 80 %"))
+    dashed: Any = {"color": COLORS["soft"], "linestyle": (0, (4, 2)), "linewidth": 1.4}
+    axes.plot(seeds, 100 * within, gid=hover("margin of equal arms with a probability of 80 %"), **dashed)
+    if results.margin is not None:
+        axes.axhline(100 * results.margin, color=COLORS["soft"], linewidth=0.8)
+    for arm in results.arms:
+        if arm.finding is not None:
+            paired = arm.differences[results.metric].paired
+            said = hover(f"{arm.name}: {signed_points(paired.mean)} with {len(paired.values)} seeds, {arm.verdict}")
+            if paired.mean:
+                axes.plot(
+                    [len(paired.values)], [100 * abs(paired.mean)], markersize=8, gid=said, **styles[arm.name].dot
+                )
+    axes.set_xscale("log")
+    axes.set_xticks([2, 3, 4, 5, 6, 8, 10, 15, 20], ["2", "3", "4", "5", "6", "8", "10", "15", "20"])
+    axes.set_xticks([], minor=True)
+    logarithmic(axes, "y")
+    axes.set(xlabel="seeds per arm", ylabel=f"difference of {results.metric}, points")
+    return figure
+
+
 def _plot_rates(results: Results, styles: Styles) -> Figure:
-    """The metric on the validation images over the learning rate with the first seed; the chosen rate is ringed."""
+    """The metric on the validation images over the learning rate; the chosen rate is ringed."""
     figure, ((axes,),) = panels(width=WIDTH, height=3.3)
     lrs: set[float] = set()
     for arm in results.arms:
         style = styles[arm.name]
-        tried = {row.lr: 100 * row.validation for row in arm.rates if row.validation is not None}
+        rows = sorted(arm.rates, key=lambda row: row.lr)
+        tried = {row.lr: 100 * row.validation for row in rows if row.validation is not None}
         lrs |= tried.keys()
         axes.plot(list(tried), list(tried.values()), linewidth=1.6, **style.line)
         for lr, value in tried.items():

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ssdnorm.compare.rules import RuleName
+
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "VOC07", "VOC")
 
 Status = Literal["finished", "diverged", "failed", "missing"]
-Verdict = Literal["baseline", "better", "worse", "no evidence of a difference", "one seed", "incomplete"]
+Verdict = Literal["baseline", "better", "worse", "equivalent", "undecided", "one seed", "incomplete"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Run:
         status: diverged if the loss became NaN or infinite; failed for any other error; missing if there is no result.
         result: content of its ``result.json``; empty if not finished.
         seconds_to_target: training time until an evaluation reached the target AP50; None if none did.
+        compared: whether it counts in the comparison, or served the choice of the learning rate alone.
     """
 
     arm: str
@@ -30,6 +33,7 @@ class Run:
     reason: str = ""
     result: dict[str, Any] = field(default_factory=dict)
     seconds_to_target: float | None = None
+    compared: bool = True
 
 
 @dataclass(frozen=True)
@@ -50,24 +54,84 @@ class Mean:
 
 @dataclass(frozen=True)
 class Difference:
-    """An arm minus the baseline.
+    """An arm minus the baseline, or a contrast of arms.
 
     Attributes:
         paired: by seed, so that what a seed does to both arms cancels.
-        p: of Student's paired t-test; None from one pair.
-        p_holm: after Holm's correction over the arms; for the comparison's metric only.
         images: 95 % interval (low, high) of the paired bootstrap over test images, for the metrics that have one.
+        images_std: standard error over test images.
+        low, high: 95 % interval over seeds and test images, of this difference alone; None from one seed.
     """
 
     paired: Mean
-    p: float | None
-    p_holm: float | None = None
     images: tuple[float, float] | None = None
+    images_std: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the rule says of one difference among all of the comparison.
+
+    Attributes:
+        low, high: interval over seeds and test images, for all comparisons together.
+        p: corrected for the comparisons.
+        smallest_margin: the smallest margin within which the arms could be called equivalent.
+        more_seeds: that give a verdict with a probability of 80 %, if the difference and the scatter are those seen;
+            0 if there is a verdict, None if more than 200 seeds would be needed.
+    """
+
+    low: float
+    high: float
+    p: float
+    verdict: Verdict
+    smallest_margin: float
+    more_seeds: int | None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A declared difference of arms, or of two such differences.
+
+    Attributes:
+        pairs: ``[(a, b)]`` for a − b, ``[(a, b), (c, d)]`` for (a − b) − (c − d).
+    """
+
+    name: str
+    pairs: list[tuple[str, str]]
+    difference: Difference | None
+    finding: Finding | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How many seeds learnt: finished with the AP50 that the comparison asks for at least.
+
+    Attributes:
+        num_runs: finished or diverged.
+        p: of Barnard's exact test against the baseline, after Holm's correction over the arms.
+        mean_learnt: the metric over the seeds that learnt.
+        mean_all: the metric over all seeds, 0 for diverged ones.
+    """
+
+    num_learnt: int
+    num_diverged: int
+    num_runs: int
+    p: float | None
+    mean_learnt: float | None
+    mean_all: float | None
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A learning rate tried with the first seed, and the metric on the validation images; None if it is missing."""
+    """A learning rate tried, and the metric on the validation images, mean over the choosing seeds.
+
+    Attributes:
+        validation: None if a seed has none.
+        status: finished if all seeds are.
+    """
 
     lr: float
     validation: float | None
@@ -141,6 +205,8 @@ class ArmResult:
     population: dict[str, Mean]
     differences: dict[str, Difference]
     verdict: Verdict
+    finding: Finding | None
+    outcome: Outcome
     sentence: str
     costs: Costs
     matched: Matched | None
@@ -148,12 +214,17 @@ class ArmResult:
 
     @property
     def chosen_runs(self) -> list[Run]:
-        """Runs with the chosen learning rate, by seed."""
-        return [run for run in self.runs if run.lr == self.lr]
+        """The runs that are compared: with the chosen learning rate, by seed."""
+        return [run for run in self.runs if run.compared]
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether the chosen rate is the lowest or the highest of several."""
+        return len(self.rates) > 1 and self.lr in (min(r.lr for r in self.rates), max(r.lr for r in self.rates))
 
     @property
     def finished_runs(self) -> list[Run]:
-        """Finished runs with the chosen learning rate, by seed."""
+        """The finished ones of them."""
         return [run for run in self.chosen_runs if run.status == "finished"]
 
 
@@ -162,9 +233,14 @@ class Results:
     """A whole comparison.
 
     Attributes:
-        answer: two sentences: what was found, and how certain it is.
+        answer: what was found, and how certain it is.
         metric: what the verdicts are about.
+        level: family-wise, of this look if several were declared.
+        second_look: keys that were declared after verdicts were known; empty if none were.
         seed_noise: standard deviation of the metric over seeds, pooled over the arms; None from one seed.
+        detectable: the smallest difference to the baseline that these seeds and images find with a probability of 80 %.
+        detectable_by_seeds: the same by number of seeds, and the smallest margin within which equal arms are called
+            equivalent with that probability.
         config: the comparison's own config, complete.
     """
 
@@ -174,7 +250,16 @@ class Results:
     baseline: str
     seeds: list[int]
     target_ap50: float
+    learnt_ap50: float
+    rule: RuleName
+    level: float
+    margin: float | None
+    looks: list[int] | None
+    second_look: str
     seed_noise: float | None
+    detectable: float | None
+    detectable_by_seeds: list[tuple[int, float, float]]
     arms: list[ArmResult]
+    contrasts: list[Contrast]
     provenance: dict[str, Any]
     config: dict[str, Any]

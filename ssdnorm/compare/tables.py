@@ -9,16 +9,19 @@ from typing import Any
 
 from ssdnorm.compare import formatting as say
 from ssdnorm.compare.formatting import NOTHING
-from ssdnorm.compare.results import METRICS, ArmResult, Results, Run
+from ssdnorm.compare.results import METRICS, ArmResult, Contrast, Results, Run
 from ssdnorm.files import replaced_file
 
 
 def table_markdown(results: Results) -> str:
     """A row per arm: the metric with its interval, the difference to the baseline, the verdict, AP50, costs.
 
-    Metrics are in points of 100, with 95 % intervals over seeds in brackets. Empty columns are left out.
+    Metrics are in points of 100, with 95 % intervals in brackets: of means over seeds, of differences over seeds and
+    test images, alone and for all comparisons together; ``margin`` is the smallest within which an arm could be called
+    equivalent. Empty columns are left out. Contrasts follow in a table of their own.
     """
-    return _table([_markdown_row(arm, results.metric) for arm in results.arms], always=("arm", results.metric))
+    table = _table([_markdown_row(arm, results.metric) for arm in results.arms], always=("arm", results.metric))
+    return table + (f"\n{_table([_contrast_row(each) for each in results.contrasts])}" if results.contrasts else "")
 
 
 def metrics_markdown(results: Results) -> str:
@@ -31,11 +34,12 @@ def write_csv(results: Results, path: Path) -> None:
     """Write a row per run, with every learning rate: arm, seed, lr, status, reason, metrics, seconds, costs.
 
     Metrics are in [0, 1] as in ``result.json``; those with recomputed batch-norm statistics end in ``_population``.
-    ``chosen`` is 1 for runs with their arm's chosen learning rate; ``validation`` is the metric that it was chosen by.
+    ``chosen`` is 1 for runs with their arm's chosen learning rate, ``compared`` for those that the verdicts are about;
+    ``validation`` is the metric that it was chosen by.
     """
     rows = [_csv_row(arm, run, results.metric) for arm in results.arms for run in arm.runs]
     extra = sorted({name for row in rows for name in row if name.endswith("_population")})
-    columns = ["arm", "seed", "lr", "chosen", "status", "reason", *METRICS, *extra]
+    columns = ["arm", "seed", "lr", "chosen", "compared", "status", "reason", *METRICS, *extra]
     columns += ["validation", "seconds", "seconds_to_target", "parameters", "peak_memory_mib", "device", "commit"]
     with replaced_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*columns, "folder"], restval="")
@@ -43,7 +47,7 @@ def write_csv(results: Results, path: Path) -> None:
         writer.writerows(rows)
 
 
-def _table(rows: Sequence[dict[str, str]], always: Sequence[str]) -> str:
+def _table(rows: Sequence[dict[str, str]], always: Sequence[str] = ()) -> str:
     """Markdown without empty columns, except those in ``always``."""
     columns = [name for name in rows[0] if name in always or any(row[name] != NOTHING for row in rows)]
     lines = [columns, ["---"] * len(columns), *([row[name] for name in columns] for row in rows)]
@@ -54,12 +58,16 @@ def _table(rows: Sequence[dict[str, str]], always: Sequence[str]) -> str:
 def _markdown_row(arm: ArmResult, metric: str) -> dict[str, str]:
     costs, difference, other = arm.costs, arm.differences.get(metric), "AP50" if metric != "AP50" else "AP"
     row = {"arm": arm.name, metric: _with_interval(arm, metric), other: _with_interval(arm, other)}
-    row["difference"] = row["over images"] = row["p (Holm)"] = reached = NOTHING
+    row["difference"] = row["all together"] = row["over images"] = row["p"] = row["margin"] = reached = NOTHING
     if difference is not None:
-        paired = difference.paired
-        row["difference"] = f"{say.signed_points(paired.mean)} {say.signed_interval(paired.low, paired.high)}".strip()
+        gap = say.signed_interval(difference.low, difference.high)
+        row["difference"] = f"{say.signed_points(difference.paired.mean)} {gap}".strip()
         row["over images"] = say.signed_interval(*difference.images) if difference.images else NOTHING
-        row["p (Holm)"] = say.p_value(difference.p_holm)
+    if arm.finding is not None:
+        row["all together"] = say.signed_interval(arm.finding.low, arm.finding.high)
+        row["p"] = say.p_value(arm.finding.p)
+        if arm.verdict in ("equivalent", "undecided"):
+            row["margin"] = f"±{say.plain_points(arm.finding.smallest_margin)}"
     if costs.seconds_to_target is not None:
         reached = f"{say.duration(costs.seconds_to_target)} ({costs.num_reached} of {len(arm.chosen_runs)})"
     return row | {
@@ -75,6 +83,18 @@ def _markdown_row(arm: ArmResult, metric: str) -> dict[str, str]:
     }
 
 
+def _contrast_row(contrast: Contrast) -> dict[str, str]:
+    difference, finding = contrast.difference, contrast.finding
+    row = {"contrast": contrast.name, "difference": NOTHING, "all together": NOTHING, "p": NOTHING, "verdict": NOTHING}
+    if difference is not None:
+        gap = say.signed_interval(difference.low, difference.high)
+        row["difference"] = f"{say.signed_points(difference.paired.mean)} {gap}".strip()
+    if finding is not None:
+        row["all together"] = say.signed_interval(finding.low, finding.high)
+        row |= {"p": say.p_value(finding.p), "verdict": finding.verdict}
+    return row
+
+
 def _with_interval(arm: ArmResult, metric: str) -> str:
     mean = arm.metrics.get(metric)
     return NOTHING if mean is None else f"{say.points(mean.mean)} {say.interval(mean)}".strip()
@@ -88,6 +108,7 @@ def _csv_row(arm: ArmResult, run: Run, metric: str) -> dict[str, Any]:
         "seed": run.seed,
         "lr": run.lr,
         "chosen": int(run.lr == arm.lr),
+        "compared": int(run.compared),
         "status": run.status,
         "reason": run.reason,
         **{name: metrics[name] for name in METRICS if name in metrics},

@@ -83,8 +83,8 @@ def bootstrap_coco(
 
 
 def bootstrap_difference(
-    result: CocoResult | Sequence[CocoResult],
-    other: CocoResult | Sequence[CocoResult],
+    result: CocoResult,
+    other: CocoResult,
     *,
     num_resamples: int = 1000,
     metrics: Sequence[str] = ("AP", "AP50"),
@@ -96,35 +96,42 @@ def bootstrap_difference(
 
     Images that are hard for both cancel, so the interval is narrower than those of the two numbers suggest.
 
-    Args:
-        result, other: one each, or one a seed each (as many): then it is the mean over the seeds, all of them on the
-            same resampled images.
-
     Raises:
-        ValueError: as ``bootstrap_coco``; or the results are not of the same images and classes, or not as many.
+        ValueError: as ``bootstrap_coco``; or the results are not of the same images and classes.
     """
-    ours = [result] if isinstance(result, CocoResult) else list(result)
-    theirs = [other] if isinstance(other, CocoResult) else list(other)
-    if len(ours) != len(theirs) or not ours:
-        raise ValueError(f"bootstrap_difference: needs as many results on both sides; got {len(ours)}, {len(theirs)}")
-    for each in (*ours, *theirs):
+    for each in (result, other):
         _check(each, metrics, num_resamples, level)
-        truth, first_truth = _matches(each).ground_truth, _matches(ours[0]).ground_truth
-        if not (
-            np.array_equal(truth.image_ids, first_truth.image_ids)
-            and np.array_equal(truth.category_ids, first_truth.category_ids)
-        ):
+    truth, others = _matches(result).ground_truth, _matches(other).ground_truth
+    for mine, theirs in ((truth.image_ids, others.image_ids), (truth.category_ids, others.category_ids)):
+        if not np.array_equal(mine, theirs):
             raise ValueError("bootstrap_difference: the two results must be of the same images and classes")
-    draws = _resample([*ours, *theirs], num_resamples, metrics, level, seed, progress)
     differences = {}
-    for name, values in draws.items():
-        first, second = np.split(values, 2)
-        gap = np.where((first < 0) | (second < 0), 0.0, first - second).mean(axis=0)
-        value = float(np.mean([a.metrics[name] - b.metrics[name] for a, b in zip(ours, theirs, strict=True)]))
-        around = _around(value, gap)
+    for name, (first, second) in _resample([result, other], num_resamples, metrics, level, seed, progress).items():
+        value = result.metrics[name] - other.metrics[name]
+        around = _around(value, resampled_gap(first, second))
         share = float(np.mean(around > 0))
         differences[name] = Difference(value, *_middle(around, level), level, num_resamples, share)
     return differences
+
+
+def resample_coco(
+    result: CocoResult, *, metrics: Sequence[str] = METRICS, num_resamples: int = 1000, seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Metric → its values ``(num_resamples,)`` on resampled images, −1 where undefined.
+
+    Results of the same images are resampled alike under one seed, so that differences of these values are paired.
+    """
+    return {name: each[0] for name, each in _resample([result], num_resamples, metrics, 0.5, seed, None).items()}
+
+
+def resampled_gap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Differences on the same resamples; 0 where one of the metrics is undefined."""
+    return np.where((first < 0) | (second < 0), 0.0, first - second)
+
+
+def interval_around(value: float, resampled: np.ndarray, *, level: float = 0.95) -> tuple[float, float]:
+    """The pivotal interval of ``bootstrap_coco`` from a value and its resamples."""
+    return _middle(_around(value, resampled), level)
 
 
 def intervals_json(intervals: dict[str, Interval]) -> dict[str, dict[str, float]]:

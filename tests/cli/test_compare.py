@@ -1,11 +1,13 @@
 """The compare command from the outside: real trainings of a tiny network."""
 
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from statistics import median
 
 import pytest
 import torch
@@ -13,7 +15,11 @@ import yaml
 from safetensors.torch import load_file
 
 from ssdnorm.cli import main
+from ssdnorm.compare.looks import spent_alpha
+from ssdnorm.compare.power import Outlook
+from ssdnorm.compare.statistics import pooled_std
 from ssdnorm.files import FAILURE_FILE, write_json
+from tests.compare.synthetic import make_comparison, shapes
 from tests.compare.test_plan import CONTENT
 
 TINY = {
@@ -68,20 +74,53 @@ def test_an_arm_whose_choosing_run_failed_gets_no_more_seeds_and_the_others_go_o
     content = {**TINY, "learning_rates": {"twin": [0.002, 0.004]}, "base": {**TINY["base"], "data": data}}
     path, root, grids = write(tmp_path, content), tmp_path / "cmp", []
 
-    def lose_the_last(jobs, root, num_parallel, later=()):
+    def lose_a_choosing_run(jobs, root, num_parallel, later=()):
         grids.append([(job.arm, job.seed, job.lr) for job in jobs])
         if later:
             failure = {"status": "failed", "reason": "disk full", "exit_code": 2}
-            write_json(root / jobs[-1].folder / FAILURE_FILE, failure)
+            write_json(root / jobs[1].folder / FAILURE_FILE, failure)
 
-    monkeypatch.setattr("ssdnorm.compare.launcher.launch", lose_the_last)
+    monkeypatch.setattr("ssdnorm.compare.launcher.launch", lose_a_choosing_run)
     assert main(["compare", "--config", str(path), "--output", str(root)]) == 2
-    assert grids == [
-        [("l2_norm", 0, 0.004), ("twin", 0, 0.002), ("twin", 0, 0.004)],
-        [("l2_norm", 0, 0.004), ("l2_norm", 1, 0.004)],
-    ]
+    ready = [("l2_norm", 0, 0.004), ("l2_norm", 1, 0.004)]
+    assert grids == [[("twin", 1000, 0.002), ("twin", 1000, 0.004), *ready], ready]
     assert "runs have no result; the first: runs/l2_norm/lr0.004_seed0: did not run" in capsys.readouterr().err
     assert "disk full" in (root / "report.html").read_text()
+
+
+def test_a_plan_trains_nothing_and_says_what_seeds_can_show(tmp_path, capsys):
+    path = write(tmp_path, {**TINY, "margin": 0.02, "contrasts": {"again": [["twin", "l2_norm"]]}})
+    words = ["compare", "--config", str(path), "--plan"]
+    assert main([*words, "0.01"]) == 0
+    printed = capsys.readouterr().out
+    outlook = Outlook(0.01 * 2**0.5, 2)
+    assert f"| 5 | {100 * outlook.detectable(5):.1f} | {100 * outlook.power(0.02, 5):.0f} % | ±" in printed
+    assert "| 10 | unknown |" in printed, "five seeds of two arms"
+    assert f"| 3 | {outlook.seeds_to_decide(0.03)} |" in printed
+    assert "none, equivalent within ±2" in printed
+    for scatter, message in (("runs/none", "neither a number nor an earlier"), ("2", r"must be in (0, 1); got 2")):
+        assert main([*words, scatter]) == 2
+        assert message in capsys.readouterr().err
+    assert main([*words, "0.01", "--output", str(tmp_path / "cmp")]) == 2
+    assert main(["compare", "--config", str(path)]) == 2
+    assert "--output: give the comparison's folder" in capsys.readouterr().err
+    assert [each.name for each in tmp_path.iterdir()] == ["compare.yaml"]
+
+
+def test_a_plan_takes_scatter_and_time_from_an_earlier_comparison(tmp_path, capsys):
+    results = make_comparison(tmp_path / "old", seeds=(0, 1, 2), test_set=shapes(6))
+    write_json(tmp_path / "old/results.json", dataclasses.asdict(results))
+    path = write(tmp_path, {**TINY, "looks": [2, 5]})
+    assert main(["compare", "--config", str(path), "--plan", str(tmp_path / "old")]) == 0
+    printed = capsys.readouterr().out
+    gaps = [arm.differences["AP"] for arm in results.arms[1:]]
+    std = pooled_std([gap.paired.values for gap in gaps])
+    images_std = median(gap.images_std for gap in gaps)
+    level = spent_alpha([2, 5])[1]
+    least = Outlook(std, 1, images_std, level).detectable(5)
+    seconds = 10 * 1800.7 * (3 * 3) / (1000 * 8)  # ten runs of 3 steps of 3 images; these had 1000 of 8
+    assert f"| 5 | {100 * level:.2g} | {100 * least:.1f} | " in printed
+    assert f"| 10 | {seconds:.0f} s |" in printed
 
 
 @pytest.mark.slow
@@ -89,7 +128,7 @@ def test_two_arms_that_differ_by_name_alone_are_equal_bit_by_bit(tmp_path, capsy
     path, root = write(tmp_path, TINY), tmp_path / "cmp"
     assert main(["compare", "--config", str(path), "--output", str(root), "--jobs", "2"]) == 0
     printed = capsys.readouterr().out
-    assert "There is no evidence that twin differs from l2_norm." in printed
+    assert "twin is equivalent to l2_norm: the difference is exactly 0 with every seed." in printed
     assert str(root / "report.html") in printed
     for seed in (0, 1):
         ours, theirs = (root / f"runs/{arm}/lr0.004_seed{seed}" for arm in ("l2_norm", "twin"))
@@ -105,12 +144,29 @@ def test_two_arms_that_differ_by_name_alone_are_equal_bit_by_bit(tmp_path, capsy
     assert {run["status"] for arm in results["arms"] for run in arm["runs"]} == {"finished"}
     assert "<svg" in (root / "report.html").read_text()
     assert len((root / "results.csv").read_text().splitlines()) == 5
+    assert main(["compare", "--config", str(path), "--output", str(root), "--seeds", "0-2"]) == 2
+    assert "declared no looks" in capsys.readouterr().err
 
     (root / "report.html").unlink()
     before = {p: p.stat().st_mtime_ns for p in root.glob("runs/*/*/result.json")}
     assert main(["compare", "--config", str(path), "--output", str(root)]) == 0
     assert {p: p.stat().st_mtime_ns for p in root.glob("runs/*/*/result.json")} == before, "nothing is trained twice"
     assert (root / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_finished_comparison_gets_more_seeds_at_a_declared_look(tmp_path, capsys):
+    path, root = write(tmp_path, {**TINY, "looks": [2, 3]}), tmp_path / "cmp"
+    words = ["compare", "--config", str(path), "--output", str(root), "--jobs", "2"]
+    assert main(words) == 0
+    before = {p: p.stat().st_mtime_ns for p in root.glob("runs/*/*/result.json")}
+    assert "Look 1 of 2 declared, at a level of 1.6 %." in capsys.readouterr().out
+    assert main([*words, "--seeds", "0-2"]) == 0
+    assert "Look 2 of 2 declared, at a level of 3.4 %." in capsys.readouterr().out
+    after = {p: p.stat().st_mtime_ns for p in root.glob("runs/*/*/result.json")}
+    assert len(after) == 6
+    assert before.items() <= after.items(), "nothing is trained twice"
+    assert json.loads((root / "results.json").read_text())["seeds"] == [0, 1, 2]
 
 
 @pytest.mark.slow

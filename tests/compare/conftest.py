@@ -23,6 +23,7 @@ def _each_model_is_checked_once():
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
-    """Results and folder of a comparison with everything in it: rates tried, a diverged run, diagnostics."""
+    """Results and folder of a comparison with everything in it: rates tried, a diverged run, diagnostics, contrasts."""
     root = tmp_path_factory.mktemp("whole")
-    return make_comparison(root, diverged=[("none", 1)], diagnostics=True), root
+    declared = {"margin": 0.02, "contrasts": {"what batch norm adds": [["batch_norm", "none"]]}}
+    return make_comparison(root, diverged=[("none", 1)], diagnostics=True, **declared), root

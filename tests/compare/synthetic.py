@@ -14,7 +14,7 @@ import numpy as np
 
 from ssdnorm.coco_format import coco_dict, detection_table, ground_truth_table
 from ssdnorm.compare.analysis import analyse
-from ssdnorm.compare.plan import Arm, Comparison, Job, Plan
+from ssdnorm.compare.plan import Arm, Comparison, Job, Plan, make_job
 from ssdnorm.compare.results import Results
 from ssdnorm.config_file import config_from_mapping, config_to_mapping
 from ssdnorm.data.dataset import DetectionDataset
@@ -34,26 +34,43 @@ def shapes(num_images: int = 30) -> ShapesDataset:
 
 
 def make_plan(
-    arms: Sequence[str] = ARMS, seeds: Sequence[int] = (0, 1, 2), rates: Sequence[float] = (0.001, 0.005)
+    arms: Sequence[str] = ARMS,
+    seeds: Sequence[int] = (0, 1, 2),
+    rates: Sequence[float] = (0.001, 0.005),
+    **keys: Any,
 ) -> Plan:
     """A plan whose first arm is the baseline; names are not checked, and all arms have the base's config."""
     data = {name: {"format": "shapes", "num_images": 9, "seed": seed} for seed, name in enumerate(("train", "test"))}
     base = config_from_mapping({"data": data, "training": {"max_steps": STEPS, "batch_size": 8}}, where="test")
     changes = {arm: {} if arm == arms[0] else {"norm.backbone": {"kind": arm, "groups": 32}} for arm in arms}
     file = Comparison.model_construct(
-        title="Does conv4_3 need its L2 norm?", baseline=arms[0], seeds=list(seeds), metric="AP", target_ap50=0.5
+        title="Does conv4_3 need its L2 norm?",
+        baseline=arms[0],
+        seeds=list(seeds),
+        metric="AP",
+        target_ap50=0.5,
+        **keys,
     )
-    content = {"title": file.title, "seeds": file.seeds, "arms": changes, "base": config_to_mapping(base)}
+    content = {"title": file.title, "seeds": file.seeds, **keys, "arms": changes, "base": config_to_mapping(base)}
     return Plan(file, base, tuple(Arm(arm, changes[arm], base, tuple(rates)) for arm in arms), content)
 
 
 def make_runs(
-    plan: Plan, root: Path, test_set: DetectionDataset, *, diverged: Sequence[tuple[str, int]], diagnostics: bool
+    plan: Plan,
+    root: Path,
+    test_set: DetectionDataset,
+    *,
+    diverged: Sequence[tuple[str, int]],
+    diagnostics: bool,
+    rates: Sequence[float] = (),
 ) -> None:
-    """Write the run folders that a comparison leaves."""
+    """Write the run folders that a comparison leaves, or those that try further rates."""
     truth = coco_dict(test_set.ground_truth)
     names = [arm.name for arm in plan.arms]
-    for job in plan.jobs({arm.name: arm.lrs[-1] for arm in plan.arms}):
+    jobs = plan.jobs({arm.name: arm.lrs[-1] for arm in plan.arms}, {arm.name: arm.lrs for arm in plan.arms})
+    if rates:
+        jobs = [make_job(arm, seed, lr) for arm in plan.arms for seed in plan.file.choosing_seeds for lr in rates]
+    for job in jobs:
         place, best_lr = names.index(job.arm), plan.arms[0].lrs[-1]
         lost = (job.arm, job.seed) in diverged and job.lr == best_lr
         folder = root / job.folder
@@ -77,7 +94,7 @@ def analyse_made(plan: Plan, root: Path, test_set: DetectionDataset) -> Results:
         mock.patch("ssdnorm.compare.costs.gflops", return_value=4.31),
         mock.patch("ssdnorm.compare.analysis.measure_latencies", lambda paths, image, **_: dict.fromkeys(paths, 7.0)),
     ):
-        return analyse(plan, root, test_set, num_resamples=50)
+        return analyse(plan, root, {"test": test_set}, num_resamples=50)
 
 
 def make_comparison(
@@ -88,7 +105,7 @@ def make_comparison(
     test_set: DetectionDataset | None = None,
     **plan: Any,
 ) -> Results:
-    """Results, and run folders below ``root``. Rates are tried with the first seed; the last one is chosen.
+    """Results, and run folders below ``root``. Rates are tried with a seed of their own; the last one is chosen.
 
     Args:
         diverged: (arm, seed) of runs that ended early, at the chosen rate.

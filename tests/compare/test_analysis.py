@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ssdnorm.compare.analysis import choose_rate, read_rates
-from ssdnorm.compare.results import METRICS, Rate
+from ssdnorm.coco_format import load_detections
+from ssdnorm.compare.analysis import choose_rate, choose_rates, read_rates
+from ssdnorm.compare.differences import judge
+from ssdnorm.compare.power import Outlook
+from ssdnorm.compare.results import METRICS, Difference, Rate
+from ssdnorm.compare.statistics import failure_p, mean_with_interval
+from ssdnorm.engine.evaluation import evaluate_tables
+from ssdnorm.metrics.bootstrap import resample_coco
 
 from .synthetic import analyse_made, make_plan, make_runs, shapes
 
@@ -30,37 +36,127 @@ def metric(root, arm, seed, name="AP", lr=0.005):
     return json.loads((root / f"runs/{arm}/lr{lr}_seed{seed}/result.json").read_text())["metrics"][name]
 
 
-def test_an_arm_that_finds_more_is_better_and_one_that_differs_by_name_alone_is_not(root):
+def test_an_arm_that_finds_more_is_better_and_one_that_differs_by_name_alone_is_equivalent(root):
     results, arms = results_of(root)
-    assert arms["batch_norm"].verdict == "better"
-    assert arms["none"].verdict == "no evidence of a difference"
+    assert {name: arm.verdict for name, arm in arms.items()} == {
+        "l2_norm": "baseline", "none": "equivalent", "batch_norm": "better",
+    }  # fmt: skip
     ours, base = ([metric(root, arm, seed) for seed in range(3)] for arm in ("batch_norm", "l2_norm"))
-    difference = arms["batch_norm"].differences["AP"]
+    difference, finding = arms["batch_norm"].differences["AP"], arms["batch_norm"].finding
     assert difference.paired.mean == pytest.approx(np.mean(ours) - np.mean(base))
-    assert difference.p == pytest.approx(stats.ttest_rel(ours, base).pvalue)
-    assert difference.p_holm == pytest.approx(2 * difference.p), "two comparisons"
+    assert (finding.low + finding.high) / 2 == pytest.approx(difference.paired.mean)
+    assert finding.low < difference.low < difference.paired.mean < difference.high < finding.high
     for name in ("AP", "AP75"):
         low, high = arms["batch_norm"].differences[name].images
         assert low < arms["batch_norm"].differences[name].paired.mean < high
-    assert arms["batch_norm"].differences["VOC07"].images is None, "there is no bootstrap of VOC's metric"
-    twin = arms["none"].differences["AP"]
-    assert (twin.paired.values, twin.images, twin.p_holm) == ([0.0] * 3, (0.0, 0.0), 1.0)
+    voc = arms["batch_norm"].differences["VOC07"]
+    assert (voc.images, voc.low) == (None, voc.paired.low), "there is no bootstrap of VOC's metric"
+    twin = arms["none"]
+    assert (twin.differences["AP"].paired.values, twin.differences["AP"].images) == ([0.0] * 3, (0.0, 0.0))
+    assert (twin.finding.low, twin.finding.high, twin.finding.p, twin.finding.smallest_margin) == (0.0, 0.0, 1.0, 0.0)
     assert set(arms["l2_norm"].metrics) <= set(METRICS)
-    points = f"{100 * difference.paired.mean:+.1f} points of AP"
-    assert results.answer.startswith(f"batch_norm ({points}) is better than l2_norm; ")
-    assert "there is no evidence that none differs from l2_norm" in results.answer
+    points = f"{100 * difference.paired.mean:.1f} points of AP"
+    assert results.answer.startswith(f"batch_norm is better than l2_norm by {points}; none is equivalent to l2_norm")
+    assert arms["none"].sentence == "none is equivalent to l2_norm: the difference is exactly 0 with every seed."
 
 
-def test_the_rate_is_chosen_on_the_validation_images_of_the_first_seed(root):
+def test_the_error_over_test_images_is_that_of_the_bootstrapped_difference(root):
+    results = results_of(root)[1]["batch_norm"].differences["AP"]
+    truth = TEST_SET.ground_truth
+    gaps = []
+    for seed in range(3):
+        tables = [
+            evaluate_tables(truth, load_detections(root / f"runs/{arm}/lr0.005_seed{seed}/detections.json", truth)).coco
+            for arm in ("batch_norm", "l2_norm")
+        ]
+        ours, theirs = (resample_coco(table, num_resamples=50)["AP"] for table in tables)
+        gaps.append(ours - theirs)
+    assert results.images_std == pytest.approx(np.mean(gaps, axis=0).std(ddof=1))
+
+
+def test_under_the_rule_of_holm_p_is_that_of_paired_t_tests_where_images_are_unknown(root):
+    results, arms = results_of(root, rule="paired_t_holm")
+    base = [metric(root, "l2_norm", seed) for seed in range(3)]
+    paired = arms["batch_norm"].differences["AP"].paired
+    p = stats.ttest_rel([metric(root, "batch_norm", seed) for seed in range(3)], base).pvalue
+    without = judge(make_plan(rule="paired_t_holm").file, {"x": (Difference(paired), [("x", "y")])}, 30)
+    assert without.findings["x"].p == pytest.approx(p)
+    assert results.rule == "paired_t_holm"
+
+
+def test_a_contrast_is_a_difference_of_differences_by_seed(root):
+    pairs = [["batch_norm", "l2_norm"], ["none", "batch_norm"]]
+    results = results_of(root, contrasts={"steps": pairs, "plain": [["batch_norm", "none"]]})[0]
+    steps, plain = results.contrasts
+    values = [
+        metric(root, "batch_norm", s) - metric(root, "l2_norm", s) - metric(root, "none", s)
+        + metric(root, "batch_norm", s) for s in range(3)
+    ]  # fmt: skip
+    assert steps.difference.paired.values == pytest.approx(values)
+    assert steps.finding.verdict == "better"
+    assert plain.difference == results.arms[2].differences["AP"], "l2_norm and none find the same"
+    assert steps.sentence.startswith("steps: the step from l2_norm to batch_norm gains more than the step from batch_")
+    assert "plain: batch_norm is better than none: +" in plain.sentence
+
+
+def test_a_margin_makes_a_small_difference_equivalent_and_the_answer_says_so(root):
+    arm = results_of(root, margin=0.9)[1]["batch_norm"]
+    assert arm.verdict == "better", "a difference that is there is not called none"
+    noisy = [Difference(mean_with_interval([0.01, -0.01, 0.005])), Difference(mean_with_interval([0.1, -0.1, 0.05]))]
+    compared = {name: (each, [(name, "base")]) for name, each in zip("ab", noisy, strict=True)}
+    judged = judge(make_plan(margin=0.2).file, compared, 30)
+    assert judged.findings["a"].verdict == "undecided", "the guard takes the scatter of both arms"
+    judged = judge(make_plan(margin=0.5).file, compared, 30)
+    assert {each.verdict for each in judged.findings.values()} == {"equivalent"}
+
+
+def test_undecided_arms_tell_the_seeds_that_would_decide(root):
+    difference = Difference(mean_with_interval([0.01, 0.05, -0.01]))
+    file = make_plan().file
+    judged = judge(file, {"a": (difference, [("a", "base")])}, 30)
+    finding, std = judged.findings["a"], difference.paired.std
+    assert finding.more_seeds == Outlook(std, 1).seeds_to_decide(difference.paired.mean) - 3
+    assert judged.detectable == pytest.approx(Outlook(std, 1).detectable(3))
+    assert {n: found for n, found, _ in judged.by_seeds}[3] == judged.detectable
+
+
+def test_the_rate_is_chosen_on_the_validation_images_with_seeds_that_are_not_compared(root):
     plan = make_plan()
     rates = read_rates(plan, plan.arms[2], root)
     assert [rate.lr for rate in rates] == [0.001, 0.005]
-    assert rates[1].validation == pytest.approx(metric(root, "batch_norm", 0) / 2)
+    assert rates[1].validation == pytest.approx(metric(root, "batch_norm", 1000) / 2)
     assert rates[1].validation > rates[0].validation
-    assert results_of(root)[1]["batch_norm"].lr == 0.005
+    arm = results_of(root)[1]["batch_norm"]
+    assert arm.lr == 0.005
+    assert [(run.seed, run.compared) for run in arm.runs if run.lr == 0.005] == [
+        (1000, False), (0, True), (1, True), (2, True),
+    ]  # fmt: skip
+    assert [run.seed for run in arm.chosen_runs] == [0, 1, 2]
     assert choose_rate([Rate(0.01, 0.3, "finished"), Rate(0.02, 0.3, "finished")]) == 0.01
     assert choose_rate([Rate(0.01, None, "diverged"), Rate(0.02, 0.0, "finished")]) == 0.02
     assert choose_rate([Rate(0.01, None, "finished")]) == 0.01
+
+
+def test_a_list_of_rates_grows_where_the_best_is_at_its_edge_until_the_run_is_there(root):
+    plan = make_plan(extend=True)
+    rates, lrs = choose_rates(plan, root)
+    assert rates["l2_norm"] == [0.001, 0.005, 0.025], "by the list's factor; its run is yet to be made"
+    assert lrs["l2_norm"] == 0.005
+    jobs = plan.choosing_jobs(rates)
+    assert sum(job.lr == 0.025 for job in jobs) == 3
+    make_runs(plan, root, TEST_SET, diverged=[], diagnostics=False, rates=[0.025])
+    assert choose_rates(plan, root)[0]["l2_norm"] == [0.001, 0.005, 0.025], "the best is inside now"
+
+
+def test_seeds_that_fail_are_an_outcome(whole):
+    results = whole[0]
+    arms = {arm.name: arm.outcome for arm in results.arms}
+    assert (arms["none"].num_learnt, arms["none"].num_diverged, arms["none"].num_runs) == (2, 1, 3)
+    values = results.arms[1].metrics["AP"].values
+    assert arms["none"].mean_learnt == pytest.approx(np.mean(values))
+    assert arms["none"].mean_all == pytest.approx(sum(values) / 3)
+    assert arms["none"].p == pytest.approx(min(1, 2 * failure_p(1, 3, 0, 3)))
+    assert arms["l2_norm"].p is None
 
 
 def test_costs_diagnostics_scatter_and_versions_come_from_the_runs(whole):
@@ -73,13 +169,15 @@ def test_costs_diagnostics_scatter_and_versions_come_from_the_runs(whole):
     assert arm.why["length_before"]["conv4_3"] == (11.0, 911.0), "the mean of three seeds"
     assert results.provenance["versions"] == {"torch": "2.14.0, 2.14.1", "numpy": "2.4"}
     squares = [(value - arm.metrics["AP"].mean) ** 2 for arm in results.arms for value in arm.metrics["AP"].values]
+    assert results.provenance["data"]["test"]["images"] == 30
+    assert results.provenance["installed"]["numpy"] == np.__version__
     assert results.seed_noise == pytest.approx(np.sqrt(sum(squares) / (len(squares) - 3)))
 
 
-def test_an_arm_with_a_diverged_seed_is_incomplete_and_says_so(whole):
+def test_an_arm_with_a_diverged_seed_is_compared_over_the_others_and_says_so(whole):
     results = whole[0]
     arm = results.arms[1]
-    assert arm.verdict == "incomplete"
+    assert arm.verdict == "equivalent"
     assert "of 3 seeds 1 diverged" in arm.sentence
     assert [run.status for run in arm.chosen_runs] == ["finished", "diverged", "finished"]
     assert arm.chosen_runs[1].reason == "loss is nan at step 340 <after a spike>"
@@ -124,3 +222,4 @@ def test_one_seed_is_never_ranked(root):
     assert {arm.verdict for arm in arms.values()} == {"baseline", "one seed"}
     assert "one seed allows no conclusion about none and batch_norm" in results.answer.lower()
     assert "better" not in results.answer
+    assert results.detectable is None

@@ -57,7 +57,8 @@ def jobs(tmp_path, monkeypatch):
     monkeypatch.setattr(launcher.sys, "executable", str(script))
     monkeypatch.setattr(launcher, "_POLL_SECONDS", 0.02)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    return read_plan(tmp_path / "compare.yaml").first_jobs()
+    plan = read_plan(tmp_path / "compare.yaml")
+    return plan.first_jobs({arm.name: arm.lrs for arm in plan.arms})
 
 
 def calls(tmp_path):

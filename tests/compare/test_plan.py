@@ -5,7 +5,7 @@ import copy
 import pytest
 import yaml
 
-from ssdnorm.compare.plan import read_plan
+from ssdnorm.compare.plan import extended, read_plan
 from ssdnorm.config_file import SHIPPED, config_to_mapping, differing_keys, read_config
 
 CONFIGS = sorted(SHIPPED.glob("compare_*.yaml"))
@@ -85,9 +85,8 @@ def test_a_base_is_a_recipes_name_a_file_or_a_complete_config(tmp_path):
     complete = plan_of(tmp_path, CONTENT)
     assert plan_of(tmp_path, {**CONTENT, "base": str(recipe)}).content == complete.content
     again = plan_of(tmp_path, complete.content)  # a comparison's own comparison.yaml
-    assert (again.content, again.jobs({arm.name: 0.004 for arm in again.arms})[:4]) == (
-        complete.content, complete.first_jobs(),
-    )  # fmt: skip
+    rates = {arm.name: arm.lrs for arm in again.arms}
+    assert (again.content, again.first_jobs(rates)) == (complete.content, complete.first_jobs(rates))
     named = plan_of(tmp_path, {**CONTENT, "base": "quickstart", "learning_rates": {}})
     assert named.base == read_config("quickstart")
 
@@ -124,23 +123,42 @@ def test_an_arm_is_the_base_with_its_keys_changed(tmp_path):
     assert base["model"]["dropout"] == 0.5, "the base is not touched"
 
 
-def test_rates_are_tried_with_the_first_seed_and_the_chosen_one_serves_the_others(tmp_path):
-    plan = plan_of(tmp_path, CONTENT)
-    assert [(j.arm, j.seed, j.lr) for j in plan.first_jobs()] == [
-        ("l2_norm", 3, 0.004), ("batch_norm", 3, 0.01), ("batch_norm", 3, 0.002), ("no_dropout", 3, 0.004),
-    ]  # fmt: skip
-    jobs = plan.jobs({"l2_norm": 0.004, "batch_norm": 0.002, "no_dropout": 0.004})
-    assert jobs[:4] == plan.first_jobs()
-    assert [(j.arm, j.seed, j.lr) for j in jobs[4:]] == [
-        ("l2_norm", 5, 0.004), ("batch_norm", 5, 0.002), ("no_dropout", 5, 0.004),
-    ]  # fmt: skip
+def test_rates_are_tried_with_seeds_of_their_own_and_the_chosen_one_serves_all_that_are_compared(tmp_path):
+    plan = plan_of(tmp_path, changed(choosing_seeds=[8, 9]))
+    rates, lrs = {arm.name: arm.lrs for arm in plan.arms}, {"l2_norm": 0.004, "batch_norm": 0.002, "no_dropout": 0.004}
+    first = [("batch_norm", seed, lr) for seed in (8, 9) for lr in (0.01, 0.002)]
+    first += [(arm, seed, 0.004) for seed in (3, 5) for arm in ("l2_norm", "no_dropout")]
+    assert [(j.arm, j.seed, j.lr) for j in plan.first_jobs(rates)] == first
+    jobs = plan.jobs(lrs, rates)
+    assert [(j.arm, j.seed, j.lr) for j in jobs] == [*first, ("batch_norm", 3, 0.002), ("batch_norm", 5, 0.002)]
     last = jobs[-1]
     assert (last.config.training.seed, last.config.optimizer.lr, last.folder) == (
-        5, 0.004, "runs/no_dropout/lr0.004_seed5",
+        5, 0.002, "runs/batch_norm/lr0.002_seed5",
     )  # fmt: skip
     plan = plan_of(tmp_path, changed(learning_rates={}))
-    assert len(plan.first_jobs()) == 6, "without rates to choose, all seeds at once"
-    assert plan.first_jobs() == plan.jobs({arm.name: 0.004 for arm in plan.arms})
+    rates = {arm.name: arm.lrs for arm in plan.arms}
+    assert len(plan.first_jobs(rates)) == 6, "without rates to choose, all seeds at once"
+    assert plan.first_jobs(rates) == plan.jobs({arm.name: 0.004 for arm in plan.arms}, rates)
+
+
+def test_a_list_grows_beyond_its_edge_by_its_factor_and_not_for_ever():
+    assert extended([0.01, 0.02], 0.01, 2) == [0.01, 0.02, 0.005]
+    assert extended([0.3, 0.1], 0.3, 2) == [0.3, 0.1, 0.9]
+    assert extended([0.1, 0.2, 0.4, 0.8, 1.6, 3.2], 3.2, 2) == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
+    assert extended([0.01], 0.01, 1) == [0.01]
+
+
+def test_seeds_come_from_the_command_line_too(tmp_path):
+    path = tmp_path / "compare.yaml"
+    path.write_text(yaml.safe_dump({**CONTENT, "looks": [2, 4]}))
+    plan = read_plan(path, seeds="3,5,7-8")
+    assert plan.file.seeds == plan.content["seeds"] == [3, 5, 7, 8]
+    for seeds, message in (
+        ("3-5", "3 seeds are not one of the declared looks: 2, 4"),
+        ("3-", "expected seeds such as"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_plan(path, seeds=seeds)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +182,17 @@ def test_rates_are_tried_with_the_first_seed_and_the_chosen_one_serves_the_other
         (changed(learning_rates__batch=[0.1]), r"learning_rates: unknown arm 'batch'.*Did you mean 'batch_norm'"),
         (changed(learning_rates__batch_norm=[0.1, -1]), r"learning_rates\.batch_norm\.1: must be greater than 0"),
         (changed(learning_rates__batch_norm=[0.1, 0.1]), r"learning_rates\.batch_norm: must be different values"),
+        (
+            changed(learning_rates={"l2_norm": [0.1], "batch_norm": [0.1, 0.2]}),
+            r"learning_rates: arms try different numbers of rates: l2_norm 1, batch_norm 2; give each as many",
+        ),
+        (changed(learning_rates={}, extend=True), r"extend: no arm has several learning_rates to choose from"),
+        (changed(looks=[3, 2]), r"looks: must rise; got \[3, 2\]"),
+        (changed(looks=[1, 2]), r"looks\.0: must be greater than or equal to 2"),
+        (changed(rule="holm"), r"rule: must be 'guarded_t' or 'paired_t_holm'; got 'holm'"),
+        (changed(margin=2), r"margin: must be less than 1; got 2"),
+        (changed(contrasts={"x": [["l2_norm", "none"]]}), r"contrasts\.x: unknown arm 'none'; choose one of: l2_norm"),
+        (changed(contrasts={"x": [["l2_norm"]]}), r"contrasts\.x\.0: must have at least 2 items"),
         (changed(base__data__validation=None), r"learning_rates: rates are chosen on validation images"),
         (changed(vary=["norm", "optimizer.lr"], arms__batch_norm={"optimizer.lr": 1.0}), r".*the arm has learning_"),
         (changed(vary=["norm", "training.seed"]), r"vary: training\.seed: arms share their seeds, data and runtime"),

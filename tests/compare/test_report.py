@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ssdnorm.compare.conclusions import conclude
 from ssdnorm.compare.report import limits_of, write_report
 from ssdnorm.compare.result_figures import rate_labels
 from ssdnorm.compare.results import Results
@@ -114,14 +115,34 @@ def test_every_figure_and_picture_says_what_it_shows(full):
 def test_it_shows_the_answer_each_sentence_why_runs_were_lost_and_each_verdict_beside_its_arm(full):
     html, page, results = full
     gap = results.arms[2].differences["AP"]
-    expected = [results.answer, *(arm.sentence for arm in results.arms), f"{gap.p_holm:.3f}", REASON]
+    sentences = [each.sentence for each in (*results.arms, *results.contrasts)]
+    expected = [results.answer, *sentences, "batch_norm − none", f"{results.arms[2].finding.p:.3f}", REASON]
     for words in [*expected, f"{100 * gap.paired.mean:+.2f}".replace("-", "−")]:
         assert words in page.text
-    cells = re.findall(r'<th scope="row">(.*?)</th>', html.split("<table>")[1])
+    cells = re.findall(r'<th scope="row">(.*?)</th>', html.split("<table>")[1], re.S)
     for arm, cell in zip(results.arms, cells, strict=True):
         words = re.sub(r"<[^>]*>", "", cell)
         assert words.startswith(arm.name)
         assert words.endswith(arm.verdict)
+
+
+def test_seeds_that_failed_and_what_seeds_can_show_have_their_own_part(full):
+    html, page, results = full
+    parts = [text for level, text in page.headings if level == "h3"]
+    assert {"Contrasts", "What these seeds can show", "Seeds that diverged or did not learn"} <= set(parts)
+    rows = re.findall(
+        r"<tr>(.*?)</tr>", html.split('aria-label="Seeds that failed, by arm"')[1].split("</table>")[0], re.S
+    )
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", rows[2], re.S)
+    outcome = results.arms[1].outcome
+    assert cells[:2] == ["2 of 3", "1"]
+    assert cells[3:] == [f"{100 * outcome.mean_learnt:.1f}", f"{100 * outcome.mean_all:.1f}"]
+
+
+def test_a_second_look_is_named_in_the_answer_and_among_the_limits(whole):
+    results = replace(whole[0], second_look="margin")
+    assert conclude(results).endswith("Second look: margin declared after verdicts were known.")
+    assert "Declared after verdicts were known: margin." in limits_of(results)[0]
 
 
 def test_the_learned_scales_have_digits_enough_to_see_them_move(tmp_path):
@@ -132,7 +153,7 @@ def test_the_learned_scales_have_digits_enough_to_see_them_move(tmp_path):
         f"{s},scale_{c},conv4_3,{v}" for s, values in measured.items() for c, v in zip(columns, values, strict=True)
     ]
     path = tmp_path / results.arms[0].chosen_runs[0].folder / "diagnostics.csv"
-    path.write_text("\n".join(["step,statistic,name,value", *rows]))
+    path.write_text("\n".join(["step,statistic,name,value", *rows, ""]))
     html, _ = report(tmp_path, results)
     cells = re.findall(r"<td[^>]*>([^<]*)</td>", html.split('aria-label="Learned scales by arm and tap"')[1])
     assert cells[:7] == ["conv4_3", "20", "19.984", "−0.08 %", "0.02", "19.91", "20.04"]
@@ -167,7 +188,17 @@ def test_the_figures_of_the_page_are_the_files_beside_it(full, whole):
     html, page, _ = full
     folder = whole[1]
     files = {path.stem: path.read_text(encoding="utf-8").strip() for path in (folder / "figures").iterdir()}
-    assert {"legend", "seeds", "differences", "evaluations", "losses", "rates", "length-conv4_3", "dead"} < set(files)
+    assert {
+        "legend",
+        "seeds",
+        "differences",
+        "power",
+        "evaluations",
+        "losses",
+        "rates",
+        "length-conv4_3",
+        "dead",
+    } < set(files)
     assert [name for name, svg in files.items() if svg not in html] == ["legend"]
     assert sum(attributes.get("class") == "plot" for attributes in page.all("svg")) == len(files) - 1
     assert all(arm in files["legend"] for arm in ("l2_norm", "none", "batch_norm"))

@@ -1,4 +1,4 @@
-"""Means, differences and verdicts, against scipy, tables and cases that collapse to something known."""
+"""Means, scatter and failures, against scipy, loops and cases that collapse to something known."""
 
 import math
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ssdnorm.compare.results import Difference
-from ssdnorm.compare.statistics import holm, mean_with_interval, paired_difference, pooled_std, verdict_of
+from ssdnorm.compare.statistics import failure_p, mean_with_interval, pooled_std
 
 
 def test_the_interval_is_scipys():
@@ -26,59 +25,25 @@ def test_two_values_have_the_interval_of_one_degree_of_freedom_and_one_value_has
         mean_with_interval([])
 
 
-def test_the_difference_is_paired_by_seed_whatever_the_order():
-    ours, baseline = {2: 0.40, 0: 0.31, 1: 0.33}, {0: 0.30, 1: 0.31, 2: 0.37}
-    difference = paired_difference(ours, baseline)
-    assert difference.paired.values == pytest.approx([0.01, 0.02, 0.03])
-    expected = stats.ttest_rel([0.31, 0.33, 0.40], [0.30, 0.31, 0.37])
-    assert difference.p == pytest.approx(expected.pvalue)
-    # seeds that one side lacks are left out
-    assert paired_difference({0: 0.5, 3: 0.9}, {0: 0.4, 1: 0.2}).paired.values == pytest.approx([0.1])
-    assert paired_difference({3: 0.9}, {0: 0.4}) is None
+@pytest.mark.parametrize(("failed", "runs", "theirs", "of"), [(3, 3, 0, 3), (2, 5, 0, 5), (1, 4, 3, 5)])
+def test_the_failure_test_is_the_largest_p_over_the_unknown_share_of_a_loop_over_all_tables(failed, runs, theirs, of):
+    def wald(a: int, b: int) -> float:
+        pooled = (a + b) / (runs + of)
+        error = math.sqrt(pooled * (1 - pooled) * (1 / runs + 1 / of))
+        return abs(a / runs - b / of) / error if error else 0.0
+
+    extreme = [
+        (a, b) for a in range(runs + 1) for b in range(of + 1) if wald(a, b) >= wald(failed, theirs) - 1e-12
+    ]  # fmt: skip
+    shares = np.linspace(0.001, 0.999, 999)
+    p = max(
+        sum(stats.binom.pmf(a, runs, share) * stats.binom.pmf(b, of, share) for a, b in extreme) for share in shares
+    )
+    assert failure_p(failed, runs, theirs, of) == pytest.approx(p, abs=2e-4)
 
 
-def test_equal_arms_have_no_difference_and_p_1():
-    difference = paired_difference({0: 0.3, 1: 0.4}, {0: 0.3, 1: 0.4})
-    assert (difference.paired.low, difference.paired.high, difference.p) == (0.0, 0.0, 1.0)
-    assert paired_difference({0: 0.5, 1: 0.5}, {0: 0.25, 1: 0.25}).p == 0.0
-
-
-def test_holm_is_the_sequential_test():
-    p_values = [0.001, 0.04, 0.03, 0.2]
-    corrected = holm(p_values)
-    rejected, alpha = set(), 0.05
-    for rank, place in enumerate(np.argsort(p_values)):  # the procedure as Holm states it
-        if p_values[place] > alpha / (len(p_values) - rank):
-            break
-        rejected.add(int(place))
-    assert {i for i, p in enumerate(corrected) if p <= alpha} == rejected == {0}
-    assert corrected == pytest.approx([0.004, 0.09, 0.09, 0.2])
-    assert holm([]) == []
-
-
-@pytest.mark.parametrize(
-    ("values", "p_holm", "images", "verdict"),
-    [
-        ([0.10, 0.11, 0.12], 0.01, (0.05, 0.15), "better"),
-        ([-0.10, -0.11, -0.12], 0.01, (-0.15, -0.05), "worse"),
-        ([0.10, 0.11, 0.12], 0.06, (0.05, 0.15), "no evidence of a difference"),  # lost by the correction
-        ([0.10, 0.11, 0.12], 0.01, (-0.01, 0.15), "no evidence of a difference"),  # lost on other images
-        ([-0.10, 0.11, 0.12], 0.01, (0.05, 0.15), "no evidence of a difference"),  # lost on other seeds
-        ([0.10, 0.11, 0.12], 0.01, (-0.15, -0.05), "no evidence of a difference"),  # seeds and images disagree
-        ([0.10, 0.11, 0.12], 0.01, None, "better"),
-        ([0.10], None, (0.05, 0.15), "one seed"),
-        ([0.0, 0.0], 1.0, (0.0, 0.0), "no evidence of a difference"),
-    ],
-)
-def test_a_verdict_takes_seeds_and_images_and_the_correction(values, p_holm, images, verdict):
-    assert verdict_of(Difference(mean_with_interval(values), 0.0, p_holm, images)) == verdict
-
-
-def test_differences_that_are_equal_but_for_rounding_have_no_scatter(recwarn):
-    difference = paired_difference({0: 0.3, 1: 0.4, 2: 0.5}, {0: 0.2, 1: 0.3, 2: 0.4})
-    assert difference.p == 0.0
-    assert paired_difference({0: 0.3, 1: 0.1 + 0.2}, {0: 0.1 + 0.2, 1: 0.3}).p == 1.0
-    assert not recwarn.list, "scipy warns of lost precision"
+def test_equal_shares_of_failures_are_no_difference():
+    assert failure_p(0, 3, 0, 5) == failure_p(3, 3, 2, 2) == failure_p(1, 2, 2, 4) == 1.0
 
 
 def test_the_pooled_deviation_of_equal_groups_is_theirs():

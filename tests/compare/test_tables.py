@@ -24,7 +24,10 @@ def test_markdown_holds_each_arms_mean_interval_and_difference_in_points(whole):
     assert rows[2]["difference"].startswith(f"{100 * difference.paired.mean:+.2f} [".replace("-", "−"))
     low, high = difference.images
     assert rows[2]["over images"] == f"[{100 * low:+.2f}, {100 * high:+.2f}]".replace("-", "−")
-    assert rows[0]["difference"] == rows[0]["over images"] == rows[0]["p (Holm)"] == "–"
+    finding = results.arms[2].finding
+    assert rows[2]["all together"] == f"[{100 * finding.low:+.2f}, {100 * finding.high:+.2f}]".replace("-", "−")
+    assert (rows[1]["margin"], rows[2]["margin"]) == ("±0.00", "–"), "what is better is not equivalent"
+    assert rows[0]["difference"] == rows[0]["over images"] == rows[0]["p"] == "–"
 
     rows = rows_of(metrics_markdown(results))
     assert set(rows[0]) == {"arm", *results.arms[0].metrics}
@@ -38,7 +41,7 @@ def test_markdown_leaves_out_columns_of_which_nothing_is_known_and_keeps_pipes_i
     )
     table = table_markdown(results)
     assert "latency" not in table
-    assert "p (Holm)" not in table
+    assert "| p |" not in table
     assert "b\\|&lt;c>" in table
 
 
@@ -47,11 +50,12 @@ def test_csv_has_a_row_for_every_run_of_every_rate_with_its_metrics(whole, tmp_p
     write_csv(results, tmp_path / "runs.csv")
     with (tmp_path / "runs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 3 * (3 + 1)
+    assert len(rows) == 3 * (3 + 2)
     runs = [run for arm in results.arms for run in arm.runs]
     for run, row in zip(runs, rows, strict=True):
         assert (row["arm"], int(row["seed"]), float(row["lr"])) == (run.arm, run.seed, run.lr)
         assert row["chosen"] == str(int(run.lr == 0.005))
+        assert row["compared"] == str(int(run.lr == 0.005 and run.seed < 3))
         if run.status == "finished":
             assert float(row["AP50"]) == run.result["metrics"]["AP50"]
             assert row["validation"] == str(run.result.get("metrics_validation", {}).get("AP", ""))
