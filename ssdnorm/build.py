@@ -27,6 +27,7 @@ from ssdnorm.detector import MODELS
 from ssdnorm.engine.evaluation import Evaluator
 from ssdnorm.engine.module import EvaluationSet, PopulationImages, TrainingModule
 from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_sgd
+from ssdnorm.engine.precision import choose_precision
 from ssdnorm.engine.run import LoopSettings, make_trainer, runs_on_cpu
 from ssdnorm.layers import (
     check_batch_statistics,
@@ -89,6 +90,33 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
     return built
 
 
+def settle(config: Config, *, num_images: int | None = None) -> Config:
+    """Decide what a config leaves to the machine and the data: ``precision: auto``, epochs and shares in steps.
+
+    Args:
+        num_images: of the training set; otherwise it is read where epochs need it.
+    """
+    config = settle_precision(config)
+    if num_images is None:
+        num_images = 1 if config.training.epochs is None else len(build_dataset(config, "train"))
+    return config.in_steps(config.training.batch_size * _num_processes(config), num_images)
+
+
+def settle_precision(config: Config) -> Config:
+    """Replace ``training.precision: auto`` by what :func:`choose_precision` measures on the device."""
+    if config.training.precision != "auto":
+        return config
+    precision = choose_precision(config.runtime.accelerator)
+    training = config.training.model_copy(update={"precision": precision})
+    return config.model_copy(update={"training": training})
+
+
+def schedule(config: Config) -> dict[str, object]:
+    """The settled lengths of a run in steps, for its record."""
+    o = config.optimizer
+    return {"max_steps": config.training.max_steps, "warmup_steps": o.warmup_steps, "lr_drops": o.lr_drops}
+
+
 def check_model(config: Config) -> None:
     """Check that the model can be built and trained on these devices, without memory, weights or data.
 
@@ -97,8 +125,12 @@ def check_model(config: Config) -> None:
     """
     if config.training.precision == "16-mixed" and runs_on_cpu(config.runtime.accelerator):
         raise ValueError("training.precision: 16-mixed needs a GPU; on a CPU choose 32-true or bf16-mixed")
+    settled = {"max_steps": 1, "eval_every": None}  # whatever comes out
+    if config.training.precision == "auto":
+        settled["precision"] = "32-true"
+    trial = config.model_copy(update={"training": config.training.model_copy(update=settled)})
     try:
-        make_trainer(loop_settings(config, images_per_epoch=1), Path(), logs=False)
+        make_trainer(loop_settings(trial, images_per_epoch=1), Path(), logs=False)
     except ValueError as error:
         raise ValueError(f"runtime: {error}") from error
     with torch.device("meta"):

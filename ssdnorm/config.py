@@ -38,6 +38,7 @@ NormSpec = str | Annotated[dict[str, Any], AfterValidator(_finite_options)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class NormConfig(Section):
@@ -192,7 +193,7 @@ def write_out_preset(optimizer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class OptimizerConfig(Section):
-    """SGD and its schedule, in steps."""
+    """SGD and its schedule, in steps or in shares of the run."""
 
     lr: PositiveFloat = Field(default=1e-3, description="learning rate after the warm-up")
     momentum: Fraction = Field(default=0.9, description="of SGD")
@@ -208,17 +209,23 @@ class OptimizerConfig(Section):
     biases: GroupConfig = Field(
         default=GroupConfig(lr_factor=2.0, weight_decay=0.0), description="biases of convolutions"
     )
-    warmup_steps: NonNegativeInt = Field(default=500, description="steps of linear rise from warmup_factor · lr")
+    warmup_steps: NonNegativeInt | Share = Field(
+        default=500, description="linear rise from warmup_factor · lr: steps, or a share of the run such as 0.05"
+    )
     warmup_factor: PositiveFraction = Field(default=0.1, description="where the rise starts")
-    lr_drops: list[int] = Field(default=[], description="steps at which the rate is multiplied by lr_drop_factor")
+    lr_drops: list[int] | list[float] = Field(
+        default=[],
+        description="where the rate is multiplied by lr_drop_factor: steps, or shares of the run such as [0.7, 0.9]",
+    )
     lr_drop_factor: PositiveFloat = Field(default=0.1, description="see lr_drops")
 
     @field_validator("lr_drops")
     @classmethod
-    def _check_rising(cls, steps: list[int]) -> list[int]:
-        if sorted(set(steps)) != steps or any(step <= 0 for step in steps):
-            raise ValueError(f"must be rising steps above 0; got {steps}")
-        return steps
+    def _check_rising(cls, drops: list[int] | list[float]) -> list[int] | list[float]:
+        shares = any(isinstance(drop, float) for drop in drops)
+        if sorted(set(drops)) != drops or any(drop <= 0 or (shares and drop >= 1) for drop in drops):
+            raise ValueError(f"must be rising steps above 0, or rising shares between 0 and 1; got {drops}")
+        return drops
 
     @model_validator(mode="before")
     @classmethod
@@ -229,20 +236,39 @@ class OptimizerConfig(Section):
 class TrainingConfig(Section):
     """The loop."""
 
-    max_steps: PositiveInt = Field(default=120_000, description="optimizer steps")
+    max_steps: PositiveInt | None = Field(default=120_000, description="optimizer steps; null where epochs are given")
+    epochs: PositiveFloat | None = Field(
+        default=None, description="passes over the training images, instead of max_steps"
+    )
     batch_size: PositiveInt = Field(default=32, description="images per device and step")
     seed: Seed = Field(default=0, description="of initial weights, order, augmentation and dropout")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
-        default="32-true", description="of the forward pass"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = Field(
+        default="32-true", description="of the forward pass; auto measures whether bf16-mixed is faster here"
     )
     ema_decay: Fraction | None = Field(default=None, description="of the evaluated average; null for none")
     clip_grad_norm: PositiveFloat | None = Field(default=None, description="largest gradient norm; null for none")
-    eval_every: PositiveInt | None = Field(default=None, description="steps between evaluations; null: the end only")
+    eval_every: PositiveInt | Share | None = Field(
+        default=None, description="between evaluations: steps, or a share of the run; null: the end only"
+    )
     checkpoint_every: PositiveInt = Field(default=1000, description="steps between checkpoints for --resume")
     population_images: PositiveInt | None = Field(
         default=None,
         description="training images for batch norm's population statistics, evaluated at the end; null for none",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_stand_for_the_default(cls, content: Any) -> Any:
+        if isinstance(content, Mapping) and content.get("epochs") is not None and "max_steps" not in content:
+            return {**content, "max_steps": None}
+        return content
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Self:
+        if (self.max_steps is None) == (self.epochs is None):
+            got = f"max_steps {self.max_steps}, epochs {self.epochs}"
+            raise ValueError(f"give one of max_steps and epochs, the other is null; got {got}")
+        return self
 
 
 class RuntimeConfig(Section):
@@ -284,6 +310,38 @@ class Config(Section):
     @model_validator(mode="after")
     def _check_drops(self) -> Self:
         drops, max_steps = self.optimizer.lr_drops, self.training.max_steps
-        if any(step >= max_steps for step in drops):
+        if max_steps is not None and any(step >= max_steps for step in drops):
             raise ValueError(f"optimizer.lr_drops: {drops} reaches past training.max_steps {max_steps}")
         return self
+
+    def in_steps(self, images_per_step: int, num_images: int) -> Config:
+        """The same training with its epochs and shares turned into steps; a config that has none is returned as it is.
+
+        Args:
+            images_per_step: of all processes together.
+            num_images: of the training set.
+
+        Raises:
+            ValueError: ``optimizer.lr_drops``, in steps, reaches past the end.
+        """
+        training, optimizer = self.training, self.optimizer
+        max_steps = training.max_steps
+        if max_steps is None:
+            assert training.epochs is not None
+            max_steps = max(1, math.ceil(training.epochs * num_images / images_per_step))
+
+        def steps(value: float | None) -> int | None:
+            return max(1, round(value * max_steps)) if isinstance(value, float) else value
+
+        drops = [steps(drop) for drop in optimizer.lr_drops]
+        if any(drop >= max_steps for drop in optimizer.lr_drops):
+            raise ValueError(f"optimizer.lr_drops: {drops} reaches past the {max_steps} steps of the run")
+        in_steps = {"max_steps": max_steps, "epochs": None, "eval_every": steps(training.eval_every)}
+        return self.model_copy(
+            update={
+                "training": training.model_copy(update=in_steps),
+                "optimizer": optimizer.model_copy(
+                    update={"lr_drops": drops, "warmup_steps": steps(optimizer.warmup_steps)}
+                ),
+            }
+        )

@@ -1,6 +1,7 @@
 """Train a detector: python scripts/train.py --config quickstart --output runs/quickstart
 
-Every key of the config can be set on the command line, e.g. --norm.backbone batch_norm --optimizer.lr 3e-4;
+Continue an interrupted run with --resume runs/quickstart; with a larger --training.max_steps (or epochs) a finished
+run goes on from its last checkpoint. Every key of the config can be set on the command line, e.g. --norm.backbone batch_norm --optimizer.lr 3e-4;
 a norm with options is a mapping: --norm.extras '{kind: group_norm, groups: 16}'.
 """
 
@@ -10,20 +11,13 @@ import argparse
 import logging
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssdnorm.cli.resume import check_checkpoint, check_output, find_run, read_start, with_recorded_precision
 from ssdnorm.config import Config
-from ssdnorm.config_file import (
-    config_to_mapping,
-    config_to_yaml,
-    differing_keys,
-    flatten,
-    read_config,
-    read_yaml,
-    sections,
-)
+from ssdnorm.config_file import config_to_yaml, flatten, read_config, sections
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
@@ -38,9 +32,15 @@ _DRAWN_SCORE = 0.4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options; config keys come on top."""
-    parser.add_argument("--config", required=True, type=Path, help="YAML file, or a recipe's name: bccd, voc0712, …")
-    parser.add_argument("--output", required=True, type=Path, help="the run folder; new, or with --resume an old one")
-    parser.add_argument("--resume", action="store_true", help="continue from the run folder's last checkpoint")
+    parser.add_argument("--config", type=Path, help="YAML file, or a recipe's name: bccd, voc0712, …")
+    parser.add_argument("--output", type=Path, help="the run folder; new, or with --resume an old one")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        metavar="RUN",
+        help="continue a run from its last checkpoint; needs no --config, which is the run's own",
+    )
     parser.epilog = f"config keys:\n{describe_keys()}"
 
 
@@ -49,8 +49,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     # Large pages for large tensors, where Linux offers them: a training step on a CPU is otherwise slowed down by page
     # faults (0.71 s instead of 0.59 s at width 1/8, batch 16). PyTorch reads this once, at its first allocation.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    config = read_config(arguments.config, rest)
-    output: Path = arguments.output
+    config_path, output, resume = find_run(arguments)
+    config = read_config(config_path, rest)
 
     # imported here, so that --help and mistakes in the config do not wait for them
     from ssdnorm import build
@@ -64,37 +64,44 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     try:
         build.check_model(config)
     except ValueError as error:
-        raise ValueError(f"{arguments.config}: {error}") from error
+        raise ValueError(f"{config_path}: {error}") from error
     first = is_first_process()  # the other processes of a run find what it leaves
-    if first:
-        _check_output(output, config, resume=arguments.resume)
-    if arguments.resume and (output / "result.json").exists():
+    extends = (first or resume) and check_output(output, config, resume=resume)
+    if resume and not extends and (output / "result.json").exists():
         log.info("%s: this run is finished; its numbers are in %s", output, output / "result.json")
         return
 
     train_set = build.build_dataset(config, "train")
+    settled = build.settle(with_recorded_precision(config, output) if resume else config, num_images=len(train_set))
     test_set = build.build_dataset(config, "test", class_names=train_set.class_names)
     validation_set = None
     if config.data.validation is not None:
         validation_set = build.build_dataset(config, "validation", class_names=train_set.class_names)
-    model = build.build_model(config, 1 + len(train_set.class_names), class_names=train_set.class_names)
-    module = build.build_training(config, model, train_set=train_set, test_set=test_set, validation_set=validation_set)
+    model = build.build_model(settled, 1 + len(train_set.class_names), class_names=train_set.class_names)
+    module = build.build_training(settled, model, train_set=train_set, test_set=test_set, validation_set=validation_set)
     groups = describe_groups(module.make_optimizer(model))  # type: ignore[arg-type]
-    start = {"parameter_groups": groups, "batch_norm_images": build.batch_norm_images(config, model)}
+    start = {
+        "parameter_groups": groups,
+        "batch_norm_images": build.batch_norm_images(settled, model),
+        "precision": settled.training.precision,
+        "schedule": build.schedule(settled),
+    }
     callbacks: list[Callback] = [StartFile(output, start)]
     if config.runtime.diagnose_every is not None:
         callbacks.append(DiagnosticsFile(output / "diagnostics.csv", every=config.runtime.diagnose_every))
 
     if first:
+        if resume:
+            check_checkpoint(output, start["schedule"], extends=extends)
         write_text(output / "config.yaml", config_to_yaml(config))
         names = ", ".join(train_set.class_names)
         log.info("%d images to train on, %d to test on; classes: %s", len(train_set), len(test_set), names)
         log.info("%s", groups_table(groups))
     result = train(
         module,
-        build.loop_settings(config, len(train_set)),
+        build.loop_settings(settled, len(train_set)),
         output,
-        resume=arguments.resume,
+        resume=resume,
         save_weights=lambda path: save_checkpoint(
             path, model, class_names=train_set.class_names, post_process=vars(config.post_process)
         ),
@@ -102,6 +109,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
             "seed": config.training.seed,
             "parameters": sum(p.numel() for p in model.parameters()),
             **start,
+            "extended": read_start(output).get("extended", []),
             "class_names": list(train_set.class_names),
         },
         callbacks=callbacks,
@@ -130,27 +138,6 @@ def _draw_some(dataset: DetectionDataset, detections: list[dict[str, Any]], fold
         pictures.append(picture)
     contact_sheet(pictures).save(folder / "sheet.png")
     return folder / "sheet.png"
-
-
-def _check_output(output: Path, config: Config, *, resume: bool) -> None:
-    """Raise ``ValueError`` for a folder that holds a run, or with ``resume`` one with another config."""
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output: {output} is a file; a run folder is needed")
-    old = output / "config.yaml"
-    if not old.exists():
-        if resume and not output.exists():
-            raise ValueError(f"--resume: {output}: no such run folder")
-        return
-    if not resume:
-        raise ValueError(f"--output: {output} holds a run already; take another folder, or continue it with --resume")
-    before = read_yaml(old)
-    if not isinstance(before, Mapping):
-        raise ValueError(f"--resume: {old}: holds no config")
-    differing = differing_keys(before, config_to_mapping(config))
-    if differing := [key for key in differing if not key.startswith("runtime.")]:
-        raise ValueError(
-            f"--resume: {old}: the run was started with another config; these keys differ: {', '.join(differing)}"
-        )
 
 
 def describe_keys() -> str:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from ssdnorm.compare.plan import Job
 from ssdnorm.compare.run_folders import read_mapping, state_of
-from ssdnorm.config_file import config_to_mapping, config_to_yaml, differing_keys
+from ssdnorm.config_file import config_to_yaml, differences_of_run
 from ssdnorm.files import FAILURE_FILE, whole_rows, write_json, write_text
 
 log = logging.getLogger("ssdnorm.compare")
@@ -106,9 +106,7 @@ def check_folders(jobs: Sequence[Job], root: Path) -> None:
     for job in jobs:
         old = root / job.folder / "config.yaml"
         if old.exists():
-            before = read_mapping(old)
-            keys = [k for k in differing_keys(before, config_to_mapping(job.config)) if not k.startswith("runtime.")]
-            if keys:
+            if keys := differences_of_run(read_mapping(old), job.config, where=str(old)):
                 raise ValueError(
                     f"--output: {old}: this run has another config; these keys differ: {', '.join(keys)}. "
                     "Choose another folder, or delete the run folder"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat
 
-from ssdnorm.build import check_model
+from ssdnorm.build import check_model, settle, settle_precision
 from ssdnorm.config import Config, Section
 from ssdnorm.config_file import (
     config_to_mapping,
@@ -135,6 +135,7 @@ def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
         (f"{where}: changes", file.changes),
         ("command line", _base_overrides(overrides)),
     )
+    base = settle_precision(base)  # one decision for all arms
     for key in file.vary:
         _check_varied(key, base, where)
     rates = file.learning_rates or {}
@@ -147,6 +148,7 @@ def read_plan(path: str | Path, overrides: Sequence[str] = ()) -> Plan:
             f"{where}: learning_rates: rates are chosen on validation images; base.data.validation is null"
         )
     arms = tuple(_arm(name, changes or {}, base, file, where) for name, changes in file.arms.items())
+    base = settle(base)
     complete = {"base": config_to_mapping(base), "arms": {arm.name: arm.changes for arm in arms}}
     content = {key: complete.get(key, value) for key, value in content.items() if key != "changes"}
     return Plan(file, base, arms, content)
@@ -194,6 +196,7 @@ def _arm(name: str, changes: Mapping[str, Any], base: Config, file: Comparison, 
         raise ValueError(f"{here}: optimizer.lr: the arm has learning_rates, too; give one of the two")
     try:
         check_model(config)
+        config = settle(config)
     except ValueError as error:
         raise ValueError(f"{here}: {error}") from error
     return Arm(name, changes, config, tuple(rates or [config.optimizer.lr]))

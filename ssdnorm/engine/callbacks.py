@@ -1,16 +1,14 @@
-"""Callbacks of a run: the metrics file and the progress bar."""
+"""The metrics file of a run."""
 
 from __future__ import annotations
 
 import csv
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.trainer.states import TrainerFn
 
 from ssdnorm.engine.module import TrainingModule
@@ -104,15 +102,3 @@ class MetricsFile(pl.Callback):
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
-
-
-class SparseProgressBar(TQDMProgressBar):
-    """Lightning's progress bar with loss and img/s; prints about twenty lines where the output is not a terminal."""
-
-    def __init__(self, total_steps: int) -> None:
-        super().__init__(refresh_rate=1 if sys.stderr.isatty() else max(1, total_steps // 20))
-
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        assert isinstance(pl_module, TrainingModule)
-        readings = pl_module.readings
-        return {"loss": readings["loss"], "img/s": readings["images_per_second"]} if readings else {}

@@ -14,6 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ssdnorm.coco_format import result_rows
+from ssdnorm.engine.precision import choose_precision
 from ssdnorm.messages import did_you_mean
 from ssdnorm.metrics.coco import CocoResult, check_options, evaluate_coco
 from ssdnorm.metrics.voc import VocResult, evaluate_voc
@@ -162,7 +163,7 @@ def predict_dataset(
         model: images ``(B, 3, S, S)`` → raw output. Left in evaluation mode on the device.
         post_process: raw output, sizes → detections.
         make_loader: ``rank, world_size`` → batches, every image once.
-        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed`` (32-true on a CPU, with a warning).
+        precision: ``32-true``, ``bf16-mixed``, ``16-mixed`` (32-true on a CPU, with a warning) or ``auto``.
         accelerator, devices, num_nodes: as in the config's ``runtime``.
 
     Returns:
@@ -173,6 +174,8 @@ def predict_dataset(
     """
     from lightning_fabric import Fabric  # a second of import that evaluating files does not need
 
+    if precision == "auto":
+        precision = choose_precision(accelerator)
     if precision == "16-mixed" and (accelerator == "cpu" or not torch.accelerator.is_available()):
         log.warning("training.precision: 16-mixed needs a GPU; this is evaluated in 32-true")
         precision = "32-true"

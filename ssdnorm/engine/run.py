@@ -22,9 +22,10 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ssdnorm.engine.callbacks import MetricsFile, SparseProgressBar
+from ssdnorm.engine.callbacks import MetricsFile
 from ssdnorm.engine.evaluation import EvaluationResult
 from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
+from ssdnorm.engine.progress import make_progress
 from ssdnorm.files import FAILURE_FILE, write_json
 from ssdnorm.provenance import provenance
 
@@ -152,7 +153,7 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
     """
     if settings.precision == "bf16-mixed" and runs_on_cpu(settings.accelerator):
         _warn_if_bf16_is_slow()
-    callbacks: list[pl.Callback] = [SparseProgressBar(settings.max_steps)]
+    callbacks: list[pl.Callback] = [make_progress()]
     if logs:  # the latest checkpoint alone, as last.ckpt
         checkpoints = ModelCheckpoint(
             dirpath=output / "checkpoints",
