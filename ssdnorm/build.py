@@ -25,8 +25,9 @@ from ssdnorm.data.transforms import EvalTransform, TrainTransform
 from ssdnorm.data.voc import VocDataset
 from ssdnorm.detector import MODELS
 from ssdnorm.engine.evaluation import Evaluator
+from ssdnorm.engine.memory import choose_batch_size, free_memory
 from ssdnorm.engine.module import EvaluationSet, PopulationImages, TrainingModule
-from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_sgd
+from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_optimizer
 from ssdnorm.engine.precision import choose_precision
 from ssdnorm.engine.run import LoopSettings, make_trainer, runs_on_cpu
 from ssdnorm.layers import (
@@ -38,10 +39,12 @@ from ssdnorm.layers import (
     warn_dropout_before_batch_norm,
 )
 from ssdnorm.losses.multibox_loss import MultiboxLoss
+from ssdnorm.messages import did_you_mean
+from ssdnorm.models.class_names import same_class
 from ssdnorm.models.foreign import read_any_checkpoint
 from ssdnorm.models.post_process import PostProcess
 from ssdnorm.models.ssd import SSD
-from ssdnorm.models.transfer import transfer_weights
+from ssdnorm.models.transfer import freeze_layers, transfer_weights
 
 log = logging.getLogger("ssdnorm.build")
 
@@ -87,19 +90,23 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
         where = f"model.checkpoint: {model.checkpoint}"
         for note in transfer_weights(checkpoint, built, head=model.head, class_names=class_names, where=where):
             log.info("%s", note)
+    if config.loss.focal is not None and (checkpoint is None or model.head == "fresh"):
+        built.head.start_with_background()
+    freeze_layers(built, model.freeze, where="model.freeze")
     return built
 
 
 def settle(config: Config, *, num_images: int | None = None) -> Config:
-    """Decide what a config leaves to the machine and the data: ``precision: auto``, epochs and shares in steps.
+    """Decide what a config leaves to the machine and the data: each ``auto``, epochs and shares in steps.
 
     Args:
         num_images: of the training set; otherwise it is read where epochs need it.
     """
-    config = settle_precision(config)
+    config = _settle_batch_size(settle_precision(config))
     if num_images is None:
         num_images = 1 if config.training.epochs is None else len(build_dataset(config, "train"))
-    return config.in_steps(config.training.batch_size * _num_processes(config), num_images)
+    training = config.training
+    return config.in_steps(training.batch_size * training.accumulate * _num_processes(config), num_images)
 
 
 def settle_precision(config: Config) -> Config:
@@ -109,6 +116,28 @@ def settle_precision(config: Config) -> Config:
     precision = choose_precision(config.runtime.accelerator)
     training = config.training.model_copy(update={"precision": precision})
     return config.model_copy(update={"training": training})
+
+
+def _settle_batch_size(config: Config) -> Config:
+    if config.training.batch_size != "auto":
+        return config
+    if (processes := _num_processes(config)) > 1:
+        raise ValueError(f"training.batch_size: auto is for one device; give a number for {processes}")
+    device = torch.device("cpu" if runs_on_cpu(config.runtime.accelerator) else "cuda")
+    model = _model_of_shapes(config)
+    try:
+        shape = (3, model.image_size, model.image_size)
+        batch_size = choose_batch_size(model, shape, free_bytes=free_memory(device))
+    except ValueError as error:
+        raise ValueError(f"training.{error}") from error
+    return config.model_copy(update={"training": config.training.model_copy(update={"batch_size": batch_size})})
+
+
+def _model_of_shapes(config: Config) -> SSD:
+    """The network without weights or memory, for two classes."""
+    with torch.device("meta"):
+        drawn = config.model.model_copy(update={"weights": None, "checkpoint": None, "head": "keep"})
+        return build_model(config.model_copy(update={"model": drawn}), 2)
 
 
 def schedule(config: Config) -> dict[str, object]:
@@ -125,7 +154,7 @@ def check_model(config: Config) -> None:
     """
     if config.training.precision == "16-mixed" and runs_on_cpu(config.runtime.accelerator):
         raise ValueError("training.precision: 16-mixed needs a GPU; on a CPU choose 32-true or bf16-mixed")
-    settled = {"max_steps": 1, "eval_every": None}  # whatever comes out
+    settled: dict[str, object] = {"max_steps": 1, "eval_every": None}  # whatever comes out
     if config.training.precision == "auto":
         settled["precision"] = "32-true"
     trial = config.model_copy(update={"training": config.training.model_copy(update=settled)})
@@ -133,9 +162,7 @@ def check_model(config: Config) -> None:
         make_trainer(loop_settings(trial, images_per_epoch=1), Path(), logs=False)
     except ValueError as error:
         raise ValueError(f"runtime: {error}") from error
-    with torch.device("meta"):
-        drawn = config.model.model_copy(update={"weights": None, "checkpoint": None})
-        model = build_model(config.model_copy(update={"model": drawn}), 2)
+    model = _model_of_shapes(config)
     if config.model.compile:
         averaging = [n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.momentum is None]
         if averaging:
@@ -143,7 +170,8 @@ def check_model(config: Config) -> None:
     synchronised = [name for name, module in model.named_modules() if isinstance(module, nn.SyncBatchNorm)]
     if synchronised and runs_on_cpu(config.runtime.accelerator) and _num_processes(config) > 1:
         raise ValueError(f"norm: {synchronised[0]}: sync_batch_norm on several devices needs GPUs; choose batch_norm")
-    check_statistics(config, model)
+    if config.training.batch_size != "auto":
+        check_statistics(config, model)
 
 
 def check_statistics(config: Config, model: SSD) -> None:
@@ -186,6 +214,8 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
     """
     source, data, where = getattr(config.data, which), config.data, f"data.{which}"
     names, on_bad = data.class_names or class_names, data.on_bad_annotation
+    if names is None and config.model.head == "extend":
+        names = _extended_names(config)
     dataset: DetectionDataset
     image_names: list[str] | list[int]
     if isinstance(source, ShapesSource):
@@ -211,15 +241,34 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
     return subset(dataset, [places[name] for name in source.only])
 
 
+def _extended_names(config: Config) -> list[str]:
+    """The classes of the checkpoint, and after them those of the training images that it lacks."""
+    assert config.model.checkpoint is not None
+    old = list(read_any_checkpoint(Path(config.model.checkpoint)).class_names)
+    kept = config.model_copy(update={"model": config.model.model_copy(update={"head": "keep"})})
+    found = build_dataset(kept, "train").class_names
+    return old + [name for name in found if not any(same_class(name, other) for other in old)]
+
+
 def build_evaluator(dataset: DetectionDataset) -> Evaluator:
     """Detections of the data set → numbers."""
     return Evaluator(dataset.ground_truth)
 
 
-def build_loss(config: Config, model: SSD) -> MultiboxLoss:
-    """Build the loss on the model's default boxes."""
+def build_loss(config: Config, model: SSD, class_names: Sequence[str]) -> MultiboxLoss:
+    """Build the loss on the model's default boxes; ``ValueError`` for the weight of a class that is not there."""
+    loss, names = config.loss, ["background", *class_names]
+    weights = loss.class_weights or {}
+    for name in weights:
+        if name not in names:
+            choices = f"{', '.join(names)}.{did_you_mean(name, names)}"
+            raise ValueError(f"loss.class_weights: unknown class {name!r}; choose one of: {choices}")
     return MultiboxLoss(
-        model.default_boxes, iou_threshold=config.loss.iou_threshold, negative_ratio=config.loss.negative_ratio
+        model.default_boxes,
+        iou_threshold=loss.iou_threshold,
+        negative_ratio=loss.negative_ratio,
+        focal=None if loss.focal is None else (loss.focal.gamma, loss.focal.alpha),
+        class_weights=torch.tensor([weights.get(name, 1.0) for name in names]) if weights else None,
     )
 
 
@@ -229,10 +278,11 @@ def build_post_process(config: Config, model: SSD) -> PostProcess:
 
 
 def build_optimizer(config: Config, model: nn.Module) -> Optimizer:
-    """Build SGD with the config's three groups."""
+    """Build the optimizer with the config's three groups."""
     o = config.optimizer
-    return make_sgd(
+    return make_optimizer(
         model,
+        name=o.name,
         lr=o.lr,
         momentum=o.momentum,
         weight_decay=o.weight_decay,
@@ -264,13 +314,13 @@ def build_training(
         train_set,
         transform,
         batch_size=training.batch_size,
-        num_batches=training.max_steps,
+        num_batches=training.max_steps * training.accumulate,
         seed=training.seed,
         num_workers=runtime.num_workers,
     )
     return TrainingModule(
         model,
-        build_loss(config, model),
+        build_loss(config, model, train_set.class_names),
         build_post_process(config, model),
         make_optimizer=partial(build_optimizer, config),
         lr_factor=lr_schedule(
@@ -278,12 +328,14 @@ def build_training(
             warmup_factor=o.warmup_factor,
             lr_drops=o.lr_drops,
             lr_drop_factor=o.lr_drop_factor,
+            cosine_until=training.max_steps if o.schedule == "cosine" else None,
         ),
         test=_evaluation_set("test", config, model, test_set),
         validation=None if validation_set is None else _evaluation_set("validation", config, model, validation_set),
         image_names=train_set.image_name,
         make_train_loader=make_train,
         seed=training.seed,
+        accumulate=training.accumulate,
         log_every=runtime.log_every,
         compile_model=config.model.compile,
         population=_population(config, model, make_train),

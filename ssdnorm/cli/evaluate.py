@@ -78,6 +78,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="other detections of the same images: the difference with its interval (1000 resamples, or --bootstrap)",
     )
     more.add_argument(
+        "--store-thresholds",
+        action="store_true",
+        help="write the score of the best F1 of each class into the checkpoint, for predict --threshold best",
+    )
+    more.add_argument(
         "--plots",
         action="store_true",
         help="OUTPUT/plots: precision-recall, classes, errors, confusions, calibration, F1; numbers in result.json",
@@ -137,6 +142,8 @@ def _check_sources(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--{given[0]}: needs ground truth: --annotations (with --split for VOC), or --config")
     if arguments.detections is not None and arguments.config is not None and arguments.annotations is not None:
         raise ValueError("--config: with --detections, give --annotations or --config, not both")
+    if arguments.store_thresholds and arguments.detections is not None:
+        raise ValueError("--store-thresholds: writes into a checkpoint; give --run or --checkpoint")
     if arguments.checkpoint is not None and arguments.output is None:
         raise ValueError("--checkpoint: needs --output, a folder for result.json and detections.json")
     _check_annotations(arguments)
@@ -205,7 +212,7 @@ def _evaluation_options(arguments: argparse.Namespace) -> EvaluationOptions:
 
 def _check_report(arguments: argparse.Namespace, options: EvaluationOptions) -> None:
     """Refuse what is asked for beyond the numbers without what it stands on."""
-    for name in ("bootstrap", "against", "plots", "show_worst"):
+    for name in ("bootstrap", "against", "plots", "show_worst", "store_thresholds"):
         if getattr(arguments, name) is None or getattr(arguments, name) is False:
             continue
         if "coco" not in options.metrics:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdnorm.config import Config
-from ssdnorm.config_file import config_to_mapping, differences_of_run, merge_config, read_yaml
+from ssdnorm.config_file import differences_of_run, read_yaml
 from ssdnorm.files import START_FILE, write_json
 
 log = logging.getLogger("ssdnorm.train")
@@ -32,12 +32,11 @@ def find_run(arguments: argparse.Namespace) -> tuple[Path, Path, bool]:
     return config, output, bool(resume)
 
 
-def with_recorded_precision(config: Config, output: Path) -> Config:
-    """The config with the precision that ``auto`` came to when the run was started."""
-    precision = read_start(output).get("precision")
-    if config.training.precision != "auto" or precision is None:
-        return config
-    return merge_config(("config", config_to_mapping(config)), (START_FILE, {"training.precision": precision}))
+def with_recorded_choices(config: Config, output: Path) -> Config:
+    """The config with what ``auto`` came to when the run was started."""
+    start = read_start(output)
+    names = [name for name in ("precision", "batch_size") if getattr(config.training, name) == "auto" and name in start]
+    return config.model_copy(update={"training": config.training.model_copy(update={n: start[n] for n in names})})
 
 
 def read_start(output: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssdnorm.cli.resume import check_checkpoint, check_output, find_run, read_start, with_recorded_precision
+from ssdnorm.cli.resume import check_checkpoint, check_output, find_run, read_start, with_recorded_choices
 from ssdnorm.config import Config
 from ssdnorm.config_file import config_to_yaml, flatten, read_config, sections
 
@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     from ssdnorm.engine.run import is_first_process, train
     from ssdnorm.engine.start import StartFile
     from ssdnorm.files import write_text
+    from ssdnorm.metrics.thresholds import operating_points, thresholds_of
     from ssdnorm.models.checkpoint import save_checkpoint
 
     try:
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         return
 
     train_set = build.build_dataset(config, "train")
-    settled = build.settle(with_recorded_precision(config, output) if resume else config, num_images=len(train_set))
+    settled = build.settle(with_recorded_choices(config, output) if resume else config, num_images=len(train_set))
     test_set = build.build_dataset(config, "test", class_names=train_set.class_names)
     validation_set = None
     if config.data.validation is not None:
@@ -84,6 +85,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         "parameter_groups": groups,
         "batch_norm_images": build.batch_norm_images(settled, model),
         "precision": settled.training.precision,
+        "batch_size": settled.training.batch_size,
         "schedule": build.schedule(settled),
     }
     callbacks: list[Callback] = [StartFile(output, start)]
@@ -102,8 +104,12 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         build.loop_settings(settled, len(train_set)),
         output,
         resume=resume,
-        save_weights=lambda path: save_checkpoint(
-            path, model, class_names=train_set.class_names, post_process=vars(config.post_process)
+        save_weights=lambda path, evaluation: save_checkpoint(
+            path,
+            model,
+            class_names=train_set.class_names,
+            post_process=vars(config.post_process),
+            thresholds=evaluation.coco and thresholds_of(operating_points(evaluation.coco)),
         ),
         record={
             "seed": config.training.seed,

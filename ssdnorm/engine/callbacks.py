@@ -17,7 +17,7 @@ from ssdnorm.files import replaced_file, whole_rows
 _COLUMNS = [
     *("step", "epoch", "lr", "loss", "bbox_regression", "classification", "images_per_second", "seconds"),
     *("evaluated_on", "AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
-    *("VOC07", "VOC"),
+    *("VOC07", "VOC", "eval_loss", "eval_bbox_regression", "eval_classification"),
 ]
 
 
@@ -25,7 +25,7 @@ class MetricsFile(pl.Callback):
     """Write ``metrics.csv``: one row per reading of the losses and per evaluation.
 
     ``step`` counts optimizer steps, ``epoch`` passes over the training set, ``seconds`` the training time without
-    evaluations. A resumed run keeps the rows up to its checkpoint and continues from there.
+    evaluations; ``eval_loss`` and its parts are means over the images evaluated on. A resumed run keeps the rows up to its checkpoint and continues from there.
     """
 
     def __init__(self, path: Path, *, epochs_per_step: float) -> None:
@@ -68,7 +68,8 @@ class MetricsFile(pl.Callback):
         # a resumed run may have written this evaluation before it was stopped
         is_written = any(key <= row.items() for row in whole_rows(self.path))
         if self.path.exists() and not is_written and pl_module.last_evaluation is not None:
-            self._write(trainer, {"evaluated_on": on, **pl_module.last_evaluation[1].metrics})
+            losses = {f"eval_{name}": value for name, value in pl_module.evaluation_losses.items()}
+            self._write(trainer, {"evaluated_on": on, **pl_module.last_evaluation[1].metrics, **losses})
         if trainer.state.fn == TrainerFn.FITTING:
             self._since = time.perf_counter()
 

@@ -75,8 +75,8 @@ class ProgressLines(ProgressBar):
     ) -> None:
         assert isinstance(pl_module, TrainingModule)
         if self._due():
-            total = self.total_val_batches_current_dataloader
-            log.info("evaluates on %s images, batch %d of %s", pl_module.evaluated_on.name, batch_idx + 1, total)
+            words = "evaluates on %s images, batch %d of %d"
+            log.info(words, pl_module.evaluated_on.name, batch_idx + 1, trainer.num_val_batches[0])
 
     def _due(self) -> bool:
         due = self.trainer.is_global_zero and time.monotonic() >= self._next

@@ -29,6 +29,7 @@ class Checkpoint:
         class_names: of the labels 1, 2, …
         post_process: arguments of ``PostProcess``.
         antialias: whether the training images were resized with antialiasing.
+        thresholds: the score to ask for by class name, where F1 was highest on the images evaluated; None if unknown.
     """
 
     model: dict[str, Any]
@@ -36,6 +37,7 @@ class Checkpoint:
     class_names: Sequence[str]
     post_process: dict[str, Any] = field(default_factory=dict)
     antialias: bool = True
+    thresholds: dict[str, float] | None = None
 
     def load_into(self, model: SSD, *, where: str = "checkpoint") -> None:
         """Load the state strictly; ``ValueError`` as from :func:`check_shapes`."""
@@ -44,7 +46,13 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: Path, model: SSD, *, class_names: Sequence[str], post_process: Mapping[str, Any], antialias: bool = True
+    path: Path,
+    model: SSD,
+    *,
+    class_names: Sequence[str],
+    post_process: Mapping[str, Any],
+    antialias: bool = True,
+    thresholds: dict[str, float] | None = None,
 ) -> None:
     """Write a model and the arguments that build it, atomically.
 
@@ -53,7 +61,8 @@ def save_checkpoint(
     """
     if model.arguments is None:
         raise ValueError("save_checkpoint: only a model made by ssd300_vgg16 or ssd512_vgg16 can be built again")
-    write_checkpoint(path, Checkpoint(model.arguments, model.state_dict(), class_names, dict(post_process), antialias))
+    state = model.state_dict()
+    write_checkpoint(path, Checkpoint(model.arguments, state, class_names, dict(post_process), antialias, thresholds))
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -48,6 +48,7 @@ class OnnxDetector:
         self.antialias: bool = json.loads(about["antialias"])
         self.input_dtype: str = json.loads(about["input"])["dtype"]
         self.output: str = about["output"]
+        self.thresholds: dict[str, float] | None = json.loads(about.get("thresholds", "null"))
         settings: dict[str, Any] = json.loads(about["post_process"])
         boxes = make_default_boxes(default_box_spec(json.loads(about["default_boxes"])))
         self.post_process = PostProcess(boxes, coder=BoxCoder(tuple(json.loads(about["variances"]))), **settings)
