@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from ssdnorm.boxes.default_boxes import default_box_spec
-from ssdnorm.config import CocoSource, Config, ShapesSource, VocSource
+from ssdnorm.config import CocoSource, Config, DefaultBoxesConfig, ShapesSource, VocSource
 from ssdnorm.data.batches import make_eval_loader, make_train_loader
 from ssdnorm.data.coco import CocoDataset
 from ssdnorm.data.dataset import DetectionDataset, subset
@@ -43,8 +44,9 @@ from ssdnorm.messages import did_you_mean
 from ssdnorm.models.class_names import same_class
 from ssdnorm.models.foreign import read_any_checkpoint
 from ssdnorm.models.post_process import PostProcess
-from ssdnorm.models.ssd import SSD
+from ssdnorm.models.ssd import SSD, vgg16_default_boxes
 from ssdnorm.models.transfer import freeze_layers, transfer_weights
+from ssdnorm.resize import height_and_width
 
 log = logging.getLogger("ssdnorm.build")
 
@@ -64,13 +66,20 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
         ValueError: a norm, tap, option, group count, default boxes or weights that cannot be honoured.
     """
     model, norm = config.model, config.norm
-    boxes: dict[str, object] = {} if model.default_boxes is None else {"default_boxes": model.default_boxes}
+    arguments: dict[str, Any] = {} if model.default_boxes is None else {"default_boxes": model.default_boxes}
+    if isinstance(model.default_boxes, DefaultBoxesConfig):
+        try:
+            arguments = {"default_boxes": vgg16_default_boxes(model.input_size, **vars(model.default_boxes))}
+        except ValueError as error:
+            raise ValueError(f"model.default_boxes.{error}") from error
     checkpoint = None
     if model.checkpoint is not None:
         checkpoint = read_any_checkpoint(Path(model.checkpoint))
         if (theirs := checkpoint.model["name"]) != model.name:
             raise ValueError(f"model.checkpoint: {model.checkpoint} is a {theirs}; model.name is {model.name}")
-        boxes = boxes or {"default_boxes": default_box_spec(checkpoint.model["default_boxes"])}
+        arguments = arguments or {"default_boxes": default_box_spec(checkpoint.model["default_boxes"])}
+    if model.name == "ssd_vgg16":
+        arguments["image_size"] = model.input_size
     try:
         built = MODELS[model.name](
             num_classes,
@@ -81,7 +90,7 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
             width=model.width,
             weights=model.weights,
             seed=config.training.seed,
-            **boxes,  # type: ignore[arg-type]
+            **arguments,
         )
     except ValueError as error:
         argument = str(error).partition(":")[0]
@@ -183,7 +192,7 @@ def check_statistics(config: Config, model: SSD) -> None:
     places = {"backbone": "norm.backbone", "extras": "norm.extras", "tap_norms": "norm.taps"}
     for key, num_images in batches.items():
         try:
-            check_batch_statistics(model, (num_images, 3, model.image_size, model.image_size), world_size=processes)
+            check_batch_statistics(model, (num_images, 3, *height_and_width(model.image_size)), world_size=processes)
         except ValueError as error:
             where = " and ".join(place for part, place in places.items() if f"features.{part}." in str(error))
             raise ValueError(f"{where} at {key}: {error}") from error

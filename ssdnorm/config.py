@@ -49,16 +49,41 @@ class NormConfig(Section):
     taps: dict[str, NormSpec] = Field(default={"conv4_3": "l2_norm"}, description="by tap, before the head")
 
 
+class DefaultBoxesConfig(Section):
+    """Default boxes for the network's own taps: conv4_3, fc7, conv8_2, …"""
+
+    sizes: list[PositiveFloat] | None = Field(
+        default=None, description="pixels of the input, one per tap and one more, rising; null spreads them"
+    )
+    aspect_ratios: list[list[PositiveFloat]] | None = Field(
+        default=None, description="width / height, a list per tap; each brings its reciprocal; null: the paper's"
+    )
+    steps: list[PositiveFloat | list[PositiveFloat]] | None = Field(
+        default=None, description="between cells, pixels, one per tap, or [down, across]; null: the taps' strides"
+    )
+
+
+_IMAGE_SIZES = {"ssd300_vgg16": 300, "ssd512_vgg16": 512}
+
+
 class ModelConfig(Section):
     """The network."""
 
-    name: Literal["ssd300_vgg16", "ssd512_vgg16"] = Field(default="ssd300_vgg16", description="which SSD")
+    name: Literal["ssd300_vgg16", "ssd512_vgg16", "ssd_vgg16"] = Field(
+        default="ssd300_vgg16", description="which SSD; ssd_vgg16 is for any image_size"
+    )
+    image_size: Annotated[int, Field(ge=32)] | list[Annotated[int, Field(ge=32)]] | None = Field(
+        default=None, description="of the input, pixels: a side, or [height, width]; null: the name's"
+    )
     width: PositiveFloat = Field(default=1.0, description="factor on every channel count")
     dropout: float | dict[str, float] = Field(
         default=0.5,
         description="probability of a zero after fc6 and fc7, or by layer name (others have none); the paper has 0",
     )
-    default_boxes: str | None = Field(default=None, description="a name; null takes the checkpoint's, or VOC's")
+    default_boxes: str | DefaultBoxesConfig | None = Field(
+        default=None,
+        description="a name, or sizes, aspect_ratios, steps; null: the checkpoint's, VOC's, or spread over the image",
+    )
     weights: str | None = Field(default=None, description="backbone's: a torchvision name or a file; null draws them")
     checkpoint: str | None = Field(
         default=None,
@@ -72,6 +97,25 @@ class ModelConfig(Section):
         default=[], description="layers or stages that keep the weights they start from, such as [conv1, conv2]"
     )
     compile: bool = Field(default=False, description="run the network through torch.compile")
+
+    @model_validator(mode="after")
+    def _check_image_size(self) -> Self:
+        own = _IMAGE_SIZES.get(self.name)
+        if isinstance(self.image_size, list) and len(self.image_size) != 2:
+            raise ValueError(f"image_size: expected a side, or [height, width]; got {self.image_size}")
+        if own is None and self.image_size is None:
+            raise ValueError("image_size: ssd_vgg16 takes any size; choose one, such as 300 or [384, 640]")
+        if own is not None and self.image_size not in (None, own, [own, own]):
+            raise ValueError(
+                f"image_size: {self.name} takes {own}; got {self.image_size}. For other sizes set model.name to "
+                "ssd_vgg16 and model.default_boxes to null, or to sizes of your own"
+            )
+        return self
+
+    @property
+    def input_size(self) -> int | list[int]:
+        """Image size, of the name where none is given."""
+        return self.image_size or _IMAGE_SIZES[self.name]
 
     @model_validator(mode="after")
     def _check_checkpoint(self) -> Self:
@@ -362,7 +406,9 @@ class Config(Section):
         if max_steps is not None and any(step >= max_steps for step in drops):
             raise ValueError(f"optimizer.lr_drops: {drops} reaches past training.max_steps {max_steps}")
         if self.training.best is not None and self.data.validation is None:
-            raise ValueError("training.best: is chosen on validation images, not on test images; data.validation is null")
+            raise ValueError(
+                "training.best: is chosen on validation images, not on test images; data.validation is null"
+            )
         return self
 
     def in_steps(self, images_per_step: int, num_images: int) -> Config:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -15,11 +15,15 @@ from ssdnorm.losses.multibox_loss import MultiboxLoss
 from ssdnorm.models.checkpoint import Checkpoint
 from ssdnorm.models.foreign import read_any_checkpoint
 from ssdnorm.models.post_process import PostProcess
-from ssdnorm.models.ssd import SSD, ssd300_vgg16, ssd512_vgg16
-from ssdnorm.resize import resize_image
+from ssdnorm.models.ssd import SSD, ssd300_vgg16, ssd512_vgg16, ssd_vgg16
+from ssdnorm.resize import height_and_width, resize_image
 from ssdnorm.structures import Detections, Target
 
-MODELS = {"ssd300_vgg16": ssd300_vgg16, "ssd512_vgg16": ssd512_vgg16}
+MODELS: dict[str, Callable[..., SSD]] = {
+    "ssd300_vgg16": ssd300_vgg16,
+    "ssd512_vgg16": ssd512_vgg16,
+    "ssd_vgg16": ssd_vgg16,
+}
 
 
 class Detector(nn.Module):
@@ -95,8 +99,8 @@ class Detector(nn.Module):
         """Resize images to the network's input.
 
         Shape:
-            images ``(3, H, W)`` each; output ``(B, 3, S, S)`` channels-last, uint8 if all images are (and antialiasing
-            is on), else floats in [0, 1]; and ``(B, 2)``, height and width of the images in pixels.
+            images ``(3, H, W)`` each; output ``(B, 3, height, width)`` channels-last, uint8 if all images are (and
+            antialiasing is on), else floats in [0, 1]; and ``(B, 2)``, height and width of the images in pixels.
         """
         if not images:
             raise ValueError("Detector: expected one image or more; got none")
@@ -113,7 +117,7 @@ class Detector(nn.Module):
             raise ValueError(f"Detector: image {index}: expected (3, H, W); got {tuple(image.shape)}")
         if image.dtype != torch.uint8 and not image.is_floating_point():
             raise ValueError(f"Detector: image {index}: expected uint8 or floats in [0, 1]; got {image.dtype}")
-        return resize_image(image, self.model.image_size, self.model.image_size, antialias=self.antialias)
+        return resize_image(image, *height_and_width(self.model.image_size), antialias=self.antialias)
 
     def _pad(self, targets: Sequence[Target], sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes in [0, 1], ``(B, G, 4)``, and labels ``(B, G)`` with 0 for padding; reads the device once."""

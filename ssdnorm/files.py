@@ -1,23 +1,36 @@
-"""Write files atomically, and read CSV files that may be truncated."""
+"""Write files whole or not at all, and read CSV files that may be truncated."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import secrets
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 # in a run folder
-FAILURE_FILE = "failure.json"  # why the run has no result
+FAILURE_FILE = "failure.json"  # why the run has no result: status (diverged or failed) and reason
 START_FILE = "start.json"  # digests of what it started from
 
+_UNFINISHED = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]*)?")
+_LONGEST_NAME = 255  # bytes, on common file systems
 
-@contextmanager
-def replaced_file(path: str | Path) -> Iterator[Path]:
+
+@contextlib.contextmanager
+def replaced_file(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; it replaces ``path`` at the end, and is removed after an error.
+
+    Args:
+        durable: wait until file and folder are on the disk, so that a power failure leaves the old or the new file.
+
+    Raises:
+        OSError: names ``path``, whatever failed.
 
     Example:
         >>> import tempfile
@@ -30,21 +43,71 @@ def replaced_file(path: str | Path) -> Iterator[Path]:
         '1 2 3'
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(
-        f".{path.stem}.{os.getpid()}.part{path.suffix}"
-    )  # writers choose the format by the suffix
+    ending = f".{secrets.token_hex(4)}.part{path.suffix}"  # writers choose the format by the suffix
+    unfinished = path.with_name("." + shortened(path.stem, _LONGEST_NAME - 1 - len(os.fsencode(ending))) + ending)
+    with named_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield unfinished
+            if durable:
+                _wait_for_disk(unfinished)
+            unfinished.replace(path)
+            if durable:
+                with contextlib.suppress(OSError):  # some file systems refuse it for folders
+                    _wait_for_disk(path.parent)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Let errors of the operating system name ``path``; without this "No space left on device" names no file."""
     try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        is_ours = error.filename is None or _UNFINISHED.fullmatch(Path(os.fsdecode(error.filename)).name)
+        if error.errno is None or not is_ours:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def shortened(name: str, limit: int) -> str:
+    """The beginning of a file name in at most ``limit`` bytes.
+
+    Example:
+        >>> shortened("größer", 4)
+        'grö'
+    """
+    return os.fsencode(name)[:limit].decode("utf-8", "ignore")
+
+
+def remove_unfinished(*folders: Path, older_than: float = 0.0) -> None:
+    """Remove what killed processes left of :func:`replaced_file` in these folders.
+
+    Args:
+        older_than: seconds; spares files that another process may be writing.
+    """
+    for folder in folders:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if _UNFINISHED.fullmatch(path.name):
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime >= older_than:
+                        path.unlink()
+
+
+def write_bytes(path: str | Path, content: bytes | memoryview, *, durable: bool = True) -> None:
+    """Write a file atomically.
+
+    Encoders that write files themselves may leave half of one on a full disk, or end the process: let them write to
+    memory, and that here.
+    """
+    with replaced_file(path, durable=durable) as unfinished:
+        unfinished.write_bytes(content)
 
 
 def write_text(path: str | Path, content: str) -> None:
     """Write a text file atomically."""
-    with replaced_file(path) as unfinished:
-        unfinished.write_text(content, encoding="utf-8")
+    write_bytes(path, content.encode("utf-8"))
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -52,9 +115,36 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=None if isinstance(content, list) else 2))
 
 
+def append_rows(path: Path, rows: Sequence[Sequence[Any]]) -> None:
+    """Append rows to a CSV file with one write, so that a killed process leaves all of them or none."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    with named_errors(path), path.open("ab", buffering=0) as file:
+        content = text.getvalue().encode("utf-8")
+        while content:  # a full disk may take a part
+            content = content[file.write(content) :]
+
+
 def whole_rows(path: str | Path) -> list[dict[str, str]]:
-    """Read the rows of a CSV file; none if it is missing. Skips a row truncated by a full disk or a killed process."""
+    """Read the rows of a CSV file; none if it is missing. Skips a row truncated by a full disk.
+
+    Raises:
+        ValueError: not a CSV file.
+    """
     if not Path(path).is_file():
         return []
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if None not in row.values()]
+    content = Path(path).read_bytes()
+    text = content[: content.rfind(b"\n") + 1].decode("utf-8", "replace")
+    try:
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise ValueError(f"{path}: damaged: {error}") from error
+    return [row for row in rows if None not in row and None not in row.values()]
+
+
+def _wait_for_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -6,6 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+ImageSize = int | tuple[int, int]  # of a network's input, pixels: the side of a square, or height and width
+
+
+def height_and_width(size: int | list[int] | tuple[int, ...], *, where: str = "image_size") -> tuple[int, int]:
+    """Height and width of a network's input, pixels.
+
+    Raises:
+        ValueError: neither a whole number nor two, or one below 1.
+
+    Example:
+        >>> height_and_width(300), height_and_width([384, 640])
+        ((300, 300), (384, 640))
+    """
+    sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
+        raise ValueError(f"{where}: expected pixels, 1 or more, or (height, width); got {size!r}")
+    return sides[0], sides[1]
+
 
 def resize_image(image: Tensor, height: int, width: int, *, antialias: bool = True) -> Tensor:
     """Resize a picture bilinearly; the aspect ratio is not kept.

@@ -56,7 +56,7 @@ class Batch:
     """Images that the network takes, with their ground truth padded to the longest of the batch.
 
     Shape:
-        images ``(B, 3, S, S)`` uint8 RGB; boxes ``(B, G, 4)`` float32 xyxy in [0, 1]; labels ``(B, G)`` int64,
+        images ``(B, 3, H, W)`` uint8 RGB; boxes ``(B, G, 4)`` float32 xyxy in [0, 1]; labels ``(B, G)`` int64,
         0 marks a padding row; sizes ``(B, 2)`` int64, height and width of the original images in pixels;
         indices ``(B,)`` int64, the places of the images in their data set.
     """

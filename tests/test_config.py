@@ -65,7 +65,7 @@ def test_every_shipped_schema_is_the_models_own_and_every_config_names_it():
         (["--optimizer.lr", ".inf"], r"optimizer\.lr: must be a finite number; got inf"),
         (["--optimizer.lr", "0"], r"optimizer\.lr: must be greater than 0; got 0"),
         (["--model.dropout", "{fc6: .nan}"], r"model\.dropout\.fc6: must be a finite number; got nan"),
-        (["--model.head", "fresh"], r"command line: model: head: fresh replaces the head of a checkpoint"),
+        (["--model.head", "fresh"], r"command line: model: head: fresh changes the head of a checkpoint"),
         (["--model.checkpoint", "a", "--model.weights", "b"], r"model: a checkpoint contains its backbone"),
         (["--runtime.devices", "0"], r"runtime\.devices: must be greater than 0 or 'auto'; got 0"),
         (["--training.precision", "bf16"], r"'16-mixed' or 'auto'; got 'bf16'.*mean 'bf16-mixed'\?"),

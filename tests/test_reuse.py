@@ -119,14 +119,14 @@ def test_grids_and_taps_that_do_not_fit_are_refused_when_the_ssd_is_built():
         (lambda: TapNorms({"p3": 4}, {})({"p4": 0}), r"TapNorms expects a map 'p3'; got p4"),
         (lambda: TapNorms({"p3": 4}, {})([0, 0]), r"TapNorms expects 1 maps \(p3\); got 2"),
         (
-            lambda: spread_default_boxes(64, {"p3": (8, 4)}),
-            r"spread_default_boxes: p3: the grid must be square; got 8×4",
+            lambda: spread_default_boxes(64, (8, 4), sizes=(30, 20, 40)),
+            r"sizes: expected 3 rising numbers, one per tap and one more; got \[30, 20, 40\]",
         ),
         (
             lambda: spread_default_boxes(64, (8,), min_scale=0.95),
             r"scales must rise from above 0; got first None, min 0\.95",
         ),
-        (lambda: spread_default_boxes(64, (8, 4), steps=(8,)), r"one entry per tap is needed everywhere"),
+        (lambda: spread_default_boxes(64, (8, 4), steps=(8,)), r"steps: expected 2 entries, one per tap; got 1"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_a_reason(make, message):

@@ -7,8 +7,10 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from itertools import pairwise
 
 from ssdnorm import __version__
+from ssdnorm.messages import lost_worker, one_line
 
 COMMANDS = {
     "train": "train a detector into a run folder",
@@ -48,11 +50,29 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, str] = _MOD
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     logging.getLogger("PIL").setLevel(logging.WARNING)
     try:
+        _check_paths(arguments)
         module.run(parsed, rest)
-    except (ValueError, OSError, ArithmeticError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not lost_worker(error):
+            raise
+        _end_line()
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        _end_line()
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _check_paths(arguments: Sequence[str]) -> None:
+    for option in ("--output", "--config"):
+        if f"{option}=" in arguments or (option, "") in pairwise(arguments):
+            raise ValueError(f"{option}: a path is needed; got an empty one")
+
+
+def _end_line() -> None:
+    """Let what follows begin on a line of its own, not behind a progress bar."""
+    if "tqdm" in sys.modules:
+        for bar in list(getattr(sys.modules["tqdm"].tqdm, "_instances", ())):
+            bar.close()

@@ -15,7 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssdnorm.files import remove_unfinished, write_json, write_text
+from ssdnorm.ownership import owned_folder
+
 if TYPE_CHECKING:
+    from ssdnorm.compare.plan import Plan
     from ssdnorm.data.dataset import DetectionDataset
 
 HELP = "train arms × seeds and report how they differ, and how certain that is"
@@ -37,16 +41,13 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         raise ValueError(f"--jobs: must be 1 or more; got {arguments.jobs}")
 
     # imported here, so that --help does not wait for them
-    import yaml
-
     from ssdnorm.build import build_dataset
-    from ssdnorm.compare.analysis import analyse, choose_rate, read_rates
-    from ssdnorm.compare.launcher import check_folders, launch
+    from ssdnorm.compare.analysis import analyse
+    from ssdnorm.compare.launcher import check_folders
     from ssdnorm.compare.plan import read_plan
     from ssdnorm.compare.report import write_report
     from ssdnorm.compare.run_folders import state_of
     from ssdnorm.compare.tables import metrics_markdown, table_markdown, write_csv
-    from ssdnorm.files import write_json, write_text
 
     plan = read_plan(arguments.config, rest)
     root: Path = arguments.output
@@ -58,29 +59,18 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         _refuse_shared_images(build_dataset(plan.base, "validation", class_names=train_set.class_names), test_set)
     check_folders(plan.possible_jobs(), root)
     log.info("%d arms × %d seeds", len(plan.arms), len(plan.file.seeds))
-    if not arguments.no_training:
-        write_text(root / "comparison.yaml", yaml.safe_dump(plan.content, sort_keys=False, width=120))
-        first = plan.first_jobs()
-        later = plan.jobs({arm.name: arm.lrs[0] for arm in plan.arms})[len(first) :]
-        launch(first, root, num_parallel=arguments.jobs, later=later)
-        if later:
-            failed = {job.arm for job in first if state_of(job, root) == "failed"}
-            if failed:
-                log.warning(
-                    "a run that decides a learning rate failed; no further seeds of %s", ", ".join(sorted(failed))
-                )
-            lrs = {arm.name: choose_rate(read_rates(plan, arm, root)) for arm in plan.arms}
-            jobs = [job for job in plan.jobs(lrs) if job.arm not in failed]
-            launch(jobs, root, num_parallel=arguments.jobs)
-
-    elif not any(state_of(job, root) in ("finished", "diverged") for job in plan.possible_jobs()):
-        raise ValueError(f"--no-training: {root} holds no finished run of {arguments.config}")
-
-    results = analyse(plan, root, test_set)
-    write_json(root / "results.json", dataclasses.asdict(results))
-    write_csv(results, root / "results.csv")
-    write_text(root / "table.md", f"{table_markdown(results)}\n{metrics_markdown(results)}")
-    write_report(results, root, test_set, root / "report.html")
+    with owned_folder(root):
+        remove_unfinished(root, root / "figures")
+        if arguments.no_training:
+            if not any(state_of(job, root) in ("finished", "diverged") for job in plan.possible_jobs()):
+                raise ValueError(f"--no-training: {root} holds no finished run of {arguments.config}")
+        else:
+            _make_runs(plan, root, num_parallel=arguments.jobs)
+        results = analyse(plan, root, test_set)
+        write_json(root / "results.json", dataclasses.asdict(results))
+        write_csv(results, root / "results.csv")
+        write_text(root / "table.md", f"{table_markdown(results)}\n{metrics_markdown(results)}")
+        write_report(results, root, test_set, root / "report.html")
     print(table_markdown(results))
     for arm in results.arms:
         print(arm.sentence)
@@ -90,6 +80,27 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     if lost:
         why = lost[0].reason or "did not run"
         raise ValueError(f"{len(lost)} of {len(runs)} runs have no result; the first: {lost[0].folder}: {why}")
+
+
+def _make_runs(plan: Plan, root: Path, *, num_parallel: int) -> None:
+    """Make the runs that are missing: those that choose learning rates, then the others."""
+    import yaml
+
+    from ssdnorm.compare.analysis import choose_rate, read_rates
+    from ssdnorm.compare.launcher import launch
+    from ssdnorm.compare.run_folders import state_of
+
+    write_text(root / "comparison.yaml", yaml.safe_dump(plan.content, sort_keys=False, width=120))
+    first = plan.first_jobs()
+    later = plan.jobs({arm.name: arm.lrs[0] for arm in plan.arms})[len(first) :]
+    launch(first, root, num_parallel=num_parallel, later=later)
+    if later:
+        failed = {job.arm for job in first if state_of(job, root) == "failed"}
+        if failed:
+            log.warning("a run that decides a learning rate failed; no further seeds of %s", ", ".join(sorted(failed)))
+        lrs = {arm.name: choose_rate(read_rates(plan, arm, root)) for arm in plan.arms}
+        jobs = [job for job in plan.jobs(lrs) if job.arm not in failed]
+        launch(jobs, root, num_parallel=num_parallel)
 
 
 def _refuse_shared_images(validation: DetectionDataset, test: DetectionDataset) -> None:

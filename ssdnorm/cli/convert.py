@@ -41,9 +41,11 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         raise ValueError(f"--output: {arguments.to} files end in {suffix}; got {arguments.output}")
 
     # imported here, so that --help does not wait for them
+    import io
+
     import torch
 
-    from ssdnorm.files import replaced_file
+    from ssdnorm.files import write_bytes
     from ssdnorm.models.checkpoint import write_checkpoint
     from ssdnorm.models.class_names import VOC_CLASSES, coco_classes, select_classes
     from ssdnorm.models.foreign import read_any_checkpoint
@@ -57,8 +59,9 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         checkpoint = select_classes(checkpoint, chosen)
     if arguments.to == "torchvision":
         state, notes = to_torchvision(checkpoint)
-        with replaced_file(arguments.output) as unfinished:
-            torch.save(state, unfinished)
+        memory = io.BytesIO()
+        torch.save(state, memory)
+        write_bytes(arguments.output, memory.getbuffer())
         num_classes = len(checkpoint.class_names) + 1
         print(f"written: {arguments.output}: ssd300_vgg16(num_classes={num_classes}) of torchvision")
         for note in notes:

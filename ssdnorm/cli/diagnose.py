@@ -68,6 +68,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     from ssdnorm.diagnose.layers import scale_table
     from ssdnorm.files import write_json
     from ssdnorm.layers.population_statistics import batch_norms
+    from ssdnorm.plots.style import save
     from ssdnorm.provenance import provenance
 
     arms, config = read_arms(arguments, rest)
@@ -110,7 +111,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     write_json(arguments.output / "diagnostics.json", {**record, **provenance()})
     for name, figure in figures.items():
-        figure.savefig(arguments.output / f"{name}.png", dpi=100)
+        save(figure, arguments.output / f"{name}.png", dpi=100)
         print(arguments.output / f"{name}.png")
 
 

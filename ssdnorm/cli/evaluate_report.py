@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ssdnorm.cli.evaluate_sources import ImageLoader, Sources, read_detections
 from ssdnorm.engine.evaluation import EvaluationOptions, EvaluationResult
-from ssdnorm.files import replaced_file, write_json
+from ssdnorm.files import shortened, write_bytes, write_json
 from ssdnorm.metrics.bootstrap import Interval, bootstrap_coco, bootstrap_difference, intervals_json
 from ssdnorm.metrics.coco import CocoResult, evaluate_coco
 from ssdnorm.metrics.errors import ErrorAnalysis, ErrorBreakdown, f_scores
@@ -158,11 +158,11 @@ def write_worst(folder: Path, outcomes: Outcomes, load_image: ImageLoader, num_i
         encoded = io.BytesIO()
         picture.save(encoded, "JPEG", quality=92)
         pictures.append(encoded)
-        file = f"{number:0{len(str(num_images))}d}_{re.sub(r'[^-.A-Za-z0-9]', '_', PurePath(name).stem)}.jpg"
+        stem = shortened(re.sub(r"[^-.A-Za-z0-9]", "_", PurePath(name).stem), 200)
+        file = f"{number:0{len(str(num_images))}d}_{stem}.jpg"
         rows.append({"picture": file, "image_id": image.image_id, "file_name": name, "errors": image.counts})
     for row, encoded in zip(rows, pictures, strict=True):  # all could be drawn
-        with replaced_file(folder / row["picture"]) as unfinished:
-            unfinished.write_bytes(encoded.getvalue())
+        write_bytes(folder / row["picture"], encoded.getbuffer(), durable=False)
     return rows
 
 

@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 
 from ssdnorm.cli.checks import check_no_extra_arguments, parse_threshold, stored_thresholds
-from ssdnorm.detector import load_detector
-from ssdnorm.models.export import DETECTION_NAMES, OPSET, RAW_NAMES, export_onnx, export_torch
 
 HELP = "write a detector as ONNX or torch.export file"
 
@@ -31,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SCORE",
         help="of the detections inside, or best for the one of each class in the checkpoint; default: the checkpoint's",
     )
-    parser.add_argument("--opset", type=int, default=OPSET, help=f"of ONNX, {OPSET} or more ({OPSET})")
+    parser.add_argument("--opset", type=int, help="of ONNX, 18 or more (18)")
 
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -41,10 +39,15 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         raise ValueError(f"--output: the file ends in .onnx or .pt2; got {arguments.output}")
     if arguments.output.is_dir():
         raise ValueError(f"--output: {arguments.output} is a folder; a file is written")
-    if arguments.output.suffix == ".pt2" and arguments.opset != OPSET:
+    if arguments.output.suffix == ".pt2" and arguments.opset is not None:
         raise ValueError("--opset: is ONNX's; a .pt2 file has none")
     if arguments.threshold is not None and not arguments.detections:
         raise ValueError("--threshold: belongs to --detections; raw outputs have all scores")
+
+    from ssdnorm.detector import load_detector
+    from ssdnorm.models.export import DETECTION_NAMES, OPSET, RAW_NAMES, export_onnx, export_torch
+    from ssdnorm.resize import height_and_width
+
     detector = load_detector(arguments.checkpoint)
     class_thresholds = None
     if arguments.threshold == "best":
@@ -56,7 +59,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         detector.post_process.score_threshold = arguments.threshold
     export = export_torch
     if arguments.output.suffix == ".onnx":
-        export = partial(export_onnx, opset=arguments.opset)
+        export = partial(export_onnx, opset=OPSET if arguments.opset is None else arguments.opset)
     export(
         detector.model,
         detector.post_process,
@@ -68,10 +71,10 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         thresholds=detector.thresholds,
         class_thresholds=class_thresholds,
     )
-    size = detector.model.image_size
+    height, width = height_and_width(detector.model.image_size)
     outputs = ", ".join(DETECTION_NAMES if arguments.detections else RAW_NAMES)
     megabytes = arguments.output.stat().st_size / 1e6
     print(
         f"written: {arguments.output} ({megabytes:.1f} MB): "
-        f"images (B, 3, {size}, {size}) {arguments.input} -> {outputs}"
+        f"images (B, 3, {height}, {width}) {arguments.input} -> {outputs}"
     )

@@ -58,7 +58,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     from tqdm import tqdm
 
     from ssdnorm.cli.frames import find_sources, is_video, open_video
-    from ssdnorm.files import write_json
+    from ssdnorm.files import shortened, write_json
+    from ssdnorm.plots.boxes import save_picture
 
     sources = find_sources(arguments.images)
     detect, class_names = _onnx_detector(arguments) if arguments.onnx is not None else _detector(arguments)
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     with tqdm(total=total, desc="predict", unit="image", disable=not sys.stderr.isatty()) as bar:
         for i, source in enumerate(sources):
             stem = source.stem if isinstance(source, Path) else f"camera{source}"
-            path = arguments.output / f"{i:05d}_{stem}.{'mp4' if is_video(source) else 'jpg'}"
+            path = arguments.output / f"{i:05d}_{shortened(stem, 200)}.{'mp4' if is_video(source) else 'jpg'}"
             video: cv2.VideoWriter | None = None
             try:
                 for frame in _readable_frames(source, arguments.max_frames, unreadable):
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
                         video = video or open_video(path, frame)
                         video.write(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR))
                     else:
-                        picture.save(path, quality=92)
+                        save_picture(picture, path)
                     entries.append(_entry(frame, path.name, rows, class_names))
                     bar.update()
             except KeyboardInterrupt:
@@ -120,6 +121,7 @@ def _detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
     from ssdnorm.cli.checks import parse_device
     from ssdnorm.detector import compile_for_inference, load_detector
     from ssdnorm.models.mc_dropout import mc_dropout_detections
+    from ssdnorm.resize import height_and_width
 
     device = parse_device(arguments.device)
     if arguments.compile and arguments.mc_dropout is not None:
@@ -127,8 +129,8 @@ def _detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
     detector = load_detector(arguments.checkpoint, fold=True).to(device)
     detector.post_process.score_threshold = arguments.score_threshold
     if arguments.compile:
-        size = detector.model.image_size
-        example, _ = detector.prepare([torch.zeros(3, size, size, dtype=torch.uint8, device=device)])
+        size = height_and_width(detector.model.image_size)
+        example, _ = detector.prepare([torch.zeros(3, *size, dtype=torch.uint8, device=device)])
         compile_for_inference(detector.model, example)
 
     def detect(image: Tensor) -> Detections:
@@ -146,7 +148,7 @@ def _onnx_detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]
     import torch
 
     from ssdnorm.models.onnx_detector import OnnxDetector
-    from ssdnorm.resize import resize_image
+    from ssdnorm.resize import height_and_width, resize_image
 
     if arguments.device is not None:
         raise ValueError("--device: onnxruntime chooses the device of an ONNX file; omit --device")
@@ -161,7 +163,7 @@ def _onnx_detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]
         raise ValueError(f"--score-threshold: the detections inside of {arguments.onnx} begin at {lowest:g}")
 
     def detect(image: Tensor) -> Detections:
-        resized = resize_image(image, onnx.image_size, onnx.image_size, antialias=onnx.antialias)
+        resized = resize_image(image, *height_and_width(onnx.image_size), antialias=onnx.antialias)
         return onnx(resized[None], torch.tensor([image.shape[-2:]]))[0]
 
     return detect, onnx.class_names

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from ssdnorm.cli.checks import check_no_extra_arguments
 from ssdnorm.config import Config, NormConfig
+from ssdnorm.files import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +33,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     check_no_extra_arguments(rest)
     for name, schema in schemas().items():
         path = arguments.output / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(schema, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(schema, indent=1, ensure_ascii=False) + "\n")
         print(f"written: {path}")
 
 

@@ -11,13 +11,17 @@ import argparse
 import logging
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssdnorm.cli.resume import check_checkpoint, check_output, find_run, read_start, with_recorded_choices
 from ssdnorm.config import Config
 from ssdnorm.config_file import config_to_yaml, flatten, read_config, sections
+from ssdnorm.files import FAILURE_FILE, remove_unfinished, shortened, write_json, write_text
+from ssdnorm.messages import one_line
+from ssdnorm.ownership import owned_folder
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("ssdnorm.train")
 
 _PICTURES = 12
+_SHEET = "sheet.png"  # all of them
 _DRAWN_SCORE = 0.4
 
 
@@ -54,20 +59,33 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
 
     # imported here, so that --help and mistakes in the config do not wait for them
     from ssdnorm import build
-    from ssdnorm.diagnose.training_log import DiagnosticsFile
-    from ssdnorm.engine.optimizer import describe_groups, groups_table
-    from ssdnorm.engine.run import is_first_process, train
-    from ssdnorm.engine.start import StartFile
-    from ssdnorm.files import write_text
-    from ssdnorm.metrics.thresholds import operating_points, thresholds_of
-    from ssdnorm.models.checkpoint import save_checkpoint
+    from ssdnorm.engine.run import is_first_process
 
     try:
         build.check_model(config)
     except ValueError as error:
         raise ValueError(f"{config_path}: {error}") from error
-    first = is_first_process()  # the other processes of a run find what it leaves
-    extends = (first or resume) and check_output(output, config, resume=resume)
+    if not is_first_process():  # finds what the first leaves
+        extends = resume and check_output(output, config, resume=True)
+        _train(output, config, resume=resume, extends=extends, first=False)
+        return
+    check_output(output, config, resume=resume)
+    with owned_folder(output), _recorded_failure(output):
+        extends = check_output(output, config, resume=resume)  # another may have owned it meanwhile
+        _train(output, config, resume=resume, extends=extends, first=True)
+
+
+def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: bool) -> None:
+    from ssdnorm import build
+    from ssdnorm.diagnose.training_log import DiagnosticsFile
+    from ssdnorm.engine.optimizer import describe_groups, groups_table
+    from ssdnorm.engine.run import train
+    from ssdnorm.engine.start import StartFile
+    from ssdnorm.metrics.thresholds import operating_points, thresholds_of
+    from ssdnorm.models.checkpoint import save_checkpoint
+
+    if first:
+        remove_unfinished(output, output / "checkpoints", output / "pictures")
     if resume and not extends and (output / "result.json").exists():
         log.info("%s: this run is finished; its numbers are in %s", output, output / "result.json")
         return
@@ -111,6 +129,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
             post_process=vars(config.post_process),
             thresholds=evaluation.coco and thresholds_of(operating_points(evaluation.coco)),
         ),
+        save_pictures=lambda result: _draw_some(test_set, result.detections, output / "pictures"),
         record={
             "seed": config.training.seed,
             "parameters": sum(p.numel() for p in model.parameters()),
@@ -120,18 +139,28 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         },
         callbacks=callbacks,
     )
-    if not first:
-        return
-    pictures = _draw_some(test_set, result.detections, output / "pictures")
-    print(result.table)
-    print(f"\nrun folder: {output}\npictures: {pictures}")
+    if first:
+        print(result.table)
+        print(f"\nrun folder: {output}\npictures: {output / 'pictures' / _SHEET}")
 
 
-def _draw_some(dataset: DetectionDataset, detections: list[dict[str, Any]], folder: Path) -> Path:
-    """Draw the first test images with their detections; returns the path of a sheet with all of them."""
-    from ssdnorm.plots.boxes import contact_sheet, draw_boxes
+@contextmanager
+def _recorded_failure(output: Path) -> Iterator[None]:
+    """Write why a run failed to ``failure.json``, unless the run did, and once there is a run."""
+    (output / FAILURE_FILE).unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        if (output / "config.yaml").exists() and not (output / FAILURE_FILE).exists():
+            with suppress(OSError):  # the disk is full: the error itself says so
+                write_json(output / FAILURE_FILE, {"status": "failed", "reason": one_line(error)})
+        raise
 
-    folder.mkdir(parents=True, exist_ok=True)
+
+def _draw_some(dataset: DetectionDataset, detections: list[dict[str, Any]], folder: Path) -> None:
+    """Draw the first test images with their detections, and a sheet with all of them."""
+    from ssdnorm.plots.boxes import contact_sheet, draw_boxes, save_picture
+
     label_of = {category: label for label, category in enumerate(dataset.category_ids, 1)}
     pictures = []
     for i in range(min(_PICTURES, len(dataset))):
@@ -140,10 +169,9 @@ def _draw_some(dataset: DetectionDataset, detections: list[dict[str, Any]], fold
         boxes = [(x, y, x + w, y + h) for x, y, w, h in (d["bbox"] for d in found)]
         captions = [f"{dataset.class_names[c - 1]} {d['score']:.2f}" for c, d in zip(labels, found, strict=True)]
         picture = draw_boxes(dataset.load_image(i), boxes, captions, labels)
-        picture.save(folder / f"{i:03d}_{Path(dataset.image_name(i)).stem}.png")
+        save_picture(picture, folder / f"{i:03d}_{shortened(Path(dataset.image_name(i)).stem, 200)}.png")
         pictures.append(picture)
-    contact_sheet(pictures).save(folder / "sheet.png")
-    return folder / "sheet.png"
+    save_picture(contact_sheet(pictures), folder / _SHEET)
 
 
 def describe_keys() -> str:

@@ -17,6 +17,7 @@ from ssdnorm.compare.plan import Arm
 from ssdnorm.compare.results import Costs, Run
 from ssdnorm.compare.run_folders import images_per_second
 from ssdnorm.detector import load_detector
+from ssdnorm.resize import height_and_width
 
 _ROUNDS = 15
 _WARM_UPS = 3
@@ -48,7 +49,7 @@ def gflops(arm: Arm, num_classes: int) -> float:
     with torch.device("meta"):
         model = build_model(arm.config.model_copy(update={"model": drawn}), num_classes)
     with FlopCounterMode(display=False) as counter:
-        model.eval()(torch.zeros(1, 3, model.image_size, model.image_size, device="meta"))
+        model.eval()(torch.zeros(1, 3, *height_and_width(model.image_size), device="meta"))
     return counter.get_total_flops() / 1e9
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -20,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from ssdnorm.compare.plan import Job
-from ssdnorm.compare.run_folders import read_mapping, state_of
+from ssdnorm.compare.run_folders import read_failure, read_mapping, state_of
 from ssdnorm.config_file import config_to_yaml, differences_of_run
 from ssdnorm.files import FAILURE_FILE, whole_rows, write_json, write_text
 
@@ -34,6 +32,7 @@ class _Running:
     job: Job
     process: subprocess.Popen[bytes]
     log_file: IO[bytes]
+    log_start: int  # bytes of earlier attempts
 
 
 def launch(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1, later: Sequence[Job] = ()) -> None:
@@ -45,11 +44,12 @@ def launch(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1, later: Seq
     shared evenly; a GPU that is left over stays idle, so that all runs have the same number.
 
     Args:
+        root: folder of the comparison, owned by this process.
         num_parallel: runs at once.
         later: jobs to follow; counted by the progress bar only.
 
     Raises:
-        ValueError: if a folder holds a run with another config, or another comparison is running in ``root``.
+        ValueError: if a folder holds a run with another config.
         KeyboardInterrupt: when interrupted or terminated, after the runs in progress are stopped.
     """
     check_folders(jobs, root)
@@ -66,21 +66,18 @@ def launch(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1, later: Seq
     running: dict[int, _Running] = {}  # by slot
     on_sigterm = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
-        with (
-            _locked(root) as lock,
-            tqdm(
-                total=all_steps,
-                initial=all_steps - steps_to_do + sum(done_steps.values()),
-                unit="step",
-                desc=f"{num_done}/{num_runs} runs",
-                mininterval=0.5 if sys.stderr.isatty() else 60,
-                smoothing=0.02,
-            ) as bar,
-        ):
+        with tqdm(
+            total=all_steps,
+            initial=all_steps - steps_to_do + sum(done_steps.values()),
+            unit="step",
+            desc=f"{num_done}/{num_runs} runs",
+            mininterval=0.5 if sys.stderr.isatty() else 60,
+            smoothing=0.02,
+        ) as bar:
             while queue or running:
                 for slot in range(num_parallel):
                     if queue and slot not in running:
-                        running[slot] = _start(queue.pop(0), root, environments[slot], lock)
+                        running[slot] = _start(queue.pop(0), root, environments[slot])
                         names = (f"{run.job.arm}/{run.job.seed}" for run in running.values())
                         bar.set_postfix_str(", ".join(names), refresh=False)
                 time.sleep(_POLL_SECONDS)
@@ -113,13 +110,14 @@ def check_folders(jobs: Sequence[Job], root: Path) -> None:
                 )
 
 
-def _start(job: Job, root: Path, environment: dict[str, str], lock: int) -> _Running:
+def _start(job: Job, root: Path, environment: dict[str, str]) -> _Running:
     folder = root / job.folder
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FAILURE_FILE).unlink(missing_ok=True)
     config = folder / "config.yaml"
     write_text(config, config_to_yaml(job.config))
     log_file = (folder / "log.txt").open("ab")
+    log_start = log_file.tell()
     words = ["train", "--config", str(config), "--output", str(folder), "--resume"]
     process = subprocess.Popen(
         [sys.executable, "-m", "ssdnorm", *words],
@@ -127,24 +125,24 @@ def _start(job: Job, root: Path, environment: dict[str, str], lock: int) -> _Run
         stdout=log_file,
         stderr=subprocess.STDOUT,
         env=environment,
-        pass_fds=[lock],
         preexec_fn=_die_with_parent if sys.platform == "linux" else None,
     )
-    return _Running(job, process, log_file)
+    return _Running(job, process, log_file, log_start)
 
 
 def _close(run: _Running, root: Path, code: int) -> None:
-    """Record how the run ended, unless it did so itself."""
+    """Record how the run ended, unless it did so itself: it was killed, or ended before it owned its folder."""
     run.log_file.close()
-    folder = root / run.job.folder
-    if code == 0 or (folder / FAILURE_FILE).exists():
+    if code == 0:
         return
-    lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    reason = (lines[-1] if lines else "").removeprefix("error: ") or "no message"
-    if code < 0:
-        reason = f"killed by {signal.Signals(-code).name}"
-    log.warning("%s: failed: %s", run.job.folder, reason)
-    write_json(folder / FAILURE_FILE, {"status": "failed", "reason": reason, "exit_code": code})
+    folder = root / run.job.folder
+    if not (folder / FAILURE_FILE).exists():
+        lines = (folder / "log.txt").read_bytes()[run.log_start :].decode("utf-8", "replace").splitlines()
+        said = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), "")
+        reason = f"killed by {signal.Signals(-code).name}" if code < 0 else said or f"exit code {code}; see log.txt"
+        write_json(folder / FAILURE_FILE, {"status": "failed", "reason": reason, "exit_code": code})
+    failure = read_failure(folder)
+    tqdm.write(f"{run.job.folder}: {failure['status']}: {failure['reason']}", file=sys.stderr)
 
 
 def _steps_done(folder: Path) -> int:
@@ -172,15 +170,3 @@ def _environments(num_slots: int) -> list[dict[str, str]]:
 def _die_with_parent() -> None:
     """Let Linux terminate the run when this process ends, so that no orphan writes into a folder used again."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
-@contextmanager
-def _locked(root: Path) -> Iterator[int]:
-    """Hold the comparison's lock. Runs inherit it, so that it is held until the last of them has ended."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"--output: {root}: another comparison, or a run that it left, is running here") from None
-        yield file.fileno()

@@ -192,9 +192,13 @@ def _arm(name: str, changes: Mapping[str, Any], base: Config, file: Comparison, 
         if not any(_below(key, allowed) for allowed in file.vary):
             raise ValueError(f"{here}: {key}: arms may change {', '.join(file.vary)} only; declare the key under vary")
     if config.training.best is not None:
-        raise ValueError(f"{here}: training.best: arms are compared after the same steps; set best and patience to null")
+        raise ValueError(
+            f"{here}: training.best: arms are compared after the same steps; set best and patience to null"
+        )
     if config.training.batch_size == "auto":
-        raise ValueError(f"{here}: training.batch_size: arms are compared at one batch size; auto may differ between them")
+        raise ValueError(
+            f"{here}: training.batch_size: arms are compared at one batch size; auto may differ between them"
+        )
     rates = (file.learning_rates or {}).get(name)
     if rates and "optimizer.lr" in differing:
         raise ValueError(f"{here}: optimizer.lr: the arm has learning_rates, too; give one of the two")

@@ -25,7 +25,7 @@ def state_of(job: Job, root: Path) -> Status:
     if (folder / "result.json").exists():
         return "finished"
     if (folder / FAILURE_FILE).exists():
-        return "diverged" if _read_failure(folder)["status"] == "diverged" else "failed"
+        return "diverged" if read_failure(folder)["status"] == "diverged" else "failed"
     return "missing"
 
 
@@ -38,7 +38,7 @@ def read_run(job: Job, root: Path, target_ap50: float) -> Run:
         lr=job.lr,
         folder=job.folder,
         status=status,
-        reason=str(_read_failure(folder)["reason"]) if status in ("diverged", "failed") else "",
+        reason=str(read_failure(folder)["reason"]) if status in ("diverged", "failed") else "",
         result=read_mapping(folder / "result.json") if status == "finished" else {},
         seconds_to_target=_seconds_to(folder, target_ap50),
     )
@@ -99,7 +99,8 @@ def coco_result(run: Run, root: Path, truth: GroundTruth) -> CocoResult:
     return result
 
 
-def _read_failure(folder: Path) -> dict[str, Any]:
+def read_failure(folder: Path) -> dict[str, Any]:
+    """Why a run has no result: ``status``, diverged or failed, and ``reason``."""
     content = read_mapping(folder / FAILURE_FILE)
     if not {"status", "reason"} <= content.keys():
         raise ValueError(f"{folder / FAILURE_FILE}: expected status and reason; delete the file to repeat the run")

@@ -10,6 +10,7 @@ from typing import Any
 from ssdnorm.compare import formatting as say
 from ssdnorm.compare.formatting import NOTHING
 from ssdnorm.compare.results import METRICS, ArmResult, Results, Run
+from ssdnorm.files import replaced_file
 
 
 def table_markdown(results: Results) -> str:
@@ -36,7 +37,7 @@ def write_csv(results: Results, path: Path) -> None:
     extra = sorted({name for row in rows for name in row if name.endswith("_population")})
     columns = ["arm", "seed", "lr", "chosen", "status", "reason", *METRICS, *extra]
     columns += ["validation", "seconds", "seconds_to_target", "parameters", "peak_memory_mib", "device", "commit"]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replaced_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*columns, "folder"], restval="")
         writer.writeheader()
         writer.writerows(rows)

@@ -25,7 +25,7 @@ class Sample:
     """One image as the network takes it.
 
     Shape:
-        image ``(3, S, S)`` uint8; boxes ``(G, 4)`` float32 xyxy in [0, 1]; labels ``(G,)`` int64;
+        image ``(3, height, width)`` uint8; boxes ``(G, 4)`` float32 xyxy in [0, 1]; labels ``(G,)`` int64;
         size: height and width of the original in pixels; index: its place in the data set.
     """
 

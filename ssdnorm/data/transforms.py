@@ -13,7 +13,7 @@ from torch import Tensor
 from ssdnorm.data.crops import Window, draw_flip, draw_iou_crop, draw_zoom_out, whole_image
 from ssdnorm.data.images import EncodedImage
 from ssdnorm.data.photometric import draw_distortion
-from ssdnorm.resize import resize_image
+from ssdnorm.resize import ImageSize, height_and_width, resize_image
 
 FILL_RGB = (124, 116, 104)  # 255 · torchvision's mean (0.485, 0.456, 0.406)
 
@@ -29,7 +29,7 @@ class TrainTransform:
     the resize. Objects lie within half an output pixel of their boxes.
 
     Args:
-        size: S, the side of the square the network takes, in pixels. The aspect ratio is not kept.
+        size: of the network's input, pixels: the side of a square, or (height, width). The aspect ratio is not kept.
         photometric, zoom_out, iou_crop, flip: switch a step off.
         max_zoom_out: canvas side over image side.
         zoom_out_probability, flip_probability: how often.
@@ -41,7 +41,7 @@ class TrainTransform:
 
     def __init__(
         self,
-        size: int,
+        size: ImageSize,
         *,
         photometric: bool = True,
         zoom_out: bool = True,
@@ -58,7 +58,7 @@ class TrainTransform:
         for name, value in (("zoom_out_probability", zoom_out_probability), ("flip_probability", flip_probability)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}: expected a number from 0 to 1; got {value}")
-        self.size = _checked_size(size)
+        self.size = height_and_width(size, where="size")
         self.fill = _checked_fill(fill)
         self.photometric = photometric
         self.iou_crop = iou_crop
@@ -77,7 +77,7 @@ class TrainTransform:
 
         Shape:
             image ``(H, W, 3)`` uint8 RGB or encoded; boxes_px ``(G, 4)`` xyxy in pixels; labels ``(G,)``.
-            Result: image ``(3, S, S)`` uint8, channels last in memory; boxes ``(g, 4)`` float32 xyxy in [0, 1]; labels
+            Result: image ``(3, *size)`` uint8, channels last in memory; boxes ``(g, 4)`` float32 xyxy in [0, 1]; labels
             ``(g,)`` int64. g may be less than G, and 0.
         """
         height, width = _size_of(image)
@@ -101,12 +101,12 @@ class EvalTransform:
     """Resize alone, bilinear, from the fully decoded image; the aspect ratio is not kept.
 
     Args:
-        size: S, the side of the square the network takes, in pixels.
+        size: of the network's input, pixels: the side of a square, or (height, width).
         antialias: see :func:`resize_image`.
     """
 
-    def __init__(self, size: int, *, antialias: bool = True) -> None:
-        self.size = _checked_size(size)
+    def __init__(self, size: ImageSize, *, antialias: bool = True) -> None:
+        self.size = height_and_width(size, where="size")
         self.antialias = antialias
 
     def __call__(
@@ -121,14 +121,14 @@ class EvalTransform:
         pixels = image.decode() if isinstance(image, EncodedImage) else image
         boxes, labels = whole_image(*pixels.shape[:2]).place_boxes(boxes_px, labels)
         picture = torch.from_numpy(pixels).permute(2, 0, 1)
-        resized = resize_image(picture, self.size, self.size, antialias=self.antialias)
+        resized = resize_image(picture, *self.size, antialias=self.antialias)
         return resized, torch.from_numpy(boxes), torch.from_numpy(labels)
 
 
 def render_window(
     pixels: np.ndarray,
     window: Window,
-    size: int,
+    size: ImageSize,
     *,
     fill: Sequence[int] = FILL_RGB,
     scale: tuple[float, float] = (1.0, 1.0),
@@ -142,12 +142,13 @@ def render_window(
         distort: applied to the visible part after the resize, never to the fill beyond its blended edge.
 
     Shape:
-        pixels ``(H, W, 3)`` uint8; result ``(size, size, 3)`` uint8.
+        pixels ``(H, W, 3)`` uint8; result ``(height, width, 3)`` uint8.
     """
-    x = _Span.of(window.left * scale[0], window.right * scale[0], pixels.shape[1], size)
-    y = _Span.of(window.top * scale[1], window.bottom * scale[1], pixels.shape[0], size)
+    height, width = height_and_width(size, where="size")
+    x = _Span.of(window.left * scale[0], window.right * scale[0], pixels.shape[1], width)
+    y = _Span.of(window.top * scale[1], window.bottom * scale[1], pixels.shape[0], height)
     if x.empty or y.empty:
-        return np.full((size, size, 3), fill, np.uint8)
+        return np.full((height, width, 3), fill, np.uint8)
     part = pixels[y.start : y.stop, x.start : x.stop]
     if x.pad_before or x.pad_after or y.pad_before or y.pad_after:
         part = cv2.copyMakeBorder(
@@ -159,8 +160,8 @@ def render_window(
         part = distort(part)
     if window.flip:
         part = cv2.flip(part, 1)
-    left, right = (size - x.to, x.at) if window.flip else (x.at, size - x.to)
-    border = (y.at, size - y.to, left, right)
+    left, right = (width - x.to, x.at) if window.flip else (x.at, width - x.to)
+    border = (y.at, height - y.to, left, right)
     if not any(border):
         return part
     return cv2.copyMakeBorder(part, *border, cv2.BORDER_CONSTANT, value=[*map(int, fill)])
@@ -207,23 +208,19 @@ def _pad_to_output_edge(margin: float, zoom: float) -> tuple[int, int]:
     return pad, round(ends[pad])
 
 
-def _decode_for(image: EncodedImage | np.ndarray, window: Window, size: int) -> tuple[np.ndarray, tuple[float, float]]:
+def _decode_for(
+    image: EncodedImage | np.ndarray, window: Window, size: tuple[int, int]
+) -> tuple[np.ndarray, tuple[float, float]]:
     """Pixels at least twice as fine as the output needs, and their scale."""
     if not isinstance(image, EncodedImage):
         return image, (1.0, 1.0)
-    fine = min(window.width, window.height) / (2 * size)
+    fine = min(window.height / size[0], window.width / size[1]) / 2
     reduction = max(factor for factor in image.reductions if factor <= max(fine, 1))
     return image.decode(reduction), (1 / reduction, 1 / reduction)
 
 
 def _size_of(image: EncodedImage | np.ndarray) -> tuple[int, int]:
     return image.size if isinstance(image, EncodedImage) else (image.shape[0], image.shape[1])
-
-
-def _checked_size(size: int) -> int:
-    if not isinstance(size, int) or size < 1:
-        raise ValueError(f"size: expected a whole number of pixels, 1 or more; got {size!r}")
-    return size
 
 
 def _checked_fill(fill: Sequence[int]) -> tuple[int, int, int]:

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from ssdnorm.diagnose.feature_maps import is_dead, position_lengths, root_mean_square, zero_positions
 from ssdnorm.diagnose.layers import SSDParts, block_of, find_ssd_parts
 from ssdnorm.diagnose.model_state import preserve_state
-from ssdnorm.files import replaced_file, whole_rows
+from ssdnorm.files import append_rows, replaced_file, whole_rows
 
 LENGTH_QUANTILES = {"length_p05": 0.05, "length_median": 0.5, "length_p95": 0.95}
 _COLUMNS = ["step", "statistic", "name", "value"]
@@ -138,8 +138,7 @@ class DiagnosticsFile(pl.Callback):
             return
         self._step = self._maps = None
         numbers, tap_lengths = _to_host(maps)
-        with self.path.open("a", newline="") as file:
-            csv.writer(file).writerows((step, *key, f"{value:.6g}") for key, value in numbers.items())
+        append_rows(self.path, [(step, *key, f"{value:.6g}") for key, value in numbers.items()])
         for logger in trainer.loggers:
             logger.log_metrics({_tag(key): value for key, value in numbers.items()}, step=step)
             _draw(logger, numbers, tap_lengths, step)

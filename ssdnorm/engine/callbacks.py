@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 
 from ssdnorm.engine.module import TrainingModule
-from ssdnorm.files import replaced_file, whole_rows
+from ssdnorm.files import append_rows, replaced_file, whole_rows
 
 _COLUMNS = [
     *("step", "epoch", "lr", "loss", "bbox_regression", "classification", "images_per_second", "seconds"),
@@ -93,10 +93,8 @@ class MetricsFile(pl.Callback):
             if more := [name for name in row if name not in self._columns]:  # other losses or metrics
                 self._columns += more
                 self._start_with(whole_rows(self.path))
-            with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self._columns).writerow(
-                    {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
-                )
+            values = {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
+            append_rows(self.path, [[values.get(name, "") for name in self._columns]])
 
     def _start_with(self, rows: Sequence[Mapping[str, str]]) -> None:
         with replaced_file(self.path) as unfinished, unfinished.open("w", newline="") as file:

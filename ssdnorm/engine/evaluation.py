@@ -160,7 +160,7 @@ def predict_dataset(
     which of them reports. As in training, further processes on this machine are started from the command line.
 
     Args:
-        model: images ``(B, 3, S, S)`` → raw output. Left in evaluation mode on the device.
+        model: images ``(B, 3, H, W)`` → raw output. Left in evaluation mode on the device.
         post_process: raw output, sizes → detections.
         make_loader: ``rank, world_size`` → batches, every image once.
         precision: ``32-true``, ``bf16-mixed``, ``16-mixed`` (32-true on a CPU, with a warning) or ``auto``.

@@ -64,5 +64,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     info = Path("/proc/meminfo")
-    lines: Mapping[str, str] = dict(line.split(":", 1) for line in info.read_text().splitlines()) if info.exists() else {}
+    lines: Mapping[str, str] = (
+        dict(line.split(":", 1) for line in info.read_text().splitlines()) if info.exists() else {}
+    )
     return int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else 4 << 30

@@ -38,7 +38,7 @@ class PopulationImages:
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite; the message names the step, the parts of the loss and the images."""
+    """The loss or the weights became NaN or infinite; the message names the step and which they are."""
 
 
 class TrainingModule(pl.LightningModule):
@@ -49,7 +49,7 @@ class TrainingModule(pl.LightningModule):
     checkpoint is written, and at the end; a loss that is not finite is detected then.
 
     Args:
-        model: images ``(B, 3, S, S)`` → raw output.
+        model: images ``(B, 3, H, W)`` → raw output.
         loss: raw output, boxes, labels → parts of the loss.
         post_process: raw output, sizes → detections.
         make_optimizer: model → optimizer.
@@ -166,10 +166,22 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_end(self) -> None:
         self._check_losses()
+        self._check_weights()
+
+    def _check_weights(self) -> None:
+        """A step may ruin the weights, or statistics of batch norm, after a loss that was finite."""
+        tensors = {name: t for name, t in self.model.state_dict().items() if t.is_floating_point()}
+        sound = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
+        if bad := [name for name, is_sound in zip(tensors, sound, strict=True) if not is_sound]:
+            raise NonFiniteLossError(
+                f"step {self.global_step}: {len(bad)} of {len(tensors)} tensors of weights and statistics are not "
+                f"finite; the first: {bad[0]}. A lower learning rate, a longer warmup or gradient clipping may help"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save no weights after a loss that is not finite; save the number of devices."""
+        """Save no weights that are not finite, or after such a loss; save the number of devices."""
         self._check_losses()
+        self._check_weights()
         checkpoint["world_size"] = self.trainer.world_size
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

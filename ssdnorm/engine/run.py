@@ -7,7 +7,6 @@ import os
 import resource
 import sys
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from safetensors.torch import load_file
@@ -25,6 +24,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ssdnorm.engine.best import BestWeights
 from ssdnorm.engine.callbacks import MetricsFile
+from ssdnorm.engine.checkpoint_files import PREVIOUS, CheckpointFiles, LastCheckpoint, find_checkpoint
 from ssdnorm.engine.evaluation import EvaluationResult
 from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
 from ssdnorm.engine.progress import make_progress
@@ -62,44 +62,46 @@ def train(
     *,
     resume: bool,
     save_weights: Callable[[Path, EvaluationResult], None],
+    save_pictures: Callable[[EvaluationResult], None] | None = None,
     record: Mapping[str, Any],
     callbacks: Sequence[pl.Callback] = (),
 ) -> EvaluationResult:
     """Train to ``max_steps``, evaluate, and write weights, detections and ``result.json`` to the run folder ``output``.
 
+    ``result.json`` comes last: a run that has it has all its files.
+
     Args:
-        resume: continue from ``checkpoints/last.ckpt`` if it exists.
+        resume: continue from ``checkpoints/last.ckpt`` if it exists, or from the one before if that is damaged.
         save_weights: writes the trained model to a path, with what its evaluation says about scores to ask for.
+        save_pictures: draws the final detections.
         record: added to ``result.json``.
 
     Raises:
         NonFiniteLossError: the loss became NaN or infinite; also written to ``failure.json`` in the run folder.
-        ValueError: the checkpoint is damaged, or from another number of devices.
+        ValueError: the checkpoints are damaged, or from another number of devices.
     """
     origin = provenance()  # before training: the commit may change meanwhile
-    checkpoint = output / "checkpoints" / "last.ckpt"
-    resume = resume and checkpoint.exists()
+    checkpoints = output / "checkpoints"
+    checkpoint = find_checkpoint(checkpoints) if resume else None
     trainer = make_trainer(settings, output)
     world_size = trainer.world_size
     epochs_per_step = settings.batch_size * settings.accumulate * world_size / settings.images_per_epoch
     metrics_file = MetricsFile(output / "metrics.csv", epochs_per_step=epochs_per_step)
     best = None
     if settings.best is not None:
-        save_best = partial(save_weights, checkpoint.with_name("best.safetensors"))
+        save_best = partial(save_weights, checkpoints / "best.safetensors")
         best = BestWeights(metrics_file.path, metric=settings.best, save=save_best, patience=settings.patience)
     # before the averaging of weights, which takes its averages out of the model when an evaluation ends
     trainer.callbacks[:0] = [metrics_file, *([best] if best else []), *callbacks]  # type: ignore[attr-defined]
-    if resume and not zipfile.is_zipfile(checkpoint):
-        raise ValueError(f"resume: {checkpoint} is cut off or no checkpoint; delete it to restart the run")
 
     def save(name: str, evaluation: EvaluationResult) -> None:
         if trainer.is_global_zero:
-            save_weights(checkpoint.with_name(name), evaluation)
+            save_weights(checkpoints / name, evaluation)
 
     further: dict[str, Any] = {}
     with _quiet():
         try:
-            trainer.fit(module, ckpt_path=str(checkpoint) if resume else None, weights_only=True)
+            trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, WeightAveraging):  # fit skips this when resumed after the last step
                     callback.on_train_end(trainer, module)
@@ -126,7 +128,7 @@ def train(
             where = "test" if chosen_on is None else "validation"
             further["operating_points"] = {"chosen_on": where, **operating_points(coco)}
         if best is not None:
-            with_best = module.evaluate_weights(trainer, load_file(checkpoint.with_name("best.safetensors")))
+            with_best = module.evaluate_weights(trainer, load_file(checkpoints / "best.safetensors"))
             further["best"] = {**best.record(), "metrics": with_best.metrics} if trainer.is_global_zero else None
         if module.population is not None:
             with_population = module.evaluate_with_population_stats(
@@ -137,6 +139,9 @@ def train(
             further["population_statistics"] = [asdict(row) for row in module.population_statistics]
     if trainer.is_global_zero:
         write_json(output / "detections.json", result.detections)
+        if save_pictures is not None:
+            save_pictures(result)
+        (checkpoints / PREVIOUS).unlink(missing_ok=True)
         write_json(
             output / "result.json",
             {
@@ -178,16 +183,8 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
     if settings.precision == "bf16-mixed" and runs_on_cpu(settings.accelerator):
         _warn_if_bf16_is_slow()
     callbacks: list[pl.Callback] = [make_progress()]
-    if logs:  # the latest checkpoint alone, as last.ckpt
-        checkpoints = ModelCheckpoint(
-            dirpath=output / "checkpoints",
-            filename="last",
-            every_n_train_steps=settings.checkpoint_every,
-            save_top_k=1,
-            enable_version_counter=False,
-            save_on_exception=False,
-        )
-        callbacks.append(checkpoints)
+    if logs:
+        callbacks.append(LastCheckpoint(output / "checkpoints", every=settings.checkpoint_every))
     evaluates = settings.eval_every is not None and settings.eval_every <= settings.max_steps
     try:
         with _quiet():
@@ -205,8 +202,9 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
                 gradient_clip_val=settings.clip_grad_norm,
                 use_distributed_sampler=False,
                 log_every_n_steps=1,
-                logger=TensorBoardLogger(output, name="", version="tensorboard") if logs else False,
+                logger=_EventFile(output, name="", version="tensorboard") if logs else False,
                 callbacks=callbacks,
+                plugins=CheckpointFiles(),
                 enable_checkpointing=logs,
                 enable_model_summary=False,
                 default_root_dir=output,
@@ -232,6 +230,13 @@ class _EvaluatedAverage(WeightAveraging):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_epoch_end(trainer, pl_module)
+
+
+class _EventFile(TensorBoardLogger):
+    """TensorBoard events alone, without Lightning's empty file of hyperparameters."""
+
+    def save(self) -> None:
+        self.experiment.flush()
 
 
 def runs_on_cpu(accelerator: str) -> bool:
@@ -261,7 +266,6 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         for text in (
             "does not have many workers",
-            "Checkpoint directory .* exists and is not empty",
             "isn't accessible",
             "The number of training batches",
             "You're resuming from a checkpoint that ended before the epoch ended",

@@ -23,7 +23,7 @@ class StartFile(pl.Callback):
     """Write ``start.json`` at the first steps of a run that starts anew.
 
     Its keys: ``weights``, parameter name → SHA-256 of the initial value; ``batches``, one digest per batch of the first
-    process; and the record. A run resumed from a checkpoint keeps the file that it has.
+    process; and the record. A run resumed from a checkpoint keeps the file that it has, and adds missing batches.
 
     Args:
         folder: of the run.
@@ -44,7 +44,9 @@ class StartFile(pl.Callback):
             assert isinstance(pl_module, TrainingModule)
             self._content["weights"] = {name: digest([value]) for name, value in pl_module.model.named_parameters()}
             self._content["batches"] = []
-        if "batches" in self._content:
+        elif "batches" not in self._content and self.path.exists():  # resumed after its first step
+            self._content = json.loads(self.path.read_text(encoding="utf-8"))
+        if "batches" in self._content and len(self._content["batches"]) == batch_idx:
             self._content["batches"].append(digest([batch.images, batch.boxes, batch.labels]))
             write_text(self.path, json.dumps(self._content))
 

@@ -109,7 +109,11 @@ class MultiboxLoss(nn.Module):
                 losses = losses * hard_negative_mining(losses.detach(), matched, ratio=self.negative_ratio)
             else:
                 gamma, alpha = self.focal
-                losses = losses * torch.expm1(-losses).neg().clamp(min=1e-6) ** gamma * torch.where(matched, alpha, 1 - alpha)
+                losses = (
+                    losses
+                    * torch.expm1(-losses).neg().clamp(min=1e-6) ** gamma
+                    * torch.where(matched, alpha, 1 - alpha)
+                )
             if self.class_weights is not None:
                 losses = losses * self.class_weights.to(losses.dtype)[classes]
 

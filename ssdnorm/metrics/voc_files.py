@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssdnorm.coco_format import detection_table, ground_truth_table
-from ssdnorm.files import replaced_file
+from ssdnorm.files import write_text
 from ssdnorm.tables import DetectionTable, GroundTruth
 
 PREFIX = "comp4_det_test_"
@@ -47,8 +47,7 @@ def write_voc_detections(
         rows = zip(*(column.tolist() for column in columns), strict=True)
         paths.append(folder / f"{prefix}{name}.txt")
         lines = [f"{stems[image]} " + " ".join(map(repr, numbers)) + "\n" for image, *numbers in rows]
-        with replaced_file(paths[-1]) as unfinished:
-            unfinished.write_text("".join(lines), encoding="utf-8")
+        write_text(paths[-1], "".join(lines))
     return paths
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ssdnorm.files import replaced_file
+from ssdnorm.files import write_bytes
 from ssdnorm.models.ssd import SSD
 
 _FORMAT = "ssdnorm 1"
@@ -70,8 +71,17 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     about = {name: value for name, value in vars(checkpoint).items() if name != "state"}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state.items()}
     metadata = {"format": _FORMAT, "about": json.dumps(about, default=asdict)}
-    with replaced_file(path) as unfinished:
-        unfinished.write_bytes(save(state, metadata))
+    write_bytes(path, _reproducible(save(state, metadata)))
+
+
+def _reproducible(content: bytes) -> bytes:
+    """A safetensors file with sorted metadata, which the library writes in a random order."""
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

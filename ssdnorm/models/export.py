@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import logging
 import warnings
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torchvision.ops import nms
 
+from ssdnorm.files import write_bytes
 from ssdnorm.models.post_process import PostProcess
 from ssdnorm.models.ssd import SSD
+from ssdnorm.resize import height_and_width
 from ssdnorm.structures import SSDOutput
 
 FORMAT = "ssdnorm export 1"
@@ -83,7 +86,7 @@ class ExportedNetwork(nn.Module):
         self.post_process = None if post_process is None else FixedPostProcess(post_process, class_thresholds)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Shape: images ``(B, 3, S, S)``."""
+        """Shape: images ``(B, 3, H, W)``."""
         output: SSDOutput = self.model(images)
         return tuple(output) if self.post_process is None else self.post_process(output)
 
@@ -121,7 +124,7 @@ def export_onnx(
     """
     if opset < OPSET:
         raise ValueError(f"opset: must be {OPSET} or more; got {opset}")
-    onnx, onnxscript = (_import(package) for package in ("onnx", "onnxscript"))
+    _, onnxscript = (_import(package) for package in ("onnx", "onnxscript"))
     if not hasattr(onnxscript, f"opset{opset}"):
         raise ValueError(f"opset: the installed onnxscript does not know {opset}; choose a lower one, from {OPSET}")
     program = _program(model, post_process if detections else None, input_dtype, class_thresholds)
@@ -137,11 +140,12 @@ def export_onnx(
         )
     assert exported is not None
     proto = exported.model_proto
-    for key, value in _metadata(model, post_process, class_names, antialias, detections, input_dtype, thresholds).items():
+    for key, value in _metadata(
+        model, post_process, class_names, antialias, detections, input_dtype, thresholds
+    ).items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(proto, str(path))
+    write_bytes(path, proto.SerializeToString())
 
 
 def export_torch(
@@ -162,10 +166,11 @@ def export_torch(
     ``ssdnorm::nms_mask``: ``import ssdnorm.models.export`` before loading it.
     """
     program = _program(model, post_process if detections else None, input_dtype, class_thresholds)
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = _metadata(model, post_process, class_names, antialias, detections, input_dtype, thresholds)
+    memory = io.BytesIO()  # on a full disk torch would end the process
     with _quiet():
-        torch.export.save(program, path, extra_files={"ssdnorm.json": json.dumps(metadata)})
+        torch.export.save(program, memory, extra_files={"ssdnorm.json": json.dumps(metadata)})
+    write_bytes(path, memory.getbuffer())
 
 
 @torch.library.custom_op("ssdnorm::nms_mask", mutates_args=())
@@ -245,7 +250,7 @@ def _program(
         raise ValueError("export: the model is in training mode; call .eval() first")
     network = ExportedNetwork(model, post_process, class_thresholds).to(model.image_mean.device).eval()
     # a batch of two: with one the exporter would take the batch size for a constant
-    shape = (2, 3, model.image_size, model.image_size)
+    shape = (2, 3, *height_and_width(model.image_size))
     images = torch.zeros(shape, dtype=getattr(torch, input_dtype), device=model.image_mean.device)
     with _quiet(), torch.no_grad():
         return torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))

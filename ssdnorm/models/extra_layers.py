@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -22,21 +22,35 @@ class ExtraLayer:
     stride: int = 2
     padding: int = 1
 
+    def output_size(self, cells: int) -> int:
+        """Cells along a side that becomes of so many."""
+        return (cells + 2 * self.padding - self.kernel_size) // self.stride + 1
 
-# weiliu89/caffe, examples/ssd/ssd_pascal.py and ssd_pascal_512.py, AddExtraLayers
-EXTRA_LAYERS_300 = (
-    ExtraLayer(8, 256, 512),  # 19 -> 10
-    ExtraLayer(9, 128, 256),  # 10 -> 5
-    ExtraLayer(10, 128, 256, stride=1, padding=0),  # 5 -> 3
-    ExtraLayer(11, 128, 256, stride=1, padding=0),  # 3 -> 1
-)
-EXTRA_LAYERS_512 = (
-    ExtraLayer(8, 256, 512),  # 32 -> 16
-    ExtraLayer(9, 128, 256),  # 16 -> 8
-    ExtraLayer(10, 128, 256),  # 8 -> 4
-    ExtraLayer(11, 128, 256),  # 4 -> 2
-    ExtraLayer(12, 128, 256, kernel_size=4, stride=1),  # 2 -> 1
-)
+
+def extra_layers_for(rows: int, columns: int) -> tuple[ExtraLayer, ...]:
+    """The extra layers that take fc7's map of so many cells to one whose shorter side is one cell.
+
+    Most halve the map (3×3, stride 2). 5 and 3 cells shrink by a 3×3 without padding, 2 × 2 by a padded 4×4: this
+    makes the paper's layers for both of its networks, and others by the same rule.
+
+    Sources:
+        weiliu89/caffe, examples/ssd/ssd_pascal.py and ssd_pascal_512.py, AddExtraLayers.
+
+    Example:
+        >>> [layer.stride for layer in extra_layers_for(19, 19)]  # -> 10 -> 5 -> 3 -> 1
+        [2, 2, 1, 1]
+    """
+    layers: list[ExtraLayer] = []
+    while min(rows, columns) > 1:
+        mid, out = (128, 256) if layers else (256, 512)
+        layer = ExtraLayer(8 + len(layers), mid, out)
+        if {rows, columns} <= {3, 5}:
+            layer = replace(layer, stride=1, padding=0)
+        elif rows == columns == 2:
+            layer = replace(layer, kernel_size=4, stride=1)
+        layers.append(layer)
+        rows, columns = layer.output_size(rows), layer.output_size(columns)
+    return tuple(layers)
 
 
 class ExtraLayers(nn.Module):
@@ -44,7 +58,7 @@ class ExtraLayers(nn.Module):
 
     Args:
         in_channels: channels of the backbone's last map.
-        layers: ``EXTRA_LAYERS_300``, ``EXTRA_LAYERS_512`` or any others.
+        layers: such as ``extra_layers_for`` makes.
         norm: norm factory for the slot after every convolution; None leaves the slots empty.
         width: factor on every channel count.
 
@@ -55,7 +69,7 @@ class ExtraLayers(nn.Module):
     def __init__(
         self,
         in_channels: int,
-        layers: tuple[ExtraLayer, ...] = EXTRA_LAYERS_300,
+        layers: tuple[ExtraLayer, ...],
         *,
         norm: Callable[[int], nn.Module] | None = None,
         width: float = 1.0,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ssdnorm.messages import did_you_mean
+from ssdnorm.resize import ImageSize, height_and_width
 
 
 class TapNorms(nn.ModuleDict):
@@ -59,7 +60,7 @@ class BackboneMaps(nn.Module):
     Args:
         backbone: images → list of maps, or maps by name.
         names: of the taps, in the order of the maps; by default ``map1``, ``map2``, …, or the backbone's own names.
-        image_size: side of the images used to determine the channels, pixels.
+        image_size: of the images used to determine the channels, pixels: a side, or (height, width).
 
     Shape:
         input ``(B, 3, H, W)``; output the taps by name and the last of them, which feeds the extra layers.
@@ -72,7 +73,7 @@ class BackboneMaps(nn.Module):
         {'stride8': 8}
     """
 
-    def __init__(self, backbone: nn.Module, names: Sequence[str] | None = None, *, image_size: int = 256) -> None:
+    def __init__(self, backbone: nn.Module, names: Sequence[str] | None = None, *, image_size: ImageSize = 256) -> None:
         super().__init__()
         self.backbone = backbone
         self.names = None if names is None else tuple(names)
@@ -109,7 +110,7 @@ class SSDFeatures(nn.Module):
         tap_norms: norm factory by tap; a tap without one gets ``nn.Identity``.
 
     Shape:
-        input ``(B, 3, S, S)``, already normalised; output one map ``(B, C, H, W)`` per tap, in order.
+        input ``(B, 3, H, W)``, already normalised; output one map ``(B, C, H, W)`` per tap, in order.
 
     Raises:
         ValueError: a tap norm names a tap that does not exist.
@@ -154,7 +155,7 @@ class SSDFeatures(nn.Module):
 
 
 @torch.no_grad()
-def tap_grids(features: nn.Module, image_size: int) -> dict[str, tuple[int, int]]:
+def tap_grids(features: nn.Module, image_size: ImageSize) -> dict[str, tuple[int, int]]:
     """Height and width of each tap in cells, computed on shapes alone (the meta device).
 
     Example:
@@ -165,12 +166,12 @@ def tap_grids(features: nn.Module, image_size: int) -> dict[str, tuple[int, int]
 
 
 @torch.no_grad()
-def _run_on_shapes(module: nn.Module, image_size: int) -> Any:
+def _run_on_shapes(module: nn.Module, image_size: ImageSize) -> Any:
     meta = {name: t.to("meta") for name, t in (*module.named_parameters(), *module.named_buffers())}
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
-        return functional_call(module, meta, (torch.empty(1, 3, image_size, image_size, device="meta"),))
+        return functional_call(module, meta, (torch.empty(1, 3, *height_and_width(image_size), device="meta"),))
     finally:
         for part, mode in modes.items():
             part.training = mode

@@ -38,7 +38,7 @@ def mc_dropout_detections(
         num_samples: passes, 1 or more; the standard deviation of one pass is 0.
 
     Shape:
-        images ``(B, 3, S, S)``; sizes ``(B, 2)``, height and width of the original images in pixels:
+        images ``(B, 3, H, W)``; sizes ``(B, 2)``, height and width of the original images in pixels:
         ``detector.prepare(images)`` makes both.
 
     Raises:

@@ -44,7 +44,7 @@ class OnnxDetector:
         if about.get("format") != FORMAT:
             raise ValueError(f"{path}: not exported by ssdnorm (format {about.get('format')!r}, expected {FORMAT!r})")
         self.class_names: tuple[str, ...] = tuple(json.loads(about["class_names"]))
-        self.image_size: int = json.loads(about["image_size"])
+        self.image_size: int | list[int] = json.loads(about["image_size"])
         self.antialias: bool = json.loads(about["antialias"])
         self.input_dtype: str = json.loads(about["input"])["dtype"]
         self.output: str = about["output"]
@@ -57,7 +57,7 @@ class OnnxDetector:
         """Detections of a batch, best score first.
 
         Shape:
-            images ``(B, 3, S, S)`` RGB, uint8 or floats in [0, 1]; sizes ``(B, 2)``, height and width of the original
+            images ``(B, 3, H, W)`` RGB, uint8 or floats in [0, 1]; sizes ``(B, 2)``, height and width of the original
             images in pixels, whose pixels the boxes are in.
         """
         outputs = self.run(images)

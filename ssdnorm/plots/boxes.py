@@ -1,14 +1,17 @@
-"""Draw boxes with captions onto images."""
+"""Draw boxes with captions onto images, and save pictures."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ssdnorm.files import write_bytes
 from ssdnorm.plots.colors import BOX_COLORS, text_color
 
 _GAP = 8  # pixels between the pictures of a sheet
@@ -79,6 +82,13 @@ def contact_sheet(pictures: Sequence[Image.Image], *, columns: int = 4, side: in
     for i, copy in enumerate(copies):
         sheet.paste(copy, (i % columns * (side + _GAP), i // columns * (height + _GAP)))
     return sheet
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a PNG or JPEG file whole or not at all; on a full disk Pillow alone may leave a cut one without an error."""
+    encoded = io.BytesIO()
+    picture.save(encoded, Image.registered_extensions()[path.suffix.lower()], quality=92)  # PNG ignores it
+    write_bytes(path, encoded.getbuffer(), durable=False)
 
 
 def _draw(picture: Image.Image, boxes: Sequence[DrawnBox]) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import LogLocator, NullLocator
 
-from ssdnorm.files import replaced_file
+from ssdnorm.files import write_bytes
 from ssdnorm.plots.colors import COLORS, HUES
 
 _P = ParamSpec("_P")
@@ -76,8 +77,10 @@ def panels(
 
 def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> None:
     """Write a figure whole or not at all; the suffix gives the format."""
-    with replaced_file(path) as unfinished, matplotlib.rc_context(STYLE):
-        figure.savefig(unfinished, dpi=dpi)
+    encoded = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(encoded, format=Path(path).suffix[1:], dpi=dpi)
+    write_bytes(path, encoded.getbuffer(), durable=False)
 
 
 def widen(axes: Axes, name: Literal["x", "y"], span: float) -> None:

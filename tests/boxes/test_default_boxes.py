@@ -8,7 +8,7 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from ssdnorm import DEFAULT_BOXES, DefaultBoxSpec, make_default_boxes
-from ssdnorm.boxes.default_boxes import default_box_spec
+from ssdnorm.boxes.default_boxes import default_box_spec, spread_default_boxes
 
 # boxes before each tap, and the sides of its small square, pixels of the input; the last is the last large one
 STARTS = {300: (0, 5776, 7942, 8542, 8692, 8728), 512: (0, 16384, 22528, 24064, 24448, 24544, 24560)}
@@ -81,9 +81,23 @@ def test_an_unknown_way_of_clipping_is_refused():
         DefaultBoxSpec(**{**vars(DEFAULT_BOXES["ssd300_voc"]), "clip": True})
 
 
+def test_boxes_of_a_rectangle_are_laid_out_per_axis():
+    spec = spread_default_boxes((40, 60), [(2, 3)], sizes=(12, 27), aspect_ratios=[[4]], steps=[(10, 30)])
+    boxes = make_default_boxes(spec).reshape(2, 3, 4, 4) * torch.tensor([60.0, 40, 60, 40])
+    assert boxes[1, 2, 0].tolist() == pytest.approx([75, 15, 12, 12])  # third column, second row
+    assert boxes[0, 1, :, 2:].flatten().tolist() == pytest.approx([12, 12, 18, 18, 24, 6, 6, 24])
+    assert spread_default_boxes((40, 60), [(2, 3)], aspect_ratios=[[2]]).steps == (20.0,)  # image over grid
+
+
 def test_an_unknown_name_is_refused_with_the_nearest_guess():
     with pytest.raises(ValueError, match=r"unknown default boxes 'ssd300-voc'.*Did you mean 'ssd300_voc'"):
         make_default_boxes("ssd300-voc")
+
+
+def test_sizes_steps_and_ratios_that_make_no_box_are_refused():
+    for name, value in (("steps", (8, 0)), ("min_sizes", (-1,)), ("aspect_ratios", ((2, 0),))):
+        with pytest.raises(ValueError, match=f"{name}: must be above 0"):
+            DefaultBoxSpec(**{**vars(spread_default_boxes(64, (8,))), name: value if name != "steps" else (value,)})
 
 
 def test_entries_of_unequal_length_are_refused():

@@ -11,6 +11,7 @@ import yaml
 from ssdnorm import load_detector
 from ssdnorm.cli import main
 from ssdnorm.config_file import SHIPPED
+from ssdnorm.engine.checkpoint_files import write_checkpoint_file
 from ssdnorm.engine.module import TrainingModule
 from tests.small_training import rows, script, train, weights
 
@@ -131,7 +132,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_parts_and_images(tmp_path, ca
     ("words", "message"),
     [
         (["--norm.backbone", "batchnorm"], "run.yaml: norm.backbone: unknown norm 'batchnorm'; choose one of: "),
-        (["--training.batch_size", "0"], "command line: training.batch_size: must be greater than 0; got 0"),
+        (["--training.batch_size", "0"], "command line: training.batch_size: must be greater than 0 or 'auto'; got 0"),
         (["--data.train", "{format: voc, root: nowhere, split: train, num_images: null, seed: null}"], "nowhere"),
         (["--data.class_names", "[cat, dog]"], "data.class_names: shapes have the classes"),
         (["--training.precision", "16-mixed"], "16-mixed needs a GPU; on a CPU choose 32-true or bf16-mixed"),
@@ -174,7 +175,7 @@ def test_a_finished_run_is_not_continued_by_any_of_its_processes(finished, monke
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("checkpoints/last.ckpt", b"PK half", "last.ckpt is cut off or no checkpoint"),
+        ("checkpoints/last.ckpt", b"PK half", "last.ckpt is damaged or no checkpoint"),
         ("config.yaml", b"a: [", "config.yaml: not readable as YAML"),
         ("config.yaml", b"", "config.yaml: holds no config"),
     ],
@@ -198,7 +199,7 @@ def test_a_run_is_not_resumed_on_another_number_of_devices(unfinished, capsys):
     path = unfinished / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     assert checkpoint["world_size"] == 1
-    torch.save({**checkpoint, "world_size": 2}, path)
+    write_checkpoint_file({**checkpoint, "world_size": 2}, path)
     assert train(unfinished, "--resume") == 2
     assert "the run was on 2 devices and is now on 1" in capsys.readouterr().err
 
@@ -227,7 +228,7 @@ def test_a_finished_run_is_extended_from_its_folder_alone_and_its_record_says_so
     assert all(torch.equal(expected[name], extended[name]) for name in expected)
 
     for words, message in (
-        (["--training.max_steps", 3], "training.max_steps: " f"{run / 'config.yaml'} has 4; a run can be extended, not"),
+        (["--training.max_steps", 3], f"training.max_steps: {run / 'config.yaml'} has 4; a run can be extended, not"),
         (["--training.epochs", 3], "these keys differ: training.max_steps, training.epochs"),
         (["--output", run], f"--output: --resume {run} names the run folder"),
     ):

@@ -203,12 +203,3 @@ def test_the_progress_counts_what_comes_later(jobs, tmp_path, capsys):
     (tmp_path / "mended").touch()
     launch(jobs[:1], tmp_path / "cmp", later=jobs[1:])
     assert "1/6 runs:  17%" in capsys.readouterr().err
-
-
-def test_a_second_comparison_in_the_same_folder_is_refused(jobs, tmp_path):
-    with (
-        launcher._locked(tmp_path / "cmp"),
-        pytest.raises(ValueError, match="another comparison, or a run that it left"),
-    ):
-        launch(jobs, tmp_path / "cmp")
-    assert not calls(tmp_path)

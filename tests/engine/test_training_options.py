@@ -66,7 +66,9 @@ def test_a_resumed_run_with_accumulated_batches_ends_with_the_weights_of_an_unin
     assert train(tmp_path / "halves", "--resume", **changes) == 0
     whole, halves = weights(tmp_path / "whole"), weights(tmp_path / "halves")
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
-    losses = [[(row["step"], row["loss"]) for row in rows(tmp_path / name) if row["loss"]] for name in ("whole", "halves")]
+    losses = [
+        [(row["step"], row["loss"]) for row in rows(tmp_path / name) if row["loss"]] for name in ("whole", "halves")
+    ]
     assert losses[0] == losses[1]
     assert [step for step, _ in losses[0]] == ["1", "2", "3", "4"]
 
@@ -80,11 +82,20 @@ def test_batch_norms_guards_count_one_batch_however_many_are_accumulated():
 def test_the_best_weights_are_kept_and_training_stops_when_patience_ends(tmp_path, monkeypatch):
     changes = {  # at this rate the loss rises from the first step on
         "data": WITH_VALIDATION,
-        "training": {"max_steps": 6, "eval_every": 1, "best": "loss", "patience": 2, "ema_decay": 0.5, "checkpoint_every": 1},
+        "training": {
+            "max_steps": 6,
+            "eval_every": 1,
+            "best": "loss",
+            "patience": 2,
+            "ema_decay": 0.5,
+            "checkpoint_every": 1,
+        },
     }
     assert train(tmp_path / "run", **changes) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    evaluations = [(int(r["step"]), float(r["eval_loss"])) for r in rows(tmp_path / "run") if r["evaluated_on"] == "validation"]
+    evaluations = [
+        (int(r["step"]), float(r["eval_loss"])) for r in rows(tmp_path / "run") if r["evaluated_on"] == "validation"
+    ]
     best = min(evaluations, key=lambda row: row[1])
     assert (result["best"]["metric"], result["best"]["step"], result["best"]["value"]) == ("loss", *best)
     assert result["steps"] == best[0] + 2 == evaluations[-1][0] < 6
@@ -106,7 +117,10 @@ def test_the_best_weights_are_kept_and_training_stops_when_patience_ends(tmp_pat
     ("changes", "message"),
     [
         ({"best": "AP"}, r"training: best: chooses among the evaluations during training; eval_every is null"),
-        ({"best": "AP", "eval_every": 1}, r"training\.best: is chosen on validation images, .*data\.validation is null"),
+        (
+            {"best": "AP", "eval_every": 1},
+            r"training\.best: is chosen on validation images, .*data\.validation is null",
+        ),
         ({"patience": 3}, r"training: patience: waits for a better number, which best names; it is null"),
         ({"best": "F1", "eval_every": 1}, r"training\.best: must be 'AP', .*got 'F1'"),
         ({"accumulate": 0}, r"training\.accumulate: must be greater than 0; got 0"),
@@ -174,7 +188,9 @@ def test_freezing_and_extending_need_something_to_start_from(model, message):
 
 def test_layers_that_cannot_be_frozen_are_refused_before_any_data_is_read(checkpoint):
     model = {"checkpoint": str(checkpoint), "freeze": ["conv1", "conv9"]}
-    with pytest.raises(ValueError, match=r"model\.freeze: conv1_1 has batch norm, whose statistics would go on changing"):
+    with pytest.raises(
+        ValueError, match=r"model\.freeze: conv1_1 has batch norm, whose statistics would go on changing"
+    ):
         check_model(tiny_config(model=model, norm=BATCH_NORM))
     with pytest.raises(ValueError, match=r"model\.freeze: unknown layer 'conv45'; .*Did you mean 'conv4'"):
         check_model(tiny_config(model={**model, "freeze": ["conv45"]}))

@@ -1,11 +1,17 @@
 """The networks: published counts, shapes, taps, and what is refused."""
 
+from dataclasses import astuple
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from ssdnorm import SSD, ssd300_vgg16, ssd512_vgg16
+from ssdnorm import DEFAULT_BOXES, SSD, make_default_boxes, ssd300_vgg16, ssd512_vgg16
+from ssdnorm.models.extra_layers import extra_layers_for
 from ssdnorm.models.head import MultiboxHead
+from ssdnorm.models.ssd import ssd_vgg16, vgg16_default_boxes
 
 TAPS = ["conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2"]
 
@@ -33,6 +39,68 @@ def test_ssd512_has_seven_taps_and_24564_boxes():
     output = ssd512_vgg16(3, width=0.02)(torch.zeros(2, 3, 512, 512, dtype=torch.uint8))
     assert output.locs.shape == (2, 24564, 4)
     assert output.logits.shape == (2, 24564, 3)
+
+
+@pytest.mark.parametrize("name", ["ssd300_voc", "ssd300_coco", "ssd512_voc", "ssd512_coco"])
+def test_the_rule_for_any_size_makes_the_papers_networks(name):
+    spec = DEFAULT_BOXES[name]
+    assert vgg16_default_boxes(spec.image_size, sizes=(*spec.min_sizes, spec.max_sizes[-1])) == spec
+    paper = ssd300_vgg16 if spec.image_size == 300 else ssd512_vgg16
+    with torch.device("meta"):
+        one = paper(3, default_boxes=name, width=0.1).state_dict()
+        other = ssd_vgg16(3, spec.image_size, default_boxes=name, width=0.1).state_dict()
+    assert {key: value.shape for key, value in one.items()} == {key: value.shape for key, value in other.items()}
+
+
+def test_the_papers_networks_have_the_papers_extra_layers():
+    def numbers(cells):
+        return [astuple(layer)[1:] for layer in extra_layers_for(cells, cells)]
+
+    assert numbers(19) == [(256, 512, 3, 2, 1), (128, 256, 3, 2, 1), (128, 256, 3, 1, 0), (128, 256, 3, 1, 0)]
+    assert numbers(32) == [(256, 512, 3, 2, 1), *[(128, 256, 3, 2, 1)] * 3, (128, 256, 4, 1, 1)]
+
+
+@settings(max_examples=25)
+@given(st.integers(32, 700), st.integers(32, 700))
+def test_any_size_builds_and_its_maps_end_in_one_cell_along_the_shorter_side(height, width):
+    with torch.device("meta"):
+        model = ssd_vgg16(2, (height, width), width=0.01)  # SSD checks the grids against the network's own
+    assert min(model.spec.grids[-1]) == 1
+    boxes = make_default_boxes(model.spec)
+    assert (boxes[:, :2] > 0).all()
+    assert (boxes[:, :2] < 1 + 0.5 * torch.tensor([256 / width, 256 / height]).clamp(max=1)).all()
+
+
+def test_a_rectangle_takes_height_then_width():
+    model = ssd_vgg16(3, (96, 160), width=0.02, tap_norms={})
+    assert [tuple(x.shape[-2:]) for x in model.features(torch.zeros(1, 3, 96, 160)).values()] == [
+        (12, 20), (6, 10), (3, 5), (1, 3)
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"SSD expects images \(B, 3, 96, 160\); got \(1, 3, 160, 96\)"):
+        model(torch.zeros(1, 3, 160, 96))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ssd_vgg16(2, 31), "image_size: expected 32 pixels or more; got"),
+        (lambda: ssd_vgg16(2, (300, 300, 3)), r"image_size: expected pixels, 1 or more, or \(height, width\)"),
+        (lambda: ssd_vgg16(2, 160, default_boxes="ssd300_voc"), "default_boxes: are for 300 pixels; the network takes"),
+        (
+            lambda: ssd300_vgg16(2, default_boxes="ssd512_voc"),
+            "default_boxes: are for 512 pixels; the network takes 300",
+        ),
+        (lambda: ssd_vgg16(2, 160, default_boxes={"sizes": [8, 16]}), "sizes: expected 6 rising numbers"),
+        (lambda: ssd_vgg16(2, 160, default_boxes={"steps": [8]}), "steps: expected 5 entries, one per tap; got 1"),
+        (
+            lambda: ssd_vgg16(2, 160, tap_norms={"conv11_2": "l2_norm"}),
+            "unknown tap 'conv11_2'; choose one of: conv4_3",
+        ),
+    ],
+)
+def test_a_size_that_does_not_fit_is_refused(make, message):
+    with pytest.raises(ValueError, match=message), torch.device("meta"):
+        make()
 
 
 def test_bytes_and_floats_give_the_same_output():
@@ -139,7 +207,7 @@ def test_features_that_round_the_pool_down_are_refused_at_build_time():
         ({"width": 0}, r"width: must be above 0; got 0"),
         ({"backbone_norm": "batchnorm"}, r"backbone_norm: unknown norm 'batchnorm'.*Did you mean 'batch_norm'"),
         ({"default_boxes": "ssd300"}, r"default_boxes: unknown default boxes 'ssd300'"),
-        ({"default_boxes": "ssd512_voc"}, r"default boxes for 7 taps do not fit the 6 taps"),
+        ({"default_boxes": "ssd512_voc"}, r"default_boxes: are for 512 pixels; the network takes 300"),
         ({"tap_norms": {"conv4_4": "l2_norm"}}, r"tap_norms: unknown tap 'conv4_4'; choose one of: .* mean 'conv4_3'"),
         ({"tap_norms": "l2_norm"}, "tap_norms: expected norms by tap, .*; got 'l2_norm'"),
         ({"tap_norms": None}, "tap_norms: expected norms by tap"),

@@ -41,7 +41,7 @@ def _notes(checkpoint: Checkpoint) -> list[str]:
         notes.append(f"pass image_mean={_short(mean)}, image_std={_short(std)} to ssd300_vgg16")
     spec, theirs = default_box_spec(checkpoint.model["default_boxes"]), DEFAULT_BOXES["ssd300_coco"]
     if spec.min_sizes != theirs.min_sizes or spec.max_sizes != theirs.max_sizes or spec.clip != "size":
-        sizes = [round(v / spec.image_size, 6) for v in (*spec.min_sizes, spec.max_sizes[-1])]
+        sizes = [round(v / 300, 6) for v in (*spec.min_sizes, spec.max_sizes[-1])]
         clip = spec.clip != "none"
         notes.append(f"replace the anchor_generator: DefaultBoxGenerator(…, scales={sizes}, clip={clip})")
     if dict(checkpoint.post_process) != dict(TORCHVISION.post_process):

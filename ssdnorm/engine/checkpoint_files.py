@@ -1,0 +1,112 @@
+"""The checkpoints that a run resumes from: written whole beside the last one, with a checksum that tells damage."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.trainer.states import TrainerFn
+
+from ssdnorm.files import replaced_file
+
+log = logging.getLogger("ssdnorm.engine")
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+_LABEL = b"ssdnorm sha256 "
+_NO_COMMENT = struct.pack("<H", 0)  # the length of a zip file's comment, which ends the file
+_CHECKSUM_BYTES = 2 + len(_LABEL) + 64
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Lightning's reading and writing of checkpoints, as :func:`write_checkpoint_file` does it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        write_checkpoint_file(checkpoint, Path(path))
+
+
+class LastCheckpoint(Checkpoint):
+    """Write ``last.ckpt`` every so many steps and at the last, after everything else that belongs to the step.
+
+    A step's rows and its evaluation come first, so a run that is killed and resumed has them all.
+
+    Args:
+        folder: of the checkpoints.
+        every: optimizer steps.
+    """
+
+    def __init__(self, folder: Path, *, every: int) -> None:
+        self.path = folder / LAST
+        self.every = every
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:  # within a step
+            return
+        evaluation_follows = trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0
+        if not evaluation_follows:
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
+            for logger in trainer.loggers:
+                logger.save()
+            trainer.save_checkpoint(self.path)
+
+
+def write_checkpoint_file(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint with its checksum as the comment of the zip archive; the file before it is kept as previous.
+
+    Torch writes to memory, because on a full disk it would end the process.
+    """
+    memory = io.BytesIO()
+    torch.save(content, memory)
+    archive = memory.getbuffer()
+    checksum = _LABEL + hashlib.sha256(archive).hexdigest().encode()
+    with replaced_file(path) as unfinished:
+        with unfinished.open("wb") as file:
+            file.write(archive[: -len(_NO_COMMENT)])
+            file.write(struct.pack("<H", len(checksum)) + checksum)
+        if path.exists():
+            path.replace(path.with_name(PREVIOUS))
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a run; None if it has none yet.
+
+    Raises:
+        ValueError: there are checkpoints, but none is whole.
+    """
+    there = [path for name in (LAST, PREVIOUS) if (path := folder / name).exists()]
+    whole = next((path for path in there if _is_whole(path)), None)
+    if there and whole is None:
+        raise ValueError(f"resume: {there[0]} is damaged or no checkpoint; delete it to restart the run")
+    if whole is not None and whole.name == PREVIOUS:
+        log.warning("resume: %s is %s; going on from %s", folder / LAST, "damaged" if there[1:] else "missing", whole)
+    return whole
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the checksum in the file is that of the file."""
+    size = path.stat().st_size - _CHECKSUM_BYTES
+    if size < 0:
+        return False
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while size and (block := file.read(min(size, 1 << 24))):
+            found.update(block)
+            size -= len(block)
+        found.update(_NO_COMMENT)
+        return file.read() == struct.pack("<H", len(_LABEL) + 64) + _LABEL + found.hexdigest().encode()

@@ -1,0 +1,142 @@
+"""One owner per folder, among the processes of one machine or of many that share a file system.
+
+Every process that wants a folder creates a file of its own in it, whose name says who it is, and then looks for those
+of others. Of two processes the later one to create its file sees the other's and withdraws, so they never own the
+folder both; if both withdraw, both try again at random moments. This needs no more of a file system than that a file
+created is seen by whoever lists the folder afterwards, which NFS keeps, and no lock is left that anybody must break: the
+file of a process that is gone is removed by the next. On the same machine a process is gone if it does not run any more.
+On another machine it is gone if it has not touched its file for ``STALE_SECONDS``.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import hashlib
+import logging
+import os
+import platform
+import random
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+log = logging.getLogger("ssdnorm.ownership")
+
+BEAT_SECONDS = 20.0
+STALE_SECONDS = 300.0  # attributes of a file on NFS may be a minute old
+PATIENCE_SECONDS = 4.0  # an owner that was told to stop may take this long
+
+_CLAIM = re.compile(r"\.owner\.(?P<host>.+)\.(?P<pid>\d+)\.(?P<started>\d+)\.(?P<machine>[0-9a-f]{12})")
+
+
+@contextlib.contextmanager
+def owned_folder(folder: Path) -> Iterator[None]:
+    """Own a folder, which is made if it is missing; a folder made here that stays empty is removed again.
+
+    An owner whose file is removed by others is interrupted, as by Ctrl-C.
+
+    Raises:
+        ValueError: another process owns the folder.
+        OSError: the folder cannot be written.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    claim = _claim(folder)
+    released = threading.Event()
+    threading.Thread(target=_beat, args=(claim, released), daemon=True).start()
+    try:
+        yield
+    finally:
+        released.set()
+        claim.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()
+
+
+def _claim(folder: Path) -> Path:
+    pid = os.getpid()
+    host = re.sub(r"[^\w-]", "_", platform.node())[:100] or "unknown"
+    claim = folder / f".owner.{host}.{pid}.{_start_of(pid)}.{_machine()}"
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            claim.touch(exist_ok=False)
+        except FileNotFoundError:  # removed meanwhile by one that made it and failed
+            continue
+        except FileExistsError:
+            raise ValueError(f"{folder}: in use by this very process") from None
+        except OSError as error:
+            raise OSError(error.errno, os.strerror(error.errno or 0), str(folder)) from error
+        try:
+            owner = _other_owner(folder, claim)
+        except BaseException:
+            claim.unlink(missing_ok=True)
+            raise
+        if owner is None:
+            return claim
+        claim.unlink(missing_ok=True)
+        if time.monotonic() > deadline:
+            raise ValueError(f"{folder}: in use by {owner}; two at once would spoil it")
+        time.sleep(random.SystemRandom().uniform(0.05, 0.5))  # training seeds the common generator
+
+
+def _other_owner(folder: Path, ours: Path) -> str | None:
+    """The first other owner that is not gone; removes the files of those that are."""
+    now = ours.stat().st_mtime  # by the clock of the file system, not of this machine
+    for path in folder.glob(".owner.*"):
+        claim = _CLAIM.fullmatch(path.name)
+        if claim is None or path.name == ours.name:
+            continue
+        with contextlib.suppress(FileNotFoundError):  # released meanwhile
+            if claim["machine"] == _machine():
+                there, advice = _start_of(int(claim["pid"])) == int(claim["started"]), ""
+            else:
+                there = now - path.stat().st_mtime < STALE_SECONDS
+                advice = f" (if that is gone, wait {STALE_SECONDS / 60:.0f} minutes, or delete {path.name})"
+            if there:
+                return f"process {claim['pid']} on {claim['host']}{advice}"
+            path.unlink()
+    return None
+
+
+def _beat(claim: Path, released: threading.Event) -> None:
+    while not released.wait(BEAT_SECONDS):
+        try:
+            os.utime(claim)
+        except FileNotFoundError:
+            if not released.is_set():
+                log.error("%s: no longer owned by this process, which stops", claim.parent)
+                _thread.interrupt_main()
+            return
+        except OSError as error:  # a file server that comes back
+            log.warning("%s: %s", claim.parent, error)
+
+
+def _machine() -> str:
+    """Of processes with the same, this one can tell whether they run: one boot of one machine, one space of ids."""
+    try:
+        identity = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux
+        identity = platform.node()
+    return hashlib.sha256(identity.encode()).hexdigest()[:12]
+
+
+def _start_of(pid: int) -> int | None:
+    """When a process began, in ticks since boot; 0 where only its existence is known, None if it is gone."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if state in "ZX" else int(fields[18])
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:  # somebody else's
+        pass
+    return 0

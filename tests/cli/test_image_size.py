@@ -1,0 +1,87 @@
+"""A network of any input size, from the config to its checkpoint and its exported file."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from ssdnorm import load_detector
+from ssdnorm.cli import main
+from ssdnorm.config_file import config_from_mapping
+from ssdnorm.models.checkpoint import save_checkpoint
+from ssdnorm.models.ssd import ssd_vgg16
+from tests.small_training import tiny, train
+
+BOXES = {"sizes": [8, 20, 40, 60, 90], "aspect_ratios": [[2], [2, 3], [1.5], [2]]}
+
+
+def test_input_size_and_default_boxes_travel_from_the_config_to_the_checkpoint(tmp_path):
+    network = {"name": "ssd_vgg16", "image_size": [64, 96], "default_boxes": BOXES}
+    assert train(tmp_path / "run", model={"width": 0.02, "dropout": 0.0, **network}) == 0
+    model = load_detector(tmp_path / "run" / "checkpoints" / "model.safetensors").model
+    assert (model.image_size, model.spec.num_boxes) == ((64, 96), 560)
+    assert (model.spec.steps[:2], model.spec.min_sizes, model.spec.aspect_ratios[2]) == (
+        (8, 16), (8, 20, 40, 60), (1.5,),
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_rectangular_network_and_its_exported_file_find_the_same(tmp_path):
+    checkpoint, onnx = tmp_path / "m.safetensors", tmp_path / "m.onnx"
+    save_checkpoint(checkpoint, ssd_vgg16(3, (64, 96), width=0.02), class_names=["a", "b"], post_process={})
+    assert main(["export", "--checkpoint", str(checkpoint), "--output", str(onnx)]) == 0
+    Image.effect_noise((50, 40), 90).convert("RGB").save(tmp_path / "a.png")
+    found = []
+    for option, file in (("checkpoint", checkpoint), ("onnx", onnx)):
+        out = tmp_path / option
+        words = ["predict", f"--{option}", str(file), "--output", str(out), "--score-threshold", "0.1"]
+        assert main([*words, str(tmp_path / "a.png")]) == 0
+        (entry,) = json.loads((out / "detections.json").read_text())
+        found.append([value for one in entry["detections"] for value in (one["score"], *one["bbox"])])
+    assert found[0], "an untrained network finds something everywhere"
+    assert found[1] == pytest.approx(found[0], abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            {"image_size": 160},
+            "model: image_size: ssd300_vgg16 takes 300; got 160. For other sizes set model.name to ssd_",
+        ),
+        ({"name": "ssd_vgg16"}, "model: image_size: ssd_vgg16 takes any size; choose one"),
+        ({"name": "ssd_vgg16", "image_size": [160, 96, 64]}, r"image_size: expected a side, or \[height, width\]; got"),
+        (
+            {"name": "ssd_vgg16", "image_size": 31},
+            "model.image_size: must be greater than or equal to 32 or a valid list; got 31",
+        ),
+        ({"name": "ssd_vgg16", "image_size": "big"}, "model.image_size: must be .*; got 'big'"),
+        ({"default_boxes": {"size": [1]}}, "model.default_boxes.size: unknown key; .* Did you mean '.*sizes'"),
+        ({"default_boxes": {"sizes": [-1]}}, "model.default_boxes.sizes.*: must be greater than 0; got -1"),
+    ],
+)
+def test_keys_that_make_no_network_are_refused(model, message):
+    with pytest.raises(ValueError, match=message):
+        config_from_mapping(tiny(model=model), where="test")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.default_boxes.sizes", "[30, 60]"], "model.default_boxes.sizes: expected 7 rising numbers"),
+        (["--model.default_boxes.steps", "[8]"], "model.default_boxes.steps: expected 6 entries, one per tap; got 1"),
+        (
+            ["--model.name", "ssd_vgg16", "--model.image_size", "160", "--model.default_boxes", "ssd300_voc"],
+            "model.default_boxes: are for 300 pixels; the network takes 160",
+        ),
+    ],
+)
+def test_default_boxes_that_do_not_fit_the_network_end_in_one_line(tmp_path, capsys, words, message):
+    assert train(tmp_path / "run", *words) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_papers_networks_may_say_their_size():
+    assert config_from_mapping(tiny(model={"image_size": [300, 300]}), where="test").model.input_size == [300, 300]
+    assert config_from_mapping(tiny(), where="test").model.input_size == 300
