@@ -42,15 +42,15 @@ def make_optimizer(
             rejects it where gradients are clipped in mixed precision. Otherwise PyTorch chooses the implementation.
     """
     rules = {"weights": GroupRule(1.0, weight_decay), "norms": norms, "biases": biases}
-    members: dict[str, list[nn.Parameter]] = {name: [] for name in rules}
-    for name, parameter in model.named_parameters():
+    members: dict[str, list[nn.Parameter]] = {group: [] for group in rules}
+    for key, parameter in model.named_parameters():
         if parameter.requires_grad:
-            group = "norms" if name in norm_names else "biases" if name.endswith("bias") else "weights"
+            group = "norms" if key in norm_names else "biases" if key.endswith("bias") else "weights"
             members[group].append(parameter)
     groups: list[dict[str, Any]] = [
-        {"name": name, "params": members[name], "lr": lr * rule.lr_factor, "weight_decay": rule.weight_decay}
-        for name, rule in rules.items()
-        if members[name]
+        {"name": group, "params": members[group], "lr": lr * rule.lr_factor, "weight_decay": rule.weight_decay}
+        for group, rule in rules.items()
+        if members[group]
     ]
     if name == "adamw":
         return AdamW(groups, lr=lr, betas=(momentum, 0.999), weight_decay=weight_decay, fused=fused or None)
