@@ -149,11 +149,17 @@ def flatten(content: Mapping[str, Any], *, where: str, prefix: str = "") -> dict
                 value = read_yaml(find_config(value, "norm preset"))
             except FileNotFoundError as error:
                 raise ValueError(f"{where}: norm: {error}") from None
-        if isinstance(value, Mapping) and key in sections(Config):
+        if isinstance(value, Mapping) and key in sections(Config) and (value or not _may_be_null(key)):
             changes |= flatten(value, where=where, prefix=f"{key}.")
         else:
             changes[key] = value
     return changes
+
+
+def _may_be_null(key: str) -> bool:
+    """Whether a section is null by default, so that an empty mapping means its defaults."""
+    parent, _, name = key.rpartition(".")
+    return any(model.model_fields[name].default is None for model in sections(Config)[parent])
 
 
 def put(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--detections",
         type=Path,
         metavar="PATH",
-        help="a COCO result file (.json), or a folder with the VOC devkit's comp4_det_test_<class>.txt",
+        help="a COCO result file (.json), or a folder with the VOC devkit's comp4_det_<list>_<class>.txt",
     )
     truth = parser.add_argument_group("ground truth")
     truth.add_argument("--config", type=Path, help="whose data.test is evaluated on")

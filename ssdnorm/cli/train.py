@@ -1,8 +1,8 @@
 """Train a detector: python scripts/train.py --config quickstart --output runs/quickstart
 
 Continue an interrupted run with --resume runs/quickstart; with a larger --training.max_steps (or epochs) a finished
-run goes on from its last checkpoint. Every key of the config can be set on the command line, e.g. --norm.backbone batch_norm --optimizer.lr 3e-4;
-a norm with options is a mapping: --norm.extras '{kind: group_norm, groups: 16}'.
+run goes on from its last checkpoint. Every key of the config can be set on the command line, e.g.
+--norm.backbone batch_norm --optimizer.lr 3e-4; a norm with options: --norm.extras '{kind: group_norm, groups: 16}'.
 """
 
 from __future__ import annotations
@@ -13,26 +13,21 @@ import os
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ssdnorm.cli.resume import check_checkpoint, check_output, find_run, read_start, with_recorded_choices
 from ssdnorm.config import Config
 from ssdnorm.config_file import config_to_yaml, flatten, read_config, sections
-from ssdnorm.files import FAILURE_FILE, remove_unfinished, shortened, write_json, write_text
+from ssdnorm.files import FAILURE_FILE, remove_unfinished, write_json, write_text
 from ssdnorm.messages import one_line
 from ssdnorm.ownership import owned_folder
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
 
-    from ssdnorm.data.dataset import DetectionDataset
-
 log = logging.getLogger("ssdnorm.train")
-
-_PICTURES = 12
-_SHEET = "sheet.png"  # all of them
-_DRAWN_SCORE = 0.4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +72,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: bool) -> None:
     from ssdnorm import build
+    from ssdnorm.cli.train_pictures import SHEET, FirstBatch, draw_result
     from ssdnorm.diagnose.training_log import DiagnosticsFile
     from ssdnorm.engine.optimizer import describe_groups, groups_table
     from ssdnorm.engine.run import train
@@ -106,7 +102,8 @@ def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: 
         "batch_size": settled.training.batch_size,
         "schedule": build.schedule(settled),
     }
-    callbacks: list[Callback] = [StartFile(output, start)]
+    first_batch = FirstBatch(output / "pictures" / "train_batches.jpg", train_set.class_names)
+    callbacks: list[Callback] = [StartFile(output, start), first_batch]
     if config.runtime.diagnose_every is not None:
         callbacks.append(DiagnosticsFile(output / "diagnostics.csv", every=config.runtime.diagnose_every))
 
@@ -129,7 +126,7 @@ def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: 
             post_process=vars(config.post_process),
             thresholds=evaluation.coco and thresholds_of(operating_points(evaluation.coco)),
         ),
-        save_pictures=lambda result: _draw_some(test_set, result.detections, output / "pictures"),
+        save_pictures=partial(draw_result, test_set, output=output),
         record={
             "seed": config.training.seed,
             "parameters": sum(p.numel() for p in model.parameters()),
@@ -141,7 +138,7 @@ def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: 
     )
     if first:
         print(result.table)
-        print(f"\nrun folder: {output}\npictures: {output / 'pictures' / _SHEET}")
+        print(f"\nrun folder: {output}\npictures: {output / 'pictures' / SHEET}")
 
 
 @contextmanager
@@ -155,23 +152,6 @@ def _recorded_failure(output: Path) -> Iterator[None]:
             with suppress(OSError):  # the disk is full: the error itself says so
                 write_json(output / FAILURE_FILE, {"status": "failed", "reason": one_line(error)})
         raise
-
-
-def _draw_some(dataset: DetectionDataset, detections: list[dict[str, Any]], folder: Path) -> None:
-    """Draw the first test images with their detections, and a sheet with all of them."""
-    from ssdnorm.plots.boxes import contact_sheet, draw_boxes, save_picture
-
-    label_of = {category: label for label, category in enumerate(dataset.category_ids, 1)}
-    pictures = []
-    for i in range(min(_PICTURES, len(dataset))):
-        found = [d for d in detections if d["image_id"] == dataset.image_id(i) and d["score"] > _DRAWN_SCORE]
-        labels = [label_of[d["category_id"]] for d in found]
-        boxes = [(x, y, x + w, y + h) for x, y, w, h in (d["bbox"] for d in found)]
-        captions = [f"{dataset.class_names[c - 1]} {d['score']:.2f}" for c, d in zip(labels, found, strict=True)]
-        picture = draw_boxes(dataset.load_image(i), boxes, captions, labels)
-        save_picture(picture, folder / f"{i:03d}_{shortened(Path(dataset.image_name(i)).stem, 200)}.png")
-        pictures.append(picture)
-    save_picture(contact_sheet(pictures), folder / _SHEET)
 
 
 def describe_keys() -> str:

@@ -102,12 +102,11 @@ def check_folders(jobs: Sequence[Job], root: Path) -> None:
     """Refuse folders that hold runs with another config, by the keys that differ."""
     for job in jobs:
         old = root / job.folder / "config.yaml"
-        if old.exists():
-            if keys := differences_of_run(read_mapping(old), job.config, where=str(old)):
-                raise ValueError(
-                    f"--output: {old}: this run has another config; these keys differ: {', '.join(keys)}. "
-                    "Choose another folder, or delete the run folder"
-                )
+        if old.exists() and (keys := differences_of_run(read_mapping(old), job.config, where=str(old))):
+            raise ValueError(
+                f"--output: {old}: this run has another config; these keys differ: {', '.join(keys)}. "
+                "Choose another folder, or delete the run folder"
+            )
 
 
 def _start(job: Job, root: Path, environment: dict[str, str]) -> _Running:

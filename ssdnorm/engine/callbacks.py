@@ -25,7 +25,8 @@ class MetricsFile(pl.Callback):
     """Write ``metrics.csv``: one row per reading of the losses and per evaluation.
 
     ``step`` counts optimizer steps, ``epoch`` passes over the training set, ``seconds`` the training time without
-    evaluations; ``eval_loss`` and its parts are means over the images evaluated on. A resumed run keeps the rows up to its checkpoint and continues from there.
+    evaluations; ``eval_loss`` and its parts are means over the images evaluated on. A resumed run keeps the rows up to
+    its checkpoint and continues from there.
     """
 
     def __init__(self, path: Path, *, epochs_per_step: float) -> None:

@@ -17,6 +17,7 @@ from ssdnorm.coco_format import result_rows
 from ssdnorm.engine.precision import choose_precision
 from ssdnorm.messages import did_you_mean
 from ssdnorm.metrics.coco import CocoResult, check_options, evaluate_coco
+from ssdnorm.metrics.precision_recall import score_text
 from ssdnorm.metrics.voc import VocResult, evaluate_voc
 from ssdnorm.structures import Batch, Detections
 from ssdnorm.tables import DetectionTable, GroundTruth
@@ -239,12 +240,14 @@ def _quiet_fabric() -> Iterator[None]:
 def _voc_table(results: Mapping[str, VocResult]) -> str:
     """Means and APs by class, a column for each interpolation."""
     first = next(iter(results.values()))
-    means = ", ".join(f"{result.interpolation} mAP {result.metrics['mAP']:.4f}" for result in results.values())
+    means = ", ".join(
+        f"{result.interpolation} mAP {score_text(result.metrics['mAP'], 4)}" for result in results.values()
+    )
     width = max([len(name) for name in first.per_class] + [5])
     heads = "".join(f" {result.interpolation:>10}" for result in results.values())
     lines = [f"VOC metric (IoU {first.iou_threshold:g}, difficult objects ignored)", f"  {means}", ""]
     lines.append(f"  {'class':<{width}} {'objects':>8} {'detections':>11}{heads}")
     for name, row in first.per_class.items():
-        aps = "".join(f" {result.per_class[name]['AP']:>10.4f}" for result in results.values())
+        aps = "".join(f" {score_text(result.per_class[name]['AP'], 4):>10}" for result in results.values())
         lines.append(f"  {name:<{width}} {row['objects']:>8.0f} {row['detections']:>11.0f}{aps}")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from ssdnorm import load_detector
 from ssdnorm.cli import main
@@ -52,7 +53,13 @@ def test_a_run_leaves_its_config_numbers_pictures_and_weights(tmp_path, capsys):
     assert [row["step"] for row in rows(output) if row["loss"]] == ["1", "2"]
     assert [row["step"] for row in rows(output) if row["AP"]] == ["2"]
     assert list(output.glob("tensorboard/events*"))
-    assert (output / "pictures" / "sheet.png").stat().st_size > 1000
+    for name, width in (
+        ("sheet.png", 1800),
+        ("curves.png", 1000),
+        ("train_batches.jpg", 1200),
+        ("001_shapes_2_1.png", 600),
+    ):
+        assert Image.open(output / "pictures" / name).width > width, name
     detector = load_detector(output / "checkpoints" / "model.safetensors")
     assert detector.class_names == ("circle", "cross", "square", "star", "triangle")
     assert detector.model.arguments["width"] == 0.02
