@@ -130,7 +130,7 @@ def freeze_layers(model: SSD, names: Sequence[str], *, where: str = "freeze") ->
             blocks[name].requires_grad_(False)
             if any(isinstance(module, _BatchNorm) for module in blocks[name].modules()):
                 raise ValueError(
-                    f"{where}: {name} has batch norm, whose statistics would go on changing; choose frozen_batch_norm there"
+                    f"{where}: {name} has batch norm, whose statistics would go on changing; choose frozen_batch_norm"
                 )
 
 
