@@ -13,6 +13,8 @@ from ssdnorm import __version__
 from ssdnorm.messages import lost_worker, one_line
 
 COMMANDS = {
+    "inspect": "look at a data set: format, classes, mistakes, coverage of default boxes",
+    "init": "write a config for a data set",
     "train": "train a detector into a run folder",
     "evaluate": "evaluate a run, a checkpoint or a file of detections",
     "compare": "train arms × seeds and say how they differ, and how sure that is",
