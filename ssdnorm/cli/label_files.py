@@ -11,17 +11,28 @@ from xml.etree import ElementTree
 from ssdnorm.cli.frames import is_video
 from ssdnorm.files import write_json, write_text
 
+_FORMATS = ("coco", "voc", "yolo")
 
-def check_labels(formats: Sequence[str], sources: Sequence[Path | int]) -> None:
-    """Raise ``ValueError`` for videos, and for pictures whose label files would have one name."""
-    if not formats:
-        return
+
+def check_labels(words: str | None, sources: Sequence[Path | int]) -> list[str]:
+    """The formats in ``coco,voc,yolo``.
+
+    Raises:
+        ValueError: an unknown format, videos, or pictures whose label files would have one name.
+    """
+    if words is None:
+        return []
+    formats = [word.strip() for word in words.split(",")]
+    for name in formats:
+        if name not in _FORMATS:
+            raise ValueError(f"--labels: unknown format {name!r}; choose some of: {','.join(_FORMATS)}")
     for source in sources:
         if is_video(source):
             raise ValueError(f"--labels: are for pictures; {source} is a video or camera")
     twice = [stem for stem, count in Counter(Path(str(source)).stem for source in sources).items() if count > 1]
     if twice and set(formats) != {"coco"}:
         raise ValueError(f"--labels: two pictures are called {twice[0]}; their label files would have one name")
+    return formats
 
 
 def write_labels(

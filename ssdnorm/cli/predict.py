@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ssdnorm.cli.predict_pipeline import Predictor, Rows
 
 _BATCH_SIZE = 8
-_LABELS = ("coco", "voc", "yolo")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw and list detections above it (0.4); best: by class, where F1 was highest in an evaluation",
     )
     parser.add_argument(
-        "--labels", nargs="+", default=[], choices=_LABELS, help="also write coco.json, voc/*.xml, yolo/*.txt"
+        "--labels", metavar="FORMATS", help="also write coco.json, voc/*.xml, yolo/*.txt: some of coco,voc,yolo"
     )
     parser.add_argument("--batch-size", type=int, help=f"frames through the network at once ({_BATCH_SIZE}; camera: 1)")
     parser.add_argument(
@@ -76,7 +75,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     from ssdnorm.files import write_json
 
     sources = find_sources(arguments.images)
-    check_labels(arguments.labels, sources)
+    formats = check_labels(arguments.labels, sources)
     predictor = _onnx_predictor(arguments) if arguments.onnx is not None else _predictor(arguments)
     arguments.output.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
@@ -93,7 +92,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     if not entries:
         raise ValueError("no picture could be read")
     write_json(arguments.output / "detections.json", entries)
-    labels = write_labels(arguments.output, arguments.labels, entries, predictor.class_names)
+    labels = write_labels(arguments.output, formats, entries, predictor.class_names)
     num_objects, elapsed = sum(len(entry["detections"]) for entry in entries), time.perf_counter() - start
     latency, rate = 1000 * seconds / len(entries), len(entries) / elapsed
     said = f"{len(entries)} images, {num_objects} objects, mean latency {latency:.0f} ms, {rate:.3g} images/s"
