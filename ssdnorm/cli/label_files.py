@@ -48,7 +48,8 @@ def write_labels(
 
 
 def _write_coco(folder: Path, entries: Sequence[dict[str, Any]], class_names: Sequence[str]) -> Path:
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id, entry in enumerate(entries, 1):
         size = {"width": entry["width"], "height": entry["height"]}
         images.append({"id": image_id, "file_name": Path(entry["file_name"]).name, **size})

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ssdnorm.metrics.errors import KINDS, ErrorBreakdown
+from ssdnorm.metrics.thresholds import ScoreCurves
 from ssdnorm.plots.colors import COLORS, HUES, IGNORED
 from ssdnorm.plots.style import panels, styled
 
