@@ -160,7 +160,7 @@ def test_a_damaged_picture_is_named_and_the_others_go_on(checkpoint, pictures, t
         (["--mc-dropout", "2", "--compile"], "--compile: does not go with --mc-dropout"),
         (["--batch-size", "0"], "--batch-size: must be 1 or more; got 0"),
         (["--threshold", "best"], "--threshold: best: "),
-        (["--labels", "yolo", "1"], "--labels: are for pictures; 1 is a video or camera"),
+        (["1", "--labels", "yolo"], "--labels: are for pictures; 1 is a video or camera"),
         (["--labels", "coco,pascal"], "--labels: unknown format 'pascal'; choose some of: coco,voc,yolo"),
         (["--wrong"], "unknown argument '--wrong'"),
     ],
