@@ -1,6 +1,7 @@
 """The predict command: pictures, folders, patterns and videos in; drawings, a list and one line out."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -254,6 +255,7 @@ def test_label_files_are_what_the_readers_of_their_formats_read(checkpoint, pict
     listed = {Path(entry["file_name"]).name: entry for entry in json.loads((out / "detections.json").read_text())}
     coco = CocoDataset(out / "coco.json", pictures)
     (out / "ImageSets" / "Main").mkdir(parents=True)
+    shutil.copytree(pictures, out / "JPEGImages")
     (out / "ImageSets" / "Main" / "all.txt").write_text("a\nb\n")
     (out / "voc").rename(out / "Annotations")
     voc = VocDataset(str(out), "all", check_images=False)
