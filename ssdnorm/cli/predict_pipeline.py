@@ -96,7 +96,7 @@ class Pipeline:
         while batch := list(islice(items, self.batch_size)):
             start = time.perf_counter()
             with torch.inference_mode():
-                images, sizes = (torch.cat([item[i] for item in batch]) for i in (1, 2))
+                images, sizes = torch.cat([item[1] for item in batch]), torch.cat([item[2] for item in batch])
                 found: list[Any] = self.predictor.detect(images, sizes)
             rows = []
             for one in found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -41,7 +42,7 @@ def plot_training(rows: Sequence[Mapping[str, str]]) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, rows: Sequence[Mapping[str, str]], column: str, label: str, color: str, **style: str) -> None:
+def _curve(axes: Axes, rows: Sequence[Mapping[str, str]], column: str, label: str, color: str, **style: Any) -> None:
     points = [(int(row["step"]), float(row[column])) for row in rows if row.get(column)]
     if points:
         axes.plot(*zip(*points, strict=True), label=label, color=COLORS[color], markersize=4, **style)
