@@ -116,7 +116,7 @@ def settle(config: Config, *, num_images: int | None = None) -> Config:
     if num_images is None:
         num_images = 1 if config.training.epochs is None else len(build_dataset(config, "train"))
     training = config.training
-    return config.in_steps(training.batch_size * training.accumulate * _num_processes(config), num_images)
+    return config.in_steps(training.batch_images * training.accumulate * _num_processes(config), num_images)
 
 
 def settle_precision(config: Config) -> Config:
@@ -136,7 +136,7 @@ def _settle_batch_size(config: Config) -> Config:
     device = torch.device("cpu" if runs_on_cpu(config.runtime.accelerator) else "cuda")
     model = _model_of_shapes(config)
     try:
-        shape = (3, model.image_size, model.image_size)
+        shape = (3, *height_and_width(model.image_size))
         batch_size = choose_batch_size(model, shape, free_bytes=free_memory(device))
     except ValueError as error:
         raise ValueError(f"training.{error}") from error
@@ -186,7 +186,11 @@ def check_model(config: Config) -> None:
 
 def check_statistics(config: Config, model: SSD) -> None:
     """Raise ``ValueError`` for norms that would take train-mode statistics over one value."""
-    batch, population, processes = config.training.batch_size, config.training.population_images, _num_processes(config)
+    batch, population, processes = (
+        config.training.batch_images,
+        config.training.population_images,
+        _num_processes(config),
+    )
     batches = {f"training.batch_size {batch}": batch}
     if population is not None and (rest := -(-population // processes) % batch):
         batches[f"training.population_images {population}, whose last batch is {rest}"] = rest
@@ -202,7 +206,7 @@ def check_statistics(config: Config, model: SSD) -> None:
 def batch_norm_images(config: Config, model: nn.Module) -> int | None:
     """Images per batch-norm statistic in training: a device's, or all if all are synchronised; None without any."""
     kinds = [isinstance(module, nn.SyncBatchNorm) for module in model.modules() if isinstance(module, _BatchNorm)]
-    return config.training.batch_size * (_num_processes(config) if all(kinds) else 1) if kinds else None
+    return config.training.batch_images * (_num_processes(config) if all(kinds) else 1) if kinds else None
 
 
 def _num_processes(config: Config) -> int:
@@ -339,8 +343,8 @@ def build_training(
         make_train_loader,
         train_set,
         transform,
-        batch_size=training.batch_size,
-        num_batches=training.max_steps * training.accumulate,
+        batch_size=training.batch_images,
+        num_batches=training.num_steps * training.accumulate,
         seed=training.seed,
         num_workers=runtime.num_workers,
     )
@@ -350,9 +354,9 @@ def build_training(
         build_post_process(config, model),
         make_optimizer=partial(build_optimizer, config),
         lr_factor=lr_schedule(
-            warmup_steps=o.warmup_steps,
+            warmup_steps=int(o.warmup_steps),
             warmup_factor=o.warmup_factor,
-            lr_drops=o.lr_drops,
+            lr_drops=[int(step) for step in o.lr_drops],
             lr_drop_factor=o.lr_drop_factor,
             cosine_until=training.max_steps if o.schedule == "cosine" else None,
         ),
@@ -375,7 +379,7 @@ def _evaluation_set(name: str, config: Config, model: SSD, dataset: DetectionDat
         make_eval_loader,
         dataset,
         EvalTransform(model.image_size),
-        batch_size=config.training.batch_size,
+        batch_size=config.training.batch_images,
         num_workers=config.runtime.num_workers,
     )
     return EvaluationSet(name, build_evaluator(dataset), loader)
@@ -391,7 +395,7 @@ def _population(config: Config, model: nn.Module, make_train: partial[DataLoader
     return PopulationImages(
         # Module.forward bypasses torch.compile, whose graphs do not run the hooks that collect the statistics
         partial(recompute_population_stats, forward=lambda model, batch: model.forward(batch)),
-        partial(make_train, num_batches=-(-num_images // config.training.batch_size)),
+        partial(make_train, num_batches=-(-num_images // config.training.batch_images)),
         num_images,
     )
 

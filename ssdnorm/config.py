@@ -360,6 +360,18 @@ class TrainingConfig(Section):
         description="training images for batch norm's population statistics, evaluated at the end; null for none",
     )
 
+    @property
+    def num_steps(self) -> int:
+        """``max_steps`` of a settled config."""
+        assert self.max_steps is not None, "epochs are not in steps yet"
+        return self.max_steps
+
+    @property
+    def batch_images(self) -> int:
+        """``batch_size`` of a settled config."""
+        assert self.batch_size != "auto", "the batch size is not chosen yet"
+        return self.batch_size
+
     @model_validator(mode="before")
     @classmethod
     def _epochs_stand_for_the_default(cls, content: Any) -> Any:

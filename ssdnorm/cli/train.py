@@ -94,13 +94,14 @@ def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: 
         validation_set = build.build_dataset(config, "validation", class_names=train_set.class_names)
     model = build.build_model(settled, 1 + len(train_set.class_names), class_names=train_set.class_names)
     module = build.build_training(settled, model, train_set=train_set, test_set=test_set, validation_set=validation_set)
-    groups = describe_groups(module.make_optimizer(model))  # type: ignore[arg-type]
+    groups = describe_groups(module.make_optimizer(model))
+    schedule = build.schedule(settled)
     start = {
         "parameter_groups": groups,
         "batch_norm_images": build.batch_norm_images(settled, model),
         "precision": settled.training.precision,
         "batch_size": settled.training.batch_size,
-        "schedule": build.schedule(settled),
+        "schedule": schedule,
     }
     first_batch = FirstBatch(output / "pictures" / "train_batches.jpg", train_set.class_names)
     callbacks: list[Callback] = [StartFile(output, start), first_batch]
@@ -109,7 +110,7 @@ def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: 
 
     if first:
         if resume:
-            check_checkpoint(output, start["schedule"], extends=extends)
+            check_checkpoint(output, schedule, extends=extends)
         write_text(output / "config.yaml", config_to_yaml(config))
         names = ", ".join(train_set.class_names)
         log.info("%d images to train on, %d to test on; classes: %s", len(train_set), len(test_set), names)
@@ -124,7 +125,7 @@ def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: 
             model,
             class_names=train_set.class_names,
             post_process=vars(config.post_process),
-            thresholds=evaluation.coco and thresholds_of(operating_points(evaluation.coco)),
+            thresholds=None if evaluation.coco is None else thresholds_of(operating_points(evaluation.coco)),
         ),
         save_pictures=partial(draw_result, test_set, output=output),
         record={

@@ -60,8 +60,8 @@ def launch(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1, later: Seq
     if not queue:
         return
     done_steps = {job.folder: _steps_done(root / job.folder) for job in queue}
-    all_steps = sum(job.config.training.max_steps for job in (*jobs, *later))
-    steps_to_do = sum(job.config.training.max_steps for job in (*queue, *later))
+    all_steps = sum(job.config.training.num_steps for job in (*jobs, *later))
+    steps_to_do = sum(job.config.training.num_steps for job in (*queue, *later))
     environments = _environments(num_parallel)  # the last run gets no more than the others
     running: dict[int, _Running] = {}  # by slot
     on_sigterm = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
@@ -85,7 +85,7 @@ def launch(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1, later: Seq
                     code, steps = run.process.poll(), _steps_done(root / run.job.folder)
                     if code is not None:
                         _close(running.pop(slot), root, code)
-                        num_done, steps = num_done + 1, run.job.config.training.max_steps
+                        num_done, steps = num_done + 1, run.job.config.training.num_steps
                         bar.set_description(f"{num_done}/{num_runs} runs", refresh=False)
                     bar.update(max(0, steps - done_steps[run.job.folder]))
                     done_steps[run.job.folder] = max(steps, done_steps[run.job.folder])

@@ -51,7 +51,8 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:  # within a step
             return
-        evaluation_follows = trainer.enable_validation and (batch_idx + 1) % trainer.val_check_batch == 0
+        every = trainer.val_check_batch
+        evaluation_follows = trainer.enable_validation and every is not None and (batch_idx + 1) % every == 0
         if not evaluation_follows:
             self._save(trainer)
 
