@@ -330,6 +330,7 @@ def build_training(
     validation_set: DetectionDataset | None = None,
 ) -> TrainingModule:
     """Build the Lightning module of one training."""
+    config = settle(config, num_images=len(train_set))
     training, runtime, o = config.training, config.runtime, config.optimizer
     check_statistics(config, model)
     warn_dropout_before_batch_norm(model.features.in_data_order())  # type: ignore[operator]
