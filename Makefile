@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PARALLEL := -n auto --maxprocesses 8 --dist worksteal  # a process per core, one thread each
 
-.PHONY: demo test slow check format clean
+.PHONY: demo test slow faults check format clean
 
 demo: $(READY)
 	$(RUN) scripts/compare.py --config compare_quickstart --output runs/demo --jobs 2
@@ -15,6 +15,9 @@ test: $(READY)
 
 slow: $(READY)
 	$(RUN) -m pytest $(PARALLEL) -m slow
+
+faults: $(READY)  # kills, full disks, two owners: a table of what was tried and what failed
+	$(RUN) -m tests.faults
 
 check: $(READY)
 	$(RUN) -m ruff check .

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
 
 from ssdnorm import __version__
+from ssdnorm.files import remove_unfinished
 from ssdnorm.messages import lost_worker, one_line
 
 COMMANDS = {
@@ -53,6 +55,8 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, str] = _MOD
     logging.getLogger("PIL").setLevel(logging.WARNING)
     try:
         _check_paths(arguments)
+        if output := getattr(parsed, "output", None):
+            remove_unfinished(Path(output), Path(output).parent, older_than=3600.0)
         module.run(parsed, rest)
     except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not lost_worker(error):

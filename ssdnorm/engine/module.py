@@ -281,7 +281,8 @@ class TrainingModule(pl.LightningModule):
         if not self._recompute:
             values = {**result.metrics, **self.evaluation_losses}
             on = self.evaluated_on.name
-            self.log_dict({f"{on}/{name}": value for name, value in values.items()}, rank_zero_only=True)
+            for logger in self.trainer.loggers:  # Lightning's self.log would write them after the step's checkpoint
+                logger.log_metrics({f"{on}/{name}": value for name, value in values.items()}, step=self.global_step)
         self._since, self._images = time.perf_counter(), 0
 
     def train_dataloader(self) -> Any:
