@@ -27,8 +27,10 @@ from ssdnorm.data.voc import VocDataset
 from ssdnorm.data.yolo import YoloDataset
 from ssdnorm.detector import MODELS
 from ssdnorm.engine.evaluation import Evaluator
+from ssdnorm.engine.memory import choose_batch_size, free_memory
 from ssdnorm.engine.module import EvaluationSet, PopulationImages, TrainingModule
-from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_sgd
+from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_optimizer
+from ssdnorm.engine.precision import choose_precision
 from ssdnorm.engine.run import LoopSettings, make_trainer, runs_on_cpu
 from ssdnorm.layers import (
     check_batch_statistics,
@@ -39,10 +41,12 @@ from ssdnorm.layers import (
     warn_dropout_before_batch_norm,
 )
 from ssdnorm.losses.multibox_loss import MultiboxLoss
+from ssdnorm.messages import did_you_mean
+from ssdnorm.models.class_names import same_class
 from ssdnorm.models.foreign import read_any_checkpoint
 from ssdnorm.models.post_process import PostProcess
 from ssdnorm.models.ssd import SSD, vgg16_default_boxes
-from ssdnorm.models.transfer import transfer_weights
+from ssdnorm.models.transfer import freeze_layers, transfer_weights
 from ssdnorm.resize import height_and_width
 
 log = logging.getLogger("ssdnorm.build")
@@ -96,7 +100,60 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
         where = f"model.checkpoint: {model.checkpoint}"
         for note in transfer_weights(checkpoint, built, head=model.head, class_names=class_names, where=where):
             log.info("%s", note)
+    if config.loss.focal is not None and (checkpoint is None or model.head == "fresh"):
+        built.head.start_with_background()
+    freeze_layers(built, model.freeze, where="model.freeze")
     return built
+
+
+def settle(config: Config, *, num_images: int | None = None) -> Config:
+    """Decide what a config leaves to the machine and the data: each ``auto``, epochs and shares in steps.
+
+    Args:
+        num_images: of the training set; otherwise it is read where epochs need it.
+    """
+    config = _settle_batch_size(settle_precision(config))
+    if num_images is None:
+        num_images = 1 if config.training.epochs is None else len(build_dataset(config, "train"))
+    training = config.training
+    return config.in_steps(training.batch_images * training.accumulate * _num_processes(config), num_images)
+
+
+def settle_precision(config: Config) -> Config:
+    """Replace ``training.precision: auto`` by what :func:`choose_precision` measures on the device."""
+    if config.training.precision != "auto":
+        return config
+    precision = choose_precision(config.runtime.accelerator)
+    training = config.training.model_copy(update={"precision": precision})
+    return config.model_copy(update={"training": training})
+
+
+def _settle_batch_size(config: Config) -> Config:
+    if config.training.batch_size != "auto":
+        return config
+    if (processes := _num_processes(config)) > 1:
+        raise ValueError(f"training.batch_size: auto is for one device; give a number for {processes}")
+    device = torch.device("cpu" if runs_on_cpu(config.runtime.accelerator) else "cuda")
+    model = _model_of_shapes(config)
+    try:
+        shape = (3, *height_and_width(model.image_size))
+        batch_size = choose_batch_size(model, shape, free_bytes=free_memory(device))
+    except ValueError as error:
+        raise ValueError(f"training.{error}") from error
+    return config.model_copy(update={"training": config.training.model_copy(update={"batch_size": batch_size})})
+
+
+def _model_of_shapes(config: Config) -> SSD:
+    """The network without weights or memory, for two classes."""
+    with torch.device("meta"):
+        drawn = config.model.model_copy(update={"weights": None, "checkpoint": None, "head": "keep"})
+        return build_model(config.model_copy(update={"model": drawn}), 2)
+
+
+def schedule(config: Config) -> dict[str, object]:
+    """The settled lengths of a run in steps, for its record."""
+    o = config.optimizer
+    return {"max_steps": config.training.max_steps, "warmup_steps": o.warmup_steps, "lr_drops": o.lr_drops}
 
 
 def check_model(config: Config) -> None:
@@ -107,13 +164,15 @@ def check_model(config: Config) -> None:
     """
     if config.training.precision == "16-mixed" and runs_on_cpu(config.runtime.accelerator):
         raise ValueError("training.precision: 16-mixed needs a GPU; on a CPU choose 32-true or bf16-mixed")
+    settled: dict[str, object] = {"max_steps": 1, "eval_every": None}  # whatever comes out
+    if config.training.precision == "auto":
+        settled["precision"] = "32-true"
+    trial = config.model_copy(update={"training": config.training.model_copy(update=settled)})
     try:
-        make_trainer(loop_settings(config, images_per_epoch=1), Path(), logs=False)
+        make_trainer(loop_settings(trial, images_per_epoch=1), Path(), logs=False)
     except ValueError as error:
         raise ValueError(f"runtime: {error}") from error
-    with torch.device("meta"):
-        drawn = config.model.model_copy(update={"weights": None, "checkpoint": None})
-        model = build_model(config.model_copy(update={"model": drawn}), 2)
+    model = _model_of_shapes(config)
     if config.model.compile:
         averaging = [n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.momentum is None]
         if averaging:
@@ -121,12 +180,17 @@ def check_model(config: Config) -> None:
     synchronised = [name for name, module in model.named_modules() if isinstance(module, nn.SyncBatchNorm)]
     if synchronised and runs_on_cpu(config.runtime.accelerator) and _num_processes(config) > 1:
         raise ValueError(f"norm: {synchronised[0]}: sync_batch_norm on several devices needs GPUs; choose batch_norm")
-    check_statistics(config, model)
+    if config.training.batch_size != "auto":
+        check_statistics(config, model)
 
 
 def check_statistics(config: Config, model: SSD) -> None:
     """Raise ``ValueError`` for norms that would take train-mode statistics over one value."""
-    batch, population, processes = config.training.batch_size, config.training.population_images, _num_processes(config)
+    batch, population, processes = (
+        config.training.batch_images,
+        config.training.population_images,
+        _num_processes(config),
+    )
     batches = {f"training.batch_size {batch}": batch}
     if population is not None and (rest := -(-population // processes) % batch):
         batches[f"training.population_images {population}, whose last batch is {rest}"] = rest
@@ -142,7 +206,7 @@ def check_statistics(config: Config, model: SSD) -> None:
 def batch_norm_images(config: Config, model: nn.Module) -> int | None:
     """Images per batch-norm statistic in training: a device's, or all if all are synchronised; None without any."""
     kinds = [isinstance(module, nn.SyncBatchNorm) for module in model.modules() if isinstance(module, _BatchNorm)]
-    return config.training.batch_size * (_num_processes(config) if all(kinds) else 1) if kinds else None
+    return config.training.batch_images * (_num_processes(config) if all(kinds) else 1) if kinds else None
 
 
 def _num_processes(config: Config) -> int:
@@ -164,6 +228,8 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
     """
     source, data, where = getattr(config.data, which), config.data, f"data.{which}"
     names, on_bad = data.class_names or class_names, data.on_bad_annotation
+    if names is None and config.model.head == "extend":
+        names = _extended_names(config)
     dataset: DetectionDataset
     image_names: list[str] | list[int]
     if isinstance(source, ShapesSource):
@@ -204,15 +270,34 @@ def _listed(path: str, where: str) -> list[str]:
         raise ValueError(f"{where}.only: {path}: no readable text file of names ({type(error).__name__})") from None
 
 
+def _extended_names(config: Config) -> list[str]:
+    """The classes of the checkpoint, and after them those of the training images that it lacks."""
+    assert config.model.checkpoint is not None
+    old = list(read_any_checkpoint(Path(config.model.checkpoint)).class_names)
+    kept = config.model_copy(update={"model": config.model.model_copy(update={"head": "keep"})})
+    found = build_dataset(kept, "train").class_names
+    return old + [name for name in found if not any(same_class(name, other) for other in old)]
+
+
 def build_evaluator(dataset: DetectionDataset) -> Evaluator:
     """Detections of the data set → numbers."""
     return Evaluator(dataset.ground_truth)
 
 
-def build_loss(config: Config, model: SSD) -> MultiboxLoss:
-    """Build the loss on the model's default boxes."""
+def build_loss(config: Config, model: SSD, class_names: Sequence[str]) -> MultiboxLoss:
+    """Build the loss on the model's default boxes; ``ValueError`` for the weight of a class that is not there."""
+    loss, names = config.loss, ["background", *class_names]
+    weights = loss.class_weights or {}
+    for name in weights:
+        if name not in names:
+            choices = f"{', '.join(names)}.{did_you_mean(name, names)}"
+            raise ValueError(f"loss.class_weights: unknown class {name!r}; choose one of: {choices}")
     return MultiboxLoss(
-        model.default_boxes, iou_threshold=config.loss.iou_threshold, negative_ratio=config.loss.negative_ratio
+        model.default_boxes,
+        iou_threshold=loss.iou_threshold,
+        negative_ratio=loss.negative_ratio,
+        focal=None if loss.focal is None else (loss.focal.gamma, loss.focal.alpha),
+        class_weights=torch.tensor([weights.get(name, 1.0) for name in names]) if weights else None,
     )
 
 
@@ -222,10 +307,11 @@ def build_post_process(config: Config, model: SSD) -> PostProcess:
 
 
 def build_optimizer(config: Config, model: nn.Module) -> Optimizer:
-    """Build SGD with the config's three groups."""
+    """Build the optimizer with the config's three groups."""
     o = config.optimizer
-    return make_sgd(
+    return make_optimizer(
         model,
+        name=o.name,
         lr=o.lr,
         momentum=o.momentum,
         weight_decay=o.weight_decay,
@@ -245,6 +331,7 @@ def build_training(
     validation_set: DetectionDataset | None = None,
 ) -> TrainingModule:
     """Build the Lightning module of one training."""
+    config = settle(config, num_images=len(train_set))
     training, runtime, o = config.training, config.runtime, config.optimizer
     check_statistics(config, model)
     warn_dropout_before_batch_norm(model.features.in_data_order())  # type: ignore[operator]
@@ -258,27 +345,29 @@ def build_training(
         make_train_loader,
         train_set,
         transform,
-        batch_size=training.batch_size,
-        num_batches=training.max_steps,
+        batch_size=training.batch_images,
+        num_batches=training.num_steps * training.accumulate,
         seed=training.seed,
         num_workers=runtime.num_workers,
     )
     return TrainingModule(
         model,
-        build_loss(config, model),
+        build_loss(config, model, train_set.class_names),
         build_post_process(config, model),
         make_optimizer=partial(build_optimizer, config),
         lr_factor=lr_schedule(
-            warmup_steps=o.warmup_steps,
+            warmup_steps=int(o.warmup_steps),
             warmup_factor=o.warmup_factor,
-            lr_drops=o.lr_drops,
+            lr_drops=[int(step) for step in o.lr_drops],
             lr_drop_factor=o.lr_drop_factor,
+            cosine_until=training.max_steps if o.schedule == "cosine" else None,
         ),
         test=_evaluation_set("test", config, model, test_set),
         validation=None if validation_set is None else _evaluation_set("validation", config, model, validation_set),
         image_names=train_set.image_name,
         make_train_loader=make_train,
         seed=training.seed,
+        accumulate=training.accumulate,
         log_every=runtime.log_every,
         compile_model=config.model.compile,
         population=_population(config, model, make_train),
@@ -292,7 +381,7 @@ def _evaluation_set(name: str, config: Config, model: SSD, dataset: DetectionDat
         make_eval_loader,
         dataset,
         EvalTransform(model.image_size),
-        batch_size=config.training.batch_size,
+        batch_size=config.training.batch_images,
         num_workers=config.runtime.num_workers,
     )
     return EvaluationSet(name, build_evaluator(dataset), loader)
@@ -308,7 +397,7 @@ def _population(config: Config, model: nn.Module, make_train: partial[DataLoader
     return PopulationImages(
         # Module.forward bypasses torch.compile, whose graphs do not run the hooks that collect the statistics
         partial(recompute_population_stats, forward=lambda model, batch: model.forward(batch)),
-        partial(make_train, num_batches=-(-num_images // config.training.batch_size)),
+        partial(make_train, num_batches=-(-num_images // config.training.batch_images)),
         num_images,
     )
 

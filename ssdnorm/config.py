@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -22,6 +23,7 @@ from ssdnorm.validation import NormSpec, Section
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class NormConfig(Section):
@@ -78,9 +80,12 @@ class ModelConfig(Section):
         default=None,
         description="a whole SSD to fine-tune, of this library or another system; norms that it lacks start anew",
     )
-    head: Literal["keep", "fresh"] = Field(
+    head: Literal["keep", "extend", "fresh"] = Field(
         default="keep",
-        description="keep loads the checkpoint's class outputs, which needs its classes; fresh draws them",
+        description="class outputs of the checkpoint: keep needs its classes, extend adds the data's, fresh draws them",
+    )
+    freeze: list[str] = Field(
+        default=[], description="layers or stages that keep the weights they start from, such as [conv1, conv2]"
     )
     compile: bool = Field(default=False, description="run the network through torch.compile")
 
@@ -107,8 +112,10 @@ class ModelConfig(Section):
     def _check_checkpoint(self) -> Self:
         if self.checkpoint is not None and self.weights is not None:
             raise ValueError("a checkpoint contains its backbone; set one of checkpoint and weights to null")
-        if self.checkpoint is None and self.head == "fresh":
-            raise ValueError("head: fresh replaces the head of a checkpoint, which is null")
+        if self.checkpoint is None and self.head != "keep":
+            raise ValueError(f"head: {self.head} changes the head of a checkpoint, which is null")
+        if self.freeze and self.weights is None and self.checkpoint is None:
+            raise ValueError("freeze: layers without weights or a checkpoint would stay as they are drawn")
         return self
 
 
@@ -198,11 +205,30 @@ class AugmentConfig(Section):
     channel_swap: bool = Field(default=False, description="permute the colour channels")
 
 
+class FocalConfig(Section):
+    """Focal loss."""
+
+    gamma: NonNegativeFloat = Field(default=2.0, description="power by which well classified boxes count less")
+    alpha: Fraction = Field(default=0.25, description="weight of matched boxes; background has 1 − alpha")
+
+
 class LossConfig(Section):
-    """Matching and hard negative mining."""
+    """Matching, and which boxes count how much."""
 
     iou_threshold: float = Field(default=0.5, description="smallest IoU at which a default box is matched")
     negative_ratio: float = Field(default=3.0, description="mined background boxes per matched box")
+    focal: FocalConfig | None = Field(
+        default=None, description="focal loss over all boxes instead of hard negative mining; null for none"
+    )
+    class_weights: dict[str, NonNegativeFloat] | None = Field(
+        default=None, description="factor on the classification loss by class name, also background; others have 1"
+    )
+
+    @model_validator(mode="after")
+    def _check_mining(self) -> Self:
+        if self.focal is not None and self.negative_ratio != type(self).model_fields["negative_ratio"].default:
+            raise ValueError("negative_ratio: focal takes all boxes and mines none; leave one of the two out")
+        return self
 
 
 class PostProcessConfig(Section):
@@ -246,10 +272,11 @@ def write_out_preset(optimizer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class OptimizerConfig(Section):
-    """SGD and its schedule, in steps."""
+    """The optimizer and its schedule, in steps or in shares of the run."""
 
+    name: Literal["sgd", "adamw"] = Field(default="sgd", description="adamw takes rates of a tenth and less of SGD's")
     lr: PositiveFloat = Field(default=1e-3, description="learning rate after the warm-up")
-    momentum: Fraction = Field(default=0.9, description="of SGD")
+    momentum: Fraction = Field(default=0.9, description="of SGD; AdamW's first beta")
     weight_decay: NonNegativeFloat = Field(default=_WEIGHT_DECAY, description="of all but norms and biases")
     preset: Literal["caffe", "modern"] | None = Field(
         default=None,
@@ -262,17 +289,32 @@ class OptimizerConfig(Section):
     biases: GroupConfig = Field(
         default=GroupConfig(lr_factor=2.0, weight_decay=0.0), description="biases of convolutions"
     )
-    warmup_steps: NonNegativeInt = Field(default=500, description="steps of linear rise from warmup_factor · lr")
+    warmup_steps: NonNegativeInt | Share = Field(
+        default=500, description="linear rise from warmup_factor · lr: steps, or a share of the run such as 0.05"
+    )
     warmup_factor: PositiveFraction = Field(default=0.1, description="where the rise starts")
-    lr_drops: list[int] = Field(default=[], description="steps at which the rate is multiplied by lr_drop_factor")
+    schedule: Literal["drops", "cosine"] = Field(
+        default="drops", description="after the warm-up: lr_drops, or half a cosine down to 0 at the end"
+    )
+    lr_drops: list[int] | list[float] = Field(
+        default=[],
+        description="where the rate is multiplied by lr_drop_factor: steps, or shares of the run such as [0.7, 0.9]",
+    )
     lr_drop_factor: PositiveFloat = Field(default=0.1, description="see lr_drops")
 
     @field_validator("lr_drops")
     @classmethod
-    def _check_rising(cls, steps: list[int]) -> list[int]:
-        if sorted(set(steps)) != steps or any(step <= 0 for step in steps):
-            raise ValueError(f"must be rising steps above 0; got {steps}")
-        return steps
+    def _check_rising(cls, drops: list[int] | list[float]) -> list[int] | list[float]:
+        shares = any(isinstance(drop, float) for drop in drops)
+        if sorted(set(drops)) != drops or any(drop <= 0 or (shares and drop >= 1) for drop in drops):
+            raise ValueError(f"must be rising steps above 0, or rising shares between 0 and 1; got {drops}")
+        return drops
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Self:
+        if self.schedule == "cosine" and self.lr_drops:
+            raise ValueError(f"lr_drops: schedule cosine has none; set them to []; got {self.lr_drops}")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -283,20 +325,66 @@ class OptimizerConfig(Section):
 class TrainingConfig(Section):
     """The loop."""
 
-    max_steps: PositiveInt = Field(default=120_000, description="optimizer steps")
-    batch_size: PositiveInt = Field(default=32, description="images per device and step")
+    max_steps: PositiveInt | None = Field(default=120_000, description="optimizer steps; null where epochs are given")
+    epochs: PositiveFloat | None = Field(
+        default=None, description="passes over the training images, instead of max_steps"
+    )
+    batch_size: PositiveInt | Literal["auto"] = Field(
+        default=32, description="images per device and step; auto takes the largest power of 2 that fits, up to 32"
+    )
+    accumulate: PositiveInt = Field(
+        default=1, description="batches whose gradients make one step; batch norms see one batch at a time"
+    )
     seed: Seed = Field(default=0, description="of initial weights, order, augmentation and dropout")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
-        default="32-true", description="of the forward pass"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = Field(
+        default="32-true", description="of the forward pass; auto measures whether bf16-mixed is faster here"
     )
     ema_decay: Fraction | None = Field(default=None, description="of the evaluated average; null for none")
     clip_grad_norm: PositiveFloat | None = Field(default=None, description="largest gradient norm; null for none")
-    eval_every: PositiveInt | None = Field(default=None, description="steps between evaluations; null: the end only")
+    eval_every: PositiveInt | Share | None = Field(
+        default=None, description="between evaluations: steps, or a share of the run; null: the end only"
+    )
+    best: Literal["AP", "AP50", "AP75", "VOC07", "VOC", "loss"] | None = Field(
+        default=None, description="number on the validation images by which best.safetensors is kept; null for none"
+    )
+    patience: PositiveInt | None = Field(
+        default=None, description="evaluations without a better one after which training stops; null: never"
+    )
     checkpoint_every: PositiveInt = Field(default=1000, description="steps between checkpoints for --resume")
     population_images: PositiveInt | None = Field(
         default=None,
         description="training images for batch norm's population statistics, evaluated at the end; null for none",
     )
+
+    @property
+    def num_steps(self) -> int:
+        """``max_steps`` of a settled config."""
+        assert self.max_steps is not None, "epochs are not in steps yet"
+        return self.max_steps
+
+    @property
+    def batch_images(self) -> int:
+        """``batch_size`` of a settled config."""
+        assert self.batch_size != "auto", "the batch size is not chosen yet"
+        return self.batch_size
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_stand_for_the_default(cls, content: Any) -> Any:
+        if isinstance(content, Mapping) and content.get("epochs") is not None and "max_steps" not in content:
+            return {**content, "max_steps": None}
+        return content
+
+    @model_validator(mode="after")
+    def _check_length(self) -> Self:
+        if (self.max_steps is None) == (self.epochs is None):
+            got = f"max_steps {self.max_steps}, epochs {self.epochs}"
+            raise ValueError(f"give one of max_steps and epochs, the other is null; got {got}")
+        if self.patience is not None and self.best is None:
+            raise ValueError("patience: waits for a better number, which best names; it is null")
+        if self.best is not None and self.eval_every is None:
+            raise ValueError("best: chooses among the evaluations during training; eval_every is null")
+        return self
 
 
 class RuntimeConfig(Section):
@@ -338,6 +426,42 @@ class Config(Section):
     @model_validator(mode="after")
     def _check_drops(self) -> Self:
         drops, max_steps = self.optimizer.lr_drops, self.training.max_steps
-        if any(step >= max_steps for step in drops):
+        if max_steps is not None and any(step >= max_steps for step in drops):
             raise ValueError(f"optimizer.lr_drops: {drops} reaches past training.max_steps {max_steps}")
+        if self.training.best is not None and self.data.validation is None:
+            raise ValueError(
+                "training.best: is chosen on validation images, not on test images; data.validation is null"
+            )
         return self
+
+    def in_steps(self, images_per_step: int, num_images: int) -> Config:
+        """The same training with its epochs and shares turned into steps; a config that has none is returned as it is.
+
+        Args:
+            images_per_step: of all processes together.
+            num_images: of the training set.
+
+        Raises:
+            ValueError: ``optimizer.lr_drops``, in steps, reaches past the end.
+        """
+        training, optimizer = self.training, self.optimizer
+        max_steps = training.max_steps
+        if max_steps is None:
+            assert training.epochs is not None
+            max_steps = max(1, math.ceil(training.epochs * num_images / images_per_step))
+
+        def steps(value: float | None) -> int | None:
+            return max(1, round(value * max_steps)) if isinstance(value, float) else value
+
+        drops = [steps(drop) for drop in optimizer.lr_drops]
+        if any(drop >= max_steps for drop in optimizer.lr_drops):
+            raise ValueError(f"optimizer.lr_drops: {drops} reaches past the {max_steps} steps of the run")
+        in_steps = {"max_steps": max_steps, "epochs": None, "eval_every": steps(training.eval_every)}
+        return self.model_copy(
+            update={
+                "training": training.model_copy(update=in_steps),
+                "optimizer": optimizer.model_copy(
+                    update={"lr_drops": drops, "warmup_steps": steps(optimizer.warmup_steps)}
+                ),
+            }
+        )

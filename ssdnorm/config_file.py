@@ -67,6 +67,7 @@ def merge_config(*layers: tuple[str, Mapping[str, Any]]) -> Config:
             raise ValueError(f"{where}: expected keys and values; got {shown(content)}")
         changes = flatten(content, where=where)
         _replace_preset(merged.get("optimizer"), changes, where)
+        _replace_length(merged, changes)
         put(merged, changes)
         given |= dict.fromkeys(changes, where)
 
@@ -119,11 +120,17 @@ def flatten(content: Mapping[str, Any], *, where: str, prefix: str = "") -> dict
                 value = read_yaml(find_config(value, "norm preset"))
             except FileNotFoundError as error:
                 raise ValueError(f"{where}: norm: {error}") from None
-        if isinstance(value, Mapping) and key in sections(Config):
+        if isinstance(value, Mapping) and key in sections(Config) and (value or not _may_be_null(key)):
             changes |= flatten(value, where=where, prefix=f"{key}.")
         else:
             changes[key] = value
     return changes
+
+
+def _may_be_null(key: str) -> bool:
+    """Whether a section is null by default, so that an empty mapping means its defaults."""
+    parent, _, name = key.rpartition(".")
+    return any(model.model_fields[name].default is None for model in sections(Config)[parent])
 
 
 def put(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,6 +159,13 @@ def _replace_preset(optimizer: Any, changes: Mapping[str, Any], where: str) -> N
             raise ValueError(f"{where}: optimizer: {error}") from error
 
 
+def _replace_length(merged: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """Let a new length of the training, in steps or epochs, win over the other kind in earlier layers."""
+    for name, other in (("max_steps", "epochs"), ("epochs", "max_steps")):
+        if changes.get(f"training.{name}") is not None and isinstance(merged.get("training"), dict):
+            merged["training"].pop(other, None)
+
+
 def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Dotted keys at which two nested mappings differ; null and a missing key are the same."""
     keys = []
@@ -162,3 +176,12 @@ def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "")
         elif left != right:
             keys.append(f"{prefix}{key}")
     return keys
+
+
+def differences_of_run(written: Mapping[str, Any], config: Config, *, where: str) -> list[str]:
+    """Dotted keys at which the config that a run folder holds differs from another, ``runtime`` aside.
+
+    Keys that the written one lacks, since it comes from an earlier version, have their defaults.
+    """
+    before = config_to_mapping(config_from_mapping(written, where=where))
+    return [key for key in differing_keys(before, config_to_mapping(config)) if not key.startswith("runtime.")]

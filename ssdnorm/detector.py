@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -39,6 +39,7 @@ class Detector(nn.Module):
         class_names: of the labels 1, 2, …
         antialias: resize with antialiasing, as the images were that networks of this library are trained on; those of
             torchvision and most other SSDs were not.
+        thresholds: the score to ask for by class name, as found by an evaluation; not applied here.
 
     Example:
         >>> from ssdnorm import MultiboxLoss, PostProcess, ssd300_vgg16
@@ -57,6 +58,7 @@ class Detector(nn.Module):
         *,
         class_names: Sequence[str] | None = None,
         antialias: bool = True,
+        thresholds: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         if class_names is not None and len(class_names) != model.num_classes - 1:
@@ -67,6 +69,7 @@ class Detector(nn.Module):
         self.loss = loss
         self.post_process = post_process
         self.antialias = antialias
+        self.thresholds = thresholds
         self.class_names = tuple(class_names or (f"class {i}" for i in range(1, model.num_classes)))
 
     def forward(
@@ -197,6 +200,7 @@ def make_detector(checkpoint: Checkpoint, *, where: str = "checkpoint", custom_n
         PostProcess(model.default_boxes, **checkpoint.post_process),
         class_names=checkpoint.class_names,
         antialias=checkpoint.antialias,
+        thresholds=checkpoint.thresholds,
     ).eval()
 
 

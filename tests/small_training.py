@@ -32,8 +32,8 @@ TINY: dict[str, dict[str, Any]] = {
 
 
 def tiny(**changes: dict[str, Any]) -> dict[str, Any]:
-    """TINY with keys of its sections changed."""
-    return {section: {**values, **changes.get(section, {})} for section, values in TINY.items()}
+    """TINY with keys of its sections changed, or sections added."""
+    return changes | {section: {**values, **changes.get(section, {})} for section, values in TINY.items()}
 
 
 def tiny_config(**changes: dict[str, Any]) -> Config:

@@ -65,11 +65,18 @@ def test_every_shipped_schema_is_the_models_own_and_every_config_names_it():
         (["--optimizer.lr", ".inf"], r"optimizer\.lr: must be a finite number; got inf"),
         (["--optimizer.lr", "0"], r"optimizer\.lr: must be greater than 0; got 0"),
         (["--model.dropout", "{fc6: .nan}"], r"model\.dropout\.fc6: must be a finite number; got nan"),
-        (["--model.head", "fresh"], r"command line: model: head: fresh replaces the head of a checkpoint"),
+        (["--model.head", "fresh"], r"command line: model: head: fresh changes the head of a checkpoint"),
         (["--model.checkpoint", "a", "--model.weights", "b"], r"model: a checkpoint contains its backbone"),
         (["--runtime.devices", "0"], r"runtime\.devices: must be greater than 0 or 'auto'; got 0"),
-        (["--training.precision", "bf16"], r"'32-true', 'bf16-mixed' or '16-mixed'; got 'bf16'.*mean 'bf16-mixed'\?"),
-        (["--optimizer.lr_drops", "[50, 40]"], r"optimizer\.lr_drops: must be rising steps above 0; got \[50, 40\]"),
+        (["--training.precision", "bf16"], r"'16-mixed' or 'auto'; got 'bf16'.*mean 'bf16-mixed'\?"),
+        (["--optimizer.lr_drops", "[50, 40]"], r"optimizer\.lr_drops: must be rising steps above 0, .*got \[50, 40\]"),
+        (["--optimizer.lr_drops", "[0.5, 1.5]"], r"optimizer\.lr_drops: must be rising .* shares between 0 and 1; got"),
+        (["--optimizer.lr_drops", "[0.5, 40]"], r"optimizer\.lr_drops: must be rising .* shares between 0 and 1; got"),
+        (["--optimizer.warmup_steps", "1.5"], r"optimizer\.warmup_steps: must be .*less than 1; got 1\.5"),
+        (["--training.eval_every", "1.0"], r"training\.eval_every: must be .*less than 1; got 1\.0"),
+        (["--training.epochs", "0"], r"training\.epochs: must be greater than 0; got 0"),
+        (["--training", "{epochs: 2, max_steps: 9}"], r"training: give one of max_steps and epochs, .*got max_steps 9"),
+        (["--training.max_steps", "null"], r"training: give one of .*got max_steps None, epochs None"),
         (["--optimizer.lr_drops", "[50]", "--training.max_steps", "50"], r"reaches past training\.max_steps 50"),
         (["--optimizer.preset", "cafe"], r"optimizer\.preset: must be 'caffe' or 'modern'.*Did you mean 'caffe'\?"),
         (["--data.train.root", "x"], r"data\.train\.root: unknown key of format shapes; choose one of: format, num_"),
@@ -85,6 +92,22 @@ def test_a_mistake_is_refused_with_its_key(file, arguments, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_config(file, arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_epochs_and_shares_become_steps_and_the_longer_run_needs_no_other_key(file):
+    optimizer = {"lr_drops": [0.7, 0.9], "warmup_steps": 0.05}
+    file.write_text(yaml.safe_dump({"data": SHAPES, "optimizer": optimizer, "training": {"epochs": 10.0}}))
+    words = ["--training.eval_every", "0.25"]
+    for changes, length in (([], 40), (["--training.epochs", "20"], 80), (["--training.max_steps", "200"], 200)):
+        config = read_config(file, [*words, *changes]).in_steps(8, 32)
+        training, o = config.training, config.optimizer
+        assert (training.max_steps, training.epochs, training.eval_every) == (length, None, length // 4)
+        assert (o.warmup_steps, o.lr_drops) == (length // 20, [length * 7 // 10, length * 9 // 10])
+    assert read_config(file, ["--training.epochs", "0.1"]).in_steps(8, 32).training.max_steps == 1
+    plain = read_config("bccd")
+    assert plain.in_steps(8, 32) == plain
+    with pytest.raises(ValueError, match=r"optimizer\.lr_drops: \[30\] reaches past the 20 steps"):
+        read_config(file, ["--optimizer.lr_drops", "[30]", "--training.epochs", "5"]).in_steps(8, 32)
 
 
 def test_a_mistake_in_a_file_is_told_with_the_file(file):

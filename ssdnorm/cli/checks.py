@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ssdnorm.config_file import parse_overrides
@@ -57,6 +57,20 @@ def check_evaluation_keys(rest: Sequence[str], *, test_given: bool = False) -> N
             raise ValueError(f"--{key}: does not go with --annotations, which takes the place of data.test")
         if not any(key == name or key.startswith(f"{name}.") for name in allowed):
             raise ValueError(f"--{key}: changes nothing in a model that is trained; choose among: {', '.join(allowed)}")
+
+
+def parse_threshold(text: str) -> float | str:
+    """``best``, or a score; argparse's own error for anything else."""
+    return text if text == "best" else float(text)
+
+
+def stored_thresholds(thresholds: Mapping[str, float] | None, class_names: Sequence[str], where: object) -> list[float]:
+    """The thresholds stored in a file, in the order of its classes; ``ValueError`` if it has none."""
+    if thresholds is None:
+        raise ValueError(
+            f"--threshold: best: {where} holds none; evaluate --checkpoint … --store-thresholds finds and stores them"
+        )
+    return [thresholds[name] for name in class_names]
 
 
 def parse_device(name: str | None) -> torch.device:

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--detections",
         type=Path,
         metavar="PATH",
-        help="a COCO result file (.json), or a folder with the VOC devkit's comp4_det_test_<class>.txt",
+        help="a COCO result file (.json), or a folder with the VOC devkit's comp4_det_<list>_<class>.txt",
     )
     add_allow_norm(source)
     truth = parser.add_argument_group("ground truth")
@@ -79,6 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="PATH",
         help="other detections of the same images: the difference with its interval (1000 resamples, or --bootstrap)",
+    )
+    more.add_argument(
+        "--store-thresholds",
+        action="store_true",
+        help="write the score of the best F1 of each class into the checkpoint, for predict --threshold best",
     )
     more.add_argument(
         "--plots",
@@ -142,6 +147,8 @@ def _check_sources(arguments: argparse.Namespace) -> None:
         raise ValueError("--config: with --detections, give --annotations or --config, not both")
     if arguments.detections is not None and arguments.allow_norm:
         raise ValueError("--allow-norm: detections name no classes; it belongs to --run and --checkpoint")
+    if arguments.store_thresholds and arguments.detections is not None:
+        raise ValueError("--store-thresholds: writes into a checkpoint; give --run or --checkpoint")
     if arguments.checkpoint is not None and arguments.output is None:
         raise ValueError("--checkpoint: needs --output, a folder for result.json and detections.json")
     _check_annotations(arguments)
@@ -210,7 +217,7 @@ def _evaluation_options(arguments: argparse.Namespace) -> EvaluationOptions:
 
 def _check_report(arguments: argparse.Namespace, options: EvaluationOptions) -> None:
     """Refuse what is asked for beyond the numbers without what it stands on."""
-    for name in ("bootstrap", "against", "plots", "show_worst"):
+    for name in ("bootstrap", "against", "plots", "show_worst", "store_thresholds"):
         if getattr(arguments, name) is None or getattr(arguments, name) is False:
             continue
         if "coco" not in options.metrics:

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any
@@ -21,7 +21,8 @@ from ssdnorm.engine.evaluation import EvaluationOptions, EvaluationResult
 from ssdnorm.files import shortened, write_bytes, write_json
 from ssdnorm.metrics.bootstrap import Interval, bootstrap_coco, bootstrap_difference, intervals_json
 from ssdnorm.metrics.coco import CocoResult, evaluate_coco
-from ssdnorm.metrics.errors import ErrorAnalysis, ErrorBreakdown, f1_by_score, f_scores
+from ssdnorm.metrics.errors import ErrorAnalysis, ErrorBreakdown, f_scores
+from ssdnorm.metrics.thresholds import curves_of, operating_points, points_table, thresholds_of
 from ssdnorm.metrics.voc_files import write_voc_detections
 from ssdnorm.metrics.worst import Outcomes, find_outcomes, worst_images
 from ssdnorm.plots.boxes import DrawnBox, draw_side_by_side
@@ -60,8 +61,15 @@ def write_evaluation(
     breakdown = None if analysis is None else analysis.breakdown()
     content["errors"] = None if breakdown is None else breakdown.to_json()
     content["f_scores"] = None if coco is None else f_scores(coco)
+    points = None if coco is None or coco.matches is None else operating_points(coco)
+    content["operating_points"] = points
     if breakdown is not None:
         print(f"\n{breakdown.table()}")
+    if points is not None:
+        print(f"\n{points_table(points)}")
+        if arguments.store_thresholds:
+            written.append(arguments.checkpoint or arguments.run / "checkpoints" / "model.safetensors")
+            store_thresholds(written[-1], thresholds_of(points))
     if voc_dets is not None:
         written.append(voc_dets)
         write_voc_detections(voc_dets, result.truth, result.found)
@@ -102,27 +110,32 @@ def write_evaluation(
     print(f"\nwritten: {', '.join(map(str, written))}")
 
 
+def store_thresholds(path: Path, thresholds: dict[str, float] | None) -> None:
+    """Write thresholds into a checkpoint; ``ValueError`` where there are none, or for another system's file."""
+    from ssdnorm.models.checkpoint import read_checkpoint, write_checkpoint
+
+    if thresholds is None:
+        raise ValueError("--store-thresholds: no detection hits an object, so there is no best threshold")
+    write_checkpoint(path, replace(read_checkpoint(path), thresholds=thresholds))
+
+
 def write_plots(folder: Path, coco: CocoResult, analysis: ErrorAnalysis, breakdown: ErrorBreakdown) -> dict[str, Any]:
     """Figures of the metric and of hotcoco's diagnostics, and the numbers behind them for ``result.json``."""
-    from ssdnorm.plots.diagnostics import plot_calibration, plot_confusion, plot_f1
+    from ssdnorm.plots.diagnostics import plot_calibration, plot_confusion, plot_scores
     from ssdnorm.plots.evaluation import mean_curves, write_report  # load matplotlib, which others need not wait for
     from ssdnorm.plots.style import save
 
     write_report(folder, coco, breakdown=breakdown)
     matrix, calibration, label_errors = analysis.confusion_matrix(), analysis.calibration(), analysis.label_errors()
     outcomes = find_outcomes(coco)
-    counted, names = ~outcomes.ignored, outcomes.truth.class_names
-    num_objects = int((~outcomes.truth.iscrowd).sum())
-    scores, f1 = f1_by_score(outcomes.found.select(counted), outcomes.hit[counted], num_objects)
+    names = outcomes.truth.class_names
     save(plot_confusion(matrix, names), folder / "confusion.png")
     save(plot_calibration(calibration), folder / "calibration.png")
-    save(plot_f1(scores, f1), folder / "f1.png")
-    best = int(np.argmax(f1)) if len(f1) else None
+    save(plot_scores(curves_of(outcomes)), folder / "f1.png")
     return {
         "precision_recall": mean_curves(coco),
         "confusion_matrix": {"classes": [*names, "background"], "counts": matrix.tolist()},
         "calibration": calibration,
-        "best_f1": None if best is None else {"score": float(scores[best]), "f1": float(f1[best])},
         "label_errors": {"total": len(label_errors), "first": label_errors[:_LABEL_ERRORS]},
     }
 

@@ -105,7 +105,7 @@ def sources_from_weights(arguments: argparse.Namespace, rest: Sequence[str]) -> 
         make_eval_loader,
         test_set,
         EvalTransform(detector.model.image_size, antialias=detector.antialias),
-        batch_size=config.training.batch_size,
+        batch_size=8 if config.training.batch_size == "auto" else config.training.batch_size,
         num_workers=config.runtime.num_workers,
     )
     found = predict_dataset(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ssdnorm.cli.checks import add_allow_norm, check_no_extra_arguments
+from ssdnorm.cli.checks import add_allow_norm, check_no_extra_arguments, parse_threshold, stored_thresholds
 
 HELP = "write a detector as ONNX or torch.export file"
 
@@ -22,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--detections", action="store_true", help="decoding and NMS inside; otherwise raw outputs")
     parser.add_argument(
         "--input", choices=("uint8", "float32"), default="uint8", help="RGB 0 … 255, or floats in [0, 1] (uint8)"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=parse_threshold,
+        metavar="SCORE",
+        help="of the detections inside, or best for the one of each class in the checkpoint; default: the checkpoint's",
     )
     parser.add_argument("--opset", type=int, help="of ONNX, 18 or more (18)")
     add_allow_norm(parser)
@@ -36,12 +42,22 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         raise ValueError(f"--output: {arguments.output} is a folder; a file is written")
     if arguments.output.suffix == ".pt2" and arguments.opset is not None:
         raise ValueError("--opset: is ONNX's; a .pt2 file has none")
+    if arguments.threshold is not None and not arguments.detections:
+        raise ValueError("--threshold: belongs to --detections; raw outputs have all scores")
 
     from ssdnorm.detector import load_detector
     from ssdnorm.models.export import DETECTION_NAMES, OPSET, RAW_NAMES, export_onnx, export_torch
     from ssdnorm.resize import height_and_width
 
     detector = load_detector(arguments.checkpoint, custom_norms=arguments.allow_norm)
+    class_thresholds = None
+    if arguments.threshold == "best":
+        class_thresholds = stored_thresholds(detector.thresholds, detector.class_names, arguments.checkpoint)
+        detector.post_process.score_threshold = min(class_thresholds)
+    elif arguments.threshold is not None:
+        if not 0 <= arguments.threshold < 1:
+            raise ValueError(f"--threshold: must lie in [0, 1); got {arguments.threshold}")
+        detector.post_process.score_threshold = arguments.threshold
     export = export_torch
     if arguments.output.suffix == ".onnx":
         export = partial(export_onnx, opset=OPSET if arguments.opset is None else arguments.opset)
@@ -53,6 +69,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         antialias=detector.antialias,
         detections=arguments.detections,
         input_dtype=arguments.input,
+        thresholds=detector.thresholds,
+        class_thresholds=class_thresholds,
     )
     height, width = height_and_width(detector.model.image_size)
     outputs = ", ".join(DETECTION_NAMES if arguments.detections else RAW_NAMES)

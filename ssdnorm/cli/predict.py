@@ -9,20 +9,24 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from ssdnorm.cli.checks import add_allow_norm, check_no_extra_arguments, parse_device
+from ssdnorm.cli.checks import (
+    add_allow_norm,
+    check_no_extra_arguments,
+    parse_device,
+    parse_threshold,
+    stored_thresholds,
+)
 
 if TYPE_CHECKING:
-    from PIL import Image
-    from torch import Tensor
-
     from ssdnorm.cli.frames import Frame
-    from ssdnorm.structures import Detections
+    from ssdnorm.cli.predict_pipeline import Predictor, Rows
 
-    Detect = Callable[[Tensor], Detections]  # of one image (3, H, W) uint8, any size
+_BATCH_SIZE = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +39,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights.add_argument("--onnx", type=Path, help="a file written by export.py")
     add_allow_norm(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder for the pictures and detections.json")
-    parser.add_argument("--score-threshold", type=float, default=0.4, help="draw and list detections above it (0.4)")
+    parser.add_argument(
+        "--threshold",
+        "--score-threshold",
+        dest="threshold",
+        type=parse_threshold,
+        default=0.4,
+        metavar="SCORE",
+        help="draw and list detections above it (0.4); best: by class, where F1 was highest in an evaluation",
+    )
+    parser.add_argument(
+        "--labels", metavar="FORMATS", help="also write coco.json, voc/*.xml, yolo/*.txt: some of coco,voc,yolo"
+    )
+    parser.add_argument("--batch-size", type=int, help=f"frames through the network at once ({_BATCH_SIZE}; camera: 1)")
+    parser.add_argument(
+        "--precision",
+        choices=("32-true", "bf16-mixed", "auto"),
+        help="of the network (32-true); auto measures whether bf16-mixed is faster here",
+    )
     parser.add_argument("--mc-dropout", type=int, metavar="N", help="average N passes with dropout; list score_std")
     parser.add_argument("--compile", action="store_true", help="compile the network: slow to start, then faster")
     parser.add_argument("--max-frames", type=int, help="per video or camera; default: all, until Ctrl-C")
@@ -43,110 +64,148 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
-    """Detect, draw and list frame by frame."""
+    """Detect in batches, draw and list in the order of the frames."""
     check_no_extra_arguments(rest)
-    if not 0 <= arguments.score_threshold < 1:
-        raise ValueError(f"--score-threshold: must lie in [0, 1); got {arguments.score_threshold}")
-    for option in ("max_frames", "mc_dropout"):
+    if arguments.threshold != "best" and not 0 <= arguments.threshold < 1:
+        raise ValueError(f"--score-threshold: must lie in [0, 1); got {arguments.threshold}")
+    for option in ("max_frames", "mc_dropout", "batch_size"):
         if (value := getattr(arguments, option)) is not None and value < 1:
             raise ValueError(f"--{option.replace('_', '-')}: must be 1 or more; got {value}")
 
     # imported here, so that --help does not wait for them
-    import cv2
-    import numpy as np
-    import torch
-    from torch import Tensor
     from tqdm import tqdm
 
-    from ssdnorm.cli.frames import find_sources, is_video, open_video
-    from ssdnorm.files import shortened, write_json
-    from ssdnorm.plots.boxes import save_picture
+    from ssdnorm.cli.frames import find_sources, is_video
+    from ssdnorm.cli.label_files import check_labels, write_labels
+    from ssdnorm.files import write_json
 
     sources = find_sources(arguments.images)
-    detect, class_names = _onnx_detector(arguments) if arguments.onnx is not None else _detector(arguments)
+    formats = check_labels(arguments.labels, sources)
+    predictor = _onnx_predictor(arguments) if arguments.onnx is not None else _predictor(arguments)
     arguments.output.mkdir(parents=True, exist_ok=True)
     entries: list[dict[str, Any]] = []
     unreadable: list[str] = []
-    seconds = 0.0
+    seconds, start = 0.0, time.perf_counter()
     total = None if any(map(is_video, sources)) else len(sources)
     with tqdm(total=total, desc="predict", unit="image", disable=not sys.stderr.isatty()) as bar:
-        for i, source in enumerate(sources):
-            stem = source.stem if isinstance(source, Path) else f"camera{source}"
-            path = arguments.output / f"{i:05d}_{shortened(stem, 200)}.{'mp4' if is_video(source) else 'jpg'}"
-            video: cv2.VideoWriter | None = None
-            try:
-                for frame in _readable_frames(source, arguments.max_frames, unreadable):
-                    start = time.perf_counter()
-                    with torch.inference_mode():
-                        found = cast(dict[str, Tensor], detect(torch.from_numpy(frame.pixels).permute(2, 0, 1)))
-                    above = found["scores"] > arguments.score_threshold
-                    rows = {key: tensor[above].tolist() for key, tensor in found.items()}
-                    seconds += time.perf_counter() - start
-                    picture = _draw(frame, rows, class_names)
-                    if is_video(source):
-                        video = video or open_video(path, frame)
-                        video.write(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR))
-                    else:
-                        save_picture(picture, path)
-                    entries.append(_entry(frame, path.name, rows, class_names))
-                    bar.update()
-            except KeyboardInterrupt:
-                if not isinstance(source, int):  # Ctrl-C ends a camera, but not the command
-                    raise
-            finally:
-                if video is not None:
-                    video.release()
+        # pictures that follow each other go through together, each video and camera by itself
+        groups = groupby(enumerate(sources), key=lambda item: item[0] if is_video(item[1]) else -1)
+        for _, group in groups:
+            seconds += _detect_group(arguments, predictor, dict(group), entries, unreadable, bar)
     for message in unreadable:
         print(f"not read: {message}", file=sys.stderr)
     if not entries:
         raise ValueError("no picture could be read")
     write_json(arguments.output / "detections.json", entries)
-    num_objects = sum(len(entry["detections"]) for entry in entries)
-    latency = 1000 * seconds / len(entries)
-    print(f"{len(entries)} images, {num_objects} objects, mean latency {latency:.0f} ms; {arguments.output}")
+    labels = write_labels(arguments.output, formats, entries, predictor.class_names)
+    num_objects, elapsed = sum(len(entry["detections"]) for entry in entries), time.perf_counter() - start
+    latency, rate = 1000 * seconds / len(entries), len(entries) / elapsed
+    said = f"{len(entries)} images, {num_objects} objects, mean latency {latency:.0f} ms, {rate:.3g} images/s"
+    print(f"{said}; {', '.join(map(str, [arguments.output, *labels]))}")
 
 
-def _readable_frames(source: Path | int, limit: int | None, unreadable: list[str]) -> Iterator[Frame]:
-    """The frames of a source; the reason for one that cannot be read is appended to ``unreadable``."""
-    from ssdnorm.cli.frames import read_frames
+def _detect_group(
+    arguments: argparse.Namespace,
+    predictor: Predictor,
+    group: dict[int, Path | int],
+    entries: list[dict[str, Any]],
+    unreadable: list[str],
+    bar: Any,
+) -> float:
+    """Detect in pictures, or in one video or camera; returns the seconds spent on detecting."""
+    import cv2
+    import numpy as np
+    from PIL import Image
 
+    from ssdnorm.cli.frames import is_video, open_video
+    from ssdnorm.cli.predict_pipeline import Pipeline
+    from ssdnorm.files import shortened
+    from ssdnorm.plots.boxes import save_picture
+
+    source = next(iter(group.values()))
+    of_video, of_camera = is_video(source), isinstance(source, int)
+    paths = {}  # of the pictures or the video, by source
+    for i, each in group.items():
+        stem = each.stem if isinstance(each, Path) else f"camera{each}"
+        name = str(each) if isinstance(each, Path) else f"camera {each}"
+        paths[name] = arguments.output / f"{i:05d}_{shortened(stem, 200)}.{'mp4' if of_video else 'jpg'}"
+
+    def draw(frame: Frame, rows: Rows) -> Image.Image:
+        picture = _draw(frame, rows, predictor.class_names)
+        if not of_video:
+            save_picture(picture, paths[frame.source])
+        return picture
+
+    batch_size = arguments.batch_size or (1 if of_camera else _BATCH_SIZE)
+    pipeline = Pipeline(predictor, draw, batch_size, unreadable)
+    video: cv2.VideoWriter | None = None
     try:
-        yield from read_frames(source, limit=limit)
-    except (OSError, ValueError) as error:
-        unreadable.append(str(error))
+        for frame, rows, picture in pipeline.run(group.values(), limit=arguments.max_frames):
+            if of_video:
+                video = video or open_video(paths[frame.source], frame)
+                video.write(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR))
+            entries.append(_entry(frame, paths[frame.source].name, rows, predictor.class_names))
+            bar.update()
+    except KeyboardInterrupt:
+        if not of_camera:  # Ctrl-C ends a camera, but not the command
+            raise
+    finally:
+        if video is not None:
+            video.release()
+    return pipeline.seconds
 
 
-def _detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
+def _predictor(arguments: argparse.Namespace) -> Predictor:
     import torch
+    from torch import Tensor
 
+    from ssdnorm.cli.predict_pipeline import Predictor
     from ssdnorm.detector import compile_for_inference, load_detector
+    from ssdnorm.engine.precision import choose_precision
     from ssdnorm.models.mc_dropout import mc_dropout_detections
-    from ssdnorm.resize import height_and_width
+    from ssdnorm.structures import Detections
 
     device = parse_device(arguments.device)
     if arguments.compile and arguments.mc_dropout is not None:
         raise ValueError("--compile: does not go with --mc-dropout, whose dropout stays random")
-    detector = load_detector(arguments.checkpoint, fold=True, custom_norms=arguments.allow_norm).to(device)
-    detector.post_process.score_threshold = arguments.score_threshold
+    detector = load_detector(arguments.checkpoint, fold=True, custom_norms=arguments.allow_norm)
+    thresholds = _thresholds(arguments, detector.thresholds, detector.class_names, arguments.checkpoint)
+    prepare = detector.prepare  # on the CPU, where the threads are
+    detector.post_process.score_threshold = float(thresholds[1:].min())
+    precision = arguments.precision or "32-true"
+    if precision == "auto":
+        precision = choose_precision(device.type)
+    reduced = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16-mixed")
+    detector = detector.to(device)
+    batch_size = arguments.batch_size or _BATCH_SIZE
     if arguments.compile:
-        size = height_and_width(detector.model.image_size)
-        example, _ = detector.prepare([torch.zeros(3, *size, dtype=torch.uint8, device=device)])
-        compile_for_inference(detector.model, example)
+        height, width = prepare([torch.zeros(3, 8, 8, dtype=torch.uint8)])[0].shape[-2:]
+        example, _ = prepare([torch.zeros(3, height, width, dtype=torch.uint8)] * batch_size)
+        with reduced:
+            compile_for_inference(detector.model, example.to(device))
 
-    def detect(image: Tensor) -> Detections:
-        images = [image.to(device)]
-        if arguments.mc_dropout is not None:
-            prepared = detector.prepare(images)
-            return mc_dropout_detections(detector.model, detector.post_process, *prepared, arguments.mc_dropout)[0]
-        found: Detections = detector(images)[0]
-        return found
+    def detect(images: Tensor, sizes: Tensor) -> list[Detections]:
+        number = len(images)
+        if arguments.compile and number < batch_size:  # another shape would be compiled anew
+            images, sizes = (x[torch.arange(batch_size).clamp(max=number - 1)] for x in (images, sizes))
+        images = images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        sizes = sizes.to(device, non_blocking=True)
+        with reduced:
+            if arguments.mc_dropout is not None:
+                model, post_process = detector.model, detector.post_process
+                return [*mc_dropout_detections(model, post_process, images, sizes, arguments.mc_dropout)]
+            output = detector.model(images)
+        found: list[Detections] = detector.post_process(output, sizes)
+        return found[:number]
 
-    return detect, detector.class_names
+    return Predictor(lambda image: prepare([image]), detect, detector.class_names, thresholds)
 
 
-def _onnx_detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
+def _onnx_predictor(arguments: argparse.Namespace) -> Predictor:
     import torch
+    from torch import Tensor
 
+    from ssdnorm.cli.predict_pipeline import Predictor
     from ssdnorm.models.onnx_detector import OnnxDetector
     from ssdnorm.resize import height_and_width, resize_image
 
@@ -158,20 +217,33 @@ def _onnx_detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]
         raise ValueError("--compile: an ONNX file is compiled already; give --checkpoint")
     if arguments.allow_norm:
         raise ValueError("--allow-norm: an ONNX file names no classes; give --checkpoint")
+    if arguments.precision is not None:
+        raise ValueError("--precision: an ONNX file has its own; give --checkpoint")
     onnx = OnnxDetector(arguments.onnx)
+    thresholds = _thresholds(arguments, onnx.thresholds, onnx.class_names, arguments.onnx)
+    lowest = float(thresholds[1:].min())
     if onnx.output == "raw":
-        onnx.post_process.score_threshold = arguments.score_threshold
-    elif arguments.score_threshold < (lowest := onnx.post_process.score_threshold):
-        raise ValueError(f"--score-threshold: the detections inside of {arguments.onnx} begin at {lowest:g}")
+        onnx.post_process.score_threshold = lowest
+    elif lowest < (inside := onnx.post_process.score_threshold):
+        raise ValueError(f"--score-threshold: the detections inside of {arguments.onnx} begin at {inside:g}")
 
-    def detect(image: Tensor) -> Detections:
+    def prepare(image: Tensor) -> tuple[Tensor, Tensor]:
         resized = resize_image(image, *height_and_width(onnx.image_size), antialias=onnx.antialias)
-        return onnx(resized[None], torch.tensor([image.shape[-2:]]))[0]
+        return resized[None], torch.tensor([image.shape[-2:]])
 
-    return detect, onnx.class_names
+    return Predictor(prepare, onnx, onnx.class_names, thresholds)
 
 
-def _draw(frame: Frame, rows: dict[str, list], class_names: Sequence[str]) -> Image.Image:
+def _thresholds(arguments: argparse.Namespace, stored: Any, class_names: Sequence[str], where: Path) -> Any:
+    """By label, background first: those stored in the file with ``best``, else one for all."""
+    import torch
+
+    if arguments.threshold == "best":
+        return torch.tensor([0.0, *stored_thresholds(stored, class_names, where)], dtype=torch.float64)
+    return torch.full((1 + len(class_names),), arguments.threshold, dtype=torch.float64)
+
+
+def _draw(frame: Frame, rows: Rows, class_names: Sequence[str]) -> Any:
     from ssdnorm.plots.boxes import draw_boxes
 
     labels, scores = rows["labels"], rows["scores"]
@@ -179,7 +251,7 @@ def _draw(frame: Frame, rows: dict[str, list], class_names: Sequence[str]) -> Im
     return draw_boxes(frame.pixels, rows["boxes"], captions, labels)
 
 
-def _entry(frame: Frame, name: str, rows: dict[str, list], class_names: Sequence[str]) -> dict[str, Any]:
+def _entry(frame: Frame, name: str, rows: Rows, class_names: Sequence[str]) -> dict[str, Any]:
     """One frame's entry in detections.json; boxes as x, y, width, height in pixels."""
     found: list[dict[str, Any]] = [
         {"class": class_names[label - 1], "score": score, "bbox": [x1, y1, x2 - x1, y2 - y1]}
@@ -188,4 +260,6 @@ def _entry(frame: Frame, name: str, rows: dict[str, list], class_names: Sequence
     for entry, score_std in zip(found, rows.get("score_std", ()), strict=False):  # with --mc-dropout only
         entry["score_std"] = score_std
     number = {} if frame.number is None else {"frame": frame.number}
-    return {"file_name": frame.source, **number, "picture": name, "detections": found}
+    height, width = frame.pixels.shape[:2]
+    size = {"width": width, "height": height}
+    return {"file_name": frame.source, **number, **size, "picture": name, "detections": found}

@@ -1,7 +1,8 @@
 """Train a detector: python scripts/train.py --config quickstart --output runs/quickstart
 
-Every key of the config can be set on the command line, e.g. --norm.backbone batch_norm --optimizer.lr 3e-4;
-a norm with options is a mapping: --norm.extras '{kind: group_norm, groups: 16}'.
+Continue an interrupted run with --resume runs/quickstart; with a larger --training.max_steps (or epochs) a finished
+run goes on from its last checkpoint. Every key of the config can be set on the command line, e.g.
+--norm.backbone batch_norm --optimizer.lr 3e-4; a norm with options: --norm.extras '{kind: group_norm, groups: 16}'.
 """
 
 from __future__ import annotations
@@ -10,42 +11,36 @@ import argparse
 import logging
 import os
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ssdnorm.cli.resume import check_checkpoint, check_output, find_run, read_start, with_recorded_choices
 from ssdnorm.config import Config
-from ssdnorm.config_file import (
-    config_to_mapping,
-    config_to_yaml,
-    differing_keys,
-    flatten,
-    read_config,
-    read_yaml,
-    sections,
-)
-from ssdnorm.files import FAILURE_FILE, remove_unfinished, shortened, write_json, write_text
+from ssdnorm.config_file import config_to_yaml, flatten, read_config, sections
+from ssdnorm.files import FAILURE_FILE, remove_unfinished, write_json, write_text
 from ssdnorm.messages import one_line
 from ssdnorm.ownership import owned_folder
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
 
-    from ssdnorm.data.dataset import DetectionDataset
-
 log = logging.getLogger("ssdnorm.train")
-
-_PICTURES = 12
-_SHEET = "sheet.png"  # all of them
-_DRAWN_SCORE = 0.4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options; config keys come on top."""
-    parser.add_argument("--config", required=True, type=Path, help="YAML file, or a recipe's name: bccd, voc0712, …")
-    parser.add_argument("--output", required=True, type=Path, help="the run folder; new, or with --resume an old one")
-    parser.add_argument("--resume", action="store_true", help="continue from the run folder's last checkpoint")
+    parser.add_argument("--config", type=Path, help="YAML file, or a recipe's name: bccd, voc0712, …")
+    parser.add_argument("--output", type=Path, help="the run folder; new, or with --resume an old one")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        metavar="RUN",
+        help="continue a run from its last checkpoint; needs no --config, which is the run's own",
+    )
     parser.epilog = f"config keys:\n{describe_keys()}"
 
 
@@ -54,7 +49,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     # Large pages for large tensors, where Linux offers them: a training step on a CPU is otherwise slowed down by page
     # faults (0.71 s instead of 0.59 s at width 1/8, batch 16). PyTorch reads this once, at its first allocation.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    config = read_config(arguments.config, rest)
+    config_path, output, resume = find_run(arguments)
+    config = read_config(config_path, rest)
 
     # imported here, so that --help and mistakes in the config do not wait for them
     from ssdnorm import build
@@ -63,68 +59,87 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     try:
         build.check_model(config)
     except ValueError as error:
-        raise ValueError(f"{arguments.config}: {error}") from error
+        raise ValueError(f"{config_path}: {error}") from error
     if not is_first_process():  # finds what the first leaves
-        _train(arguments.output, config, resume=arguments.resume, first=False)
+        extends = resume and check_output(output, config, resume=True)
+        _train(output, config, resume=resume, extends=extends, first=False)
         return
-    _check_output(arguments.output, config, resume=arguments.resume)
-    with owned_folder(arguments.output), _recorded_failure(arguments.output):
-        _check_output(arguments.output, config, resume=arguments.resume)  # another may have owned it meanwhile
-        _train(arguments.output, config, resume=arguments.resume, first=True)
+    check_output(output, config, resume=resume)
+    with owned_folder(output), _recorded_failure(output):
+        extends = check_output(output, config, resume=resume)  # another may have owned it meanwhile
+        _train(output, config, resume=resume, extends=extends, first=True)
 
 
-def _train(output: Path, config: Config, *, resume: bool, first: bool) -> None:
+def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: bool) -> None:
     from ssdnorm import build
+    from ssdnorm.cli.train_pictures import SHEET, FirstBatch, draw_result
     from ssdnorm.diagnose.training_log import DiagnosticsFile
     from ssdnorm.engine.optimizer import describe_groups, groups_table
     from ssdnorm.engine.run import train
     from ssdnorm.engine.start import StartFile
+    from ssdnorm.metrics.thresholds import operating_points, thresholds_of
     from ssdnorm.models.checkpoint import save_checkpoint
 
     if first:
         remove_unfinished(output, output / "checkpoints", output / "pictures")
-    if resume and (output / "result.json").exists():
+    if resume and not extends and (output / "result.json").exists():
         log.info("%s: this run is finished; its numbers are in %s", output, output / "result.json")
         return
 
     train_set = build.build_dataset(config, "train")
+    settled = build.settle(with_recorded_choices(config, output) if resume else config, num_images=len(train_set))
     test_set = build.build_dataset(config, "test", class_names=train_set.class_names)
     validation_set = None
     if config.data.validation is not None:
         validation_set = build.build_dataset(config, "validation", class_names=train_set.class_names)
-    model = build.build_model(config, 1 + len(train_set.class_names), class_names=train_set.class_names)
-    module = build.build_training(config, model, train_set=train_set, test_set=test_set, validation_set=validation_set)
-    groups = describe_groups(module.make_optimizer(model))  # type: ignore[arg-type]
-    start = {"parameter_groups": groups, "batch_norm_images": build.batch_norm_images(config, model)}
-    callbacks: list[Callback] = [StartFile(output, start)]
+    model = build.build_model(settled, 1 + len(train_set.class_names), class_names=train_set.class_names)
+    module = build.build_training(settled, model, train_set=train_set, test_set=test_set, validation_set=validation_set)
+    groups = describe_groups(module.make_optimizer(model))
+    schedule = build.schedule(settled)
+    start = {
+        "parameter_groups": groups,
+        "batch_norm_images": build.batch_norm_images(settled, model),
+        "precision": settled.training.precision,
+        "batch_size": settled.training.batch_size,
+        "schedule": schedule,
+    }
+    first_batch = FirstBatch(output / "pictures" / "train_batches.jpg", train_set.class_names)
+    callbacks: list[Callback] = [StartFile(output, start), first_batch]
     if config.runtime.diagnose_every is not None:
         callbacks.append(DiagnosticsFile(output / "diagnostics.csv", every=config.runtime.diagnose_every))
 
     if first:
+        if resume:
+            check_checkpoint(output, schedule, extends=extends)
         write_text(output / "config.yaml", config_to_yaml(config))
         names = ", ".join(train_set.class_names)
         log.info("%d images to train on, %d to test on; classes: %s", len(train_set), len(test_set), names)
         log.info("%s", groups_table(groups))
     result = train(
         module,
-        build.loop_settings(config, len(train_set)),
+        build.loop_settings(settled, len(train_set)),
         output,
         resume=resume,
-        save_weights=lambda path: save_checkpoint(
-            path, model, class_names=train_set.class_names, post_process=vars(config.post_process)
+        save_weights=lambda path, evaluation: save_checkpoint(
+            path,
+            model,
+            class_names=train_set.class_names,
+            post_process=vars(config.post_process),
+            thresholds=None if evaluation.coco is None else thresholds_of(operating_points(evaluation.coco)),
         ),
-        save_pictures=lambda result: _draw_some(test_set, result.detections, output / "pictures"),
+        save_pictures=partial(draw_result, test_set, output=output),
         record={
             "seed": config.training.seed,
             "parameters": sum(p.numel() for p in model.parameters()),
             **start,
+            "extended": read_start(output).get("extended", []),
             "class_names": list(train_set.class_names),
         },
         callbacks=callbacks,
     )
     if first:
         print(result.table)
-        print(f"\nrun folder: {output}\npictures: {output / 'pictures' / _SHEET}")
+        print(f"\nrun folder: {output}\npictures: {output / 'pictures' / SHEET}")
 
 
 @contextmanager
@@ -138,44 +153,6 @@ def _recorded_failure(output: Path) -> Iterator[None]:
             with suppress(OSError):  # the disk is full: the error itself says so
                 write_json(output / FAILURE_FILE, {"status": "failed", "reason": one_line(error)})
         raise
-
-
-def _draw_some(dataset: DetectionDataset, detections: list[dict[str, Any]], folder: Path) -> None:
-    """Draw the first test images with their detections, and a sheet with all of them."""
-    from ssdnorm.plots.boxes import contact_sheet, draw_boxes, save_picture
-
-    label_of = {category: label for label, category in enumerate(dataset.category_ids, 1)}
-    pictures = []
-    for i in range(min(_PICTURES, len(dataset))):
-        found = [d for d in detections if d["image_id"] == dataset.image_id(i) and d["score"] > _DRAWN_SCORE]
-        labels = [label_of[d["category_id"]] for d in found]
-        boxes = [(x, y, x + w, y + h) for x, y, w, h in (d["bbox"] for d in found)]
-        captions = [f"{dataset.class_names[c - 1]} {d['score']:.2f}" for c, d in zip(labels, found, strict=True)]
-        picture = draw_boxes(dataset.load_image(i), boxes, captions, labels)
-        save_picture(picture, folder / f"{i:03d}_{shortened(Path(dataset.image_name(i)).stem, 200)}.png")
-        pictures.append(picture)
-    save_picture(contact_sheet(pictures), folder / _SHEET)
-
-
-def _check_output(output: Path, config: Config, *, resume: bool) -> None:
-    """Raise ``ValueError`` for a folder that holds a run, or with ``resume`` one with another config."""
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output: {output} is a file; a run folder is needed")
-    old = output / "config.yaml"
-    if not old.exists():
-        if resume and not output.exists():
-            raise ValueError(f"--resume: {output}: no such run folder")
-        return
-    if not resume:
-        raise ValueError(f"--output: {output} holds a run already; take another folder, or continue it with --resume")
-    before = read_yaml(old)
-    if not isinstance(before, Mapping):
-        raise ValueError(f"--resume: {old}: holds no config")
-    differing = differing_keys(before, config_to_mapping(config))
-    if differing := [key for key in differing if not key.startswith("runtime.")]:
-        raise ValueError(
-            f"--resume: {old}: the run was started with another config; these keys differ: {', '.join(differing)}"
-        )
 
 
 def describe_keys() -> str:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ssdnorm.compare.plan import Job
 from ssdnorm.compare.run_folders import read_failure, read_mapping, state_of
-from ssdnorm.config_file import config_to_mapping, config_to_yaml, differing_keys
+from ssdnorm.config_file import config_to_yaml, differences_of_run
 from ssdnorm.files import FAILURE_FILE, whole_rows, write_json, write_text
 
 log = logging.getLogger("ssdnorm.compare")
@@ -60,8 +60,8 @@ def launch(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1, later: Seq
     if not queue:
         return
     done_steps = {job.folder: _steps_done(root / job.folder) for job in queue}
-    all_steps = sum(job.config.training.max_steps for job in (*jobs, *later))
-    steps_to_do = sum(job.config.training.max_steps for job in (*queue, *later))
+    all_steps = sum(job.config.training.num_steps for job in (*jobs, *later))
+    steps_to_do = sum(job.config.training.num_steps for job in (*queue, *later))
     environments = _environments(num_parallel)  # the last run gets no more than the others
     running: dict[int, _Running] = {}  # by slot
     on_sigterm = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
@@ -85,7 +85,7 @@ def launch(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1, later: Seq
                     code, steps = run.process.poll(), _steps_done(root / run.job.folder)
                     if code is not None:
                         _close(running.pop(slot), root, code)
-                        num_done, steps = num_done + 1, run.job.config.training.max_steps
+                        num_done, steps = num_done + 1, run.job.config.training.num_steps
                         bar.set_description(f"{num_done}/{num_runs} runs", refresh=False)
                     bar.update(max(0, steps - done_steps[run.job.folder]))
                     done_steps[run.job.folder] = max(steps, done_steps[run.job.folder])
@@ -102,14 +102,11 @@ def check_folders(jobs: Sequence[Job], root: Path) -> None:
     """Refuse folders that hold runs with another config, by the keys that differ."""
     for job in jobs:
         old = root / job.folder / "config.yaml"
-        if old.exists():
-            before = read_mapping(old)
-            keys = [k for k in differing_keys(before, config_to_mapping(job.config)) if not k.startswith("runtime.")]
-            if keys:
-                raise ValueError(
-                    f"--output: {old}: this run has another config; these keys differ: {', '.join(keys)}. "
-                    "Choose another folder, or delete the run folder"
-                )
+        if old.exists() and (keys := differences_of_run(read_mapping(old), job.config, where=str(old))):
+            raise ValueError(
+                f"--output: {old}: this run has another config; these keys differ: {', '.join(keys)}. "
+                "Choose another folder, or delete the run folder"
+            )
 
 
 def _start(job: Job, root: Path, environment: dict[str, str]) -> _Running:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat
 
-from ssdnorm.build import check_model
+from ssdnorm.build import check_model, settle, settle_precision
 from ssdnorm.compare.rules import RuleName
 from ssdnorm.config import Config, Fraction
 from ssdnorm.config_file import (
@@ -203,6 +203,7 @@ def read_plan(path: str | Path, overrides: Sequence[str] = (), *, seeds: str | N
         (f"{where}: changes", file.changes),
         ("command line", _base_overrides(overrides)),
     )
+    base = settle_precision(base)  # one decision for all arms
     for key in file.vary:
         _check_varied(key, base, where)
     rates = file.learning_rates or {}
@@ -227,6 +228,7 @@ def read_plan(path: str | Path, overrides: Sequence[str] = (), *, seeds: str | N
         looks = ", ".join(map(str, file.looks))
         raise ValueError(f"{where}: seeds: {len(file.seeds)} seeds are not one of the declared looks: {looks}")
     arms = tuple(_arm(name, changes or {}, base, file, where) for name, changes in file.arms.items())
+    base = settle(base)
     complete = {"base": config_to_mapping(base), "arms": {arm.name: arm.changes for arm in arms}}
     content = {key: complete.get(key, value) for key, value in content.items() if key != "changes"}
     return Plan(file, base, arms, content)
@@ -269,11 +271,20 @@ def _arm(name: str, changes: Mapping[str, Any], base: Config, file: Comparison, 
     for key in (*changes, *differing):
         if not any(_below(key, allowed) for allowed in file.vary):
             raise ValueError(f"{here}: {key}: arms may change {', '.join(file.vary)} only; declare the key under vary")
+    if config.training.best is not None:
+        raise ValueError(
+            f"{here}: training.best: arms are compared after the same steps; set best and patience to null"
+        )
+    if config.training.batch_size == "auto":
+        raise ValueError(
+            f"{here}: training.batch_size: arms are compared at one batch size; auto may differ between them"
+        )
     rates = (file.learning_rates or {}).get(name)
     if rates and "optimizer.lr" in differing:
         raise ValueError(f"{here}: optimizer.lr: the arm has learning_rates, too; give one of the two")
     try:
         check_model(config)
+        config = settle(config)
     except ValueError as error:
         raise ValueError(f"{here}: {error}") from error
     return Arm(name, changes, config, tuple(rates or [config.optimizer.lr]))

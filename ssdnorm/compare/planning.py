@@ -68,7 +68,8 @@ def plan_markdown(plan: Plan, scatter: Scatter, *, num_parallel: int = 1) -> str
         outlook = Outlook(scatter.paired_std, num, scatter.images_std, levels.get(n, ALPHA), file.rule)
         runs = choosing + n * len(plan.arms)
         time = "unknown"
-        if scatter.seconds_per_image is not None:
+        if scatter.seconds_per_image is not None and training.max_steps is not None:
+            assert training.batch_size != "auto"  # refused by comparisons
             seconds = scatter.seconds_per_image * runs * training.max_steps * training.batch_size
             time = duration(seconds / num_parallel)
         level = f"{100 * outlook.alpha:.2g} | " if levels else ""

@@ -1,16 +1,14 @@
-"""Callbacks of a run: the metrics file and the progress bar."""
+"""The metrics file of a run."""
 
 from __future__ import annotations
 
 import csv
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.trainer.states import TrainerFn
 
 from ssdnorm.engine.module import TrainingModule
@@ -19,7 +17,7 @@ from ssdnorm.files import append_rows, replaced_file, whole_rows
 _COLUMNS = [
     *("step", "epoch", "lr", "loss", "bbox_regression", "classification", "images_per_second", "seconds"),
     *("evaluated_on", "AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
-    *("VOC07", "VOC"),
+    *("VOC07", "VOC", "eval_loss", "eval_bbox_regression", "eval_classification"),
 ]
 
 
@@ -27,7 +25,8 @@ class MetricsFile(pl.Callback):
     """Write ``metrics.csv``: one row per reading of the losses and per evaluation.
 
     ``step`` counts optimizer steps, ``epoch`` passes over the training set, ``seconds`` the training time without
-    evaluations. A resumed run keeps the rows up to its checkpoint and continues from there.
+    evaluations; ``eval_loss`` and its parts are means over the images evaluated on. A resumed run keeps the rows up to
+    its checkpoint and continues from there.
     """
 
     def __init__(self, path: Path, *, epochs_per_step: float) -> None:
@@ -70,7 +69,8 @@ class MetricsFile(pl.Callback):
         # a resumed run may have written this evaluation before it was stopped
         is_written = any(key <= row.items() for row in whole_rows(self.path))
         if self.path.exists() and not is_written and pl_module.last_evaluation is not None:
-            self._write(trainer, {"evaluated_on": on, **pl_module.last_evaluation[1].metrics})
+            losses = {f"eval_{name}": value for name, value in pl_module.evaluation_losses.items()}
+            self._write(trainer, {"evaluated_on": on, **pl_module.last_evaluation[1].metrics, **losses})
         if trainer.state.fn == TrainerFn.FITTING:
             self._since = time.perf_counter()
 
@@ -102,15 +102,3 @@ class MetricsFile(pl.Callback):
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
-
-
-class SparseProgressBar(TQDMProgressBar):
-    """Lightning's progress bar with loss and img/s; prints about twenty lines where the output is not a terminal."""
-
-    def __init__(self, total_steps: int) -> None:
-        super().__init__(refresh_rate=1 if sys.stderr.isatty() else max(1, total_steps // 20))
-
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        assert isinstance(pl_module, TrainingModule)
-        readings = pl_module.readings
-        return {"loss": readings["loss"], "img/s": readings["images_per_second"]} if readings else {}

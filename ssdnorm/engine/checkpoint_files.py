@@ -33,7 +33,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 class LastCheckpoint(Checkpoint):
-    """Write ``last.ckpt`` every so many steps, after everything else that belongs to the step.
+    """Write ``last.ckpt`` every so many steps and at the last, after everything else that belongs to the step.
 
     A step's rows and its evaluation come first, so a run that is killed and resumed has them all.
 
@@ -49,16 +49,19 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        interval = trainer.val_check_batch
-        if not (trainer.enable_validation and interval is not None and trainer.global_step % interval == 0):
-            self._save(trainer)  # otherwise after the evaluation that follows
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:  # within a step
+            return
+        every = trainer.val_check_batch
+        evaluation_follows = trainer.enable_validation and every is not None and (batch_idx + 1) % every == 0
+        if not evaluation_follows:
+            self._save(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.global_step % self.every == 0:
+        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
             for logger in trainer.loggers:
                 logger.save()
             trainer.save_checkpoint(self.path)

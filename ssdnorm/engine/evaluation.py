@@ -14,8 +14,10 @@ from torch import nn
 from tqdm import tqdm
 
 from ssdnorm.coco_format import result_rows
+from ssdnorm.engine.precision import choose_precision
 from ssdnorm.messages import did_you_mean
 from ssdnorm.metrics.coco import CocoResult, check_options, evaluate_coco
+from ssdnorm.metrics.precision_recall import score_text
 from ssdnorm.metrics.voc import VocResult, evaluate_voc
 from ssdnorm.structures import Batch, Detections
 from ssdnorm.tables import DetectionTable, GroundTruth
@@ -164,7 +166,7 @@ def predict_dataset(
         model: images ``(B, 3, H, W)`` → raw output. Left in evaluation mode on the device.
         post_process: raw output, sizes → detections.
         make_loader: ``rank, world_size`` → batches, every image once.
-        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed`` (32-true on a CPU, with a warning).
+        precision: ``32-true``, ``bf16-mixed``, ``16-mixed`` (32-true on a CPU, with a warning) or ``auto``.
         accelerator, devices, num_nodes: as in the config's ``runtime``.
 
     Returns:
@@ -175,6 +177,8 @@ def predict_dataset(
     """
     from lightning_fabric import Fabric  # a second of import that evaluating files does not need
 
+    if precision == "auto":
+        precision = choose_precision(accelerator)
     if precision == "16-mixed" and (accelerator == "cpu" or not torch.accelerator.is_available()):
         log.warning("training.precision: 16-mixed needs a GPU; this is evaluated in 32-true")
         precision = "32-true"
@@ -238,12 +242,14 @@ def _quiet_fabric() -> Iterator[None]:
 def _voc_table(results: Mapping[str, VocResult]) -> str:
     """Means and APs by class, a column for each interpolation."""
     first = next(iter(results.values()))
-    means = ", ".join(f"{result.interpolation} mAP {result.metrics['mAP']:.4f}" for result in results.values())
+    means = ", ".join(
+        f"{result.interpolation} mAP {score_text(result.metrics['mAP'], 4)}" for result in results.values()
+    )
     width = max([len(name) for name in first.per_class] + [5])
     heads = "".join(f" {result.interpolation:>10}" for result in results.values())
     lines = [f"VOC metric (IoU {first.iou_threshold:g}, difficult objects ignored)", f"  {means}", ""]
     lines.append(f"  {'class':<{width}} {'objects':>8} {'detections':>11}{heads}")
     for name, row in first.per_class.items():
-        aps = "".join(f" {result.per_class[name]['AP']:>10.4f}" for result in results.values())
+        aps = "".join(f" {score_text(result.per_class[name]['AP'], 4):>10}" for result in results.values())
         lines.append(f"  {name:<{width}} {row['objects']:>8.0f} {row['detections']:>11.0f}{aps}")
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ class NonFiniteLossError(ArithmeticError):
 class TrainingModule(pl.LightningModule):
     """Train a model with a loss, and evaluate it with a post-processing.
 
-    Dropout is seeded by (seed, rank, step), so a resumed run continues as the uninterrupted one would. Losses stay on
+    Dropout is seeded by (seed, rank, batch), so a resumed run continues as the uninterrupted one would. Losses stay on
     the device and are read every ``log_every`` steps (on a CPU at every step, where reading is free), before a
     checkpoint is written, and at the end; a loss that is not finite is detected then.
 
@@ -58,6 +58,7 @@ class TrainingModule(pl.LightningModule):
         validation: evaluated during training and at the end; None evaluates ``test`` instead.
         image_names: place in the training set → name, for messages.
         make_train_loader: ``rank, world_size, start_batch`` → batches of :class:`Batch`.
+        accumulate: batches per step, as the trainer has it.
         log_every: steps between readings of the losses, which are means over these steps.
         compile_model: with torch.compile, for training.
     """
@@ -75,6 +76,7 @@ class TrainingModule(pl.LightningModule):
         image_names: Callable[[int], str],
         make_train_loader: Callable[..., Iterable[Batch]],
         seed: int,
+        accumulate: int = 1,
         log_every: int = 20,
         compile_model: bool = False,
         population: PopulationImages | None = None,
@@ -91,13 +93,16 @@ class TrainingModule(pl.LightningModule):
         self.image_names = image_names
         self.make_train_loader = make_train_loader
         self.seed = seed
+        self.accumulate = accumulate
         self.log_every = log_every
         self.compile_model = compile_model
         self.population = population
         self.population_statistics: Sequence[Any] = ()
         self.last_evaluation: tuple[int, EvaluationResult] | None = None
+        self.evaluation_losses: dict[str, float] = {}  # of the last evaluation
         self.readings: dict[str, float] = {}
         self._found: dict[int, Detections] = {}
+        self._losses: list[dict[str, Tensor]] = []  # of the batches evaluated, times their images
         self._recompute = False
         self._unread: list[tuple[int, dict[str, Tensor], Tensor]] = []
         self._checked: list[dict[str, float]] = []  # parts of the loss of each step since the last reading
@@ -118,12 +123,13 @@ class TrainingModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the sum of the loss's parts."""
-        step = self.global_step
-        torch.manual_seed((self.seed * 1_000_003 + step) * 4099 + self.global_rank)
+        step, place = self.global_step, batch_idx % self.accumulate
+        batch_of_run = step * self.accumulate + place
+        torch.manual_seed((self.seed * 1_000_003 + batch_of_run) * 4099 + self.global_rank)
         parts = self.loss(self(batch.images), batch.boxes, batch.labels)
         self._unread.append((step, {name: part.detach() for name, part in parts.items()}, batch.indices))
         self._images += len(batch) * self.trainer.world_size
-        due = (step + 1) % self.log_every == 0
+        due = (step + 1) % self.log_every == 0 and place == self.accumulate - 1
         if due or batch.images.device.type == "cpu":
             self._check_losses()
         if due:
@@ -189,8 +195,11 @@ class TrainingModule(pl.LightningModule):
             )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Detect on a batch, and keep the detections by place in the data set."""
-        detections = self.post_process(self(batch.images), batch.sizes)
+        """Detect on a batch, and keep the detections by place in the data set, and the parts of the loss."""
+        output = self(batch.images)
+        parts = self.loss(output, batch.boxes, batch.labels)
+        self._losses.append({name: part * len(batch) for name, part in parts.items()})
+        detections = self.post_process(output, batch.sizes)
         counts = [len(found["scores"]) for found in detections]
         boxes, scores, labels = (  # three copies to the host per batch
             torch.cat([found[key] for found in detections]).cpu().split(counts) for key in ("boxes", "scores", "labels")
@@ -199,8 +208,8 @@ class TrainingModule(pl.LightningModule):
             self._found[index] = Detections(boxes=boxes[place], scores=scores[place], labels=labels[place])
 
     def on_validation_epoch_start(self) -> None:
-        """Drop earlier detections; recompute batch norm's statistics if those are to be evaluated."""
-        self._found = {}
+        """Drop earlier detections and losses; recompute batch norm's statistics if those are to be evaluated."""
+        self._found, self._losses = {}, []
         if self._recompute:
             assert self.population is not None
             world_size = self.trainer.world_size
@@ -213,7 +222,7 @@ class TrainingModule(pl.LightningModule):
                 self.population_statistics = self.population.recompute(self.model, images, num_images)
 
     def evaluate_with_population_stats(
-        self, trainer: pl.Trainer, *, save_weights: Callable[[], None]
+        self, trainer: pl.Trainer, *, save_weights: Callable[[EvaluationResult], None]
     ) -> EvaluationResult:
         """Evaluate with population statistics instead of the running ones, which are restored afterwards.
 
@@ -226,7 +235,7 @@ class TrainingModule(pl.LightningModule):
         try:
             trainer.validate(self, verbose=False)
             assert self.last_evaluation is not None
-            save_weights()
+            save_weights(self.last_evaluation[1])
             return self.last_evaluation[1]
         finally:
             self._recompute, self.last_evaluation = False, last
@@ -244,25 +253,42 @@ class TrainingModule(pl.LightningModule):
         assert self.last_evaluation is not None
         return self.last_evaluation[1]
 
+    def evaluate_weights(self, trainer: pl.Trainer, state: Mapping[str, Tensor]) -> EvaluationResult:
+        """Evaluate other weights on the test images; the module's own are restored afterwards."""
+        own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        last, self.last_evaluation = self.last_evaluation, None
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        trainer.callbacks = [c for c in callbacks if isinstance(c, ProgressBar)]  # type: ignore[attr-defined]
+        try:
+            self.model.load_state_dict(state)
+            return self.evaluate_on(trainer, self.test)
+        finally:
+            self.model.load_state_dict(own)
+            self.last_evaluation = last
+            trainer.callbacks = callbacks  # type: ignore[attr-defined]
+
     def on_validation_epoch_end(self) -> None:
-        """Gather the detections of all processes and evaluate them."""
-        parts = [self._found] * self.trainer.world_size
+        """Gather the detections and losses of all processes and evaluate them."""
+        sums = {name: float(sum(row[name] for row in self._losses)) for name in self._losses[0]}
+        parts = [(self._found, sums)] * self.trainer.world_size
         if self.trainer.world_size > 1:
-            torch.distributed.all_gather_object(parts, self._found)
-        result = self.evaluated_on.evaluator({index: found for part in parts for index, found in part.items()})
+            torch.distributed.all_gather_object(parts, parts[0])
+        found = {index: found for detections, _ in parts for index, found in detections.items()}
+        result = self.evaluated_on.evaluator(found)
+        mean = {name: sum(losses[name] for _, losses in parts) / len(found) for name in sums}
+        self.evaluation_losses = {"loss": sum(mean.values()), **mean}
         self.last_evaluation = (self.global_step, result)
         if not self._recompute:
+            values = {**result.metrics, **self.evaluation_losses}
             on = self.evaluated_on.name
             for logger in self.trainer.loggers:  # Lightning's self.log would write them after the step's checkpoint
-                logger.log_metrics(
-                    {f"{on}/{name}": value for name, value in result.metrics.items()}, step=self.global_step
-                )
+                logger.log_metrics({f"{on}/{name}": value for name, value in values.items()}, step=self.global_step)
         self._since, self._images = time.perf_counter(), 0
 
     def train_dataloader(self) -> Any:
         """Batches from the current step on."""
         return self.make_train_loader(
-            rank=self.global_rank, world_size=self.trainer.world_size, start_batch=self.global_step
+            rank=self.global_rank, world_size=self.trainer.world_size, start_batch=self.global_step * self.accumulate
         )
 
     def val_dataloader(self) -> Any:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,17 @@ import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from safetensors.torch import load_file
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ssdnorm.engine.callbacks import MetricsFile, SparseProgressBar
+from ssdnorm.engine.best import BestWeights
+from ssdnorm.engine.callbacks import MetricsFile
 from ssdnorm.engine.checkpoint_files import PREVIOUS, CheckpointFiles, LastCheckpoint, find_checkpoint
 from ssdnorm.engine.evaluation import EvaluationResult
 from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
+from ssdnorm.engine.progress import make_progress
 from ssdnorm.files import FAILURE_FILE, write_json
+from ssdnorm.metrics.thresholds import operating_points
 from ssdnorm.provenance import provenance
 
 log = logging.getLogger("ssdnorm.engine")
@@ -36,12 +40,15 @@ class LoopSettings:
     """Settings of the training loop; the last three and ``precision`` as for Lightning's Trainer."""
 
     max_steps: int  # of the optimizer
-    batch_size: int  # images per step and device
+    batch_size: int  # images per batch and device
+    accumulate: int  # batches per step
     images_per_epoch: int  # of the training set
     ema_decay: float | None  # of the average of the weights; None for no average
     clip_grad_norm: float | None  # largest norm of all gradients together
     eval_every: int | None  # steps; None evaluates at the end only
     checkpoint_every: int  # steps
+    best: str | None  # metric on the validation images by which best.safetensors is kept
+    patience: int | None  # evaluations without a better one after which training stops
     precision: str
     devices: int | str
     accelerator: str
@@ -54,7 +61,7 @@ def train(
     output: Path,
     *,
     resume: bool,
-    save_weights: Callable[[Path], None],
+    save_weights: Callable[[Path, EvaluationResult], None],
     save_pictures: Callable[[EvaluationResult], None] | None = None,
     record: Mapping[str, Any],
     callbacks: Sequence[pl.Callback] = (),
@@ -65,7 +72,7 @@ def train(
 
     Args:
         resume: continue from ``checkpoints/last.ckpt`` if it exists, or from the one before if that is damaged.
-        save_weights: writes the trained model to a path.
+        save_weights: writes the trained model to a path, with what its evaluation says about scores to ask for.
         save_pictures: draws the final detections.
         record: added to ``result.json``.
 
@@ -78,13 +85,18 @@ def train(
     checkpoint = find_checkpoint(checkpoints) if resume else None
     trainer = make_trainer(settings, output)
     world_size = trainer.world_size
-    epochs_per_step = settings.batch_size * world_size / settings.images_per_epoch
+    epochs_per_step = settings.batch_size * settings.accumulate * world_size / settings.images_per_epoch
     metrics_file = MetricsFile(output / "metrics.csv", epochs_per_step=epochs_per_step)
-    trainer.callbacks[:0] = [metrics_file, *callbacks]  # type: ignore[attr-defined]
+    best = None
+    if settings.best is not None:
+        save_best = partial(save_weights, checkpoints / "best.safetensors")
+        best = BestWeights(metrics_file.path, metric=settings.best, save=save_best, patience=settings.patience)
+    # before the averaging of weights, which takes its averages out of the model when an evaluation ends
+    trainer.callbacks[:0] = [metrics_file, *([best] if best else []), *callbacks]  # type: ignore[attr-defined]
 
-    def save(name: str) -> None:
+    def save(name: str, evaluation: EvaluationResult) -> None:
         if trainer.is_global_zero:
-            save_weights(checkpoints / name)
+            save_weights(checkpoints / name, evaluation)
 
     further: dict[str, Any] = {}
     with _quiet():
@@ -102,13 +114,25 @@ def train(
                     {"status": "diverged", "reason": str(error), "step": trainer.global_step, **record, **origin},
                 )
             raise
+        losses = further["losses"] = {}
+        chosen_on = None
         if module.validation is not None:
-            further["metrics_validation"] = module.evaluate_on(trainer, module.validation).metrics
+            chosen_on = module.evaluate_on(trainer, module.validation)
+            further["metrics_validation"] = chosen_on.metrics
+            losses["validation"] = module.evaluation_losses
         result = module.evaluate_on(trainer, module.test)
-        save("model.safetensors")
+        losses["test"] = module.evaluation_losses
+        save("model.safetensors", chosen_on or result)
+        coco = (chosen_on or result).coco
+        if trainer.is_global_zero and coco is not None:
+            where = "test" if chosen_on is None else "validation"
+            further["operating_points"] = {"chosen_on": where, **operating_points(coco)}
+        if best is not None:
+            with_best = module.evaluate_weights(trainer, load_file(checkpoints / "best.safetensors"))
+            further["best"] = {**best.record(), "metrics": with_best.metrics} if trainer.is_global_zero else None
         if module.population is not None:
             with_population = module.evaluate_with_population_stats(
-                trainer, save_weights=lambda: save("model_population.safetensors")
+                trainer, save_weights=partial(save, "model_population.safetensors")
             )
             further["metrics_population"] = with_population.metrics
             further["population_images"] = module.population.num_images
@@ -125,7 +149,8 @@ def train(
                 "per_class": result.per_class,
                 **further,
                 **record,
-                "steps": settings.max_steps,
+                "steps": trainer.global_step,
+                "stopped_early": trainer.global_step < settings.max_steps,
                 "world_size": world_size,
                 "device": _device_name(trainer.strategy.root_device),
                 "peak_memory_mib": _peak_memory_mib(trainer.strategy.root_device),
@@ -157,7 +182,7 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
     """
     if settings.precision == "bf16-mixed" and runs_on_cpu(settings.accelerator):
         _warn_if_bf16_is_slow()
-    callbacks: list[pl.Callback] = [SparseProgressBar(settings.max_steps)]
+    callbacks: list[pl.Callback] = [make_progress()]
     if logs:
         callbacks.append(LastCheckpoint(output / "checkpoints", every=settings.checkpoint_every))
     evaluates = settings.eval_every is not None and settings.eval_every <= settings.max_steps
@@ -170,7 +195,8 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
                 precision=settings.precision,  # type: ignore[arg-type]
                 max_steps=settings.max_steps,
                 max_epochs=-1,
-                val_check_interval=settings.eval_every if evaluates else None,
+                accumulate_grad_batches=settings.accumulate,
+                val_check_interval=settings.eval_every * settings.accumulate if evaluates else None,  # type: ignore[operator]
                 check_val_every_n_epoch=None if evaluates else 1,
                 num_sanity_val_steps=0,
                 gradient_clip_val=settings.clip_grad_norm,
@@ -191,9 +217,19 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
         raise ValueError("accelerator: Apple's GPUs have no float64, which matching needs; choose cpu")
     if settings.ema_decay is not None and logs:  # Lightning's default keeps the average on the CPU
         average = get_ema_multi_avg_fn(settings.ema_decay)
-        averaging = WeightAveraging(device=trainer.strategy.root_device, multi_avg_fn=average)
+        averaging = _EvaluatedAverage(device=trainer.strategy.root_device, multi_avg_fn=average)
         trainer.callbacks.insert(0, averaging)  # type: ignore[attr-defined]
     return trainer
+
+
+class _EvaluatedAverage(WeightAveraging):
+    """Lightning's average of the weights, which stays in the model until an evaluation has been read."""
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Wait for the end of the validation: its result is not there yet."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_epoch_end(trainer, pl_module)
 
 
 class _EventFile(TensorBoardLogger):

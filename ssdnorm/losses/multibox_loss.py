@@ -28,15 +28,20 @@ class MultiboxLoss(nn.Module):
         coder: how offsets are encoded.
         iou_threshold: smallest IoU at which a default box is matched (each ground truth keeps one in any case).
         negative_ratio: mined background boxes per matched box, per image.
+        focal: gamma and alpha: instead of mining, every box counts, by :math:`\alpha_t (1 - p_{label})^\gamma`, with
+            :math:`\alpha_t` alpha for matched boxes and 1 − alpha for background.
+        class_weights: factor on the classification loss of each class; mining looks at the loss without it.
 
     Shape:
-        default_boxes ``(K, 4)`` cxcywh in [0, 1]; see :meth:`forward` for the rest.
+        default_boxes ``(K, 4)`` cxcywh in [0, 1]; class_weights ``(num_classes,)``, the background's first; see
+        :meth:`forward` for the rest.
 
     Raises:
         ValueError: if the output does not fit the default boxes, or boxes and labels do not fit each other.
 
     Sources:
         W. Liu et al., SSD (arXiv:1512.02325), equations 1 to 3, and section 2.2.
+        T.-Y. Lin et al., Focal Loss (arXiv:1708.02002), equation 5, section 3; there on sigmoids, here on the softmax.
 
     Example:
         >>> from ssdnorm.boxes.default_boxes import make_default_boxes
@@ -50,6 +55,7 @@ class MultiboxLoss(nn.Module):
     """
 
     default_boxes: Tensor
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -58,6 +64,8 @@ class MultiboxLoss(nn.Module):
         coder: BoxCoder | None = None,
         iou_threshold: float = 0.5,
         negative_ratio: float = 3.0,
+        focal: tuple[float, float] | None = None,
+        class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         if not 0 < iou_threshold <= 1:
@@ -69,10 +77,13 @@ class MultiboxLoss(nn.Module):
         self.coder = coder or BoxCoder()
         self.iou_threshold = iou_threshold
         self.negative_ratio = negative_ratio
+        self.focal = focal
+        self.register_buffer("class_weights", class_weights, persistent=False)
 
     def extra_repr(self) -> str:
-        """The two numbers that decide which boxes count."""
-        return f"iou_threshold={self.iou_threshold}, negative_ratio={self.negative_ratio}"
+        """What decides which boxes count."""
+        counted = f"negative_ratio={self.negative_ratio}" if self.focal is None else f"focal={self.focal}"
+        return f"iou_threshold={self.iou_threshold}, {counted}"
 
     def forward(self, output: SSDOutput, boxes: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """The two parts of the loss, to be added.
@@ -94,7 +105,17 @@ class MultiboxLoss(nn.Module):
 
             classes = labels.long().gather(1, truth).masked_fill_(background, 0)
             losses = F.cross_entropy(logits.flatten(0, 1), classes.flatten(), reduction="none").view_as(classes)
-            counted = hard_negative_mining(losses.detach(), matched, ratio=self.negative_ratio)
+            if self.focal is None:
+                losses = losses * hard_negative_mining(losses.detach(), matched, ratio=self.negative_ratio)
+            else:
+                gamma, alpha = self.focal
+                losses = (
+                    losses
+                    * torch.expm1(-losses).neg().clamp(min=1e-6) ** gamma
+                    * torch.where(matched, alpha, 1 - alpha)
+                )
+            if self.class_weights is not None:
+                losses = losses * self.class_weights.to(losses.dtype)[classes]
 
             own = boxes.mT.gather(2, truth[:, None].expand(-1, 4, -1)).mT
             offsets = self.coder.encode(own, self.default_boxes).to(locs.dtype)
@@ -102,7 +123,7 @@ class MultiboxLoss(nn.Module):
             locs, offsets = (x.masked_fill(background[..., None], 0.0) for x in (locs, offsets))
             return {
                 "bbox_regression": F.smooth_l1_loss(locs, offsets, reduction="sum") / num_matched,
-                "classification": (losses * counted).sum() / num_matched,
+                "classification": losses.sum() / num_matched,
             }
 
     def _check(self, output: SSDOutput, boxes: Tensor, labels: Tensor) -> None:

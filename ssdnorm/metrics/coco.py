@@ -14,7 +14,7 @@ from ssdnorm.metrics.backends import BACKENDS as PACKAGES
 from ssdnorm.metrics.backends import evaluate_with
 from ssdnorm.metrics.collect import ImageCollector
 from ssdnorm.metrics.matching import Matches, match_detections
-from ssdnorm.metrics.precision_recall import PrecisionRecall, accumulate
+from ssdnorm.metrics.precision_recall import PrecisionRecall, accumulate, score_text
 from ssdnorm.tables import DetectionTable, GroundTruth, in_id_order
 
 BACKENDS = ("ssdnorm", *PACKAGES)
@@ -55,11 +55,11 @@ class CocoResult:
         }
         explained |= {f"AR{m}": f"at most {m} detections per image and class" for m in self.max_detections}
         lines = [f"COCO metric ({self.backend}; IoU {span}, at most {limit} detections per image and class)"]
-        lines += [f"  {key:<6} {value:7.3f}   {explained[key]}" for key, value in self.metrics.items()]
+        lines += [f"  {key:<6} {score_text(value):>7}   {explained[key]}" for key, value in self.metrics.items()]
         width = max([len(name) for name in self.per_class] + [5])
         lines += ["", f"  {'class':<{width}} {'objects':>8} {'AP':>7} {'AP50':>7} {'AP75':>7} {'AR':>7}"]
         for (name, row), num in zip(self.per_class.items(), self.num_objects, strict=True):
-            lines.append(f"  {name:<{width}} {num:>8} " + " ".join(f"{value:7.3f}" for value in row.values()))
+            lines.append(f"  {name:<{width}} {num:>8} " + " ".join(f"{score_text(value):>7}" for value in row.values()))
         return "\n".join(lines)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from ssdnorm.metrics.backends import make_evaluator
 from ssdnorm.metrics.coco import CocoResult
 from ssdnorm.metrics.precision_recall import RECALLS
-from ssdnorm.tables import DetectionTable
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 _HOTCOCO_KINDS = dict(zip(("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"), KINDS, strict=True))
@@ -145,21 +144,3 @@ def f_scores(result: CocoResult) -> dict[str, float]:
     rows = {"F1": slice(None), "F1_50": result.iou_thresholds == 0.5, "F1_75": result.iou_thresholds == 0.75}
     chosen = {name: f1[row][f1[row] >= 0] for name, row in rows.items()}
     return {name: float(values.mean()) if values.size else -1.0 for name, values in chosen.items()}
-
-
-def f1_by_score(found: DetectionTable, hit: np.ndarray, num_objects: int) -> tuple[np.ndarray, np.ndarray]:
-    """F1 over all classes together if only detections of at least each score were kept.
-
-    Args:
-        found: detections that count, in any order.
-        hit: which of them are hits, ``(D,)`` bool.
-        num_objects: objects that count.
-
-    Returns:
-        different scores, rising, and F1 at each of them.
-    """
-    order = np.argsort(-found.scores, kind="stable")
-    scores, hits = found.scores[order], np.cumsum(hit[order])
-    last = np.flatnonzero(np.append(np.diff(scores) != 0, True))[: len(scores)]
-    f1 = 2 * hits[last] / np.maximum(last + 1 + num_objects, 1)
-    return scores[last][::-1], f1[::-1]

@@ -197,3 +197,13 @@ def _hits_needed(objects: np.ndarray) -> np.ndarray:
     needed = np.ceil(RECALLS * count)
     needed = np.where((needed - 1) / count >= RECALLS, needed - 1, needed)  # undo the rounding of the product
     return np.where(needed / count >= RECALLS, needed, needed + 1).astype(np.int64)
+
+
+def score_text(value: float, digits: int = 3) -> str:
+    """A number of a metric as text; ``none`` for the −1 that stands for no object.
+
+    Example:
+        >>> score_text(0.25), score_text(-1.0)
+        ('0.250', 'none')
+    """
+    return "none" if value < 0 else f"{value:.{digits}f}"

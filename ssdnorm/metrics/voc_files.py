@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -53,9 +54,11 @@ def write_voc_detections(
 
 
 def read_voc_detections(
-    folder: str | Path, ground_truth: Mapping[str, Any] | GroundTruth, *, prefix: str = PREFIX
+    folder: str | Path, ground_truth: Mapping[str, Any] | GroundTruth, *, prefix: str | None = None
 ) -> DetectionTable:
     """Read a folder of ``<prefix><class>.txt`` as a table of detections.
+
+    Without a prefix it is the one that the files have: ``comp4_det_test_``, ``comp4_det_val_``, ``comp3_det_…``.
 
     A class without a file has no detections; the order of the lines is kept, since it decides equal scores.
 
@@ -65,6 +68,7 @@ def read_voc_detections(
     """
     truth = ground_truth_table(ground_truth)
     folder = Path(folder)
+    prefix = prefix or _prefix_in(folder)
     files = {path.stem.removeprefix(prefix): path for path in sorted(folder.glob(f"{prefix}*.txt"))}
     if not files:
         raise ValueError(f"{folder}: no file {prefix}<class>.txt in this folder")
@@ -88,6 +92,15 @@ def read_voc_detections(
         boxes=np.array(boxes, np.float64).reshape(-1, 4),
         scores=np.array(scores, np.float64),
     )
+
+
+def _prefix_in(folder: Path) -> str:
+    """The prefix of the devkit's files in a folder; ``ValueError`` where there are those of two lists of images."""
+    found = (re.match(r"comp\d_det_[^_]+_", path.name) for path in folder.glob("comp?_det_*_*.txt"))
+    prefixes = sorted({match.group() for match in found if match})
+    if len(prefixes) > 1:
+        raise ValueError(f"{folder}: holds files of several lists, {' and '.join(prefixes)}; keep one of them")
+    return prefixes[0] if prefixes else PREFIX
 
 
 def _parse(line: str, stems: dict[str, int], where: str) -> tuple[int, float, list[float]]:

@@ -34,6 +34,7 @@ class Checkpoint:
         class_names: of the labels 1, 2, …
         post_process: arguments of ``PostProcess``.
         antialias: whether the training images were resized with antialiasing.
+        thresholds: the score to ask for by class name, where F1 was highest on the images evaluated; None if unknown.
     """
 
     model: dict[str, Any]
@@ -41,6 +42,7 @@ class Checkpoint:
     class_names: Sequence[str]
     post_process: dict[str, Any] = field(default_factory=dict)
     antialias: bool = True
+    thresholds: dict[str, float] | None = None
 
     @property
     def custom_norms(self) -> set[str]:
@@ -50,7 +52,13 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: Path, model: SSD, *, class_names: Sequence[str], post_process: Mapping[str, Any], antialias: bool = True
+    path: Path,
+    model: SSD,
+    *,
+    class_names: Sequence[str],
+    post_process: Mapping[str, Any],
+    antialias: bool = True,
+    thresholds: dict[str, float] | None = None,
 ) -> None:
     """Write a model and the arguments that build it, atomically.
 
@@ -63,7 +71,8 @@ def save_checkpoint(
             "save_checkpoint: only a model of ssd300_vgg16, ssd512_vgg16 or ssd_vgg16 with norms by spec, not folded, "
             "can be built again"
         )
-    write_checkpoint(path, Checkpoint(model.arguments, model.state_dict(), class_names, dict(post_process), antialias))
+    state = model.state_dict()
+    write_checkpoint(path, Checkpoint(model.arguments, state, class_names, dict(post_process), antialias, thresholds))
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -71,7 +71,7 @@ def select_classes(checkpoint: Checkpoint, names: Sequence[str]) -> Checkpoint:
         by_box = state[key].unflatten(0, (-1, len(checkpoint.class_names) + 1))
         state[key] = by_box[:, index].flatten(0, 1).contiguous()
     model = {**checkpoint.model, "num_classes": len(rows)}
-    return replace(checkpoint, model=model, state=state, class_names=list(names))
+    return replace(checkpoint, model=model, state=state, class_names=list(names), thresholds=None)
 
 
 def same_class(a: str, b: str) -> bool:

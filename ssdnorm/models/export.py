@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -40,11 +40,18 @@ class FixedPostProcess(nn.Module):
         input locs ``(B, K, 4)``, logits ``(B, K, num_classes)``; output boxes ``(B, D, 4)`` xyxy in [0, 1] of the
         image, scores ``(B, D)``, labels ``(B, D)`` int64, best first, and num_detections ``(B,)`` int64. Rows from
         num_detections on are zeros.
+
+    Args:
+        class_thresholds: lowest score of each class, exclusive, beside the one of ``post_process``.
     """
 
-    def __init__(self, post_process: PostProcess) -> None:
+    class_thresholds: Tensor | None
+
+    def __init__(self, post_process: PostProcess, class_thresholds: Sequence[float] | None = None) -> None:
         super().__init__()
         self.settings = post_process
+        thresholds = None if class_thresholds is None else torch.tensor(class_thresholds)
+        self.register_buffer("class_thresholds", thresholds)
 
     def forward(self, output: SSDOutput) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Detections of each image, padded to D rows."""
@@ -53,6 +60,8 @@ class FixedPostProcess(nn.Module):
         top_k = min(settings.top_k, boxes.shape[1])
         num_images, num_classes = output.logits.shape[0], output.logits.shape[2] - 1
         scores = output.logits.softmax(dim=-1)[..., 1:].transpose(1, 2)  # (B, C, K)
+        if self.class_thresholds is not None:
+            scores = torch.where(scores > self.class_thresholds[:, None], scores, 0.0)
         scores, places = scores.topk(top_k, dim=2)
         candidates = boxes[:, None].expand(-1, num_classes, -1, -1)
         candidates = candidates.gather(2, places[..., None].expand(-1, -1, -1, 4)).flatten(0, 1)
@@ -69,10 +78,12 @@ class FixedPostProcess(nn.Module):
 class ExportedNetwork(nn.Module):
     """Images → raw output or, with ``post_process``, detections, as plain tuples of tensors."""
 
-    def __init__(self, model: SSD, post_process: PostProcess | None) -> None:
+    def __init__(
+        self, model: SSD, post_process: PostProcess | None, class_thresholds: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.model = model
-        self.post_process = None if post_process is None else FixedPostProcess(post_process)
+        self.post_process = None if post_process is None else FixedPostProcess(post_process, class_thresholds)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Shape: images ``(B, 3, H, W)``."""
@@ -89,6 +100,8 @@ def export_onnx(
     antialias: bool = True,
     detections: bool = False,
     input_dtype: Literal["uint8", "float32"] = "uint8",
+    thresholds: Mapping[str, float] | None = None,
+    class_thresholds: Sequence[float] | None = None,
     opset: int = OPSET,
 ) -> None:
     """Write a network as one ONNX file for any batch size.
@@ -102,6 +115,8 @@ def export_onnx(
         antialias: whether images are resized with antialiasing.
         detections: decode and suppress in the graph, as :class:`FixedPostProcess`; otherwise the output is raw.
         input_dtype: RGB as uint8, or as floats in [0, 1].
+        thresholds: the score to ask for by class name, for the metadata.
+        class_thresholds: lowest score of each class, applied in the graph with ``detections``.
         opset: of ONNX, 18 or more.
 
     Raises:
@@ -112,7 +127,7 @@ def export_onnx(
     _, onnxscript = (_import(package) for package in ("onnx", "onnxscript"))
     if not hasattr(onnxscript, f"opset{opset}"):
         raise ValueError(f"opset: the installed onnxscript does not know {opset}; choose a lower one, from {OPSET}")
-    program = _program(model, post_process if detections else None, input_dtype)
+    program = _program(model, post_process if detections else None, input_dtype, class_thresholds)
     with _quiet():
         exported = torch.onnx.export(
             program,
@@ -125,7 +140,9 @@ def export_onnx(
         )
     assert exported is not None
     proto = exported.model_proto
-    for key, value in _metadata(model, post_process, class_names, antialias, detections, input_dtype).items():
+    for key, value in _metadata(
+        model, post_process, class_names, antialias, detections, input_dtype, thresholds
+    ).items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
     write_bytes(path, proto.SerializeToString())
@@ -140,14 +157,16 @@ def export_torch(
     antialias: bool = True,
     detections: bool = False,
     input_dtype: Literal["uint8", "float32"] = "uint8",
+    thresholds: Mapping[str, float] | None = None,
+    class_thresholds: Sequence[float] | None = None,
 ) -> None:
     """Write a network as a torch.export program (``.pt2``) for any batch size; arguments as :func:`export_onnx`.
 
     The metadata are in the extra file ``ssdnorm.json``. A file with ``detections`` needs the operator
     ``ssdnorm::nms_mask``: ``import ssdnorm.models.export`` before loading it.
     """
-    program = _program(model, post_process if detections else None, input_dtype)
-    metadata = _metadata(model, post_process, class_names, antialias, detections, input_dtype)
+    program = _program(model, post_process if detections else None, input_dtype, class_thresholds)
+    metadata = _metadata(model, post_process, class_names, antialias, detections, input_dtype, thresholds)
     memory = io.BytesIO()  # on a full disk torch would end the process
     with _quiet():
         torch.export.save(program, memory, extra_files={"ssdnorm.json": json.dumps(metadata)})
@@ -201,6 +220,7 @@ def _metadata(
     antialias: bool,
     detections: bool,
     input_dtype: str,
+    thresholds: Mapping[str, float] | None,
 ) -> dict[str, str]:
     settings = ("score_threshold", "nms_threshold", "top_k", "max_detections")
     pixels = [0, 255 if input_dtype == "uint8" else 1]
@@ -215,16 +235,20 @@ def _metadata(
         "variances": list(post_process.coder.variances),
         "post_process": {name: getattr(post_process, name) for name in settings},
     }
+    if thresholds is not None:
+        about["thresholds"] = dict(thresholds)
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
 
 
-def _program(model: SSD, post_process: PostProcess | None, input_dtype: str) -> ExportedProgram:
+def _program(
+    model: SSD, post_process: PostProcess | None, input_dtype: str, class_thresholds: Sequence[float] | None
+) -> ExportedProgram:
     """Images → raw output or, with ``post_process``, detections, traced for any batch size."""
     if input_dtype not in ("uint8", "float32"):
         raise ValueError(f"input_dtype: must be uint8 or float32; got {input_dtype!r}")
     if model.training:
         raise ValueError("export: the model is in training mode; call .eval() first")
-    network = ExportedNetwork(model, post_process).eval()
+    network = ExportedNetwork(model, post_process, class_thresholds).to(model.image_mean.device).eval()
     # a batch of two: with one the exporter would take the batch size for a constant
     shape = (2, 3, *height_and_width(model.image_size))
     images = torch.zeros(shape, dtype=getattr(torch, input_dtype), device=model.image_mean.device)

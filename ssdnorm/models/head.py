@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -43,6 +44,21 @@ class MultiboxHead(nn.Module):
         for (name, channels), num_boxes in zip(tap_channels.items(), boxes_per_cell, strict=True):
             self.locs[name] = nn.Conv2d(channels, num_boxes * 4, 3, padding=1)
             self.logits[name] = nn.Conv2d(channels, num_boxes * num_classes, 3, padding=1)
+
+    @torch.no_grad()
+    def start_with_background(self, probability: float = 0.99) -> None:
+        """Set the biases of the logits so that every box begins as background with this probability.
+
+        A loss over all boxes is otherwise that of thousands of background boxes taken for objects.
+
+        Sources:
+            T.-Y. Lin et al., Focal Loss (arXiv:1708.02002), section 3.3.
+        """
+        for conv in self.logits.values():
+            assert isinstance(conv, nn.Conv2d)
+            assert conv.bias is not None
+            odds = probability / (1 - probability) * (self.num_classes - 1)
+            conv.bias.view(-1, self.num_classes)[:, 0] = math.log(odds)
 
     def forward(self, taps: Mapping[str, Tensor]) -> SSDOutput:
         locs = [_by_box(conv(taps[name]), 4) for name, conv in self.locs.items()]

@@ -15,6 +15,7 @@ _Length = Annotated[float, Field(gt=0, le=1e6)]
 _Taps = Field(min_length=1, max_length=64)  # one entry per tap
 _ClassName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]  # drawn on one line
 _Count = Annotated[int, Field(ge=1, lt=2**31)]
+_Thresholds = dict[str, Annotated[float, Field(ge=0, le=1)]]  # by class name
 
 
 class BoxNumbers(Section):
@@ -67,6 +68,7 @@ class CheckpointMetadata(Section):
     class_names: list[_ClassName]
     post_process: PostProcessSettings = PostProcessSettings()
     antialias: bool = True
+    thresholds: _Thresholds | None = None
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -97,6 +99,7 @@ class ExportMetadata(Section):
     default_boxes: BoxNumbers
     variances: tuple[_Length, _Length, _Length, _Length]
     post_process: PostProcessSettings
+    thresholds: _Thresholds | None = None
 
 
 def read_checkpoint_metadata(text: str, *, where: str) -> CheckpointMetadata:

@@ -57,6 +57,7 @@ class OnnxDetector:
         self.antialias = about.antialias
         self.input_dtype = about.input.dtype
         self.output = about.output
+        self.thresholds = about.thresholds
         self._path = path
         try:
             spec = default_box_spec(about.default_boxes.model_dump())

@@ -1,4 +1,4 @@
-"""Fine-tuning: load a checkpoint into a model with other norms or other classes."""
+"""Fine-tuning: load a checkpoint into a model with other norms or other classes, and freeze layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from ssdnorm.boxes.default_boxes import default_box_spec
+from ssdnorm.messages import did_you_mean
 from ssdnorm.models.checkpoint import Checkpoint, check_shapes, is_norm_key, shapes_of
 from ssdnorm.models.class_names import same_class
 from ssdnorm.models.ssd import SSD
@@ -18,7 +22,7 @@ def transfer_weights(
     checkpoint: Checkpoint,
     model: SSD,
     *,
-    head: Literal["keep", "fresh"] = "keep",
+    head: Literal["keep", "extend", "fresh"] = "keep",
     class_names: Sequence[str] | None = None,
     where: str = "checkpoint",
 ) -> list[str]:
@@ -29,8 +33,10 @@ def transfer_weights(
     starts as the identity, so inserting it does not change the outputs.
 
     Args:
-        head: ``keep`` loads the class outputs too; ``fresh`` keeps the model's initial ones.
-        class_names: of the data; with ``keep`` they must be the checkpoint's. None skips this check.
+        head: ``keep`` loads the class outputs too; ``extend`` loads those of the background and of the checkpoint's
+            classes, and keeps the model's initial ones for the others; ``fresh`` keeps all initial ones.
+        class_names: of the data; with ``keep`` they must be the checkpoint's, with ``extend`` those and more. None
+            skips this check.
 
     Returns:
         Notes, one line each: what was not loaded, and what changes the meaning of the weights.
@@ -38,13 +44,15 @@ def transfer_weights(
     Raises:
         ValueError: other classes, other default boxes, missing, unexpected or wrongly shaped tensors.
     """
-    if head not in ("keep", "fresh"):
-        raise ValueError(f"head: must be keep or fresh; got {head!r}")
+    if head not in ("keep", "extend", "fresh"):
+        raise ValueError(f"head: must be keep, extend or fresh; got {head!r}")
     if head == "keep" and class_names is not None:
         _check_classes(checkpoint, class_names, where)
     notes = _check_boxes(checkpoint, model, head, where)
     initial = model.state_dict()
     file = dict(checkpoint.state)
+    if head == "extend":
+        file |= _extended_logits(checkpoint, initial, class_names or (), where)
     theirs, ours = checkpoint.model, model.arguments or {}
 
     def kept_apart(keys: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
@@ -80,6 +88,56 @@ def _check_classes(checkpoint: Checkpoint, class_names: Sequence[str], where: st
     )
 
 
+def _extended_logits(
+    checkpoint: Checkpoint, initial: Mapping[str, Tensor], class_names: Sequence[str], where: str
+) -> dict[str, Tensor]:
+    """The model's initial class outputs with those of the checkpoint in the rows of its classes, by tensor name."""
+    old, rows = checkpoint.class_names, [0]
+    for name in old:
+        place = next((i for i, other in enumerate(class_names, 1) if same_class(name, other)), None)
+        if place is None:
+            raise ValueError(f"{where}: head: extend: the data has no class {name!r}; name it in data.class_names, too")
+        rows.append(place)
+    if len(class_names) == len(old):
+        raise ValueError(f"{where}: head: extend: the data has no class beyond the checkpoint's; use head: keep")
+    logits = {}
+    for key in (key for key in initial if key.startswith("head.logits.")):
+        by_box = initial[key].clone().unflatten(0, (-1, 1 + len(class_names)))
+        by_box[:, rows] = checkpoint.state[key].unflatten(0, (-1, 1 + len(old))).to(by_box)
+        logits[key] = by_box.flatten(0, 1)
+    return logits
+
+
+def freeze_layers(model: SSD, names: Sequence[str], *, where: str = "freeze") -> None:
+    """Keep the weights of some layers: their parameters need no gradient from now on.
+
+    Args:
+        names: layers (conv4_3, fc6, conv8_1) or stages (conv1 stands for conv1_1 and conv1_2).
+
+    Raises:
+        ValueError: an unknown name, or a layer with batch norm, whose running statistics would go on changing.
+    """
+    blocks = {name: block for part in ("backbone", "extras") for name, block in _blocks(model, part)}
+    stages = dict.fromkeys(name.partition("_")[0] for name in blocks)
+    for wanted in names:
+        chosen = [name for name in blocks if wanted in (name, name.partition("_")[0])]
+        if not chosen:
+            known = list(dict.fromkeys((*stages, *blocks)))
+            raise ValueError(
+                f"{where}: unknown layer {wanted!r}; choose among: {', '.join(known)}.{did_you_mean(wanted, known)}"
+            )
+        for name in chosen:
+            blocks[name].requires_grad_(False)
+            if any(isinstance(module, _BatchNorm) for module in blocks[name].modules()):
+                raise ValueError(
+                    f"{where}: {name} has batch norm, whose statistics would go on changing; choose frozen_batch_norm"
+                )
+
+
+def _blocks(model: SSD, part: str) -> list[tuple[str, nn.Module]]:
+    return list(model.features.get_submodule(part).named_children())
+
+
 def _check_boxes(checkpoint: Checkpoint, model: SSD, head: str, where: str) -> list[str]:
     theirs, ours = default_box_spec(checkpoint.model["default_boxes"]), model.spec
     if replace(theirs, clip="none") == replace(ours, clip="none"):
@@ -87,7 +145,7 @@ def _check_boxes(checkpoint: Checkpoint, model: SSD, head: str, where: str) -> l
             return []
         return [f"{where}: default boxes clipped: {theirs.clip} in the file, {ours.clip} in the model"]
     sizes = f"{theirs.min_sizes} in the file, {ours.min_sizes} in the model"
-    if head == "keep":
+    if head != "fresh":
         raise ValueError(f"{where}: other default boxes, sizes {sizes}; build the model with those of the file")
     return [f"{where}: other default boxes, sizes {sizes}: the offsets must be learnt again"]
 

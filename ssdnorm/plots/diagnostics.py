@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ssdnorm.metrics.errors import KINDS, ErrorBreakdown
+from ssdnorm.metrics.thresholds import ScoreCurves
 from ssdnorm.plots.colors import COLORS, HUES, IGNORED
 from ssdnorm.plots.style import panels, styled
 
@@ -83,19 +84,16 @@ def plot_calibration(calibration: Mapping[str, Any]) -> Figure:
 
 
 @styled
-def plot_f1(scores: np.ndarray, f1: np.ndarray) -> Figure:
-    """F1 over all classes together against the lowest score that is kept.
-
-    Shape:
-        scores, f1 ``(n,)``, scores rising.
-    """
+def plot_scores(curves: ScoreCurves) -> Figure:
+    """Precision, recall and F1 of all classes together against the lowest score that is kept."""
     figure, ((axes,),) = panels(width=6.4, height=4.0)
-    axes.plot(scores, f1, color=COLORS["blue"], linewidth=1.8)
-    title = "F1"
-    if len(f1):
-        best = int(np.argmax(f1))
-        axes.plot(scores[best], f1[best], color=COLORS["blue"], marker="o")
-        title = f"F1, at most {f1[best]:.3f} with scores from {scores[best]:.3f}"
-    axes.set(xlabel="detections with at least this score", ylabel="F1", xlim=(0, 1), ylim=(0, 1))
+    for name, color in (("precision", "grey"), ("recall", "orange"), ("f1", "blue")):
+        axes.plot(curves.scores, getattr(curves, name), color=COLORS[color], label=name.replace("f1", "F1"))
+    title, best = "Precision, recall and F1", curves.best()
+    if best is not None:
+        axes.plot(best["threshold"], best["f1"], color=COLORS["blue"], marker="o")
+        title = f"F1, at most {best['f1']:.3f} with scores above {best['threshold']:.3f}"
+    axes.set(xlabel="detections with at least this score", ylabel="share", xlim=(0, 1), ylim=(0, 1.02))
     axes.set_title(title)
+    axes.legend()
     return figure

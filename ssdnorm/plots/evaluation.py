@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ssdnorm.metrics.coco import CocoResult
 from ssdnorm.metrics.errors import ErrorBreakdown
-from ssdnorm.metrics.precision_recall import RECALLS
+from ssdnorm.metrics.precision_recall import RECALLS, score_text
 from ssdnorm.plots.colors import COLORS
 from ssdnorm.plots.diagnostics import plot_errors
 from ssdnorm.plots.style import panels, save, styled
@@ -47,9 +47,10 @@ def plot_classes(result: CocoResult) -> Figure:
     axes.barh(y, [row["AP"] for _, row in rows], color=COLORS["blue"], height=0.4, label="AP")
     for place, (_, row) in enumerate(rows):
         end = max(row["AP"], row["AP50"], 0.0)
-        axes.text(end + 0.01, place, f"{row['AP']:.2f}", va="center", fontsize=8, color=COLORS["soft"])
+        numbers = f"AP {row['AP']:.2f}, AP50 {score_text(row['AP50'], 2)}"
+        axes.text(end + 0.01, place, numbers, va="center", fontsize=8, color=COLORS["soft"])
     axes.set_yticks(y, [name for name, _ in rows], fontsize=8)
-    axes.set(xlim=(0, 1.08), ylim=(len(rows) - 0.4, -0.6), xlabel="average precision")
+    axes.set(xlim=(0, 1.3), ylim=(len(rows) - 0.4, -0.6), xlabel="average precision")
     note = f" ({left_out} classes in between left out)" if left_out > 0 else ""
     axes.set_title(f"Classes, best first{note}")
     if left_out > 0:

@@ -155,7 +155,7 @@ def test_plots_are_pictures_with_the_numbers_behind_them(files):
     assert result["confusion_matrix"]["classes"] == ["class 5", "class 7", "class 9", "background"]
     assert sum(map(sum, result["confusion_matrix"]["counts"])) >= result["objects"]
     assert sum(row["count"] for row in result["calibration"]["bins"]) > 100
-    assert 0 < result["best_f1"]["f1"] < 1
+    assert 0 < result["operating_points"]["all"]["f1"] < 1
     assert result["label_errors"]["total"] == len(result["label_errors"]["first"]) > 0
 
 

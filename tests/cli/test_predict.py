@@ -1,17 +1,24 @@
 """The predict command: pictures, folders, patterns and videos in; drawings, a list and one line out."""
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from ssdnorm import load_detector, ssd300_vgg16
 from ssdnorm.cli import main
 from ssdnorm.cli.frames import find_sources, read_frames
-from ssdnorm.models.checkpoint import save_checkpoint
+from ssdnorm.data import CocoDataset, VocDataset
+from ssdnorm.models.checkpoint import read_checkpoint, save_checkpoint, write_checkpoint
+from ssdnorm.models.features import SSDFeatures
+from ssdnorm.models.onnx_detector import OnnxDetector
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +173,10 @@ def test_a_damaged_picture_is_named_and_the_others_go_on(checkpoint, pictures, t
         (["--mc-dropout", "0"], "--mc-dropout: must be 1 or more; got 0"),
         (["--mc-dropout", "2"], "the model has no dropout above 0"),
         (["--mc-dropout", "2", "--compile"], "--compile: does not go with --mc-dropout"),
+        (["--batch-size", "0"], "--batch-size: must be 1 or more; got 0"),
+        (["--threshold", "best"], "--threshold: best: "),
+        (["1", "--labels", "yolo"], "--labels: are for pictures; 1 is a video or camera"),
+        (["--labels", "coco,pascal"], "--labels: unknown format 'pascal'; choose some of: coco,voc,yolo"),
         (["--wrong"], "unknown argument '--wrong'"),
     ],
 )
@@ -174,6 +185,111 @@ def test_mistakes_end_in_one_line_and_code_2(checkpoint, pictures, tmp_path, cap
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.fixture
+def gradients(tmp_path):
+    """Eleven pictures that a network tells apart, of three sizes."""
+    folder = tmp_path / "gradients"
+    folder.mkdir()
+    for i in range(11):
+        height, width = ((60, 90), (128, 64), (100, 100))[i % 3]
+        ramp = np.linspace(20 * i, 255, width).astype(np.uint8)
+        Image.fromarray(np.broadcast_to(ramp[None, :, None], (height, width, 3))).save(folder / f"{i:02d}.png")
+    return folder
+
+
+def test_batches_give_the_pictures_in_order_and_the_numbers_of_one_at_a_time(gradients, tmp_path):
+    path = tmp_path / "model.safetensors"
+    model = ssd300_vgg16(3, width=0.05, dropout=0, seed=3)
+    with torch.no_grad():
+        for conv in model.head.logits.values():  # scores that saturate would tie
+            conv.weight.mul_(0.05)
+    save_checkpoint(path, model, class_names=["cat", "dog"], post_process={})
+    listed = []
+    for size in (1, 4, 16):
+        words = ("--checkpoint", path, "--threshold", 0.2, "--batch-size", size, "--output", tmp_path / str(size))
+        assert predict(*words, gradients) == 0
+        listed.append(json.loads((tmp_path / str(size) / "detections.json").read_text()))
+    assert len({tuple(found["score"] for found in entry["detections"][:3]) for entry in listed[0]}) > 5
+    for entries in listed[1:]:
+        assert [entry["picture"] for entry in entries] == [f"{i:05d}_{i:02d}.jpg" for i in range(11)]
+        for one, other in zip(listed[0], entries, strict=True):
+            for a, b in zip(one["detections"][:5], other["detections"][:5], strict=True):
+                assert a["score"] == pytest.approx(b["score"], abs=1e-4)
+    for i in range(11):
+        one, other = (Image.open(tmp_path / n / f"{i:05d}_{i:02d}.jpg") for n in ("1", "4"))
+        assert one.size == other.size
+
+
+def test_auto_precision_is_honoured_and_refused_for_onnx(checkpoint, pictures, tmp_path, monkeypatch, capsys):
+    types = []
+    forward = SSDFeatures.forward
+
+    def watch(self, x):
+        if not x.is_meta:  # while the model is built
+            types.append(torch.is_autocast_enabled("cpu"))
+        return forward(self, x)
+
+    monkeypatch.setattr(SSDFeatures, "forward", watch)
+    monkeypatch.setattr("ssdnorm.engine.precision.multiplication_seconds", lambda device, dtype: dtype.itemsize)
+    words = ("--checkpoint", checkpoint, "--output", tmp_path / "out", pictures / "a.jpg")
+    assert predict(*words, "--precision", "auto") == 0  # bfloat16 takes half as long here
+    assert predict(*words) == 0
+    assert types == [True, False]
+    assert main(["export", "--checkpoint", str(checkpoint), "--output", str(tmp_path / "m.onnx")]) == 0
+    words = ("--onnx", tmp_path / "m.onnx", "--output", tmp_path / "out", pictures / "a.jpg")
+    assert predict(*words, "--precision", "auto") == 2
+    assert "--precision: an ONNX file has its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("cat", "there"), [(0.66, True), (0.68, False)])
+def test_the_best_threshold_of_each_class_is_the_checkpoints_and_the_onnx_files(
+    checkpoint, pictures, tmp_path, cat, there
+):
+    path = tmp_path / "model.safetensors"
+    stored = replace(read_checkpoint(checkpoint), thresholds={"cat": cat, "dog": 0.1})
+    write_checkpoint(path, stored)
+    for options, name in (((), "raw.onnx"), (("--detections", "--threshold", "best"), "inside.onnx")):
+        assert main(["export", "--checkpoint", str(path), "--output", str(tmp_path / name), *options]) == 0
+    for source in (("--checkpoint", path), ("--onnx", tmp_path / "raw.onnx"), ("--onnx", tmp_path / "inside.onnx")):
+        assert predict(*source, "--threshold", "best", "--output", tmp_path / "out", pictures / "a.jpg") == 0
+        (entry,) = json.loads((tmp_path / "out" / "detections.json").read_text())
+        assert bool(entry["detections"]) is there, source
+    inside = OnnxDetector(tmp_path / "inside.onnx")
+    assert inside.thresholds == {"cat": cat, "dog": 0.1}
+    (found,) = inside(torch.zeros(1, 3, 300, 300, dtype=torch.uint8), torch.tensor([[300, 300]]))
+    assert bool(len(found["scores"])) is there, "the thresholds are in the graph"
+
+
+def test_label_files_are_what_the_readers_of_their_formats_read(checkpoint, pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ("--checkpoint", checkpoint, "--output", out, "--labels", "coco,voc,yolo")
+    assert predict(*words, pictures) == 0
+    listed = {Path(entry["file_name"]).name: entry for entry in json.loads((out / "detections.json").read_text())}
+    coco = CocoDataset(out / "coco.json", pictures)
+    (out / "ImageSets" / "Main").mkdir(parents=True)
+    shutil.copytree(pictures, out / "JPEGImages")
+    (out / "ImageSets" / "Main" / "all.txt").write_text("a\nb\n")
+    (out / "voc").rename(out / "Annotations")
+    voc = VocDataset(str(out), "all", check_images=False)
+    for i, name in enumerate(("a.jpg", "b.png")):
+        entry = listed[name]
+        boxes = [found["bbox"] for found in entry["detections"]]
+        assert coco.image_name(i) == name
+        rows = coco.ground_truth.image == i
+        assert coco.ground_truth.boxes[rows].tolist() == pytest.approx(np.array(boxes), abs=1e-3)
+        rows = voc.ground_truth.image == i
+        assert voc.ground_truth.boxes[rows].tolist() == pytest.approx(np.array(boxes), abs=1.01)
+        lines = (out / "yolo" / f"{name[0]}.txt").read_text().splitlines()
+        for line, (x, y, w, h) in zip(lines, boxes, strict=True):
+            label, *numbers = map(float, line.split())
+            expected = [(x + w / 2) / entry["width"], (y + h / 2) / entry["height"]]
+            assert [label, *numbers] == pytest.approx([0, *expected, w / entry["width"], h / entry["height"]], abs=1e-6)
+    assert yaml.safe_load((out / "yolo" / "data.yaml").read_text()) == {"names": {0: "cat", 1: "dog"}}
+    (pictures / "a.png").write_bytes((pictures / "b.png").read_bytes())
+    assert predict(*words, pictures) == 2
+    assert "--labels: two pictures are called a; their label files would have one name" in capsys.readouterr().err
 
 
 def test_sources_are_found_once_and_in_order(pictures, video, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from ssdnorm import load_detector
 from ssdnorm.cli import main
@@ -15,6 +16,10 @@ from ssdnorm.engine.checkpoint_files import write_checkpoint_file
 from ssdnorm.engine.module import TrainingModule
 from ssdnorm.ownership import owned_folder
 from tests.small_training import rows, script, train, weights
+
+
+def train_words(*words) -> int:
+    return main(["train", *map(str, words)])
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +54,13 @@ def test_a_run_leaves_its_config_numbers_pictures_and_weights(tmp_path, capsys):
     assert [row["step"] for row in rows(output) if row["loss"]] == ["1", "2"]
     assert [row["step"] for row in rows(output) if row["AP"]] == ["2"]
     assert list(output.glob("tensorboard/events*"))
-    assert (output / "pictures" / "sheet.png").stat().st_size > 1000
+    for name, width in (
+        ("sheet.png", 1800),
+        ("curves.png", 1000),
+        ("train_batches.jpg", 1200),
+        ("001_shapes_2_1.png", 600),
+    ):
+        assert Image.open(output / "pictures" / name).width > width, name
     detector = load_detector(output / "checkpoints" / "model.safetensors")
     assert detector.class_names == ("circle", "cross", "square", "star", "triangle")
     assert detector.model.arguments["width"] == 0.02
@@ -129,7 +140,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_parts_and_images(tmp_path, ca
     ("words", "message"),
     [
         (["--norm.backbone", "batchnorm"], "run.yaml: norm.backbone: unknown norm 'batchnorm'; choose one of: "),
-        (["--training.batch_size", "0"], "command line: training.batch_size: must be greater than 0; got 0"),
+        (["--training.batch_size", "0"], "command line: training.batch_size: must be greater than 0 or 'auto'; got 0"),
         (["--data.train", "{format: voc, root: nowhere, split: train, num_images: null, seed: null}"], "nowhere"),
         (["--data.class_names", "[cat, dog]"], "data.class_names: shapes have the classes"),
         (["--training.precision", "16-mixed"], "16-mixed needs a GPU; on a CPU choose 32-true or bf16-mixed"),
@@ -235,9 +246,60 @@ def test_an_empty_path_is_refused(capsys, words):
 def test_a_missing_config_and_a_missing_option_are_refused(tmp_path, capsys):
     assert train(tmp_path / "run", config=tmp_path / "none.yaml") == 2
     assert "no such config file" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as stop:
-        main(["train", "--config", "x.yaml"])
-    assert stop.value.code == 2
+    for words in (["--config", "x.yaml"], ["--output", "run"], []):
+        assert main(["train", *words]) == 2
+        assert "give --config and --output, or --resume with a run folder" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_extended_from_its_folder_alone_and_its_record_says_so(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    assert train_words("--resume", run, "--training.max_steps", 4) == 0
+    result = json.loads((run / "result.json").read_text())
+    assert (result["steps"], [row["max_steps"] for row in result["extended"]]) == (4, [2])
+    assert result["schedule"]["max_steps"] == 4
+    assert json.loads((run / "result_2.json").read_text())["steps"] == 2
+    assert yaml.safe_load((run / "config.yaml").read_text())["training"]["max_steps"] == 4
+    assert [row["step"] for row in rows(run) if row["loss"]] == ["1", "2", "3", "4"]
+    whole = tmp_path / "whole"
+    assert train(whole, "--training.max_steps", "4") == 0
+    expected, extended = weights(whole), weights(run)
+    assert all(torch.equal(expected[name], extended[name]) for name in expected)
+
+    for words, message in (
+        (["--training.max_steps", 3], f"training.max_steps: {run / 'config.yaml'} has 4; a run can be extended, not"),
+        (["--training.epochs", 3], "these keys differ: training.max_steps, training.epochs"),
+        (["--output", run], f"--output: --resume {run} names the run folder"),
+    ):
+        assert train_words("--resume", run, *words) == 2
+        assert message in capsys.readouterr().err
+    shutil.rmtree(run / "checkpoints")
+    assert train_words("--resume", run, "--training.max_steps", 9) == 2
+    assert "has no checkpoint to go on from; it cannot be extended" in capsys.readouterr().err
+
+
+def test_a_run_without_a_checkpoint_says_that_it_begins_anew(unfinished, caplog):
+    shutil.rmtree(unfinished / "checkpoints")
+    assert train_words("--resume", unfinished) == 0
+    assert f"{unfinished}: no checkpoint was written yet; the run begins anew" in caplog.text
+
+
+def test_a_run_records_what_auto_and_epochs_came_to_and_a_resumed_one_keeps_it(tmp_path, monkeypatch):
+    choose = {"ssdnorm.build.choose_precision": lambda accelerator: "bf16-mixed"}
+    monkeypatch.setattr(*choose.popitem())
+    run = tmp_path / "run"
+    words = ["--training.precision", "auto", "--training.epochs", "0.6", "--optimizer.lr_drops", "[0.5]"]
+    assert train(run, *words, "--optimizer.warmup_steps", "0.25") == 0  # 0.6 of 10 images, 3 per step
+    for name in ("result", "start"):
+        record = json.loads((run / f"{name}.json").read_text())
+        assert record["precision"] == "bf16-mixed"
+        assert record["schedule"] == {"max_steps": 2, "warmup_steps": 1, "lr_drops": [1]}
+    written = yaml.safe_load((run / "config.yaml").read_text())["training"]
+    assert (written["precision"], written["epochs"], written["max_steps"]) == ("auto", 0.6, None)
+    (run / "result.json").unlink()
+    monkeypatch.setattr("ssdnorm.build.choose_precision", lambda accelerator: pytest.fail("it measures again"))
+    assert train_words("--resume", run) == 0
+    assert json.loads((run / "result.json").read_text())["precision"] == "bf16-mixed"
 
 
 def test_help_lists_every_key_of_the_config(capsys):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ssdnorm import ssd300_vgg16
-from ssdnorm.engine.optimizer import GroupRule, describe_groups, groups_table, lr_schedule, make_sgd
+from ssdnorm.engine.optimizer import GroupRule, describe_groups, groups_table, lr_schedule, make_optimizer
 from ssdnorm.layers import norm_parameters
 
 
@@ -18,7 +18,7 @@ def make(model: nn.Module, **changes):
         "norms": GroupRule(0.5, 0.01),
         "biases": GroupRule(2.0, 0.0),
     }
-    return make_sgd(model, **{**options, **changes})
+    return make_optimizer(model, **{**options, **changes})
 
 
 def test_each_parameter_is_in_the_group_of_its_kind():
@@ -64,3 +64,18 @@ def test_one_step_moves_each_group_by_its_own_rule():
     optimizer.step()
     assert model[0].weight.item() == pytest.approx(1 - 0.1 * (0.3 + 5e-4))
     assert model[0].bias.item() == pytest.approx(1 - 0.2 * 0.3)
+
+
+def test_adamw_has_the_groups_of_sgd_and_takes_the_momentum_as_its_first_beta():
+    model = ssd300_vgg16(4, width=0.02)
+    optimizer = make(model, name="adamw", momentum=0.8)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.defaults["betas"] == (0.8, 0.999)
+    assert describe_groups(optimizer) == describe_groups(make(model))
+
+
+def test_the_cosine_follows_the_warmup_and_ends_at_0():
+    factor = lr_schedule(warmup_steps=10, warmup_factor=0.1, cosine_until=110)
+    assert [factor(s) for s in (0, 5, 10, 35, 60, 85, 110)] == pytest.approx(
+        [0.1, 0.55, 1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2, 0]
+    )

@@ -258,3 +258,41 @@ def test_a_loss_that_is_nan_or_infinite_is_chosen(value):
     chosen = hard_negative_mining(loss, matched)
     assert chosen.sum(dim=1).tolist() == [12, 12]
     assert chosen[1, 20]
+
+
+@pytest.mark.parametrize(("gamma", "alpha"), [(2.0, 0.25), (0.0, 0.5), (0.5, 0.9)])
+def test_focal_loss_counts_every_box_by_lins_formula(gamma, alpha):
+    torch.manual_seed(0)
+    default_boxes = make_default_boxes("ssd300_voc")[::97].clone()
+    logits = torch.randn(2, len(default_boxes), 4, requires_grad=True)
+    boxes, labels = torch.tensor([[[0.1, 0.1, 0.6, 0.7]], [[0.3, 0.2, 0.9, 0.9]]]), torch.tensor([[2], [3]])
+    weights = torch.tensor([0.5, 1.0, 2.0, 3.0])
+    loss = MultiboxLoss(default_boxes, focal=(gamma, alpha), class_weights=weights)
+    output = SSDOutput(torch.zeros(2, len(default_boxes), 4), logits)
+    found = loss(output, boxes, labels)["classification"]
+    matches = match_default_boxes(boxes, labels, default_boxes, iou_threshold=0.5)
+    expected = 0.0
+    for i in range(2):
+        for k, probabilities in enumerate(logits[i].softmax(1).tolist()):
+            label = 0 if matches[i, k] < 0 else int(labels[i, matches[i, k]])
+            p = probabilities[label]
+            factor = (alpha if label else 1 - alpha) * weights[label].item()
+            expected -= factor * (1 - p) ** gamma * math.log(p)
+    assert found.item() == pytest.approx(expected / int((matches >= 0).sum()), rel=1e-4)
+    found.backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_class_weights_scale_the_loss_of_their_class_and_leave_the_mining_alone():
+    torch.manual_seed(1)
+    default_boxes = make_default_boxes("ssd300_voc")[::97].clone()
+    output = SSDOutput(torch.zeros(1, len(default_boxes), 4), torch.randn(1, len(default_boxes), 3))
+    boxes, labels = torch.tensor([[[0.1, 0.1, 0.6, 0.7]]]), torch.tensor([[2]])
+
+    def classification(*weights):
+        tensor = torch.tensor(weights) if weights else None
+        return MultiboxLoss(default_boxes, class_weights=tensor)(output, boxes, labels)["classification"].item()
+
+    plain, objects, background = classification(), classification(0.0, 1.0, 1.0), classification(1.0, 1.0, 0.0)
+    assert objects + background == pytest.approx(plain, rel=1e-5)
+    assert classification(1.0, 9.0, 4.0) == pytest.approx(background + 4 * objects, rel=1e-5)

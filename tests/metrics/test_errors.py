@@ -2,12 +2,11 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from ssdnorm.metrics import ErrorAnalysis, evaluate_coco, f_scores, find_outcomes
 from ssdnorm.metrics.backends import make_evaluator
-from ssdnorm.metrics.errors import KINDS, f1_by_score
+from ssdnorm.metrics.errors import KINDS
 
 from .random_sets import Found, Truth, draw_set
 
@@ -116,18 +115,6 @@ def test_f_scores_are_hotcocos(options):
     assert f_scores(result) == pytest.approx(evaluator.f_scores(), abs=1e-12)
 
 
-def test_f1_by_score_is_that_of_a_loop_over_thresholds():
-    result = evaluate_coco(*draw_set(4, tied=True))
-    outcomes = find_outcomes(result)
-    scores, f1 = f1_by_score(outcomes.found, outcomes.hit, outcomes.truth.num_objects)
-    assert scores.tolist() == sorted(set(outcomes.found.scores.tolist()))
-    for score, value in zip(scores, f1, strict=True):
-        kept = outcomes.found.scores >= score
-        hits = (outcomes.hit & kept).sum()
-        precision, recall = hits / kept.sum(), hits / outcomes.truth.num_objects
-        assert value == pytest.approx(2 * precision * recall / (precision + recall))
-
-
 def test_nothing_detected_and_nothing_annotated_have_numbers():
     truth, found = draw_set(1)
     nothing = evaluate_coco(truth, [])
@@ -136,7 +123,6 @@ def test_nothing_detected_and_nothing_annotated_have_numbers():
     empty = evaluate_coco({**truth, "annotations": []}, found)
     assert ErrorAnalysis(empty).breakdown().counts["missed"] == 0
     assert f_scores(empty) == {"F1": -1.0, "F1_50": -1.0, "F1_75": -1.0}
-    assert [len(column) for column in f1_by_score(nothing.matches.detections, np.zeros(0, bool), 40)] == [0, 0]
 
 
 def test_wrong_thresholds_and_results_without_matches_are_refused():

@@ -71,3 +71,12 @@ def test_images_that_share_a_stem_and_class_names_with_a_path_are_refused(tmp_pa
     truth["categories"][0]["name"] = "../dog"
     with pytest.raises(ValueError, match=r"'\.\./dog': got a name with a path in it"):
         write_voc_detections(tmp_path, truth, [])
+
+
+def test_files_of_another_list_are_found_by_their_name_and_two_lists_are_refused(tmp_path):
+    truth, found = draw_set(2)
+    write_voc_detections(tmp_path, truth, found, prefix="comp4_det_val_")
+    assert len(read_voc_detections(tmp_path, truth)) == len(found)
+    (tmp_path / "comp3_det_test_class 5.txt").touch()
+    with pytest.raises(ValueError, match="holds files of several lists, comp3_det_test_ and comp4_det_val_"):
+        read_voc_detections(tmp_path, truth)

@@ -91,7 +91,7 @@ def test_other_classes_need_a_fresh_head_or_picking(checkpoint):
         transfer_weights(checkpoint, small(), class_names=["a", "c", "b"])
     with pytest.raises(ValueError, match=r"4 classes in the file, 3 in the model: pass num_classes=4 or head: fresh"):
         transfer_weights(checkpoint, small(3))
-    with pytest.raises(ValueError, match=r"head: must be keep or fresh; got 'new'"):
+    with pytest.raises(ValueError, match=r"head: must be keep, extend or fresh; got 'new'"):
         transfer_weights(checkpoint, small(), head="new")
 
 
