@@ -1,0 +1,78 @@
+"""The documentation site: ``make docs`` builds it into docs/_build/html without warnings."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import ssdnorm
+
+project = "ssdnorm"
+author = "The ssdnorm developers"
+copyright = "2026, The ssdnorm developers"
+version = release = ssdnorm.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build", "results/*/table.md"]
+templates_path = ["_templates"]
+suppress_warnings = ["config.cache"]
+
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+copybutton_exclude = ".linenos, .gp, .go"
+
+autosummary_generate = True
+autosummary_ignore_module_all = False
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 80
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Shape", "Sources"]
+
+# Names that our signatures and docstrings use; a build needs no network. The text files name the pages of the addresses.
+intersphinx_mapping = {
+    "torch": ("https://docs.pytorch.org/docs/stable/", ("inventories/torch.txt", None)),
+    "torchvision": ("https://docs.pytorch.org/vision/stable/", ("inventories/torchvision.txt", None)),
+    "python": ("https://docs.python.org/3/", ("inventories/python.txt", None)),
+}
+
+linkcheck_timeout = 15
+linkcheck_anchors = False
+
+html_theme = "furo"
+html_title = "ssdnorm"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+pygments_style = "friendly"
+pygments_dark_style = "native"
+
+
+def list_sources(app, what, name, obj, options, lines):
+    """Turn the lines of a docstring's ``Sources`` into a list, an item a line."""
+    inside = False
+    for i, line in enumerate(lines):
+        if line.strip() == "Sources:":
+            inside = True
+        elif inside and line and not line.startswith("    "):
+            inside = False
+        elif inside and line.startswith("    ") and line[4] != " ":
+            lines[i] = f"    * {line[4:]}"
+        elif inside and line.startswith("     "):
+            lines[i] = f"      {line.strip()}"
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", list_sources, priority=100)  # before napoleon
