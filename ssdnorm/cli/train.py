@@ -1,4 +1,9 @@
-"""Train a detector: python scripts/train.py --config quickstart --output runs/quickstart
+"""Train a detector into a run folder.
+
+examples:
+  ssdnorm train --config quickstart --output runs/quickstart
+  ssdnorm train --config bccd --output runs/mine --data.train.root data/mine --data.test.root data/mine
+  ssdnorm train --config quickstart --output runs/bn --norm batch_norm --seed 1 --device cpu
 
 Every key of the config can be set on the command line, e.g. --norm.backbone batch_norm --optimizer.lr 3e-4;
 a norm with options is a mapping: --norm.extras '{kind: group_norm, groups: 16}'.
