@@ -22,11 +22,11 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "results/*/table.md"]
+exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 suppress_warnings = ["config.cache"]
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 copybutton_exclude = ".linenos, .gp, .go"
 
@@ -74,5 +74,12 @@ def list_sources(app, what, name, obj, options, lines):
             lines[i] = f"      {line.strip()}"
 
 
+def title_tables(app, docname, source):
+    """Give the tables that comparisons write a title; the pages of their results link to them."""
+    if docname.endswith("/table"):
+        source[0] = f"---\norphan: true\n---\n\n# Table\n\n{source[0]}"
+
+
 def setup(app):
+    app.connect("source-read", title_tables)
     app.connect("autodoc-process-docstring", list_sources, priority=100)  # before napoleon
