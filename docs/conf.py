@@ -5,6 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
 import ssdnorm
 
 project = "ssdnorm"
@@ -17,7 +20,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
@@ -50,12 +52,14 @@ intersphinx_mapping = {
 linkcheck_timeout = 15
 linkcheck_anchors = False
 
+html_math_renderer = "mathml"  # no script from another site
 html_theme = "furo"
 html_title = "ssdnorm"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+highlight_language = "text"
 pygments_style = "friendly"
 pygments_dark_style = "native"
 
@@ -80,6 +84,17 @@ def title_tables(app, docname, source):
         source[0] = f"---\norphan: true\n---\n\n# Table\n\n{source[0]}"
 
 
+def inline_math(self, node):
+    self.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def display_math(self, node):
+    self.body.append(tex2mathml(node.astext(), as_block=True))
+    raise nodes.SkipNode
+
+
 def setup(app):
+    app.add_html_math_renderer("mathml", (inline_math, None), (display_math, None))
     app.connect("source-read", title_tables)
     app.connect("autodoc-process-docstring", list_sources, priority=100)  # before napoleon
