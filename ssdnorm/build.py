@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from ssdnorm.boxes.default_boxes import default_box_spec
-from ssdnorm.config import CocoSource, Config, DefaultBoxesConfig, ShapesSource, VocSource
+from ssdnorm.config import CocoSource, Config, DefaultBoxesConfig, ShapesSource, VocSource, YoloSource
 from ssdnorm.data.batches import make_eval_loader, make_train_loader
 from ssdnorm.data.coco import CocoDataset
 from ssdnorm.data.dataset import DetectionDataset, subset
@@ -24,6 +24,7 @@ from ssdnorm.data.image_cache import CachedDataset
 from ssdnorm.data.shapes import ShapesDataset
 from ssdnorm.data.transforms import EvalTransform, TrainTransform
 from ssdnorm.data.voc import VocDataset
+from ssdnorm.data.yolo import YoloDataset
 from ssdnorm.detector import MODELS
 from ssdnorm.engine.evaluation import Evaluator
 from ssdnorm.engine.module import EvaluationSet, PopulationImages, TrainingModule
@@ -173,6 +174,9 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
     if isinstance(source, CocoSource):
         coco = CocoDataset(source.annotations, source.images, class_names=names, on_bad_annotation=on_bad)
         dataset, image_names = coco, [coco.image_id(i) for i in range(len(coco))]
+    elif isinstance(source, YoloSource):
+        dataset = YoloDataset(source.root, source.split, class_names=names, on_bad_annotation=on_bad)
+        image_names = [Path(dataset.image_name(i)).stem for i in range(len(dataset))]
     else:
         assert isinstance(source, VocSource), f"{where}: null"
         difficult = data.train_on_difficult
@@ -182,10 +186,21 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
         image_names = [Path(dataset.image_name(i)).stem for i in range(len(dataset))]
     if source.only is None:
         return dataset
+    only: Sequence[int | str] = source.only if not isinstance(source.only, str) else _listed(source.only, where)
+    if isinstance(source, CocoSource):
+        only = [int(name) if str(name).isdecimal() else name for name in only]
     places = {name: i for i, name in enumerate(image_names)}
-    if missing := [name for name in source.only if name not in places]:
+    if missing := [name for name in only if name not in places]:
         raise ValueError(f"{where}.only: no image {missing[0]!r} in the data set of {len(dataset)} images")
-    return subset(dataset, [places[name] for name in source.only])
+    return subset(dataset, [places[name] for name in only])
+
+
+def _listed(path: str, where: str) -> list[str]:
+    """The lines of a text file."""
+    try:
+        return [line for line in map(str.strip, Path(path).read_text(encoding="utf-8").splitlines()) if line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{where}.only: {path}: no readable text file of names ({type(error).__name__})") from None
 
 
 def build_evaluator(dataset: DetectionDataset) -> Evaluator:
@@ -235,7 +250,9 @@ def build_training(
     fill = [round(255 * v) for v in model.image_mean.tolist()]
     transform = TrainTransform(model.image_size, fill=fill, **vars(config.augment))
     if runtime.cache_images is not None:
-        train_set = CachedDataset(train_set, budget_mib=runtime.cache_images, where="runtime.cache_images")
+        train_set = CachedDataset(
+            train_set, budget_mib=runtime.cache_images, image_size=model.image_size, where="runtime.cache_images"
+        )
     make_train = partial(
         make_train_loader,
         train_set,

@@ -122,14 +122,18 @@ class ModelConfig(Section):
         return self
 
 
+Only = list[int] | list[str] | str | None
+
+
 class VocSource(Section):
     """Images and boxes of a VOC folder: Annotations, JPEGImages, ImageSets/Main."""
 
     format: Literal["voc"] = Field(description="voc where it is left out")
     root: str | list[str] = Field(description="voc: folder of a VOC year, or several")
-    split: str | list[str] = Field(description="voc: name of the image list, one per root")
-    only: list[int] | list[str] | None = Field(
-        default=None, description="file stems (voc) or image ids (coco); null takes all"
+    split: str | list[str] = Field(description="voc: name of the image list, one per root; yolo: train, val or test")
+    only: Only = Field(
+        default=None,
+        description="file stems (voc, yolo) or image ids (coco), or a text file with one per line; null takes all",
     )
 
 
@@ -139,7 +143,16 @@ class CocoSource(Section):
     format: Literal["coco"]
     annotations: str = Field(description="coco: instances file")
     images: str = Field(description="coco: folder of its images")
-    only: list[int] | list[str] | None = Field(default=None, description="image ids to take; null takes all")
+    only: Only = Field(default=None, description="image ids to take, or a text file of them; null takes all")
+
+
+class YoloSource(Section):
+    """Images and boxes in YOLO format: data.yaml, and a text file per image."""
+
+    format: Literal["yolo"]
+    root: str = Field(description="yolo: data.yaml, or its folder")
+    split: Literal["train", "val", "test"] = Field(description="yolo: which images of data.yaml")
+    only: Only = Field(default=None, description="file stems to take, or a text file of them; null takes all")
 
 
 class ShapesSource(Section):
@@ -150,7 +163,8 @@ class ShapesSource(Section):
     seed: Seed = Field(description="shapes: seed of the drawn pictures")
 
 
-_SOURCE_KEYS = {*VocSource.model_fields, *CocoSource.model_fields, *ShapesSource.model_fields} - {"format"}
+_SOURCES = (VocSource, CocoSource, YoloSource, ShapesSource)
+_SOURCE_KEYS = {key for source in _SOURCES for key in source.model_fields} - {"format"}
 
 
 def _fill_format(source: Any) -> Any:
@@ -163,7 +177,8 @@ def _fill_format(source: Any) -> Any:
 
 
 Source = Annotated[
-    Annotated[VocSource | CocoSource | ShapesSource, Field(discriminator="format")], BeforeValidator(_fill_format)
+    Annotated[VocSource | CocoSource | YoloSource | ShapesSource, Field(discriminator="format")],
+    BeforeValidator(_fill_format),
 ]
 
 

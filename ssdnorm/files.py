@@ -23,11 +23,12 @@ _LONGEST_NAME = 255  # bytes, on common file systems
 
 
 @contextlib.contextmanager
-def replaced_file(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
+def replaced_file(path: str | Path, *, durable: bool = True, previous: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; it replaces ``path`` at the end, and is removed after an error.
 
     Args:
         durable: wait until file and folder are on the disk, so that a power failure leaves the old or the new file.
+        previous: where the old file goes when the new one is complete.
 
     Raises:
         OSError: names ``path``, whatever failed.
@@ -51,6 +52,8 @@ def replaced_file(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
             yield unfinished
             if durable:
                 _wait_for_disk(unfinished)
+            if previous is not None and path.exists():
+                path.replace(previous)
             unfinished.replace(path)
             if durable:
                 with contextlib.suppress(OSError):  # some file systems refuse it for folders

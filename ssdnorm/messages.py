@@ -32,6 +32,8 @@ def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if lost := lost_worker(error):
         return lost
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     return text if isinstance(error, ValueError | OSError | ArithmeticError) else f"{type(error).__name__}: {text}"
 
 
@@ -45,6 +47,7 @@ def lost_worker(error: BaseException) -> str | None:
             f"loading: no batch came for {late[1]} seconds. Are the images within reach, and has /dev/shm room? "
             "runtime.num_workers: 0 loads them in the training process"
         )
-    killed = re.search(r"killed by signal: ([\w ]+)", text)
-    how = f"was killed ({killed[1]})" if killed else "ended unexpectedly"
-    return f"loading: a process that loads images {how}; is there too little memory? Try fewer runtime.num_workers"
+    return (
+        "loading: a process that loads images was killed or ended by itself; is there too little memory? Try fewer "
+        "runtime.num_workers"
+    )

@@ -2,10 +2,10 @@
 
 Every process that wants a folder creates a file of its own in it, whose name says who it is, and then looks for those
 of others. Of two processes the later one to create its file sees the other's and withdraws, so they never own the
-folder both; if both withdraw, both try again at random moments. This needs no more of a file system than that a file
-created is seen by whoever lists the folder afterwards, which NFS keeps, and no lock is left that anybody must break: the
-file of a process that is gone is removed by the next. On the same machine a process is gone if it does not run any more.
-On another machine it is gone if it has not touched its file for ``STALE_SECONDS``.
+folder both; if both withdraw, both try again at random moments. This needs no more of a file system than that a
+created file is seen by whoever lists the folder afterwards, which NFS keeps, and no lock is left that anybody must
+break: the file of a process that is gone is removed by the next. On the same machine a process is gone if it does not
+run any more. On another machine it is gone if it has not touched its file for ``STALE_SECONDS``.
 """
 
 from __future__ import annotations

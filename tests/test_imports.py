@@ -36,8 +36,9 @@ ALLOWED = {
     "build": "structures layers boxes models losses detector data metrics engine diagnose config resize",
     "compare": "structures tables coco_format layers files resize detector data metrics plots engine config "
     "config_file build",
+    "own_data": "structures tables resize boxes files data plots config config_file build",
     "cli": "structures tables coco_format layers boxes files resize provenance models losses detector data metrics "
-    "plots engine diagnose config config_file build compare ownership",
+    "plots engine diagnose config config_file build compare ownership own_data",
     "__main__": "cli",
 }
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

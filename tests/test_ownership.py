@@ -66,9 +66,9 @@ def test_the_same_process_does_not_own_a_folder_twice(tmp_path):
 def test_an_owner_on_another_machine_is_judged_by_its_heartbeat_and_the_clock_of_the_file_system(tmp_path, impatient):
     other = tmp_path / ".owner.node7.123.456.0123456789ab"
     other.touch()
-    with pytest.raises(ValueError, match=r"process 123 on node7 \(if that is gone, wait 5 minutes, or delete \.owner"):
-        with owned_folder(tmp_path):
-            pass
+    message = r"process 123 on node7 \(if that is gone, wait 5 minutes, or delete \.owner"
+    with pytest.raises(ValueError, match=message), owned_folder(tmp_path):
+        pass
     old = time.time() - ownership.STALE_SECONDS - 5
     os.utime(other, (old, old))
     with owned_folder(tmp_path):

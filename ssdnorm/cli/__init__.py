@@ -14,6 +14,10 @@ from ssdnorm import __version__
 from ssdnorm.messages import did_you_mean, lost_worker, one_line
 
 GROUPS = {
+    "your data": {
+        "inspect": "look at a data set: format, classes, mistakes, coverage of default boxes",
+        "init": "write a config for a data set",
+    },
     "a detector": {
         "train": "train a detector into a run folder",
         "evaluate": "evaluate a run, a checkpoint or a file of detections",

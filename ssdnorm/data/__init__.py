@@ -16,6 +16,7 @@ from ssdnorm.data.images import EncodedImage
 from ssdnorm.data.shapes import ShapesDataset
 from ssdnorm.data.transforms import EvalTransform, TrainTransform
 from ssdnorm.data.voc import VocDataset
+from ssdnorm.data.yolo import YoloDataset
 
 __all__ = [
     "CachedDataset",
@@ -30,6 +31,7 @@ __all__ = [
     "TrainBatchSampler",
     "TrainTransform",
     "VocDataset",
+    "YoloDataset",
     "collate",
     "make_eval_loader",
     "make_train_loader",

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ssdnorm.data.dataset import DetectionDataset
+from ssdnorm.data.loader import (
+    TIMEOUT_SECONDS,
+    BatchLoader,
+    Collate,
+    Unloaded,
+    is_worker,
+    lacks_shared_memory,
+    use_one_thread,
+)
+from ssdnorm.messages import one_line
 from ssdnorm.structures import Batch
 
 Key = tuple[int, int]  # epoch, index
@@ -36,7 +45,7 @@ class Sample:
     index: int
 
 
-class Samples(Dataset[Sample]):
+class Samples(Dataset[Sample | Unloaded]):
     """A data set seen through a transform, by (epoch, index).
 
     The augmentation of a sample depends on (seed, epoch, index) alone: not on workers, batch size, rank or resume.
@@ -55,8 +64,17 @@ class Samples(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: Key) -> Sample:
-        epoch, index = key
+    def __getitem__(self, key: Key) -> Sample | Unloaded:
+        """The sample; in a worker, what is wrong with it instead of an error, whose message would be its traceback."""
+        if not is_worker():
+            return self._load(*key)
+        try:
+            return self._load(*key)
+        except (ValueError, OSError) as error:
+            reason, path = one_line(error), self.dataset.image_path(key[1])
+            return Unloaded(reason if path in reason else f"{path}: {reason}")
+
+    def _load(self, epoch: int, index: int) -> Sample:
         source = self.dataset.open_image(index)
         boxes_px, labels = self.dataset.training_boxes(index)
         image, boxes, labels = self.transform(
@@ -139,6 +157,7 @@ class EvalBatchSampler(Sampler[list[Key]]):
         _check_rank(rank, world_size)
         self.indices = range(rank, num_images, world_size)
         self.batch_size = batch_size
+        self.world_size = world_size
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch_size)
@@ -214,31 +233,28 @@ def make_eval_loader(
 
 def _make_loader(
     samples: Samples,
-    sampler: Sampler[list[Key]],
+    sampler: TrainBatchSampler | EvalBatchSampler,
     num_workers: int,
     prefetch_factor: int,
     pin_memory: bool | None,
 ) -> DataLoader[Batch]:
     if num_workers < 0:
         raise ValueError(f"num_workers: expected 0 or more; got {num_workers}")
-    loader = DataLoader(
-        samples,
+    # of the images that are loaded ahead; as much again for evaluation, twice over since other runs may be beside
+    batch_bytes = 3 * getattr(samples.transform, "size", 0) ** 2 * sampler.batch_size
+    through_pipes = lacks_shared_memory(4 * sampler.world_size * num_workers * prefetch_factor * batch_bytes >> 20)
+    return BatchLoader(
+        samples,  # type: ignore[arg-type]  # batches come out of collate, not of the data set
         batch_sampler=sampler,
-        collate_fn=collate,
+        collate_fn=Collate(collate, through_pipes),
         num_workers=num_workers,
         prefetch_factor=prefetch_factor if num_workers else None,
         persistent_workers=num_workers > 0,
-        pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
-        worker_init_fn=_use_one_thread,
+        pin_memory=not through_pipes and (torch.cuda.is_available() if pin_memory is None else pin_memory),
+        timeout=TIMEOUT_SECONDS if num_workers else 0,
+        worker_init_fn=use_one_thread,
         generator=torch.Generator(),  # leaves the global generator, that dropout draws from, alone
     )
-    return cast(DataLoader[Batch], loader)  # what comes out of collate, not of the data set
-
-
-def _use_one_thread(_worker: int) -> None:
-    # Workers are the parallelism; thread pools that a fork left behind would hang or fight over the cores.
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
 
 
 def _rng(seed: int, purpose: int, *place: int) -> np.random.Generator:

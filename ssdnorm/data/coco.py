@@ -56,7 +56,7 @@ class CocoDataset(DetectionDataset):
         for ids, key in ((truth.image_ids, "images"), (truth.category_ids, "categories")):
             if ids.dtype == object:
                 raise ValueError(f"{path}: {key}: id: got {next(iter(ids))!r}, allowed: whole numbers")
-        truth = _choose_classes(truth, class_names, problems)
+        truth = choose_classes(truth, class_names, problems)
         truth = _usable_images(truth, folder, check_images, problems)
         truth = _usable_boxes(truth, problems)
         problems.report()
@@ -64,7 +64,7 @@ class CocoDataset(DetectionDataset):
         super().__init__(truth, paths, problems=problems)
 
 
-def _choose_classes(truth: GroundTruth, class_names: Sequence[str] | None, problems: Problems) -> GroundTruth:
+def choose_classes(truth: GroundTruth, class_names: Sequence[str] | None, problems: Problems) -> GroundTruth:
     place_of = {name: k for k, name in enumerate(truth.class_names)}
     names = tuple(truth.class_names if class_names is None else class_names)
     for name in names:

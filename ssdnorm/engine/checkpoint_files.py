@@ -73,12 +73,9 @@ def write_checkpoint_file(content: dict[str, Any], path: Path) -> None:
     torch.save(content, memory)
     archive = memory.getbuffer()
     checksum = _LABEL + hashlib.sha256(archive).hexdigest().encode()
-    with replaced_file(path) as unfinished:
-        with unfinished.open("wb") as file:
-            file.write(archive[: -len(_NO_COMMENT)])
-            file.write(struct.pack("<H", len(checksum)) + checksum)
-        if path.exists():
-            path.replace(path.with_name(PREVIOUS))
+    with replaced_file(path, previous=path.with_name(PREVIOUS)) as unfinished, unfinished.open("wb") as file:
+        file.write(archive[: -len(_NO_COMMENT)])
+        file.write(struct.pack("<H", len(checksum)) + checksum)
 
 
 def find_checkpoint(folder: Path) -> Path | None:

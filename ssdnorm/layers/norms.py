@@ -133,13 +133,23 @@ class NormFactory:
             raise ValueError(f"{self.where}: {self.kind}: expected a map {tuple(maps.shape)} from it; got {got}")
 
 
-def norm_layer(spec: str | Mapping[str, Any] | NormFactory, *, where: str = "norm") -> NormFactory:
+@dataclass(frozen=True)
+class GivenFactory(NormFactory):
+    """A class or function ``channels -> Module`` as a factory. It has no spec, so its model cannot be saved."""
+
+    build: Callable[[int], nn.Module]
+
+    def __call__(self, channels: int) -> nn.Module:
+        return mark_norm(self._build(self.build, channels))
+
+
+def norm_layer(spec: str | Mapping[str, Any] | Callable[[int], nn.Module], *, where: str = "norm") -> NormFactory:
     """Turn a norm spec into a norm factory.
 
     Args:
         spec: a name of ``NORMS``; a mapping with the name under ``kind`` and its options; or
             ``"package.module:Class"``, called with the channel count and options that its signature names. A factory
-            is returned unchanged.
+            is returned unchanged; any other class or function ``channels -> Module`` becomes one.
         where: the argument or config key that messages start with.
 
     Raises:
@@ -155,6 +165,8 @@ def norm_layer(spec: str | Mapping[str, Any] | NormFactory, *, where: str = "nor
     """
     if isinstance(spec, NormFactory):
         return spec
+    if callable(spec) and not isinstance(spec, nn.Module):
+        return GivenFactory(getattr(spec, "__name__", type(spec).__name__), {}, where, spec)
     given: Mapping[str, Any] = spec if isinstance(spec, Mapping) else {"kind": spec}
     names = ", ".join(sorted(NORMS))
     kind = given.get("kind")

@@ -50,10 +50,14 @@ def save_checkpoint(
     """Write a model and the arguments that build it, atomically.
 
     Raises:
-        ValueError: the model was not made by ``ssd300_vgg16`` or ``ssd512_vgg16``, so it could not be built again.
+        ValueError: the model was not made by ``ssd300_vgg16``, ``ssd512_vgg16`` or ``ssd_vgg16`` from norm specs, so it
+            could not be built again.
     """
     if model.arguments is None:
-        raise ValueError("save_checkpoint: only a model made by ssd300_vgg16 or ssd512_vgg16 can be built again")
+        raise ValueError(
+            "save_checkpoint: only a model of ssd300_vgg16, ssd512_vgg16 or ssd_vgg16 with norms by spec, not folded, "
+            "can be built again"
+        )
     write_checkpoint(path, Checkpoint(model.arguments, model.state_dict(), class_names, dict(post_process), antialias))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +19,7 @@ from ssdnorm.boxes.default_boxes import (
     spread_default_boxes,
 )
 from ssdnorm.layers.batch_norm import check_batch_statistics
-from ssdnorm.layers.norms import NormFactory, norm_layer
+from ssdnorm.layers.norms import GivenFactory, norm_layer
 from ssdnorm.models.extra_layers import ExtraLayers, extra_layers_for
 from ssdnorm.models.features import SSDFeatures, tap_grids
 from ssdnorm.models.head import MultiboxHead
@@ -28,7 +28,7 @@ from ssdnorm.models.weights import IMAGENET_MEAN, IMAGENET_STD, draw_initial_wei
 from ssdnorm.resize import height_and_width
 from ssdnorm.structures import SSDOutput
 
-NormSpec = str | Mapping[str, Any] | NormFactory
+NormSpec = str | Mapping[str, Any] | Callable[[int], nn.Module]
 PAPER_TAP_NORMS: Mapping[str, NormSpec] = MappingProxyType({"conv4_3": "l2_norm"})
 
 
@@ -124,8 +124,9 @@ def ssd300_vgg16(
 
     Args:
         num_classes: classes, background included (21 for VOC).
-        backbone_norm, extras_norm: norm spec for the slot after every convolution of VGG, of the extra layers.
-        tap_norms: norm spec by tap; the paper has ``{"conv4_3": "l2_norm"}``.
+        backbone_norm, extras_norm: norm spec for the slot after every convolution of VGG, of the extra layers; or a
+            class or function ``channels -> Module``, whose model cannot be saved as a checkpoint.
+        tap_norms: the same by tap; the paper has ``{"conv4_3": "l2_norm"}``.
         dropout: probability of a zero after fc6 and fc7, or one each by name; **the paper has 0**.
         default_boxes: a name out of ``DEFAULT_BOXES`` or a spec, with the grids 38, 19, 10, 5, 3, 1.
         width: factor on every channel count.
@@ -283,16 +284,21 @@ def _ssd_vgg16(
     extra_layers = extra_layers_for(*vgg16_grids(image_size)[0]["fc7"])
     extras = ExtraLayers(backbone.out_channels, extra_layers, norm=extras_factory, width=width)
     model = SSD(SSDFeatures(backbone, extras, tap_norms=tap_factories), default_boxes, num_classes)
-    model.arguments = {
-        **built_by,
-        "num_classes": num_classes,
-        "backbone_norm": backbone_factory.spec,
-        "extras_norm": extras_factory.spec,
-        "tap_norms": {tap: factory.spec for tap, factory in tap_factories.items()},
-        "dropout": dropout,
-        "default_boxes": default_boxes,
-        "width": width,
-    }
+    given = any(isinstance(f, GivenFactory) for f in (backbone_factory, extras_factory, *tap_factories.values()))
+    model.arguments = (
+        None
+        if given
+        else {
+            **built_by,
+            "num_classes": num_classes,
+            "backbone_norm": backbone_factory.spec,
+            "extras_norm": extras_factory.spec,
+            "tap_norms": {tap: factory.spec for tap, factory in tap_factories.items()},
+            "dropout": dropout,
+            "default_boxes": default_boxes,
+            "width": width,
+        }
+    )
     draw_initial_weights(model, seed)
     if weights is not None:
         load_backbone_weights(model, weights)

@@ -85,7 +85,7 @@ def contact_sheet(pictures: Sequence[Image.Image], *, columns: int = 4, side: in
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a PNG or JPEG file whole or not at all; on a full disk Pillow alone may leave a cut one without an error."""
+    """Write a PNG or JPEG file whole or not at all; Pillow may leave a cut one on a full disk, without an error."""
     encoded = io.BytesIO()
     picture.save(encoded, Image.registered_extensions()[path.suffix.lower()], quality=92)  # PNG ignores it
     write_bytes(path, encoded.getbuffer(), durable=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .small_sets import CocoFolder, VocFolder
+from .small_sets import CocoFolder, VocFolder, YoloFolder
 
 
 @pytest.fixture
@@ -17,3 +17,8 @@ def voc(tmp_path: Path) -> VocFolder:
 @pytest.fixture
 def coco(tmp_path: Path) -> CocoFolder:
     return CocoFolder(tmp_path)
+
+
+@pytest.fixture
+def yolo(tmp_path: Path) -> YoloFolder:
+    return YoloFolder(tmp_path / "YOLO")

@@ -71,3 +71,19 @@ class CocoFolder:
     def save(self) -> tuple[Path, Path]:
         self.file.write_text(json.dumps(self.content))
         return self.file, self.images
+
+
+class YoloFolder:
+    """A data set in Roboflow's YOLO layout under construction; images are 40 × 30, classes cat (0) and dog (1)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(parents=True)
+        self.file = root / "data.yaml"
+        self.file.write_text("train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [cat, dog]\n")
+
+    def add(self, name: str, *lines: str, split: str = "train", seed: int = 0) -> None:
+        for part in ("images", "labels"):
+            (self.root / split / part).mkdir(parents=True, exist_ok=True)
+        write_image(self.root / split / "images" / f"{name}.jpg", smooth_photo(30, 40, seed))
+        (self.root / split / "labels" / f"{name}.txt").write_text("\n".join(lines))

@@ -42,9 +42,9 @@ def equal(mine, theirs):
     return all(torch.equal(a, b) for a, b in zip(vars(mine).values(), vars(theirs).values(), strict=True))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_batches_are_the_same_in_every_bit(photos, workers):
-    cached, reductions = CachedDataset(photos, budget_mib=2), set()
+@pytest.mark.parametrize(("workers", "image_size"), [(0, None), (2, None), (0, 60), (0, (30, 90))])
+def test_batches_are_the_same_in_every_bit(photos, workers, image_size):
+    cached, reductions = CachedDataset(photos, budget_mib=2, image_size=image_size), set()
     options = {"batch_size": 4, "num_batches": 12, "seed": 1, "num_workers": workers}
     transform = TrainTransform(60)
     for view_seed in range(40):  # otherwise the test would not see that files are decoded smaller
@@ -57,6 +57,18 @@ def test_batches_are_the_same_in_every_bit(photos, workers):
         make_eval_loader(data, EvalTransform(60), batch_size=2, num_workers=workers) for data in (photos, cached)
     ]
     assert all(equal(mine, theirs) for mine, theirs in zip(*loaders, strict=True))
+
+
+def test_jpegs_are_held_no_larger_than_the_network_can_use_them(photos, voc):
+    cached = CachedDataset(photos, budget_mib=1, image_size=60)  # 2 MiB in full
+    for path in (voc.root / "JPEGImages").iterdir():
+        path.unlink()
+    image = cached.open_image(0)
+    assert image.size == (300, 400)
+    assert image.decode(2).shape == (150, 200, 3)  # 300 is 5 times 60: half of it is twice as fine as needed
+    with pytest.raises(FileNotFoundError):
+        image.decode(1)
+    assert cached.load_image(3).shape == (150, 120, 3)  # a PNG is held as it is
 
 
 def test_drawn_pictures_are_kept_too():

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ssdnorm import DEFAULT_BOXES, SSD, make_default_boxes, ssd300_vgg16, ssd512_vgg16
+from ssdnorm.layers.norms import NormFactory, norm_layer, norm_parameters
+from ssdnorm.models.checkpoint import save_checkpoint
 from ssdnorm.models.extra_layers import extra_layers_for
 from ssdnorm.models.head import MultiboxHead
 from ssdnorm.models.ssd import ssd_vgg16, vgg16_default_boxes
@@ -186,6 +188,27 @@ def test_initial_weights_have_the_spread_of_he_and_of_glorot():
     extra = state["features.extras.conv8_2.conv.weight"]
     assert extra.abs().max().item() == pytest.approx((6 / (9 * (extra.shape[0] + extra.shape[1]))) ** 0.5, rel=0.02)
     assert state["features.backbone.fc6.conv.bias"].abs().max() == 0
+
+
+@pytest.mark.parametrize("norm", [norm_layer("batch_norm"), nn.BatchNorm2d, lambda channels: nn.BatchNorm2d(channels)])
+def test_a_norm_may_be_a_factory_a_class_or_a_function(norm, tmp_path):
+    model = tiny(backbone_norm=norm, extras_norm=norm, tap_norms={"fc7": norm})
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) == 15 + 8 + 1
+    assert {name for name in norm_parameters(model) if "tap_norms" in name} == {
+        "features.tap_norms.fc7.weight", "features.tap_norms.fc7.bias"
+    }  # fmt: skip
+    if isinstance(norm, NormFactory):
+        save_checkpoint(tmp_path / "m", model, class_names="abc", post_process={})
+        return
+    with pytest.raises(ValueError, match="with norms by spec, not folded, can be built again"):
+        save_checkpoint(tmp_path / "m", model, class_names="abc", post_process={})
+
+
+def test_a_module_in_place_of_its_class_is_refused():
+    with pytest.raises(ValueError, match=r"backbone_norm: expected a norm name or a mapping .*; got BatchNorm"):
+        tiny(backbone_norm=nn.BatchNorm2d(3))
+    with pytest.raises(ValueError, match="backbone_norm: <lambda>: expected a Module from"):
+        tiny(backbone_norm=lambda channels: channels)
 
 
 def test_features_that_round_the_pool_down_are_refused_at_build_time():

@@ -1,0 +1,54 @@
+"""Look at your data before training: ssdnorm inspect data/mine
+
+Finds the format (VOC, COCO, YOLO) and the splits, counts classes and sizes, tells what is wrong with the annotations
+and which pictures are in two splits, shows augmented training pictures, and measures how the default boxes cover the
+objects.
+Every key of the config can be set, e.g. --model.name ssd_vgg16 --model.image_size 416.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options; config keys come on top."""
+    parser.add_argument("data", type=Path, help="folder of the data; or data.yaml, or one COCO instances file")
+    parser.add_argument("--config", type=Path, help="network and augmentation to look with; default: SSD300's")
+    parser.add_argument("--suggest", action="store_true", help="propose default boxes that cover the objects better")
+    parser.add_argument("--output", type=Path, default=Path("inspect.html"), help="the page (inspect.html)")
+
+
+def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Read, look, print, write the page."""
+    import logging
+
+    from ssdnorm.config_file import find_config, parse_overrides, read_yaml
+    from ssdnorm.data.formats import find_data
+    from ssdnorm.own_data.page import make_chapters, terminal_text, write_page
+    from ssdnorm.own_data.recipe import config_for, network_of, read_datasets
+
+    if arguments.output.is_dir():
+        raise ValueError(f"--output: {arguments.output} is a folder; a file is written")
+    logging.getLogger("ssdnorm.data").setLevel(logging.ERROR)  # all that it says is on the page
+    found = find_data(arguments.data)
+    layers = [("command line", parse_overrides(rest))]
+    if arguments.config is not None:
+        content = dict(read_yaml(find_config(arguments.config)) or {})
+        content.pop("data", None)  # the data are those of the first argument
+        layers.insert(0, (str(arguments.config), content))
+    config = config_for(found, *layers)
+    datasets = read_datasets(config)
+    network = network_of(config)
+    chapters = make_chapters(datasets, config, network, suggest=arguments.suggest)
+    spec = network[0]
+    num_boxes = f"{spec.num_boxes} default boxes on {len(network[1])} taps"
+    facts = [
+        f"{arguments.data}: {found.format.upper()} format, splits: {', '.join(found.splits)}",
+        f"network: {config.model.name}, input {spec.image_size}, {num_boxes}",
+    ]
+    write_page(arguments.output, f"Data: {arguments.data}", facts, chapters)
+    print(terminal_text(facts, chapters))
+    print(f"\npage: {arguments.output}")

@@ -1,0 +1,150 @@
+"""Find out in which format a folder holds its data, and which splits it has."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssdnorm.data.yolo import list_yolo_images, read_yolo_file, yolo_file
+
+_SPLITS = {"train": ("train",), "validation": ("valid", "val"), "test": ("test",)}  # words in names
+_VOC_FOLDERS = ("Annotations", "JPEGImages", "ImageSets/Main")
+_EXPECTED = (
+    "expected a VOC year (Annotations, JPEGImages, ImageSets/Main), COCO instances files (.json) with their images, "
+    "or data.yaml with images and labels (YOLO)"
+)
+
+
+@dataclass(frozen=True)
+class FoundData:
+    """What lies in a folder.
+
+    Attributes:
+        format: voc, coco or yolo.
+        splits: ``train``, ``validation``, ``test`` where they exist → keys of ``data.<split>`` of a config.
+    """
+
+    format: str
+    splits: dict[str, dict[str, Any]]
+
+
+def find_data(place: str | os.PathLike[str]) -> FoundData:
+    """Recognise VOC, COCO and YOLO data by their files.
+
+    Args:
+        place: a folder; for YOLO also ``data.yaml``, for COCO also one instances file, whose images are all there is.
+
+    Raises:
+        FileNotFoundError: nothing there, or no images to a file. ValueError: none of the three formats.
+
+    A VOC folder may hold the year one level below. Of its lists ``trainval`` counts only where there is no ``val``.
+    A split named ``valid`` or ``val`` is validation. A single split, whatever its name, is ``train``.
+    """
+    path = Path(place)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such folder or file")
+    for find in (_find_yolo, _find_voc, _find_coco):
+        if found := find(path):
+            return found
+    near = "; Annotations are there, but no ImageSets/Main" if (path / "Annotations").is_dir() else ""
+    raise ValueError(f"{path}: neither VOC, COCO nor YOLO data{near}; {_EXPECTED}")
+
+
+def _find_yolo(path: Path) -> FoundData | None:
+    if path.is_file() and path.suffix not in (".yaml", ".yml"):
+        return None
+    try:
+        file = yolo_file(path)
+    except FileNotFoundError:
+        return None
+    content, splits = read_yolo_file(file), {}
+    for name, split in (("train", "train"), ("validation", "val"), ("test", "test")):
+        try:
+            list_yolo_images(content, file, split)
+        except FileNotFoundError:
+            if name == "train":
+                raise
+        else:
+            splits[name] = {"format": "yolo", "root": str(path), "split": split}
+    return FoundData("yolo", splits)
+
+
+def _find_voc(path: Path) -> FoundData | None:
+    if not path.is_dir():
+        return None
+    below = sorted(folder for folder in path.iterdir() if folder.is_dir())
+    years = [folder for folder in (path, *below) if all((folder / part).is_dir() for part in _VOC_FOLDERS)]
+    if not years:
+        return None
+    root = years[0]
+    lists = {file.stem for file in (root / "ImageSets" / "Main").glob("*.txt")}
+    names = {"validation": lists & {"val", "valid", "validation"}, "test": lists & {"test"}}
+    names["train"] = lists & ({"train"} if names["validation"] else {"trainval"}) or lists & {"train", "trainval"}
+    if not names["train"] and len(lists) == 1:
+        names = {"train": lists}
+    if not names["train"]:
+        raise ValueError(f"{root}: ImageSets/Main: expected a list train.txt or trainval.txt; got {sorted(lists)}")
+    return FoundData("voc", {
+        name: {"format": "voc", "root": str(root), "split": sorted(names[name])[0]}
+        for name in _SPLITS if names.get(name)
+    })  # fmt: skip
+
+
+def _find_coco(path: Path) -> FoundData | None:
+    files = [path] if path.suffix == ".json" else sorted(_json_files(path)) if path.is_dir() else []
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        if _is_instances_file(file):
+            words = f"{file.parent.name if file.name.startswith('_') else ''}{file.stem}".lower()
+            name = next((name for name, keys in _SPLITS.items() if any(key in words for key in keys)), "train")
+            found.setdefault(name, []).append(file)
+    if not found:
+        return None
+    if len(found) == 1:
+        found = {"train": next(iter(found.values()))}
+    for name, several in found.items():
+        if len(several) > 1:
+            raise ValueError(
+                f"{path}: {name}: {len(several)} instances files: {', '.join(map(str, several))}; give one"
+            )
+    return FoundData("coco", {
+        name: {"format": "coco", "annotations": str(found[name][0]), "images": str(_images_of(found[name][0]))}
+        for name in _SPLITS if name in found
+    })  # fmt: skip
+
+
+def _json_files(path: Path) -> Iterator[Path]:
+    for folder in (path, *(child for child in path.iterdir() if child.is_dir())):
+        yield from folder.glob("*.json")
+
+
+def _is_instances_file(file: Path) -> bool:
+    """Whether a JSON file has images, annotations with boxes, and categories; captions and keypoints have no boxes."""
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError:
+        return False
+    if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= set(content):
+        return False
+    annotations = content["annotations"]
+    return isinstance(annotations, list) and "keypoints" not in str(annotations[:1]) and "bbox" in str(annotations[:1])
+
+
+def _images_of(file: Path) -> Path:
+    """The folder with the first image of an instances file."""
+    images = json.loads(file.read_bytes())["images"]
+    name = str(images[0].get("file_name", "")) if images else ""
+    base = file.parent
+    around = [base, base / "images", base.parent, base.parent / "images"]
+    around += sorted(folder for place in (base, base.parent, base.parent / "images") if place.is_dir()
+                     for folder in place.iterdir() if folder.is_dir())  # fmt: skip
+    words = file.stem.removeprefix("instances_")
+    around.sort(key=lambda folder: folder.name != words)  # instances_train2017.json -> train2017, before the others
+    for folder in around:
+        if name and (folder / name).is_file():
+            return folder
+    raise FileNotFoundError(f"{file}: no {name or 'image'} found near; expected its images in {base} or {base.parent}")

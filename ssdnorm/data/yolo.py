@@ -1,0 +1,232 @@
+"""Images with boxes in YOLO format: a ``data.yaml``, and a text file of boxes per image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ssdnorm.data.annotation_checks import BOX_KINDS, BOX_REASONS, Problems, find_bad_boxes, unknown_name
+from ssdnorm.data.coco import choose_classes
+from ssdnorm.data.dataset import DetectionDataset
+from ssdnorm.data.images import IMAGE_SUFFIXES, check_image_file
+from ssdnorm.tables import GroundTruth, PackedStrings, xyxy_to_xywh
+
+SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_ROUNDING = 1e-3  # of the image: a box that ends at 1.0005 is one that was rounded
+
+
+class YoloDataset(DetectionDataset):
+    """One split of a data set in YOLO format, as Ultralytics, Roboflow and labelling tools write it.
+
+    ``data.yaml`` names the classes (``names``: a list, or numbers with names) and where the images of ``train``,
+    ``val`` (or ``valid``) and ``test`` are: a folder, a text file of paths, or a list of these, relative to ``path`` or
+    to ``data.yaml``. The boxes of ``…/images/a.jpg`` are in ``…/labels/a.txt``: class number, centre and size in [0, 1]
+    per line; a longer line is a polygon, whose bounds are taken. An image without a file, or with an empty one, has no
+    objects. Where a path does not exist, the split's usual places beside ``data.yaml`` are tried, since Roboflow
+    writes ``../train/images`` for ``train/images``.
+
+    Args:
+        root: ``data.yaml``, or the folder with it.
+        split: ``train``, ``val`` or ``test``.
+        class_names: a subset or another order of the file's classes. Default: all, in the file's order.
+        on_bad_annotation, check_images: as of ``VocDataset``. Sizes are always read, since boxes are shares of them.
+
+    Image ids are 1-based places in the sorted list of images.
+
+    Raises:
+        FileNotFoundError: no such file or folder. ValueError: anything else that cannot be used.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str,
+        *,
+        class_names: Sequence[str] | None = None,
+        on_bad_annotation: str = "drop",
+    ) -> None:
+        file = yolo_file(root)
+        content = read_yolo_file(file)
+        names = yolo_class_names(content, file)
+        listed = list_yolo_images(content, file, split)
+        problems = Problems(on_bad_annotation, where=f"{file.parent.name or file} {split}")
+        numbers: list[int] = []
+        paths: list[Path] = []
+        sizes: list[tuple[int, int]] = []
+        rows: list[tuple[int, int, float, float, float, float]] = []
+        places: list[str] = []
+        for number, path in enumerate(listed, 1):
+            try:
+                size, orientation = check_image_file(path)
+            except (OSError, ValueError) as error:
+                problems.drop("image", str(error))
+                continue
+            if orientation != 1:
+                problems.note("size", f"{path.name}: its EXIF orientation {orientation} is not applied")
+            for row, where in _read_labels(path, names, problems):
+                rows.append((len(paths), *row))
+                places.append(where)
+            numbers.append(number)
+            paths.append(path)
+            sizes.append(size)
+        if not paths:
+            first = next(iter(problems.messages), "the split lists none")
+            raise ValueError(f"{problems.where}: no usable image. First problem: {first}")
+        truth = _ground_truth(numbers, paths, np.array(sizes, np.int64), rows, places, names, problems)
+        truth = choose_classes(truth, class_names, problems)
+        problems.report()
+        super().__init__(truth, PackedStrings([str(path) for path in paths]), problems=problems)
+
+
+def yolo_file(root: str | os.PathLike[str]) -> Path:
+    """The ``data.yaml`` of a folder, or the only YAML file with classes in it; a file is returned as it is."""
+    path = Path(root)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder or data.yaml")
+    found = [file for suffix in ("yaml", "yml") for file in sorted(path.glob(f"*.{suffix}"))]
+    for file in sorted(found, key=lambda file: file.stem != "data"):
+        if "names" in read_yolo_file(file):
+            return file
+    raise FileNotFoundError(f"{path}: has no data.yaml with the names of the classes")
+
+
+def read_yolo_file(path: Path) -> Mapping[str, Any]:
+    """The content of a YAML file; empty where it is no mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    return content if isinstance(content, Mapping) else {}
+
+
+def yolo_class_names(content: Mapping[str, Any], file: Path) -> list[str]:
+    """The names by class number: a list, or a mapping from 0, 1, …"""
+    names = content.get("names")
+    if isinstance(names, Mapping) and sorted(names) == list(range(len(names))):
+        names = [names[number] for number in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise ValueError(f"{file}: names: expected a list of class names, or numbers from 0 with names; got {names!r}")
+    if "nc" in content and content["nc"] != len(names):
+        raise ValueError(f"{file}: nc: says {content['nc']} classes, names has {len(names)}")
+    names = [str(name) for name in names]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{file}: names: a class is named twice; got {names}")
+    return names
+
+
+def list_yolo_images(content: Mapping[str, Any], file: Path, split: str) -> list[Path]:
+    """The images of a split, sorted.
+
+    Raises:
+        FileNotFoundError: the split is not in the file, or its images are not where they should be.
+    """
+    keys = SPLITS.get(split)
+    if keys is None:
+        raise ValueError(f"{file}: {unknown_name('split', split, SPLITS)}")
+    value = next((content[key] for key in keys if content.get(key)), None)
+    base = file.parent / str(content.get("path") or "")
+    usual = [folder for key in keys for folder in (file.parent / key / "images", file.parent / "images" / key)]
+    if value is None:
+        value = [str(folder.resolve()) for folder in usual if folder.is_dir()][:1]
+    images: list[Path] = []
+    for entry in [value] if isinstance(value, str) else value:
+        tried = [base / entry, file.parent / entry, *usual]
+        found = next((path for path in tried if path.exists()), None)
+        if found is None:
+            raise FileNotFoundError(f"{file}: {split}: {entry}: no such folder or list; tried {tried[0]}")
+        if found.is_file():
+            lines = filter(None, map(str.strip, found.read_text(encoding="utf-8").splitlines()))
+            images += [path if (path := found.parent / line).exists() else base / line for line in lines]
+        else:
+            images += [path for path in found.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise FileNotFoundError(f"{file}: {split}: no images; expected them in {', '.join(map(str, usual))}")
+    return sorted(set(images))
+
+
+def _labels_of(image: Path) -> Path:
+    """``…/images/x/a.jpg`` → ``…/labels/x/a.txt``: the last folder named images counts."""
+    parts = list(image.with_suffix(".txt").parts)
+    for i in range(len(parts) - 2, -1, -1):
+        if parts[i] == "images":
+            parts[i] = "labels"
+            break
+    return Path(*parts)
+
+
+def _read_labels(
+    image: Path, names: Sequence[str], problems: Problems
+) -> list[tuple[tuple[int, float, float, float, float], str]]:
+    """Class number and corners in [0, 1] of every line that can be used, and where it stands."""
+    file = _labels_of(image)
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else []
+    except UnicodeDecodeError:
+        problems.drop("annotations", f"{file}: not text in UTF-8")
+        return []
+    found = []
+    for number, line in enumerate(lines, 1):
+        words, where = line.split(), f"labels/{file.name}: line {number}"
+        if not words:
+            continue
+        try:
+            label, *values = int(float(words[0])), *map(float, words[1:])
+        except ValueError:
+            problems.drop("object", f"{where}: expected a class number and numbers; got {line[:60]!r}")
+            continue
+        if len(values) < 4 or (len(values) > 5 and len(values) % 2):
+            problems.drop("object", f"{where}: expected class, centre x, y, width, height; got {len(words)} numbers")
+        elif not 0 <= label < len(names):
+            problems.drop("class", f"{where}: class {label} is not in 0 … {len(names) - 1}")
+        elif len(values) <= 5:  # a fifth is a tracker's or a score
+            x, y, w, h = values[:4]
+            found.append(((label, x - w / 2, y - h / 2, x + w / 2, y + h / 2), where))
+        else:
+            xs, ys = values[::2], values[1::2]
+            found.append(((label, min(xs), min(ys), max(xs), max(ys)), where))
+    return found
+
+
+def _ground_truth(
+    numbers: list[int],
+    paths: list[Path],
+    sizes: np.ndarray,
+    rows: list[tuple[int, int, float, float, float, float]],
+    places: list[str],
+    names: list[str],
+    problems: Problems,
+) -> GroundTruth:
+    table = np.array(rows, np.float64).reshape(-1, 6)
+    owner, labels, shares = table[:, 0].astype(np.int64), table[:, 1].astype(np.int64) + 1, table[:, 2:]
+    shares = np.where(np.abs(np.clip(shares, 0, 1) - shares) < _ROUNDING, np.clip(shares, 0, 1), shares)
+    boxes = shares * sizes[owner][:, [1, 0, 1, 0]]
+    kinds = find_bad_boxes(boxes, sizes[owner])
+    keep = (kinds == 0) | (kinds == BOX_KINDS.index("clipped"))
+    for row in np.flatnonzero(~keep).tolist():
+        kind, (height, width) = BOX_KINDS[kinds[row]], sizes[owner[row]]
+        reason = BOX_REASONS[kind].format(height=height, width=width)
+        problems.drop(kind, f"{places[row]} ({names[labels[row] - 1]}): {reason}")
+    problems.count("clipped", int((kinds[keep] > 0).sum()))
+    boxes = xyxy_to_xywh(boxes[keep])
+    counts = np.bincount(owner[keep], minlength=len(paths))
+    return GroundTruth(
+        image_ids=np.array(numbers, np.int64),
+        sizes=sizes,
+        names=PackedStrings([path.name for path in paths]),
+        category_ids=np.arange(1, len(names) + 1),
+        class_names=tuple(names),
+        starts=np.concatenate([[0], np.cumsum(counts)]),
+        ids=np.arange(1, len(boxes) + 1),
+        boxes=boxes,
+        labels=labels[keep],
+        area=boxes[:, 2:].prod(axis=1),
+        iscrowd=np.zeros(len(boxes), bool),
+        difficult=np.zeros(len(boxes), bool),
+    )

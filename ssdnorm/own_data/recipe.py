@@ -1,0 +1,183 @@
+"""Choose a config for a data set: splits, default boxes, steps and rates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ssdnorm.boxes.default_boxes import DefaultBoxSpec
+from ssdnorm.build import build_dataset, build_model
+from ssdnorm.config import Config
+from ssdnorm.config_file import config_to_yaml, merge_config
+from ssdnorm.data.dataset import DetectionDataset
+from ssdnorm.data.formats import FoundData
+from ssdnorm.data.splits import stratified_split
+from ssdnorm.files import write_text
+from ssdnorm.own_data.survey import Objects, percent
+
+_HELD_OUT = 0.15  # of the images, for each of validation and test where they are missing
+_EPOCHS = 60
+_LEAST_STEPS, _MOST_STEPS = 1000, 120_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A config for a data set, and why it is as it is.
+
+    Attributes:
+        config: validated; ``data`` names the lists of ``splits`` as ``only``.
+        splits: file → its lines, where a split had to be made.
+        notes: one sentence per choice.
+    """
+
+    config: Config
+    splits: dict[str, list[str]]
+    notes: list[str]
+
+    def write(self, path: Path) -> None:
+        """Write the config, and the lists of the splits that were made beside it."""
+        for name, lines in self.splits.items():
+            write_text(name, "".join(f"{line}\n" for line in lines))
+        header = "".join(f"# {note}\n" for note in self.notes)
+        write_text(path, header + config_to_yaml(self.config))
+
+
+def read_datasets(config: Config) -> dict[str, DetectionDataset]:
+    """The splits of a config that are data sets of their own, by name."""
+    train = build_dataset(config, "train")
+    datasets = {"train": train}
+    for name in ("validation", "test"):
+        source = getattr(config.data, name)
+        if source is not None and all(source != getattr(config.data, other) for other in datasets):
+            datasets[name] = build_dataset(config, name, class_names=train.class_names)
+    return datasets
+
+
+def config_for(found: FoundData, *layers: tuple[str, Mapping[str, Any]]) -> Config:
+    """A config with the data as they are found, a missing test split replaced by validation or training images."""
+    data: dict[str, Any] = {"train": found.splits["train"]}
+    data["test"] = found.splits.get("test") or found.splits.get("validation") or data["train"]
+    if "validation" in found.splits:
+        data["validation"] = found.splits["validation"]
+    return merge_config(("the data", {"data": data}), *layers)
+
+
+def network_of(config: Config) -> tuple[DefaultBoxSpec, list[str]]:
+    """Default boxes and taps of the network that a config describes, built without memory."""
+    drawn = config.model.model_copy(update={"weights": None, "checkpoint": None, "head": "keep"})
+    with torch.device("meta"):
+        model = build_model(config.model_copy(update={"model": drawn}), 2)
+    return model.spec, list(model.features.tap_channels)  # type: ignore[arg-type]
+
+
+def choose_recipe(
+    found: FoundData,
+    path: Path,
+    *,
+    image_size: int | list[int],
+    weights: str | None,
+    seed: int,
+    overrides: Mapping[str, Any],
+) -> Recipe:
+    """Choose a config for the data.
+
+    Args:
+        path: where the config will be written; split lists get its name.
+        image_size: of the network's input: a side, or [height, width].
+        weights: of the backbone; None trains a narrow network with batch norm from scratch.
+        seed: of splits that are made, and of the training.
+        overrides: dotted config keys that count more than what is chosen here.
+    """
+    name = {300: "ssd300_vgg16", 512: "ssd512_vgg16"}.get(image_size if isinstance(image_size, int) else 0, "ssd_vgg16")
+    network: dict[str, Any] = {"name": name, "image_size": image_size}
+    first = config_for(found, ("ssdnorm init", {"model": network}), ("command line", overrides))
+    train = build_dataset(first, "train")
+    data, splits, notes = _splits(found, train, path, seed)
+    num_images = len(splits.get(str(_list_file(path, "train")), ())) or len(train)
+
+    objects = Objects.of(train)
+    spec, _ = network_of(first)
+    if first.model.default_boxes is None:
+        proposal = objects.suggest(spec)
+        network["default_boxes"] = {
+            "sizes": [float(size) for size in (*proposal.min_sizes, proposal.max_sizes[-1])],
+            "aspect_ratios": [[float(r) for r in ratios] for ratios in proposal.aspect_ratios],
+        }
+        before, after = (percent(objects.covered(each)) for each in (spec, proposal))
+        notes.append(
+            f"default boxes: fitted to the objects; {after} have one at IoU .5 or more, {before} with the usual ones"
+        )
+    batch = 8 if num_images < 2000 else 16 if num_images < 10_000 else 32
+    steps = min(_MOST_STEPS, max(_LEAST_STEPS, math.ceil(_EPOCHS * num_images / batch / 100) * 100))
+    steps = int(overrides.get("training.max_steps", steps))
+    notes.append(
+        f"steps: {steps} of {batch} images, {steps * batch / num_images:.0f} times each of {num_images} pictures"
+    )
+    if weights is None:
+        network |= {"width": 0.25, "dropout": 0.0}
+        norm = {"backbone": "batch_norm", "extras": "batch_norm", "taps": {"conv4_3": "none"}}
+        lr = 0.02
+        notes.append("network: a quarter of VGG16's channels with batch norm, from scratch; on a GPU prefer --weights")
+    else:
+        network |= {"width": 1.0, "dropout": 0.0, "weights": weights}
+        norm = {"backbone": "none", "extras": "none", "taps": {"conv4_3": "l2_norm"}}
+        lr = 0.002 if batch == 8 else 0.001
+        notes.append("network: full width with L2Norm on conv4_3 as in the paper, ImageNet weights")
+    chosen = {
+        "norm": norm,
+        "model": network,
+        "data": data,
+        "augment": {"photometric": True, "zoom_out": False, "iou_crop": True, "flip": True},
+        "optimizer": {
+            "lr": lr,
+            "preset": "modern",
+            "warmup_steps": max(1, steps // 20),
+            "warmup_factor": 0.02,
+            "lr_drops": sorted({step for step in (steps * 7 // 10, steps * 9 // 10) if 0 < step < steps}),
+        },
+        "training": {
+            "max_steps": steps, "batch_size": batch, "seed": seed, "clip_grad_norm": 10.0,
+            "eval_every": max(1, steps // 5), "checkpoint_every": max(1, steps // 5),
+        },
+    }  # fmt: skip
+    notes.append("flip: mirrors pictures; set augment.flip to false where left and right differ, as in text")
+    return Recipe(config_for(found, ("ssdnorm init", chosen), ("command line", overrides)), splits, notes)
+
+
+def _splits(
+    found: FoundData, train: DetectionDataset, path: Path, seed: int
+) -> tuple[dict[str, Any], dict[str, list[str]], list[str]]:
+    """Sources of the data section, lists of the splits that are made, and what is to be said about them."""
+    made = [name for name in ("validation", "test") if name not in found.splits]
+    if "validation" in found.splits:
+        made = []  # its images serve as test images as well
+    sources: dict[str, Any] = dict(found.splits)
+    if not made:
+        if "test" not in sources:
+            sources["test"] = sources["validation"]
+            return sources, {}, ["splits: as found; the validation images are the test images, so best is not a test"]
+        return sources, {}, ["splits: as found"]
+    if len(train) < 2 + len(made):
+        raise ValueError(f"{found.splits['train']}: {len(train)} pictures are too few to split")
+    parts = stratified_split(train.ground_truth, [1 - _HELD_OUT * len(made), *[_HELD_OUT] * len(made)], seed=seed)
+    lists = {}
+    for name, places in zip(("train", *made), parts, strict=True):
+        file = _list_file(path, name)
+        sources[name] = {**found.splits["train"], "only": str(file)}
+        lists[str(file)] = [_name_of(found.format, train, place) for place in np.asarray(places).tolist()]
+    said = ", ".join(f"{len(lists[str(_list_file(path, name))])} {name}" for name in ("train", *made))
+    return sources, lists, [f"splits: {said} pictures, made from the training pictures class by class with seed {seed}"]
+
+
+def _list_file(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.stem}.{name}.txt")
+
+
+def _name_of(kind: str, dataset: DetectionDataset, place: int) -> str:
+    return str(dataset.image_id(place)) if kind == "coco" else Path(dataset.image_name(place)).stem

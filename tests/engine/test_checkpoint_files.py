@@ -1,0 +1,136 @@
+"""The checkpoint that a run resumes from: whole, checked, the one before kept, and later than what belongs to it."""
+
+import os
+import random
+
+import pytest
+import torch
+
+from ssdnorm.engine import checkpoint_files
+from ssdnorm.engine.checkpoint_files import find_checkpoint, write_checkpoint_file
+from ssdnorm.engine.module import TrainingModule
+from tests.small_training import rows, train, weights
+
+CONTENT = {"state_dict": {"weight": torch.arange(1000.0)}, "world_size": 1}
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A folder with two checkpoints."""
+    for step in (1, 2):
+        write_checkpoint_file({**CONTENT, "global_step": step}, tmp_path / "last.ckpt")
+    return tmp_path
+
+
+def step_in(path):
+    return torch.load(path, weights_only=True)["global_step"]
+
+
+def test_the_newest_checkpoint_is_found_and_the_one_before_is_kept(two):
+    assert find_checkpoint(two).name == "last.ckpt"
+    assert [step_in(two / name) for name in ("previous.ckpt", "last.ckpt")] == [1, 2]
+    assert find_checkpoint(two / "nowhere") is None
+
+
+def flip_a_bit(content, rng):
+    place = rng.randrange(len(content))
+    return content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :]
+
+
+def zero_a_block(content, rng):
+    start = rng.randrange(len(content) - 600)
+    return content[:start] + bytes(512) + content[start + 512 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        flip_a_bit,
+        zero_a_block,
+        lambda content, rng: content[: rng.randrange(len(content))],
+        lambda content, rng: content + b"\0",
+        lambda content, rng: b"",
+    ],
+)
+def test_a_damaged_checkpoint_is_recognised_and_the_one_before_taken_with_a_line(two, damage, caplog):
+    rng = random.Random(3)
+    whole = (two / "last.ckpt").read_bytes()
+    for _ in range(40):
+        damaged = damage(whole, rng)
+        if damaged == whole:
+            continue
+        (two / "last.ckpt").write_bytes(damaged)
+        assert find_checkpoint(two).name == "previous.ckpt"
+    assert "last.ckpt is damaged; going on from" in caplog.text
+    (two / "previous.ckpt").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged or no checkpoint; delete it"):
+        find_checkpoint(two)
+
+
+def test_a_checkpoint_of_torch_alone_is_not_taken_for_one_of_ours(tmp_path):
+    torch.save(CONTENT, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match="no checkpoint"):
+        find_checkpoint(tmp_path)
+
+
+def test_a_full_disk_leaves_both_checkpoints_as_they_were(two, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: .*last\.ckpt"):
+            write_checkpoint_file({**CONTENT, "global_step": 3}, two / "last.ckpt")
+    assert [step_in(two / name) for name in ("previous.ckpt", "last.ckpt")] == [1, 2]
+    assert sorted(path.name for path in two.iterdir()) == ["last.ckpt", "previous.ckpt"]
+
+
+def test_nothing_is_written_outside_the_folder(two, monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    write_checkpoint_file({**CONTENT, "global_step": 3}, two / "last.ckpt")
+    assert step_in(two / "last.ckpt") == 3
+
+
+def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before_to_the_same_weights(tmp_path, monkeypatch, caplog):
+    words = ["--training.max_steps", "5", "--training.checkpoint_every", "2", "--training.eval_every", "2"]
+    assert train(tmp_path / "whole", *words) == 0
+    step = TrainingModule.training_step
+
+    def stop_at_step_4(self, batch, batch_idx):
+        if self.global_step == 4:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingModule, "training_step", stop_at_step_4)
+        assert train(tmp_path / "halves", *words) == 130
+    folder = tmp_path / "halves" / "checkpoints"
+    content = (folder / "last.ckpt").read_bytes()
+    (folder / "last.ckpt").write_bytes(content[:5000] + bytes(5000) + content[10000:])
+    assert train(tmp_path / "halves", *words, "--resume") == 0
+    assert "last.ckpt is damaged; going on from" in caplog.text
+    whole, halves = weights(tmp_path / "whole"), weights(tmp_path / "halves")
+    assert all(torch.equal(whole[name], halves[name]) for name in whole)
+    names = (tmp_path / "whole/checkpoints/model.safetensors", folder / "model.safetensors")
+    assert names[0].read_bytes() == names[1].read_bytes(), "equal weights are equal files"
+    evaluated = [[row["step"] for row in rows(tmp_path / run) if row["AP"]] for run in ("whole", "halves")]
+    assert evaluated == [["2", "4", "5"]] * 2
+    assert sorted(path.name for path in folder.iterdir()) == ["last.ckpt", "model.safetensors"]
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch, capsys):
+    step = TrainingModule.training_step
+
+    def ruin_the_third(self, batch, batch_idx):
+        loss = step(self, batch, batch_idx)
+        if self.global_step == 2:
+            loss.register_hook(lambda gradient: gradient * float("inf"))
+        return loss
+
+    monkeypatch.setattr(TrainingModule, "training_step", ruin_the_third)
+    words = ["--training.max_steps", "4", "--training.checkpoint_every", "1"]
+    assert train(tmp_path / "run", *words) == 2
+    assert "step 3:" in capsys.readouterr().err
+    assert step_in(tmp_path / "run/checkpoints/last.ckpt") == 2
+    assert checkpoint_files.find_checkpoint(tmp_path / "run/checkpoints").name == "last.ckpt"

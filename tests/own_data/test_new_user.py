@@ -1,0 +1,150 @@
+"""From a folder of pictures to a drawn detection in five commands, for each format."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ssdnorm.cli import main
+from tests.data.small_sets import CocoFolder, VocFolder, YoloFolder, smooth_photo, voc_object, write_image
+
+TINY = [
+    "--model.width",
+    "0.02",
+    "--training.max_steps",
+    "3",
+    "--training.batch_size",
+    "2",
+    "--runtime.accelerator",
+    "cpu",
+]
+CPU = ["--runtime.accelerator", "cpu", "--runtime.devices", "1"]
+
+
+def voc(root: Path) -> Path:
+    folder = VocFolder(root / "mine")
+    for i in range(12):
+        folder.add(f"a{i}", voc_object("cat" if i % 2 else "dog", 5, 5, 20, 25), split="train" if i < 9 else "test")
+        write_image(folder.root / "JPEGImages" / f"a{i}.jpg", smooth_photo(30, 40, i))
+    return folder.root
+
+
+def coco(root: Path) -> Path:
+    folder = CocoFolder(root / "mine")
+    for i in range(1, 13):
+        folder.add_image(i, f"a{i}.png")
+        folder.annotate(i, 7 if i % 2 else 3, [5, 5, 15, 20])
+    folder.save()
+    return root / "mine"
+
+
+def yolo(root: Path) -> Path:
+    folder = YoloFolder(root / "mine")
+    for i in range(12):
+        folder.add(f"a{i}", f"{i % 2} 0.4 0.5 0.3 0.5", split="train" if i < 9 else "valid", seed=i)
+    return folder.root
+
+
+FORMATS = {"voc": (voc, "train test"), "coco": (coco, "train"), "yolo": (yolo, "train validation")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+def test_five_commands_lead_from_a_folder_to_a_picture(name, tmp_path, monkeypatch, capsys):
+    make, splits = FORMATS[name]
+    data = make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", "mine", "--suggest", "--model.name", "ssd_vgg16", "--model.image_size", "64"]) == 0
+    printed = capsys.readouterr().out
+    assert f"mine: {name.upper()} format, splits: {', '.join(splits.split())}" in printed
+    assert "Coverage of the default boxes" in printed
+    assert "<svg" in (tmp_path / "inspect.html").read_text()
+
+    assert main(["init", "mine", "--image-size", "64", *TINY, "--runtime.devices", "1"]) == 0
+    train, evaluate, predict = (line.split() for line in capsys.readouterr().out.split("next:\n")[1].splitlines())
+    config = yaml.safe_load((tmp_path / "mine.yaml").read_text())
+    used = {split: config["data"][split] for split in ("train", "validation", "test")}
+    if name == "coco":  # one file: both other splits are made
+        lists = {split: Path(source["only"]).read_text().split() for split, source in used.items()}
+        assert sorted(int(name) for names in lists.values() for name in names) == list(range(1, 13))
+    if name == "yolo":
+        assert used["validation"] == used["test"]
+
+    assert main(train[1:]) == 0
+    assert main([*evaluate[1:]]) == 0
+    assert predict[-1] == "YOUR_PICTURES"
+    picture = next(path for path in data.rglob("*") if path.suffix in (".jpg", ".png"))
+    assert main([*predict[1:-1], str(picture)]) == 0
+    assert json.loads((tmp_path / "runs" / "mine" / "predictions" / "detections.json").read_text())
+    assert shlex.join(train).startswith("ssdnorm train --config mine.yaml")
+
+
+def test_a_missing_validation_split_is_made_from_the_training_pictures(tmp_path, monkeypatch, capsys):
+    voc(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "mine", "--output", "a.yaml", "--image-size", "64", "96", "--seed", "4", *CPU]) == 0
+    text = (tmp_path / "a.yaml").read_text()
+    config = yaml.safe_load(text)
+    assert config["model"]["image_size"] == [64, 96]
+    assert len(config["model"]["default_boxes"]["sizes"]) == 5
+    assert config["data"]["train"] == {"format": "voc", "root": "mine", "split": "train", "only": "a.train.txt"}
+    assert config["data"]["test"]["split"] == "test"
+    lists = [set((tmp_path / f"a.{split}.txt").read_text().split()) for split in ("train", "validation")]
+    assert lists[0] | lists[1] == {f"a{i}" for i in range(9)}
+    assert not lists[0] & lists[1]
+    assert lists[1]
+    assert "# default boxes: fitted" in text
+    assert "with seed 4" in text
+    assert config["training"]["seed"] == 4
+
+
+def test_the_page_tells_what_is_wrong_and_what_is_twice(tmp_path, monkeypatch, capsys):
+    folder = YoloFolder(tmp_path / "mine")
+    for i in range(4):
+        folder.add(f"a{i}", "0 0.4 0.5 0.3 0.5", "1 2 2 0.1 0.1" if i == 2 else "", seed=i)
+    folder.add("copy", "1 0.4 0.5 0.3 0.5", split="test", seed=1)
+    monkeypatch.chdir(tmp_path)
+    assert (
+        main(["inspect", "mine", "--output", "a.html", "--model.default_boxes.sizes", "[5, 9, 20, 40, 80, 160, 315]"])
+        == 0
+    )
+    printed, page = capsys.readouterr().out, (tmp_path / "a.html").read_text()
+    for said in (
+        "train: labels/a2.txt: line 2 (dog): lies outside the image of 40 × 30 pixels; dropped",
+        "train a1.jpg = test copy.jpg",
+    ):
+        assert said in printed
+        assert said in page
+    assert "data:image/jpeg;base64," in page
+    assert "100.0%" in page  # covered
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["inspect", "nowhere"], "nowhere: no such folder or file"),
+        (["inspect", "mine", "--model.width", "0"], "model.width: must be greater than 0; got 0"),
+        (["inspect", "mine", "--norm.taps", "{conv4_4: l2_norm}"], "unknown tap 'conv4_4'"),
+        (
+            ["init", "mine", "--image-size", "1", "2", "3"],
+            "--image-size: expected a side, or height and width; got 1 2 3",
+        ),
+        (["init", "mine", "--image-size", "20"], "model.image_size: must be greater than or equal to 32"),
+        (
+            ["init", "mine", "--output", "mine/data.yaml"],
+            "--output: mine/data.yaml exists already; choose another name",
+        ),
+        (["init", "mine", "--weights", "nothing.npz", "--model.width", "-1"], "model.width: must be greater than 0"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_leave_nothing(words, message, tmp_path, monkeypatch, capsys):
+    yolo(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert message in line
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
