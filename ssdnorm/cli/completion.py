@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ssdnorm.cli.checks import check_no_extra_arguments
 
-_KEYS_OF = {"train": "", "evaluate": "", "diagnose": "", "compare": "base."}  # command -> prefix of its config keys
+_KEYS_OF = dict.fromkeys(("inspect", "init", "train", "evaluate", "diagnose"), "") | {"compare": "base."}  # -> their prefix
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
