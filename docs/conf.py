@@ -42,7 +42,7 @@ python_maximum_signature_line_length = 80
 napoleon_numpy_docstring = False
 napoleon_custom_sections = ["Shape", "Sources"]
 
-# Names that our signatures and docstrings use; a build needs no network. The text files name the pages of the addresses.
+# The names that signatures and docstrings use, with their pages, so that a build needs no network.
 intersphinx_mapping = {
     "torch": ("https://docs.pytorch.org/docs/stable/", ("inventories/torch.txt", None)),
     "torchvision": ("https://docs.pytorch.org/vision/stable/", ("inventories/torchvision.txt", None)),

@@ -72,7 +72,11 @@ def test_a_detector_is_trained_evaluated_and_used_from_an_empty_folder(run):
 
 @pytest.mark.slow
 def test_a_shipped_comparison_is_made_from_an_empty_folder(run):
-    more = ("model.width=0.0625", "training.population_images=null", "training.eval_every=null")  # 8 groups need 16 channels
+    more = (
+        "model.width=0.0625",
+        "training.population_images=null",
+        "training.eval_every=null",
+    )  # 8 groups need 16 channels
     keys = (f"--base.{key}" for key in (*TINY, *more, "data.validation.num_images=2"))
     run("compare", "--config", "compare_quickstart", "--output", "cmp", *keys)
     results = json.loads((run.folder / "cmp" / "results.json").read_text())

@@ -1,7 +1,7 @@
 """Make the README's pictures: python docs/images/make.py --runs l2_norm=runs/a batch_norm=runs/b group_norm=runs/c
 
-The intervals come from a figure of docs/results, in a light and a dark form. The panels show one test image of runs with
-the same test set, with the detections of each.
+The intervals come from a figure of docs/results, in a light and a dark form. The panels show one test image of runs
+with the same test set, with the detections of each.
 """
 
 import argparse
@@ -58,12 +58,16 @@ def make_panels(runs: dict[str, Path], place: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", nargs="+", default=[], metavar="NAME=FOLDER", help="leave out for the intervals alone")
+    parser.add_argument(
+        "--runs", nargs="+", default=[], metavar="NAME=FOLDER", help="leave out for the intervals alone"
+    )
     parser.add_argument("--place", type=int, default=0, help="of the test image (0)")
     arguments = parser.parse_args()
     make_intervals()
     if arguments.runs:
-        make_panels({name: Path(folder) for name, folder in (run.split("=", 1) for run in arguments.runs)}, arguments.place)
+        make_panels(
+            {name: Path(folder) for name, folder in (run.split("=", 1) for run in arguments.runs)}, arguments.place
+        )
 
 
 if __name__ == "__main__":

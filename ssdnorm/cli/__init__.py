@@ -99,7 +99,9 @@ def make_parser(modules: Mapping[str, ModuleType], known: Mapping[str, str] = _M
         formatter_class=plain,
     )
     parser.add_argument("--version", action="version", version=f"ssdnorm {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS, prog="ssdnorm")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS, prog="ssdnorm"
+    )
     for name in known:
         command = commands.add_parser(name, help=COMMANDS.get(name), allow_abbrev=False)
         if module := modules.get(name):
@@ -125,7 +127,9 @@ def _long_options(parsed: argparse.Namespace, rest: Sequence[str]) -> list[str]:
         if any(word.partition("=")[0] == key for word in rest):
             raise ValueError(f"--{name}: is short for {key}, which is given too; leave one out")
         if name == "device" and value not in ("cpu", "cuda"):
-            raise ValueError(f"--device: choose cpu or cuda; got {value!r}. CUDA_VISIBLE_DEVICES=1 chooses one of several GPUs")
+            raise ValueError(
+                f"--device: choose cpu or cuda; got {value!r}. CUDA_VISIBLE_DEVICES=1 chooses one of several GPUs"
+            )
         short += [key, {"cuda": "gpu"}.get(value, value)]
     return [*short, *rest]
 

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from ssdnorm.cli.checks import check_no_extra_arguments
 
-_KEYS_OF = dict.fromkeys(("inspect", "init", "train", "evaluate", "diagnose"), "") | {"compare": "base."}  # -> their prefix
+_KEYS_OF = dict.fromkeys(("inspect", "init", "train", "evaluate", "diagnose"), "") | {
+    "compare": "base."
+}  # -> their prefix
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +35,12 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     check_no_extra_arguments(rest)
     parser = make_parser({name: import_module(module) for name, module in _MODULES.items()})
     inside = sections(Config)
-    keys = {f"{section}.{name}".lstrip(".") for section, kinds in inside.items() for kind in kinds for name in kind.model_fields}
+    keys = {
+        f"{section}.{name}".lstrip(".")
+        for section, kinds in inside.items()
+        for kind in kinds
+        for name in kind.model_fields
+    }
     (choice,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     choice.help = None  # shtab leaves out what --help does
     for name, prefix in _KEYS_OF.items():

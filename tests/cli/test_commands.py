@@ -35,11 +35,17 @@ def test_the_help_of_a_command_shows_examples_whose_options_it_has(name, capsys)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("trian --config x", "unknown command 'trian'; choose one of: train, .* Did you mean 'train'"),
-        ("train --config quickstart --outptu x", "--outptu: ssdnorm train has no such option.* Did you mean '--output'"),
+        ("trian --config x", "unknown command 'trian'; choose one of: inspect, .* Did you mean 'train'"),
+        (
+            "train --config quickstart --outptu x",
+            "--outptu: ssdnorm train has no such option.* Did you mean '--output'",
+        ),
         ("train --config quickstart --output x --nrom=none", "--nrom: .* Did you mean '--norm'"),
         ("train --config quickstart --output x --optimiser.lr 1", "optimiser.* Did you mean 'optimizer'"),
-        ("predict --checkpoint m --output x --devise cpu a.png", "--devise: ssdnorm predict .* Did you mean '--device'"),
+        (
+            "predict --checkpoint m --output x --devise cpu a.png",
+            "--devise: ssdnorm predict .* Did you mean '--device'",
+        ),
         ("evaluate --run x --bootstap 9", "--bootstap: ssdnorm evaluate .* Did you mean '--bootstrap'"),
         ("compare --config compare_quickstart --output x --job 2", "--job: .* Did you mean '--jobs'"),
         ("train --config quickstart --output x --device cuda:1", "--device: choose cpu or cuda; got 'cuda:1'"),
@@ -67,7 +73,7 @@ def test_short_options_set_their_keys(tmp_path, monkeypatch):
 def complete(line: str, script: str) -> list[str]:
     """What bash offers for the last word of a line."""
     words = line.split(" ")
-    setup = f'COMP_WORDS=({" ".join(repr(word) for word in words)}); COMP_CWORD={len(words) - 1}'
+    setup = f"COMP_WORDS=({' '.join(repr(word) for word in words)}); COMP_CWORD={len(words) - 1}"
     code = f'{script}\n{setup}; COMP_LINE="{line}"; _shtab_ssdnorm; echo "${{COMPREPLY[@]}}"'
     return subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
