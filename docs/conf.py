@@ -1,5 +1,6 @@
 """The documentation site: ``make docs`` builds it into docs/_build/html without warnings."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -84,13 +85,17 @@ def title_tables(app, docname, source):
         source[0] = f"---\norphan: true\n---\n\n# Table\n\n{source[0]}"
 
 
+def mathml(node, **options):
+    return tex2mathml(re.sub(r"\\[bB]igg?[lr]?(?![a-z])", "", node.astext()), **options)  # it sizes fences itself
+
+
 def inline_math(self, node):
-    self.body.append(tex2mathml(node.astext()))
+    self.body.append(mathml(node))
     raise nodes.SkipNode
 
 
 def display_math(self, node):
-    self.body.append(tex2mathml(node.astext(), as_block=True))
+    self.body.append(mathml(node, as_block=True))
     raise nodes.SkipNode
 
 
