@@ -83,6 +83,8 @@ def test_every_file_has_a_docstring(path):
         ("from ssdnorm.cli import main; main(['evaluate', '--help'])", ["torch", "numpy"]),
         ("from ssdnorm.cli import main; main(['compare', '--help'])", ["torch", "pydantic", "yaml", "numpy"]),
         ("from ssdnorm.cli import main; main(['schema', '--help'])", ["torch", "numpy"]),
+        ("from ssdnorm.cli import main; main(['inspect', '--help'])", ["torch", "numpy", "yaml"]),
+        ("from ssdnorm.cli import main; main(['init', '--help'])", ["torch", "numpy", "yaml"]),
         ("from ssdnorm.cli import main; main(['export', '--help'])", ["torch", "numpy"]),
     ],
 )

@@ -106,6 +106,8 @@ def evaluate_tables(
         for name, row in coco.per_class.items():
             per_class[name] |= row
         tables.append(coco.table())
+        if count := int(truth.difficult.sum()):
+            tables[-1] += f"\n\n{count} difficult objects count like others here; VOC's metric ignores them"
     voc = {}
     for metric, (key, interpolation) in _INTERPOLATIONS.items():
         if metric in options.metrics:

@@ -30,7 +30,7 @@ from ssdnorm.own_data.survey import (
 )
 from ssdnorm.plots.boxes import contact_sheet, draw_boxes
 from ssdnorm.plots.colors import COLORS, css_variables
-from ssdnorm.plots.style import panels
+from ssdnorm.plots.style import logarithmic, panels, styled
 from ssdnorm.plots.svg import figure_to_svg
 from ssdnorm.resize import height_and_width
 
@@ -129,8 +129,9 @@ def _aligned(table: Table, most_rows: int) -> str:
 
 def _annotations(datasets: Mapping[str, DetectionDataset]) -> Chapter:
     lines = [f"{name}: {message}" for name, dataset in datasets.items() for message in dataset.problems]
-    summaries = [dataset.summary for dataset in datasets.values() if dataset.summary]
-    return Chapter("Annotations", "; ".join(summaries), lines=lines or ["nothing is wrong with them"])
+    summaries = [f"{name}: {dataset.summary}" for name, dataset in datasets.items() if dataset.summary]
+    words = "What loading says, counted and one by one. Bad annotations are left out of training and evaluation."
+    return Chapter("Annotations", words, lines=[*summaries, *lines] or ["nothing is wrong with them"])
 
 
 def _duplicates(datasets: Mapping[str, DetectionDataset]) -> Chapter:
@@ -141,6 +142,7 @@ def _duplicates(datasets: Mapping[str, DetectionDataset]) -> Chapter:
     )
 
 
+@styled
 def _shapes(objects: Objects, spec: DefaultBoxSpec) -> Chapter:
     height, width = height_and_width(spec.image_size)
     sizes = objects.sizes_px(spec).numpy()
@@ -151,17 +153,17 @@ def _shapes(objects: Objects, spec: DefaultBoxSpec) -> Chapter:
     figure, axes = panels(1, 2, width=8, height=2.6)
     left, right = axes.flat
     left.hist(sizes, bins=np.geomspace(max(2, sizes.min()), max(4, sizes.max() + 1), 30), color=COLORS["blue"])
-    left.set_xscale("log", base=2)
     for size in spec.min_sizes:
         left.axvline(size, color=COLORS["orange"], linewidth=1)
     left.set(title="Size of objects, and of default boxes", xlabel="pixels of the input", ylabel="objects")
     right.hist(np.clip(ratios, 0.1, 10), bins=np.geomspace(0.1, 10, 40), color=COLORS["blue"])
-    right.set_xscale("log")
     right.set(title="Width over height", xlabel="in the input", ylabel="objects")
     table = Table(
         ("", "in the network's input"),
         [("sizes: least, quartiles, largest, px", quarters), ("width / height: 5%, median, 95%", flat)],
     )
+    logarithmic(left, "x")
+    logarithmic(right, "x")
     svg = figure_to_svg(figure, "shapes", "Histograms of sizes and aspect ratios of the objects")
     return Chapter("Sizes and shapes", f"After the resize to {width} × {height} pixels.", [table], [svg])
 

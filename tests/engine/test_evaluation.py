@@ -57,6 +57,7 @@ def test_the_numbers_are_those_of_the_metrics():
             "VOC": voc.per_class[name]["AP"],
         }
     assert coco.table() in result.table
+    assert "1 difficult objects count like others here; VOC's metric ignores them" in result.table
 
 
 def test_an_image_without_an_entry_is_refused_though_one_without_detections_counts():
