@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PARALLEL := -n auto --maxprocesses 8 --dist worksteal  # a process per core, one thread each
 
-.PHONY: setup demo test slow check format docs linkcheck clean
+.PHONY: setup demo test slow faults fuzz check format docs linkcheck clean
 
 setup: $(READY)
 
@@ -17,6 +17,12 @@ test: $(READY)
 
 slow: $(READY)
 	$(RUN) -m pytest $(PARALLEL) -m slow
+
+faults: $(READY)  # kills, full disks, two owners: a table of what was tried and what failed
+	$(RUN) -m tests.faults
+
+fuzz: $(READY)  # ten thousand hostile files and settings of each kind: the same table
+	$(RUN) -m tests.fuzz
 
 check: $(READY)
 	$(RUN) -m ruff check .

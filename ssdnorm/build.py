@@ -167,7 +167,8 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
     dataset: DetectionDataset
     image_names: list[str] | list[int]
     if isinstance(source, ShapesSource):
-        shapes = ShapesDataset(source.num_images, seed=source.seed)
+        options = source.model_dump(exclude={"format", "image_size"})
+        shapes = ShapesDataset(**options, image_size=(source.image_size, source.image_size))
         if names is not None and tuple(names) != shapes.class_names:
             raise ValueError(f"data.class_names: shapes have the classes {shapes.class_names}; got {tuple(names)}")
         return shapes

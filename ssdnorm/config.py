@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -20,21 +16,9 @@ from pydantic import (
     model_validator,
 )
 
+from ssdnorm.norm_specs import custom_norms
+from ssdnorm.validation import NormSpec, Section
 
-class Section(BaseModel):
-    """Keys and values; unknown keys, values of another type, NaN and infinity are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-def _finite_options(options: dict[str, Any]) -> dict[str, Any]:
-    for name, value in options.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{name}: must be finite; got {value}")
-    return options
-
-
-NormSpec = str | Annotated[dict[str, Any], AfterValidator(_finite_options)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 PositiveFraction = Annotated[float, Field(gt=0, le=1)]
@@ -46,6 +30,11 @@ class NormConfig(Section):
     backbone: NormSpec = Field(default="none", description="after every convolution of the backbone")
     extras: NormSpec = Field(default="none", description="after every convolution of the extra layers")
     taps: dict[str, NormSpec] = Field(default={"conv4_3": "l2_norm"}, description="by tap, before the head")
+
+    @property
+    def custom_norms(self) -> set[str]:
+        """Norms of somebody else's class, ``"package.module:Class"``."""
+        return custom_norms(self.backbone, self.extras, *self.taps.values())
 
 
 class DefaultBoxesConfig(Section):
@@ -62,6 +51,7 @@ class DefaultBoxesConfig(Section):
     )
 
 
+_Side = Annotated[int, Field(ge=32, le=4096)]
 _IMAGE_SIZES = {"ssd300_vgg16": 300, "ssd512_vgg16": 512}
 
 
@@ -71,10 +61,10 @@ class ModelConfig(Section):
     name: Literal["ssd300_vgg16", "ssd512_vgg16", "ssd_vgg16"] = Field(
         default="ssd300_vgg16", description="which SSD; ssd_vgg16 is for any image_size"
     )
-    image_size: Annotated[int, Field(ge=32)] | list[Annotated[int, Field(ge=32)]] | None = Field(
+    image_size: _Side | list[_Side] | None = Field(
         default=None, description="of the input, pixels: a side, or [height, width]; null: the name's"
     )
-    width: PositiveFloat = Field(default=1.0, description="factor on every channel count")
+    width: float = Field(default=1.0, gt=0, le=16, description="factor on every channel count")
     dropout: float | dict[str, float] = Field(
         default=0.5,
         description="probability of a zero after fc6 and fc7, or by layer name (others have none); the paper has 0",
@@ -161,6 +151,11 @@ class ShapesSource(Section):
     format: Literal["shapes"]
     num_images: PositiveInt = Field(description="shapes: how many pictures are drawn")
     seed: Seed = Field(description="shapes: seed of the drawn pictures")
+    image_size: Annotated[int, Field(ge=16)] = Field(default=300, description="shapes: side of a picture, pixels")
+    max_objects: PositiveInt = Field(default=6, description="shapes: most objects in a picture")
+    min_side: PositiveFraction = Field(default=0.1, description="shapes: smallest diameter, of the picture's side")
+    max_side: PositiveFraction = Field(default=0.5, description="shapes: largest diameter, of the picture's side")
+    class_colors: bool = Field(default=False, description="shapes: each class has a hue of its own")
 
 
 _SOURCES = (VocSource, CocoSource, YoloSource, ShapesSource)

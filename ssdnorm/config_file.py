@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import copy
-import re
-import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from textwrap import shorten
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
 from ssdnorm.config import Config, NormConfig, write_out_preset
-from ssdnorm.messages import did_you_mean
+from ssdnorm.messages import did_you_mean, shown
+from ssdnorm.validation import sections, validate
+from ssdnorm.yaml_files import parse_yaml, read_yaml
 
 SHIPPED = next(
     folder for folder in (Path(__file__).with_name("configs"), Path(__file__).parents[1] / "configs") if folder.is_dir()
 )  # in an installed package, and in a checkout
-Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -57,29 +53,6 @@ def find_config(path: str | Path, kind: str = "recipe") -> Path:
     return files[str(path)]
 
 
-def read_yaml(path: Path) -> Any:
-    """Read a YAML file; ``ValueError`` if it is damaged, or has a key twice."""
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {_one_line(error)}") from error
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader that reads 1e-3 as a number and refuses a key that a mapping has already."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        if repeated := next((key for key in keys if keys.count(key) > 1), None):
-            raise yaml.constructor.ConstructorError(None, None, f"the key {repeated!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
 def merge_config(*layers: tuple[str, Mapping[str, Any]]) -> Config:
     """Validate layers of keys, each on top of those before it.
 
@@ -91,7 +64,7 @@ def merge_config(*layers: tuple[str, Mapping[str, Any]]) -> Config:
     given: dict[str, str] = {}  # key -> where
     for where, content in layers:
         if not isinstance(content, Mapping):
-            raise ValueError(f"{where}: expected keys and values; got {content!r}")
+            raise ValueError(f"{where}: expected keys and values; got {shown(content)}")
         changes = flatten(content, where=where)
         _replace_preset(merged.get("optimizer"), changes, where)
         put(merged, changes)
@@ -126,14 +99,12 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     for argument in rest:
         key, has_value, text = argument.removeprefix("--").partition("=")
         if not argument.startswith("--") or not key:
-            raise ValueError(f"command line: expected --key value; got {argument!r}")
+            raise ValueError(f"command line: expected --key value; got {shown(argument)}")
+        where = f"command line: --{key[:80]}"
         value = text if has_value else next(rest, None)
         if value is None:
-            raise ValueError(f"command line: --{key}: a value is missing")
-        try:
-            new = flatten({key: yaml.load(value, _Loader)}, where="command line")
-        except yaml.YAMLError as error:
-            raise ValueError(f"command line: --{key}: not readable as YAML: {_one_line(error)}") from error
+            raise ValueError(f"{where}: a value is missing")
+        new = flatten({key: parse_yaml(value, where=where)}, where="command line")
         changes = {name: change for name, change in changes.items() if name not in new} | new
     return changes
 
@@ -191,88 +162,3 @@ def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "")
         elif left != right:
             keys.append(f"{prefix}{key}")
     return keys
-
-
-@cache
-def sections(model: type[BaseModel], prefix: str = "") -> dict[str, tuple[type[BaseModel], ...]]:
-    """Dotted key → models of its value, for every key whose value is a section, and "" for the whole."""
-    found: dict[str, tuple[type[BaseModel], ...]] = {prefix.rstrip("."): (model,)}
-    for name, field in model.model_fields.items():
-        if inner := tuple(_models(field.annotation)):
-            for kind in inner:
-                found |= sections(kind, f"{prefix}{name}.")
-            found[f"{prefix}{name}"] = inner
-    return found
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in typing.get_args(annotation):
-        yield from _models(inner)
-
-
-def validate(model: type[Model], content: Mapping[str, Any], origin: Callable[[str], str]) -> Model:
-    """Validate a mapping; the first mistake becomes a ``ValueError`` of one line.
-
-    Args:
-        origin: dotted key → where it was given, for the message.
-    """
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        key, message = _explain(error, model, content)
-        raise ValueError(f"{origin(key)}: {key and key + ': '}{message}") from None
-
-
-def _explain(error: ValidationError, model: type[BaseModel], content: Mapping[str, Any]) -> tuple[str, str]:
-    """The dotted key of the first mistake, unknown keys before others, and what is wrong with it."""
-    errors = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
-    location, context = errors[0]["loc"], errors[0].get("ctx", {})
-    key = _dotted(location, content)
-    if inside := [name for each in errors if (name := _dotted(each["loc"], content)).startswith(f"{key}.")]:
-        key = inside[0]  # of a union, the member that the input resembles most
-    alike = [each for each in errors if _dotted(each["loc"], content) == key]  # one per member of a union
-    if errors[0]["type"] == "extra_forbidden":
-        return key, _unknown_key(key, location, model)
-    if errors[0]["type"] == "missing":
-        return ".".join([*key.split("."), str(location[-1])]).lstrip("."), "is missing"
-    for each in alike:
-        if each["type"] == "value_error":
-            return key, str(each["ctx"]["error"])
-    got = alike[0]["input"]
-    if errors[0]["type"] == "union_tag_invalid":
-        key, got, expected = f"{key}.format", context["tag"], context["expected_tags"]
-    else:
-        texts = dict.fromkeys(re.sub(r"^\w+ should (be )?| after validation.*", "", each["msg"]) for each in alike)
-        expected = re.sub(r"a valid dictionary( or (instance|object)[^,]*)?", "a mapping", " or ".join(texts))
-    hint = did_you_mean(got, re.findall(r"'([^']+)'", expected))
-    expected = f"must {expected}" if expected.startswith("have") else f"must be {expected}"
-    got = shorten("null" if got is None else repr(got), 80, placeholder="…")
-    return key, f"{expected}; got {got}{hint and '.' + hint}"
-
-
-def _dotted(location: tuple[str | int, ...], content: Any) -> str:
-    """A location in the input as a dotted key, without pydantic's names for the members of unions."""
-    parts = []
-    for part in location:
-        inside = dict(enumerate(content)) if isinstance(content, list) else content
-        if isinstance(inside, Mapping) and part in inside:
-            content = inside[part]
-            parts.append(str(part))
-    return ".".join(parts)
-
-
-def _unknown_key(key: str, location: tuple[str | int, ...], model: type[BaseModel]) -> str:
-    parent, _, name = key.rpartition(".")
-    kinds, of_format = sections(model)[parent], ""
-    if len(kinds) > 1:  # its format comes before the key in the location
-        kinds = tuple(kind for kind in kinds if location[-2] in typing.get_args(kind.model_fields["format"].annotation))
-        of_format = f" of format {location[-2]}"
-    names = sorted(name for kind in kinds for name in kind.model_fields)
-    hint = did_you_mean(name, names, prefix=f"{parent}." if parent else "")
-    return f"unknown key{of_format}; choose one of: {', '.join(names)}.{hint}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ssdnorm.boxes.default_boxes import default_box_spec
 from ssdnorm.layers import fold_batch_norm
 from ssdnorm.losses.multibox_loss import MultiboxLoss
-from ssdnorm.models.checkpoint import Checkpoint
+from ssdnorm.messages import shown
+from ssdnorm.models.checkpoint import Checkpoint, check_shapes, shapes_of
 from ssdnorm.models.foreign import read_any_checkpoint
 from ssdnorm.models.post_process import PostProcess
 from ssdnorm.models.ssd import SSD, ssd300_vgg16, ssd512_vgg16, ssd_vgg16
@@ -144,19 +145,23 @@ class Detector(nn.Module):
         return boxes, labels
 
 
-def load_detector(path: str | Path, *, fold: bool = False) -> Detector:
+def load_detector(path: str | Path, *, fold: bool = False, custom_norms: Collection[str] = ()) -> Detector:
     """Load a detector from a checkpoint, in evaluation mode, with loss and post-processing.
 
     Args:
         path: ``checkpoints/model.safetensors`` of a run, a converted file, or a file of another system, which is
             recognised by its keys: torchvision, amdegroot, lufficc, mmdetection 3, balancap, chainercv.
         fold: fold batch norms into the convolutions before them; for inference only: faster, the same up to 1e-4.
+        custom_norms: norms of somebody else's class, ``"package.module:Class"``, that the file may name. Their module
+            is imported and their code runs; a file that names any other is refused.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no checkpoint of a known system, damaged, or a pickle that runs code.
+        ValueError: if it is no checkpoint of a known system, damaged, a pickle that runs code, or names a class that
+            ``custom_norms`` does not.
     """
-    detector = make_detector(read_any_checkpoint(Path(path)), where=str(path))
+    checkpoint = read_any_checkpoint(Path(path))
+    detector = make_detector(checkpoint, where=str(path), custom_norms=custom_norms)
     return fold_detector(detector) if fold else detector
 
 
@@ -167,13 +172,25 @@ def fold_detector(detector: Detector) -> Detector:
     return folded
 
 
-def make_detector(checkpoint: Checkpoint, *, where: str = "checkpoint") -> Detector:
-    """Build the detector that a checkpoint holds, in evaluation mode."""
+def make_detector(checkpoint: Checkpoint, *, where: str = "checkpoint", custom_norms: Collection[str] = ()) -> Detector:
+    """Build the detector that a checkpoint holds, in evaluation mode; ``custom_norms`` as for :func:`load_detector`."""
+    allowed = {custom_norms} if isinstance(custom_norms, str) else set(custom_norms)
+    if unknown := sorted(checkpoint.custom_norms - allowed):
+        raise ValueError(
+            f"{where}: names the norm {shown(unknown[0])}, whose code would run. If you trust that class, allow it: "
+            f"load_detector(…, custom_norms={{{unknown[0]!r}}}), or --allow-norm {unknown[0]}"
+        )
     arguments = dict(checkpoint.model)
-    name = arguments.pop("name")
-    arguments["default_boxes"] = default_box_spec(arguments["default_boxes"])
-    model = MODELS[name](**arguments)
-    checkpoint.load_into(model, where=where)
+    build = MODELS[arguments.pop("name")]
+    try:
+        arguments["default_boxes"] = default_box_spec(arguments["default_boxes"])
+        with torch.device("meta"):  # before memory is taken
+            expected = shapes_of(build(**arguments).state_dict())
+        check_shapes(expected, shapes_of(checkpoint.state), where="tensors")
+        model = build(**arguments)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    model.load_state_dict(dict(checkpoint.state))
     return Detector(
         model,
         MultiboxLoss(model.default_boxes),

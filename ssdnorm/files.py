@@ -91,11 +91,10 @@ def remove_unfinished(*folders: Path, older_than: float = 0.0) -> None:
         older_than: seconds; spares files that another process may be writing.
     """
     for folder in folders:
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if _UNFINISHED.fullmatch(path.name):
-                with contextlib.suppress(FileNotFoundError):
-                    if time.time() - path.stat().st_mtime >= older_than:
-                        path.unlink()
+        with contextlib.suppress(OSError):  # no folder, or not ours to clean
+            for path in folder.iterdir():
+                if _UNFINISHED.fullmatch(path.name) and time.time() - path.stat().st_mtime >= older_than:
+                    path.unlink()
 
 
 def write_bytes(path: str | Path, content: bytes | memoryview, *, durable: bool = True) -> None:

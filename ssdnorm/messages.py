@@ -1,10 +1,33 @@
-"""Messages about mistakes: the nearest known name, and an error in one line."""
+"""Parts of error messages: the nearest known name, a value that is not too long, one line from an exception."""
 
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_LONGEST_NAME = 100  # characters; comparing two names takes the product of their lengths
+_MOST_NAMES = 1000
+_LONGEST_LINE = 1000
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 80
+_repr.maxlist = _repr.maxtuple = _repr.maxset = _repr.maxdict = 6
+_repr.maxlevel = 3
+
+
+def shown(value: object) -> str:
+    """The ``repr`` of a value, short whatever the value is.
+
+    Example:
+        >>> shown([1, "a"]), len(shown("x" * 5000))
+        ("[1, 'a']", 80)
+    """
+    try:
+        return _repr.repr(value)
+    except ValueError:  # Python prints no integers of more than 4,300 digits
+        return "a number of thousands of digits"
 
 
 def did_you_mean(got: object, names: Iterable[str], *, prefix: str = "") -> str:
@@ -17,24 +40,42 @@ def did_you_mean(got: object, names: Iterable[str], *, prefix: str = "") -> str:
         >>> did_you_mean("Batchnorm", ["batch_norm", "none"]), did_you_mean("zzz", ["none"])
         (" Did you mean 'batch_norm'?", '')
     """
-    by_lower = {name.lower(): name for name in reversed(list(names))}
-    near = get_close_matches(str(got).lower(), by_lower, n=1, cutoff=0.5)
+    known = [name for name in names if len(name) <= _LONGEST_NAME][:_MOST_NAMES]
+    by_lower = {name.lower(): name for name in reversed(known)}
+    text = got if isinstance(got, str) else shown(got)
+    near = get_close_matches(text[: _LONGEST_NAME + 1].lower(), by_lower, n=1, cutoff=0.5)
     return f" Did you mean {prefix + by_lower[near[0]]!r}?" if near else ""
 
 
+def unknown_name(what: str, got: object, choices: Iterable[str]) -> str:
+    """The sentence for a name that is not among the choices, with the nearest guess.
+
+    Example:
+        >>> unknown_name("class", "rbc", ["RBC", "WBC"])
+        "unknown class 'rbc'; choose one of: RBC, WBC. Did you mean 'RBC'?"
+    """
+    names = list(choices)
+    listed = ", ".join(name if len(name) <= _LONGEST_NAME else shown(name) for name in names[:30])
+    more, hint = ", …" if len(names) > 30 else "", did_you_mean(got, names)
+    return f"unknown {what} {shown(got)}; choose one of: {listed}{more}{hint and '.' + hint}"
+
+
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line; with its kind where it is one that users should not see.
+    """What an error says, in one line of at most 1,000 characters; with its kind where users should not see that kind.
 
     Example:
         >>> one_line(ValueError("no   room")), one_line(KeyError("AP"))
         ('no room', "KeyError: 'AP'")
     """
-    text = " ".join(str(error).split())
     if lost := lost_worker(error):
         return lost
+    text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return text if isinstance(error, ValueError | OSError | ArithmeticError) else f"{type(error).__name__}: {text}"
+        text = " ".join(f"{error.filename}: {error.strerror}".split())
+    if not isinstance(error, ValueError | OSError | ArithmeticError):
+        text = f"{type(error).__name__}: {text}"
+    half = _LONGEST_LINE // 2
+    return text if len(text) <= _LONGEST_LINE else f"{text[: half - 2]} … {text[1 - half :]}"
 
 
 def lost_worker(error: BaseException) -> str | None:

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssdnorm import coco_format
 from ssdnorm.coco_format import (
     coco_dict,
     detection_table,
@@ -16,6 +15,7 @@ from ssdnorm.coco_format import (
     load_ground_truth,
     result_rows,
 )
+from ssdnorm.coco_format import files as coco_files
 from ssdnorm.metrics import evaluate_coco
 from tests.metrics.random_sets import draw_set
 
@@ -49,7 +49,7 @@ def test_detections_read_in_pieces_are_those_of_the_whole_file(files, monkeypatc
     odd = [{"segmentation": {"size": [3, 4], "counts": "a},{b"}}, {"note": "},{"}, {"keypoints": [[1], {"x": {}}]}]
     for rows in ([], found[:1], found, [{**row, **odd[n % 3]} for n, row in enumerate(found)]):
         (files / "found.json").write_text(json.dumps(rows, indent=indent))
-        monkeypatch.setattr(coco_format, "_CHUNK_BYTES", chunk)
+        monkeypatch.setattr(coco_files, "_CHUNK_BYTES", chunk)
         table = ground_truth_table(truth)
         read, whole = load_detections(files / "found.json", table), detection_table(rows, table)
         for name in ("image", "labels", "boxes", "scores"):
@@ -59,8 +59,8 @@ def test_detections_read_in_pieces_are_those_of_the_whole_file(files, monkeypatc
 def test_an_ordinary_result_file_is_never_parsed_as_a_whole(files, monkeypatch):
     truth, found = draw_set(1)
     (files / "found.json").write_text(json.dumps(found))
-    monkeypatch.setattr(coco_format, "_CHUNK_BYTES", 1000)
-    monkeypatch.setattr(coco_format, "_parse", None)
+    monkeypatch.setattr(coco_files, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(coco_files, "_parse", None)
     table = ground_truth_table(truth)
     assert result_rows(table, load_detections(files / "found.json", table)) == found
 
@@ -134,6 +134,20 @@ def test_the_two_files_the_wrong_way_round_and_a_part_of_one_are_refused(files):
         (lambda t: t["annotations"][3].update(bbox=[5, 5, float("nan"), 5]), r"annotations\[3\].*: bbox: got .*nan"),
         (lambda t: t["annotations"][3].update(area="big"), r"annotations\[3\].*: area: got 'big', allowed: a fin"),
         (lambda t: t["annotations"][3].pop("bbox"), r"annotations\[3\].*: bbox: got None, allowed: four finite"),
+        (lambda t: t["annotations"][3].update(area=-5), r"annotations\[3\].*: area: got -5, allowed: .* of at least 0"),
+        (lambda t: t["annotations"][3].update(area=10**400), r"annotations\[3\].*: area: got 1000.*0, allowed: a fin"),
+        (lambda t: t["annotations"][3].update(iscrowd="no"), r"annotations\[3\].*: iscrowd: got 'no', allowed: 0 or 1"),
+        (lambda t: t["annotations"][3].update(image_id=True), r"annotations\[3\].*: image_id True is not among"),
+        (lambda t: t["images"][2].update(id=[1]), r"images\[2\]: id: got \[1\], allowed: a whole number, or text"),
+        (lambda t: t["images"][2].update(id=True), r"images\[2\]: id: got True, allowed: a whole number, or text"),
+        (lambda t: t["images"][2].update(id="a"), r"images\[2\]: id: got 'a', but 13 before it"),
+        (lambda t: t["images"][2].update(height=-5), r"images\[2\]: height: got -5, allowed: a whole number of pixels"),
+        (lambda t: t["images"][2].update(width="9"), r"images\[2\]: width: got '9', allowed: a whole number of pixels"),
+        (lambda t: t["images"][2].update(file_name=["a"]), r"images\[2\]: file_name: got \['a'\], allowed: text"),
+        (lambda t: t["categories"][0].update(name=["a"]), r"categories\[0\]: name: got \['a'\], allowed: text"),
+        (lambda t: t["categories"][0].update(name={"a": 1}), r"categories\[0\]: name: got \{'a': 1\}, allowed: text"),
+        (lambda t: t["categories"][0].update(name=5), r"categories\[0\]: name: got 5, allowed: text"),
+        (lambda t: t["categories"][0].update(name="a\nb"), r"categories\[0\]: name: got 'a\\nb', allowed: text"),
         (lambda t: t["annotations"].__setitem__(3, 7), r"annotations\[3\]: got int, allowed: a dict"),
     ],
 )  # fmt: skip
@@ -223,7 +237,7 @@ def test_outlines_are_left_out_of_any_json_and_nothing_else(value, indent):
     text = json.dumps(
         {"segmentation": [[0.5, 1], [2, 3]], "annotations": [value, {"segmentation": value}]}, indent=indent
     )
-    assert json.loads(coco_format._without_outlines(text.encode())) == without_number_lists(json.loads(text))
+    assert json.loads(coco_files._without_outlines(text.encode())) == without_number_lists(json.loads(text))
 
 
 def test_run_length_codes_and_outlines_change_no_annotation(tmp_path):

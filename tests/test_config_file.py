@@ -117,9 +117,15 @@ def test_a_missing_config_is_refused_with_the_names_that_there_are(tmp_path, mon
     [
         ("norm: {backbone: [", r"x\.yaml: not readable as YAML"),
         ("norm: {}\nnorm: {}", r"x\.yaml: not readable as YAML: the key 'norm' is given twice.*line"),
+        ("norm: " + "[" * 5000, r"x\.yaml: not readable as YAML: nested too deeply"),
+        ("data: &a [*a]", r"x\.yaml: stands for more than 100,000 values, its aliases written out"),
+        ("data: 2001-99-99", r"x\.yaml: month must be in 1\.\.12"),
+        ("\n".join(["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+                   + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]),
+         r"x\.yaml: stands for more than 100,000 values, its aliases written out"),
         ("[norm]", r"x\.yaml: expected keys and values; got \['norm'\]"),
     ],
-)
+)  # fmt: skip
 def test_a_broken_file_is_refused(file, text, message):
     file.write_text(text)
     with pytest.raises(ValueError, match=message):

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
 from types import ModuleType
 
 from ssdnorm import __version__
+from ssdnorm.files import remove_unfinished
 from ssdnorm.messages import did_you_mean, lost_worker, one_line
 
 GROUPS = {
@@ -68,6 +70,8 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, str] = _MOD
     logging.getLogger("PIL").setLevel(logging.WARNING)
     try:
         _check_paths(arguments)
+        if output := getattr(parsed, "output", None):
+            remove_unfinished(Path(output), Path(output).parent, older_than=3600.0)
         module.run(parsed, _long_options(parsed, rest) if first in SHORT_OPTIONS else rest)
     except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not lost_worker(error):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ssdnorm.config_file import parse_overrides
+from ssdnorm.messages import shown
+from ssdnorm.norm_specs import is_custom
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +19,24 @@ _OF_EVALUATION = (
     *("training.batch_size", "training.precision"),
 )
 _UNUSABLE = {"meta": "computes nothing", "mps": "has no float64, which NMS needs"}
+
+
+def add_allow_norm(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add ``--allow-norm`` to a command that loads checkpoints; ``allow_norm`` is for ``load_detector``."""
+    parser.add_argument(
+        "--allow-norm",
+        action="append",
+        default=[],
+        type=_custom_norm,
+        metavar="MODULE:CLASS",
+        help="a norm of somebody else's class that the checkpoint may name; its code runs; can be repeated",
+    )
+
+
+def _custom_norm(text: str) -> str:
+    if not is_custom(text):
+        raise argparse.ArgumentTypeError(f"expected package.module:Class; got {shown(text)}")
+    return text
 
 
 def check_no_extra_arguments(rest: Sequence[str]) -> None:

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssdnorm.cli.checks import add_allow_norm
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -41,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against", type=Path, metavar="PATH", help="a second arm: a run, a checkpoint, a config, or VGG16's .npz"
     )
+    add_allow_norm(parser)
     parser.add_argument("--images", nargs="+", help="pictures, folders, patterns; default: the config's test set")
     parser.add_argument("--num-images", type=int, default=32, metavar="N", help="largest number of images (32)")
     parser.add_argument("--batch-size", type=int, default=8, metavar="B", help="images at a time (8)")

@@ -70,7 +70,7 @@ def read_arms(arguments: argparse.Namespace, rest: Sequence[str]) -> tuple[dict[
         check_evaluation_keys(rest)
     config = None if config_path is None else read_config(config_path, rest)
     if run is not None or checkpoint is not None:
-        name, detector = _load_arm(run or checkpoint, class_names=None)
+        name, detector = _load_arm(run or checkpoint, arguments.allow_norm, class_names=None)
     else:
         name = f"{arguments.config.stem} (drawn)" if weights is None else weights.stem
         names: Sequence[str] | None = None if config is None else config.data.class_names
@@ -79,20 +79,20 @@ def read_arms(arguments: argparse.Namespace, rest: Sequence[str]) -> tuple[dict[
         detector = _new_detector(config, weights, class_names=names)
     arms = {name: detector}
     if arguments.against is not None:
-        other, against = _load_arm(arguments.against, class_names=detector.class_names)
+        other, against = _load_arm(arguments.against, arguments.allow_norm, class_names=detector.class_names)
         arms[f"{other} (2)" if other in arms else other] = against
     return arms, config
 
 
-def _load_arm(path: Path, *, class_names: Sequence[str] | None) -> tuple[str, Detector]:
+def _load_arm(path: Path, custom_norms: Sequence[str], *, class_names: Sequence[str] | None) -> tuple[str, Detector]:
     """A name and a detector from a run folder, a config, a backbone's weights or a checkpoint."""
     if path.is_dir():
-        return path.name, load_detector(path / "checkpoints" / "model.safetensors")
+        return path.name, load_detector(path / "checkpoints" / "model.safetensors", custom_norms=custom_norms)
     if path.suffix in (".yaml", ".yml"):
         return f"{path.stem} (drawn)", _new_detector(read_config(path), None, class_names=class_names)
     if path.suffix == ".npz":  # the Oxford release of VGG16; an SSD is never in one
         return path.stem, _new_detector(None, path, class_names=class_names)
-    return path.stem, load_detector(path)
+    return path.stem, load_detector(path, custom_norms=custom_norms)
 
 
 def _new_detector(config: Config | None, weights: Path | None, *, class_names: Sequence[str] | None) -> Detector:

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ssdnorm.cli.checks import add_allow_norm
+
 if TYPE_CHECKING:
     from ssdnorm.engine.evaluation import EvaluationOptions
 
@@ -34,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="a COCO result file (.json), or a folder with the VOC devkit's comp4_det_test_<class>.txt",
     )
+    add_allow_norm(source)
     truth = parser.add_argument_group("ground truth")
     truth.add_argument("--config", type=Path, help="whose data.test is evaluated on")
     truth.add_argument(
@@ -138,6 +141,8 @@ def _check_sources(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--{given[0]}: needs ground truth: --annotations (with --split for VOC), or --config")
     if arguments.detections is not None and arguments.config is not None and arguments.annotations is not None:
         raise ValueError("--config: with --detections, give --annotations or --config, not both")
+    if arguments.detections is not None and arguments.allow_norm:
+        raise ValueError("--allow-norm: detections name no classes; it belongs to --run and --checkpoint")
     if arguments.checkpoint is not None and arguments.output is None:
         raise ValueError("--checkpoint: needs --output, a folder for result.json and detections.json")
     _check_annotations(arguments)

@@ -84,7 +84,7 @@ def sources_from_weights(arguments: argparse.Namespace, rest: Sequence[str]) -> 
     if arguments.run is not None and not arguments.run.is_dir():
         raise FileNotFoundError(f"--run: {arguments.run}: no such run folder")
     check_evaluation_keys(rest, test_given=arguments.annotations is not None)
-    detector = load_detector(checkpoint)
+    detector = load_detector(checkpoint, custom_norms=arguments.allow_norm)
     if config_path is None:  # the data given, the checkpoint's own post-processing, what the command line changes
         where, data, changes = "command line", _data_keys(arguments), parse_overrides(rest)
         config = config_from_mapping(put({"data": {"train": data, "test": data}}, changes), where=where)

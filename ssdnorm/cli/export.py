@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ssdnorm.cli.checks import check_no_extra_arguments
+from ssdnorm.cli.checks import add_allow_norm, check_no_extra_arguments
 
 HELP = "write a detector as ONNX or torch.export file"
 
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input", choices=("uint8", "float32"), default="uint8", help="RGB 0 … 255, or floats in [0, 1] (uint8)"
     )
     parser.add_argument("--opset", type=int, help="of ONNX, 18 or more (18)")
+    add_allow_norm(parser)
 
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     from ssdnorm.models.export import DETECTION_NAMES, OPSET, RAW_NAMES, export_onnx, export_torch
     from ssdnorm.resize import height_and_width
 
-    detector = load_detector(arguments.checkpoint)
+    detector = load_detector(arguments.checkpoint, custom_norms=arguments.allow_norm)
     export = export_torch
     if arguments.output.suffix == ".onnx":
         export = partial(export_onnx, opset=OPSET if arguments.opset is None else arguments.opset)

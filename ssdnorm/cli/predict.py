@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ssdnorm.cli.checks import add_allow_norm, check_no_extra_arguments, parse_device
+
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
@@ -35,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights = parser.add_mutually_exclusive_group(required=True)
     weights.add_argument("--checkpoint", type=Path, help="model.safetensors of a run, or another SSD's file")
     weights.add_argument("--onnx", type=Path, help="a file written by ssdnorm export")
+    add_allow_norm(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder for the pictures and detections.json")
     parser.add_argument("--score-threshold", type=float, default=0.4, help="draw and list detections above it (0.4)")
     parser.add_argument("--mc-dropout", type=int, metavar="N", help="average N passes with dropout; list score_std")
@@ -45,8 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Detect, draw and list frame by frame."""
-    from ssdnorm.cli.checks import check_no_extra_arguments
-
     check_no_extra_arguments(rest)
     if not 0 <= arguments.score_threshold < 1:
         raise ValueError(f"--score-threshold: must lie in [0, 1); got {arguments.score_threshold}")
@@ -122,7 +123,6 @@ def _readable_frames(source: Path | int, limit: int | None, unreadable: list[str
 def _detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
     import torch
 
-    from ssdnorm.cli.checks import parse_device
     from ssdnorm.detector import compile_for_inference, load_detector
     from ssdnorm.models.mc_dropout import mc_dropout_detections
     from ssdnorm.resize import height_and_width
@@ -130,7 +130,7 @@ def _detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]]:
     device = parse_device(arguments.device)
     if arguments.compile and arguments.mc_dropout is not None:
         raise ValueError("--compile: does not go with --mc-dropout, whose dropout stays random")
-    detector = load_detector(arguments.checkpoint, fold=True).to(device)
+    detector = load_detector(arguments.checkpoint, fold=True, custom_norms=arguments.allow_norm).to(device)
     detector.post_process.score_threshold = arguments.score_threshold
     if arguments.compile:
         size = height_and_width(detector.model.image_size)
@@ -160,6 +160,8 @@ def _onnx_detector(arguments: argparse.Namespace) -> tuple[Detect, Sequence[str]
         raise ValueError("--mc-dropout: an ONNX file has no dropout; give --checkpoint")
     if arguments.compile:
         raise ValueError("--compile: an ONNX file is compiled already; give --checkpoint")
+    if arguments.allow_norm:
+        raise ValueError("--allow-norm: an ONNX file names no classes; give --checkpoint")
     onnx = OnnxDetector(arguments.onnx)
     if onnx.output == "raw":
         onnx.post_process.score_threshold = arguments.score_threshold

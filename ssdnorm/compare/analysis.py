@@ -39,7 +39,7 @@ def analyse(plan: Plan, root: Path, test_set: DetectionDataset, *, num_resamples
     chosen = {name: [run for run in runs if run.arm == name and run.lr == lr] for name, lr in lrs.items()}
     finished = {name: [run for run in mine if run.status == "finished"] for name, mine in chosen.items()}
     differences = differences_to_baseline(file.baseline, file.metric, finished, root, test_set, num_resamples)
-    latencies = _latencies(finished, root, test_set)
+    latencies = _latencies(plan, finished, root, test_set)
     arms = []
     for arm in plan.arms:
         mine, by_metric = finished[arm.name], differences.get(arm.name, {})
@@ -158,13 +158,15 @@ def _first_and_last(finished: Sequence[Run], root: Path) -> dict[str, dict[str, 
     }
 
 
-def _latencies(finished: Runs, root: Path, test_set: DetectionDataset) -> dict[str, float]:
+def _latencies(plan: Plan, finished: Runs, root: Path, test_set: DetectionDataset) -> dict[str, float]:
     checkpoints = {}
     for name, runs in finished.items():
         paths = [root / run.folder / "checkpoints" / "model.safetensors" for run in runs]
         if path := next((path for path in paths if path.is_file()), None):
             checkpoints[name] = path
-    return measure_latencies(checkpoints, torch.from_numpy(test_set.load_image(0)).permute(2, 0, 1))
+    named = {norm for arm in plan.arms for norm in arm.config.norm.custom_norms}
+    image = torch.from_numpy(test_set.load_image(0)).permute(2, 0, 1)
+    return measure_latencies(checkpoints, image, custom_norms=named)
 
 
 def _provenance(plan: Plan, runs: Sequence[Run], test_set: DetectionDataset) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -53,7 +53,9 @@ def gflops(arm: Arm, num_classes: int) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def measure_latencies(checkpoints: Mapping[str, Path], image: Tensor) -> dict[str, float]:
+def measure_latencies(
+    checkpoints: Mapping[str, Path], image: Tensor, *, custom_norms: Collection[str] = ()
+) -> dict[str, float]:
     """Milliseconds from an image to its detections by arm: median of rounds in which the arms take turns.
 
     Batch norms are folded into the convolutions. Runs on the GPU if there is one, else on one thread of the CPU, where
@@ -62,9 +64,12 @@ def measure_latencies(checkpoints: Mapping[str, Path], image: Tensor) -> dict[st
     Args:
         checkpoints: arm → its trained weights.
         image: ``(3, H, W)`` uint8.
+        custom_norms: as for ``load_detector``.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    detectors = {name: load_detector(path, fold=True).to(device) for name, path in checkpoints.items()}
+    detectors = {
+        name: load_detector(path, fold=True, custom_norms=custom_norms).to(device) for name, path in checkpoints.items()
+    }
     image = image.to(device)
     seconds: dict[str, list[float]] = {name: [] for name in detectors}
     clock = time.process_time if device.type == "cpu" else _synchronized_time

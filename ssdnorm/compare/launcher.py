@@ -144,12 +144,12 @@ def _close(run: _Running, root: Path, code: int) -> None:
         reason = f"killed by {signal.Signals(-code).name}" if code < 0 else said or f"exit code {code}; see log.txt"
         write_json(folder / FAILURE_FILE, {"status": "failed", "reason": reason, "exit_code": code})
     failure = read_failure(folder)
-    tqdm.write(f"{run.job.folder}: {failure['status']}: {failure['reason']}", file=sys.stderr)
+    tqdm.write(f"{run.job.folder}: {failure.status}: {failure.reason}", file=sys.stderr)
 
 
 def _steps_done(folder: Path) -> int:
     """The last step in the run's metrics file."""
-    steps = (row["step"] or "" for row in whole_rows(folder / "metrics.csv"))
+    steps = (row.get("step") or "" for row in whole_rows(folder / "metrics.csv"))
     return max((int(step) for step in steps if step.isdigit()), default=0)
 
 

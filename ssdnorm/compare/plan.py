@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat
 
 from ssdnorm.build import check_model
-from ssdnorm.config import Config, Section
+from ssdnorm.config import Config
 from ssdnorm.config_file import (
     config_to_mapping,
     differing_keys,
@@ -20,10 +20,9 @@ from ssdnorm.config_file import (
     merge_config,
     parse_overrides,
     read_yaml,
-    sections,
-    validate,
 )
 from ssdnorm.messages import did_you_mean
+from ssdnorm.validation import Section, sections, validate
 
 _NEVER_VARIED = ("training.seed", "runtime", "data")
 

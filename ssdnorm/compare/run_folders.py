@@ -3,20 +3,58 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ssdnorm.coco_format import load_detections
 from ssdnorm.compare.plan import Job
 from ssdnorm.compare.results import Matched, Run, Status
 from ssdnorm.engine.evaluation import EvaluationOptions, evaluate_tables
 from ssdnorm.files import FAILURE_FILE, START_FILE, whole_rows
+from ssdnorm.messages import one_line
 from ssdnorm.metrics.coco import CocoResult
 from ssdnorm.tables import GroundTruth
+
+_Content = TypeVar("_Content", bound="_FileContent")
+
+
+class _FileContent(BaseModel):
+    """What the reports need of a run's file; it may hold more."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class _Result(_FileContent):
+    metrics: dict[str, float]
+    metrics_validation: dict[str, float] = {}
+    metrics_population: dict[str, float] = {}
+    per_class: dict[str, dict[str, float]]
+    seconds: float
+    parameters: int
+    peak_memory_mib: int
+    device: str
+    threads: int
+    world_size: int
+    commit: str | None
+    versions: dict[str, str]
+
+
+class _Start(_FileContent):
+    weights: dict[str, str]
+    batches: list[str]
+    parameter_groups: list[dict[str, Any]]
+    batch_norm_images: int | None
+
+
+class _Failure(_FileContent):
+    status: Literal["diverged", "failed"]
+    reason: str
 
 
 def state_of(job: Job, root: Path) -> Status:
@@ -25,7 +63,7 @@ def state_of(job: Job, root: Path) -> Status:
     if (folder / "result.json").exists():
         return "finished"
     if (folder / FAILURE_FILE).exists():
-        return "diverged" if read_failure(folder)["status"] == "diverged" else "failed"
+        return read_failure(folder).status
     return "missing"
 
 
@@ -38,8 +76,8 @@ def read_run(job: Job, root: Path, target_ap50: float) -> Run:
         lr=job.lr,
         folder=job.folder,
         status=status,
-        reason=str(read_failure(folder)["reason"]) if status in ("diverged", "failed") else "",
-        result=read_mapping(folder / "result.json") if status == "finished" else {},
+        reason=read_failure(folder).reason if status in ("diverged", "failed") else "",
+        result=_read(_Result, folder / "result.json").model_dump(exclude_unset=True) if status == "finished" else {},
         seconds_to_target=_seconds_to(folder, target_ap50),
     )
 
@@ -49,9 +87,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: damaged; delete the run folder to repeat the run: {reason}") from error
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged; delete the run folder to repeat the run: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: damaged, expected keys and values; delete the run folder to repeat the run")
     return content
@@ -59,8 +96,10 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 def images_per_second(folder: Path) -> float | None:
     """Training speed: median over the readings of a run without the first, which includes start-up."""
-    rows = whole_rows(folder / "metrics.csv")[1:]
-    readings = [float(row["images_per_second"]) for row in rows if row["images_per_second"]]
+    path = folder / "metrics.csv"
+    with _named(path):
+        rows = whole_rows(path)[1:]
+        readings = [float(row["images_per_second"]) for row in rows if row["images_per_second"]]
     return median(readings) if readings else None
 
 
@@ -73,17 +112,17 @@ def compare_starts(runs: Sequence[Run], baseline: Sequence[Run], root: Path) -> 
     pair = next((pair for pair in pairs if all(path.is_file() for path in pair)), None)
     if pair is None:
         return None
-    ours, others = map(read_mapping, pair)
-    weights, baseline_weights = ours["weights"], others["weights"]
+    ours, others = (_read(_Start, path) for path in pair)
+    weights, baseline_weights = ours.weights, others.weights
     common = [name for name in weights if name in baseline_weights]
     return Matched(
         identical=sum(weights[name] == baseline_weights[name] for name in common),
         different=[name for name in common if weights[name] != baseline_weights[name]],
         added=[name for name in weights if name not in baseline_weights],
         removed=[name for name in baseline_weights if name not in weights],
-        same_batches=ours["batches"] == others["batches"],
-        parameter_groups=ours["parameter_groups"],
-        batch_norm_images=ours["batch_norm_images"],
+        same_batches=ours.batches == others.batches,
+        parameter_groups=ours.parameter_groups,
+        batch_norm_images=ours.batch_norm_images,
     )
 
 
@@ -99,18 +138,36 @@ def coco_result(run: Run, root: Path, truth: GroundTruth) -> CocoResult:
     return result
 
 
-def read_failure(folder: Path) -> dict[str, Any]:
-    """Why a run has no result: ``status``, diverged or failed, and ``reason``."""
-    content = read_mapping(folder / FAILURE_FILE)
-    if not {"status", "reason"} <= content.keys():
-        raise ValueError(f"{folder / FAILURE_FILE}: expected status and reason; delete the file to repeat the run")
-    return content
+def read_failure(folder: Path) -> _Failure:
+    """Why a run has no result: ``status`` and ``reason``."""
+    return _read(_Failure, folder / FAILURE_FILE)
+
+
+def _read(kind: type[_Content], path: Path) -> _Content:
+    content = read_mapping(path)
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path}: damaged; delete the run folder to repeat the run: {key}: {first['msg']}") from error
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Refuse what is not in the form that runs write, by the file."""
+    try:
+        yield
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path}: damaged; delete the run folder to repeat the run: {one_line(error)}") from error
 
 
 def _seconds_to(folder: Path, target_ap50: float) -> float | None:
     """Training time until an evaluation during training reached the target, on the images evaluated first."""
-    rows = [row for row in whole_rows(folder / "metrics.csv") if row["AP50"]]
-    for row in rows:
-        if row["evaluated_on"] == rows[0]["evaluated_on"] and float(row["AP50"]) >= target_ap50:
-            return float(row["seconds"])
+    path = folder / "metrics.csv"
+    with _named(path):
+        rows = [row for row in whole_rows(path) if row["AP50"]]
+        for row in rows:
+            if row["evaluated_on"] == rows[0]["evaluated_on"] and float(row["AP50"]) >= target_ap50:
+                return float(row["seconds"])
     return None

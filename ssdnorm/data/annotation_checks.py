@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
 
 import numpy as np
 
-from ssdnorm.messages import did_you_mean
+from ssdnorm.messages import unknown_name
 
 logger = logging.getLogger("ssdnorm.data")
 
@@ -132,20 +131,6 @@ def find_bad_boxes(boxes_px: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         reach > _CLIP_TOLERANCE_PX,
     ]
     return np.select(conditions, range(1, len(BOX_KINDS)), default=0)
-
-
-def unknown_name(what: str, got: str, choices: Iterable[str]) -> str:
-    """The sentence for a name that is not among the choices, with the nearest guess.
-
-    Example:
-        >>> unknown_name("class", "rbc", ["RBC", "WBC"])
-        "unknown class 'rbc'; choose one of: RBC, WBC. Did you mean 'RBC'?"
-    """
-    names = list(choices)
-    shown = ", ".join(names[:30]) + (", …" if len(names) > 30 else "")
-    sentence = f"unknown {what} {got!r}; choose one of: {shown}"
-    hint = did_you_mean(got, names)
-    return f"{sentence}.{hint}" if hint else sentence
 
 
 def _count(kind: str, number: int) -> str:

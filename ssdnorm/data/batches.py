@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -241,7 +242,7 @@ def _make_loader(
     if num_workers < 0:
         raise ValueError(f"num_workers: expected 0 or more; got {num_workers}")
     # of the images that are loaded ahead; as much again for evaluation, twice over since other runs may be beside
-    batch_bytes = 3 * getattr(samples.transform, "size", 0) ** 2 * sampler.batch_size
+    batch_bytes = 3 * math.prod(getattr(samples.transform, "size", (0,))) * sampler.batch_size
     through_pipes = lacks_shared_memory(4 * sampler.world_size * num_workers * prefetch_factor * batch_bytes >> 20)
     return BatchLoader(
         samples,  # type: ignore[arg-type]  # batches come out of collate, not of the data set

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from ssdnorm.coco_format import load_ground_truth
-from ssdnorm.data.annotation_checks import BOX_KINDS, BOX_REASONS, Problems, find_bad_boxes, unknown_name
+from ssdnorm.data.annotation_checks import BOX_KINDS, BOX_REASONS, Problems, find_bad_boxes
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import check_image_file
+from ssdnorm.messages import shown, unknown_name
 from ssdnorm.tables import GroundTruth, PackedStrings, xywh_to_xyxy
 
 
@@ -55,7 +56,7 @@ class CocoDataset(DetectionDataset):
             problems.drop(kind, f"{path.name}: {message}")
         for ids, key in ((truth.image_ids, "images"), (truth.category_ids, "categories")):
             if ids.dtype == object:
-                raise ValueError(f"{path}: {key}: id: got {next(iter(ids))!r}, allowed: whole numbers")
+                raise ValueError(f"{path}: {key}: id: got {shown(next(iter(ids)))}, allowed: whole numbers")
         truth = choose_classes(truth, class_names, problems)
         truth = _usable_images(truth, folder, check_images, problems)
         truth = _usable_boxes(truth, problems)
@@ -72,7 +73,7 @@ def choose_classes(truth: GroundTruth, class_names: Sequence[str] | None, proble
             raise ValueError(f"class_names: {unknown_name(f'category of {problems.where}', name, place_of)}")
     if not names or isinstance(class_names, str) or len(set(names)) < len(names):
         got = class_names or names
-        raise ValueError(f"class_names: expected different names of categories of {problems.where}; got {got!r}")
+        raise ValueError(f"class_names: expected different names of categories of {problems.where}; got {shown(got)}")
     places = np.array([place_of[name] for name in names])
     new_label = np.zeros(truth.num_classes + 1, np.int64)
     new_label[places + 1] = np.arange(1, len(names) + 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import stat
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -45,6 +47,7 @@ class EncodedImage:
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> EncodedImage:
         """The image in a file; ``FileNotFoundError`` names it when it is not there."""
+        _check_regular(path)
         return cls(Path(path).read_bytes(), os.fspath(path))
 
     @cached_property
@@ -63,6 +66,7 @@ class EncodedImage:
         Args:
             reduction: one of ``reductions``.
         """
+        _ = self.size  # refuses what is no image, and gigapixels, before memory is taken
         if self.data.startswith(b"\xff\xd8") and not _is_complete_jpeg(self.data):
             raise ValueError(f"{self.name}: truncated JPEG")
         flags = _FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
@@ -83,6 +87,7 @@ def check_image_file(path: str | os.PathLike[str]) -> tuple[tuple[int, int], int
     Raises:
         ValueError: naming the file, when it is truncated or not an image.
     """
+    _check_regular(path)
     with open(path, "rb") as file:
         found = _header_size(file, os.fspath(path))
         file.seek(0)
@@ -94,11 +99,20 @@ def check_image_file(path: str | os.PathLike[str]) -> tuple[tuple[int, int], int
     return found
 
 
+def _check_regular(path: str | os.PathLike[str]) -> None:
+    """Refuse a pipe or a device, whose reading may never end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{os.fspath(path)}: no regular file")
+
+
 def _header_size(file: BinaryIO, name: str) -> tuple[tuple[int, int], int]:
     try:
-        with Image.open(file) as image:
+        with warnings.catch_warnings(), Image.open(file) as image:
+            warnings.simplefilter("ignore")
             width, height = image.size
             orientation = image.getexif().get(0x0112, 1) if "exif" in image.info else 1
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name}: {error}") from None
     except Exception as error:  # Pillow raises half a dozen kinds, and what they mean here is one thing
         raise ValueError(f"{name}: not an image that can be read ({type(error).__name__})") from None
     return (height, width), int(orientation)

@@ -31,7 +31,7 @@ class Unloaded:
 class BatchLoader(DataLoader[Batch]):
     """A DataLoader with a :class:`Collate`, which raises a worker's errors as ``ValueError`` in one line."""
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         return map(_received, super().__iter__())
 
 

@@ -11,10 +11,12 @@ from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.tables import GroundTruth, PackedStrings
 
 SHAPES = ("circle", "cross", "square", "star", "triangle")
+CLASS_COLORS = ((220, 60, 50), (60, 170, 75), (60, 90, 220), (240, 200, 40), (170, 70, 200))  # RGB
 
 _MAX_COVERED = 0.35  # of a shape's box, by the boxes of later shapes
 _MIN_INSIDE = 0.7  # of a shape's box, inside the image
 _MIN_CONTRAST = 60  # between shape and local background, over the three channels
+_COLOR_JITTER = 40  # of a class's colour, each channel
 _FIXED_POINT_BITS = 6
 
 
@@ -32,6 +34,7 @@ class ShapesDataset(DetectionDataset):
         max_image_size: the largest height and width; sizes are then drawn between both, each side by itself.
         max_objects: 1 to so many shapes an image; fewer where they find no room.
         min_side, max_side: the diameter of a shape over the image's short side.
+        class_colors: each class has a hue of its own, which a short training learns; otherwise colours say nothing.
 
     Example:
         >>> data = ShapesDataset(2, seed=0, image_size=(60, 80))
@@ -49,6 +52,7 @@ class ShapesDataset(DetectionDataset):
         max_objects: int = 6,
         min_side: float = 0.1,
         max_side: float = 0.5,
+        class_colors: bool = False,
     ) -> None:
         if num_images < 1 or max_objects < 1:
             raise ValueError(f"shapes: expected 1 or more images and objects; got {num_images} and {max_objects}")
@@ -63,6 +67,7 @@ class ShapesDataset(DetectionDataset):
         self._limits = (tuple(image_size), tuple(largest))
         self._max_objects = max_objects
         self._sides = (min_side, max_side)
+        self._class_colors = class_colors
         super().__init__(self._ground_truth(num_images), None)
 
     def open_image(self, index: int) -> np.ndarray:
@@ -70,7 +75,7 @@ class ShapesDataset(DetectionDataset):
         scene, rng = self._plan(self.image_id(index) - 1)
         canvas = _draw_ground(scene.height, scene.width, rng)
         for shape in scene.shapes:
-            _draw_shape(canvas, shape, rng)
+            _draw_shape(canvas, shape, rng, CLASS_COLORS[shape.label - 1] if self._class_colors else None)
         noise = rng.integers(0, 256, canvas.shape, dtype=np.uint8) >> scene.noise_bits
         return cv2.add(canvas, noise, dst=canvas)
 
@@ -172,7 +177,21 @@ def _draw_ground(height: int, width: int, rng: np.random.Generator) -> np.ndarra
     return canvas
 
 
-def _draw_shape(canvas: np.ndarray, shape: _Shape, rng: np.random.Generator) -> None:
+def _draw_shape(
+    canvas: np.ndarray, shape: _Shape, rng: np.random.Generator, class_color: tuple[int, int, int] | None = None
+) -> None:
+    colour = _contrasting_colour(canvas, shape, rng)
+    if class_color is not None:
+        colour = np.clip(class_color + rng.integers(-_COLOR_JITTER, _COLOR_JITTER + 1, 3), 0, 255)
+    # OpenCV's coordinates are pixel centres, the outline's are edges.
+    points = np.rint((shape.outline - 0.5) * 2**_FIXED_POINT_BITS).astype(np.int32)
+    cv2.fillPoly(canvas, [points], colour.tolist(), cv2.LINE_AA, _FIXED_POINT_BITS)
+    if rng.random() < 0.5:
+        rim = rng.integers(0, 256, 3).tolist()
+        cv2.polylines(canvas, [points], True, rim, 1, cv2.LINE_AA, _FIXED_POINT_BITS)
+
+
+def _contrasting_colour(canvas: np.ndarray, shape: _Shape, rng: np.random.Generator) -> np.ndarray:
     left, top, right, bottom = shape.box
     ground = canvas[min(int(top + bottom) // 2, len(canvas) - 1), min(int(left + right) // 2, canvas.shape[1] - 1)]
     colour = rng.integers(0, 256, 3)
@@ -180,12 +199,7 @@ def _draw_shape(canvas: np.ndarray, shape: _Shape, rng: np.random.Generator) -> 
         colour = 255 - colour
         if np.abs(colour - ground).sum() < _MIN_CONTRAST:
             colour = (colour + 128) % 256
-    # OpenCV's coordinates are pixel centres, the outline's are edges.
-    points = np.rint((shape.outline - 0.5) * 2**_FIXED_POINT_BITS).astype(np.int32)
-    cv2.fillPoly(canvas, [points], colour.tolist(), cv2.LINE_AA, _FIXED_POINT_BITS)
-    if rng.random() < 0.5:
-        rim = rng.integers(0, 256, 3).tolist()
-        cv2.polylines(canvas, [points], True, rim, 1, cv2.LINE_AA, _FIXED_POINT_BITS)
+    return colour
 
 
 def _area(boxes: np.ndarray) -> np.ndarray:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ssdnorm.data.annotation_checks import BOX_KINDS, BOX_REASONS, Problems, find_bad_boxes, unknown_name
+from ssdnorm.data.annotation_checks import BOX_KINDS, BOX_REASONS, Problems, find_bad_boxes
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import IMAGE_SUFFIXES, check_image_file
+from ssdnorm.messages import unknown_name
 from ssdnorm.tables import GroundTruth, PackedStrings, xyxy_to_xywh
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -153,9 +154,7 @@ class _Year:
                 root = _parse(path)
             except ValueError:
                 continue  # told when the image's turn comes
-            names.update(
-                name.strip() for item in root.iterfind("object") if (name := item.findtext("name")) and name.strip()
-            )
+            names.update(name for item in root.iterfind("object") if (name := _name(item)))
         return names
 
     def _read_image(self, number: int, name: str, path: Path, problems: Problems) -> _Image | None:
@@ -200,8 +199,13 @@ def _parse(path: Path) -> ElementTree.Element:
         raise ValueError(f"malformed XML ({error})") from None
 
 
+def _name(item: ElementTree.Element) -> str:
+    """The class, on one line."""
+    return " ".join((item.findtext("name") or "").split())
+
+
 def _read_object(item: ElementTree.Element) -> tuple[str, tuple[float, ...], bool]:
-    name = (item.findtext("name") or "").strip()
+    name = _name(item)
     if not name:
         raise ValueError("has no <name>")
     texts = [item.findtext(f"bndbox/{corner}") for corner in _CORNERS]
@@ -272,7 +276,9 @@ def _listed(value: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) ->
 
 
 def _integer(text: str | None) -> int:
+    """A size in pixels; 0 for what cannot be one, so that the image is asked."""
     try:
-        return int(float(text or 0))
+        value = int(float(text or 0))
     except (ValueError, OverflowError):
         return 0
+    return value if 0 <= value < 2**31 else 0

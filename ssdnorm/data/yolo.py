@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from ssdnorm.data.annotation_checks import BOX_KINDS, BOX_REASONS, Problems, find_bad_boxes, unknown_name
+from ssdnorm.data.annotation_checks import BOX_KINDS, BOX_REASONS, Problems, find_bad_boxes
 from ssdnorm.data.coco import choose_classes
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import IMAGE_SUFFIXES, check_image_file
+from ssdnorm.messages import shown, unknown_name
 from ssdnorm.tables import GroundTruth, PackedStrings, xyxy_to_xywh
+from ssdnorm.yaml_files import read_yaml
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _ROUNDING = 1e-3  # of the image: a box that ends at 1.0005 is one that was rounded
@@ -99,25 +100,26 @@ def yolo_file(root: str | os.PathLike[str]) -> Path:
 
 def read_yolo_file(path: Path) -> Mapping[str, Any]:
     """The content of a YAML file; empty where it is no mapping."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path)
     return content if isinstance(content, Mapping) else {}
 
 
 def yolo_class_names(content: Mapping[str, Any], file: Path) -> list[str]:
     """The names by class number: a list, or a mapping from 0, 1, …"""
     names = content.get("names")
-    if isinstance(names, Mapping) and sorted(names) == list(range(len(names))):
+    if isinstance(names, Mapping) and set(names) == set(range(len(names))):
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not names:
-        raise ValueError(f"{file}: names: expected a list of class names, or numbers from 0 with names; got {names!r}")
+        raise ValueError(
+            f"{file}: names: expected a list of class names, or numbers from 0 with names; got {shown(names)}"
+        )
     if "nc" in content and content["nc"] != len(names):
-        raise ValueError(f"{file}: nc: says {content['nc']} classes, names has {len(names)}")
+        raise ValueError(f"{file}: nc: says {shown(content['nc'])} classes, names has {len(names)}")
+    if wrong := [name for name in names if not isinstance(name, str | int) or not str(name).isprintable()]:
+        raise ValueError(f"{file}: names: expected text; got {shown(wrong[0])}")
     names = [str(name) for name in names]
     if len(set(names)) < len(names):
-        raise ValueError(f"{file}: names: a class is named twice; got {names}")
+        raise ValueError(f"{file}: names: a class is named twice; got {shown(names)}")
     return names
 
 
@@ -136,13 +138,16 @@ def list_yolo_images(content: Mapping[str, Any], file: Path, split: str) -> list
     if value is None:
         value = [str(folder.resolve()) for folder in usual if folder.is_dir()][:1]
     images: list[Path] = []
-    for entry in [value] if isinstance(value, str) else value:
+    entries = value if isinstance(value, list) else [value]
+    for entry in entries:
+        if not isinstance(entry, str) or "\0" in entry:
+            raise ValueError(f"{file}: {split}: expected a folder, a list of images, or several; got {shown(entry)}")
         tried = [base / entry, file.parent / entry, *usual]
         found = next((path for path in tried if path.exists()), None)
         if found is None:
             raise FileNotFoundError(f"{file}: {split}: {entry}: no such folder or list; tried {tried[0]}")
         if found.is_file():
-            lines = filter(None, map(str.strip, found.read_text(encoding="utf-8").splitlines()))
+            lines = filter(None, map(str.strip, found.read_text(encoding="utf-8", errors="replace").splitlines()))
             images += [path if (path := found.parent / line).exists() else base / line for line in lines]
         else:
             images += [path for path in found.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
@@ -178,7 +183,7 @@ def _read_labels(
             continue
         try:
             label, *values = int(float(words[0])), *map(float, words[1:])
-        except ValueError:
+        except (ValueError, OverflowError):
             problems.drop("object", f"{where}: expected a class number and numbers; got {line[:60]!r}")
             continue
         if len(values) < 4 or (len(values) > 5 and len(values) % 2):

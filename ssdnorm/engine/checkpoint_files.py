@@ -49,9 +49,9 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        evaluation_follows = trainer.enable_validation and trainer.global_step % trainer.val_check_batch == 0
-        if not evaluation_follows:
-            self._save(trainer)
+        interval = trainer.val_check_batch
+        if not (trainer.enable_validation and interval is not None and trainer.global_step % interval == 0):
+            self._save(trainer)  # otherwise after the evaluation that follows
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:

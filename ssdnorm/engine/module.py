@@ -253,7 +253,10 @@ class TrainingModule(pl.LightningModule):
         self.last_evaluation = (self.global_step, result)
         if not self._recompute:
             on = self.evaluated_on.name
-            self.log_dict({f"{on}/{name}": value for name, value in result.metrics.items()}, rank_zero_only=True)
+            for logger in self.trainer.loggers:  # Lightning's self.log would write them after the step's checkpoint
+                logger.log_metrics(
+                    {f"{on}/{name}": value for name, value in result.metrics.items()}, step=self.global_step
+                )
         self._since, self._images = time.perf_counter(), 0
 
     def train_dataloader(self) -> Any:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -19,29 +18,7 @@ from torch.nn.parameter import is_lazy
 from ssdnorm.layers.batch_norm import FrozenBatchNorm, SyncBatchNorm, frozen_batch_norm_types
 from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm, InstanceNorm
 from ssdnorm.layers.l2_norm import L2Norm
-from ssdnorm.messages import did_you_mean
-
-
-@dataclass(frozen=True)
-class Option:
-    """The values that one option of a norm accepts, and how messages describe them."""
-
-    allowed: str
-    accepts: Callable[[Any], bool]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-_POSITIVE = Option("a number > 0", lambda v: _is_number(v) and v > 0)
-_NUMBER = Option("a number", _is_number)
-_COUNT = Option("a whole number ≥ 1", lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 1)
-_SWITCH = Option("true or false", lambda v: isinstance(v, bool))
-_MOMENTUM = Option(
-    "a number in (0, 1], the share of the new batch, or null for a plain average",
-    lambda v: v is None or (_is_number(v) and 0 < v <= 1),
-)
+from ssdnorm.norm_specs import NORM_OPTIONS, Option, check_option_names, is_custom, parse_norm_spec
 
 
 @dataclass(frozen=True)
@@ -62,22 +39,19 @@ def _group_norm(channels: int, *, groups: int = 32, eps: float = 1e-5, affine: b
     return nn.GroupNorm(groups, channels, eps=eps, affine=affine)
 
 
-_AFFINE = {"eps": _POSITIVE, "affine": _SWITCH}
-_BATCH = {**_AFFINE, "momentum": _MOMENTUM}
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
+_BUILDERS: Mapping[str, tuple[Callable[..., nn.Module], tuple[type[nn.Module], ...]]] = {
+    "none": (lambda channels: nn.Identity(), ()),
+    "l2_norm": (L2Norm, (L2Norm,)),
+    "batch_norm": (nn.BatchNorm2d, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)),
+    "sync_batch_norm": (SyncBatchNorm, (nn.SyncBatchNorm,)),
+    "frozen_batch_norm": (FrozenBatchNorm, (FrozenBatchNorm,)),
+    "group_norm": (_group_norm, (nn.GroupNorm,)),
+    "layer_norm": (ChannelLayerNorm, (ChannelLayerNorm,)),
+    "rms_norm": (ChannelRMSNorm, (ChannelRMSNorm,)),
+    "instance_norm": (InstanceNorm, (_InstanceNorm,)),
+}
 NORMS: Mapping[str, Norm] = MappingProxyType(
-    {
-        "none": Norm(lambda channels: nn.Identity(), {}, ()),
-        "l2_norm": Norm(L2Norm, {"scale": _NUMBER, "eps": _POSITIVE, "learnable": _SWITCH}, (L2Norm,)),
-        "batch_norm": Norm(nn.BatchNorm2d, _BATCH, _BATCH_NORMS),
-        "sync_batch_norm": Norm(SyncBatchNorm, _BATCH, (nn.SyncBatchNorm,)),
-        "frozen_batch_norm": Norm(FrozenBatchNorm, {"eps": _POSITIVE}, (FrozenBatchNorm,)),
-        "group_norm": Norm(_group_norm, {**_AFFINE, "groups": _COUNT}, (nn.GroupNorm,)),
-        "layer_norm": Norm(ChannelLayerNorm, _AFFINE, (ChannelLayerNorm,)),
-        "rms_norm": Norm(ChannelRMSNorm, _AFFINE, (ChannelRMSNorm,)),
-        "instance_norm": Norm(InstanceNorm, _AFFINE, (_InstanceNorm,)),
-    }
+    {name: Norm(_BUILDERS[name][0], options, _BUILDERS[name][1]) for name, options in NORM_OPTIONS.items()}
 )
 
 
@@ -104,7 +78,7 @@ class NormFactory:
         if self.kind in NORMS:
             build = NORMS[self.kind].build
         else:
-            build = _load(self.kind, self.where)
+            build = _load(self.kind)
             with torch.device("cpu"), torch.random.fork_rng(devices=[]):
                 self._check_shape_is_kept(self._build(build, channels), channels)
         return mark_norm(self._build(build, channels))
@@ -167,31 +141,12 @@ def norm_layer(spec: str | Mapping[str, Any] | Callable[[int], nn.Module], *, wh
         return spec
     if callable(spec) and not isinstance(spec, nn.Module):
         return GivenFactory(getattr(spec, "__name__", type(spec).__name__), {}, where, spec)
-    given: Mapping[str, Any] = spec if isinstance(spec, Mapping) else {"kind": spec}
-    names = ", ".join(sorted(NORMS))
-    kind = given.get("kind")
-    if not isinstance(kind, str):
-        near = " Did you mean 'none'?" if spec is None else ""
-        raise ValueError(
-            f"{where}: expected a norm name or a mapping with 'kind'; got {spec!r}; choose one of: {names}.{near}"
-        )
-    if ":" in kind:
-        known: Iterable[str] = _named_options(_load(kind, where))
-    elif kind in NORMS:
-        known = NORMS[kind].options
-    else:
-        choices = f"choose one of: {names}, 'package.module:Class'.{did_you_mean(kind, NORMS)}"
-        raise ValueError(f"{where}: unknown norm {kind!r}; {choices}")
-    options = {str(name): value for name, value in given.items() if name != "kind"}
-    for name, value in options.items():
-        if name not in known:
-            choices = f"choose one of: {', '.join(sorted(known))}.{did_you_mean(name, known)}"
-            raise ValueError(f"{where}: {kind}: unknown option {name!r}; {choices if known else 'it has no options'}")
-        if kind in NORMS and not NORMS[kind].options[name].accepts(value):
-            is_number = isinstance(value, str) and _reads_as_number(value)
-            hint = " (YAML reads 1e-5 as text: write 1.0e-5)" if is_number else ""
-            allowed = NORMS[kind].options[name].allowed
-            raise ValueError(f"{where}.{name}: {kind}: expected {allowed}; got {value!r}{hint}")
+    try:
+        kind, options = parse_norm_spec(spec)
+        if is_custom(kind):
+            check_option_names(kind, options, _named_options(_load(kind)))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
     return NormFactory(kind, options, where)
 
 
@@ -204,21 +159,14 @@ def _named_options(build: Callable[..., nn.Module]) -> list[str]:
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
-def _reads_as_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-def _load(path: str, where: str) -> Callable[..., nn.Module]:
+def _load(path: str) -> Callable[..., nn.Module]:
     module_name, _, class_name = path.partition(":")
     try:
         loaded = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{where}: cannot import {path!r} (package.module:Class): {error}") from error
+        raise ValueError(f"cannot import {path!r} (package.module:Class): {error}") from error
     if not callable(loaded):
-        raise ValueError(f"{where}: {path!r} is not a class; got {loaded!r}")
+        raise ValueError(f"{path!r} is not a class; got {loaded!r}")
     build: Callable[..., nn.Module] = loaded
     return build
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ssdnorm.coco_format import detection_table, ground_truth_table
 from ssdnorm.files import write_text
+from ssdnorm.messages import shown, unknown_name
 from ssdnorm.tables import DetectionTable, GroundTruth
 
 PREFIX = "comp4_det_test_"
@@ -69,14 +70,14 @@ def read_voc_detections(
         raise ValueError(f"{folder}: no file {prefix}<class>.txt in this folder")
     unknown = sorted(set(files) - set(truth.class_names))
     if unknown:
-        allowed = ", ".join(truth.class_names[:30])
-        raise ValueError(f"{files[unknown[0]]}: unknown class {unknown[0]!r}; the ground truth has: {allowed}")
+        raise ValueError(f"{files[unknown[0]]}: {unknown_name('class', unknown[0], truth.class_names)}")
     stems = _stems(truth)
     rows: list[tuple[int, int, float, list[float]]] = []
     for label, name in enumerate(truth.class_names, start=1):
         if name not in files:
             continue
-        for number, line in enumerate(files[name].read_text(encoding="utf-8").splitlines(), 1):
+        lines = files[name].read_text(encoding="utf-8", errors="replace").splitlines()
+        for number, line in enumerate(lines, 1):
             if line.strip():
                 place, score, box = _parse(line, stems, f"{files[name]}, line {number}")
                 rows.append((place, label, score, box))
@@ -94,14 +95,14 @@ def _parse(line: str, stems: dict[str, int], where: str) -> tuple[int, float, li
     try:
         score, xmin, ymin, xmax, ymax = map(float, words)
     except ValueError:
-        raise ValueError(f"{where}: got {line.strip()!r}, allowed: image score xmin ymin xmax ymax") from None
+        raise ValueError(f"{where}: got {shown(line.strip())}, allowed: image score xmin ymin xmax ymax") from None
     if stem not in stems:
-        raise ValueError(f"{where}: image {stem!r} is not in the ground truth, which has {len(stems)} images")
+        raise ValueError(f"{where}: image {shown(stem)} is not in the ground truth, which has {len(stems)} images")
     if not np.isfinite([score, xmin, ymin, xmax, ymax]).all():
-        raise ValueError(f"{where}: got {line.strip()!r}, allowed: finite numbers")
+        raise ValueError(f"{where}: got {shown(line.strip())}, allowed: finite numbers")
     box = [xmin - 1, ymin - 1, xmax - (xmin - 1), ymax - (ymin - 1)]
     if box[2] < 0 or box[3] < 0:
-        raise ValueError(f"{where}: got {line.strip()!r}, allowed: xmin <= xmax and ymin <= ymax")
+        raise ValueError(f"{where}: got {shown(line.strip())}, allowed: xmin <= xmax and ymin <= ymax")
     return stems[stem], score, box
 
 

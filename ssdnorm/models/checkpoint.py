@@ -9,12 +9,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ssdnorm.files import write_bytes
+from ssdnorm.messages import shown
+from ssdnorm.models.metadata import read_checkpoint_metadata
 from ssdnorm.models.ssd import SSD
+from ssdnorm.norm_specs import custom_norms
 
 _FORMAT = "ssdnorm 1"
 Shapes = Mapping[str, tuple[int, ...]]
@@ -38,10 +42,11 @@ class Checkpoint:
     post_process: dict[str, Any] = field(default_factory=dict)
     antialias: bool = True
 
-    def load_into(self, model: SSD, *, where: str = "checkpoint") -> None:
-        """Load the state strictly; ``ValueError`` as from :func:`check_shapes`."""
-        check_shapes(shapes_of(model.state_dict()), shapes_of(self.state), where=where)
-        model.load_state_dict(dict(self.state))
+    @property
+    def custom_norms(self) -> set[str]:
+        """The norms of somebody else's class that the model has, as ``"package.module:Class"``."""
+        model = self.model
+        return custom_norms(model["backbone_norm"], model["extras_norm"], *model["tap_norms"].values())
 
 
 def save_checkpoint(
@@ -80,11 +85,22 @@ def _reproducible(content: bytes) -> bytes:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read what :func:`save_checkpoint` wrote; raises as :func:`read_metadata`, and for another format."""
+    """Read what :func:`save_checkpoint` wrote; runs no code, opens no other file, takes the memory of its tensors.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_metadata`; another format; metadata that this library does not
+            write; tensors of another type than a network's.
+    """
     metadata = read_metadata(path)
     if (got := metadata.get("format")) != _FORMAT:
-        raise ValueError(f"{path}: not a checkpoint of ssdnorm (format {got!r}, expected {_FORMAT!r})")
-    return Checkpoint(state=load_file(path), **json.loads(metadata["about"]))
+        raise ValueError(f"{path}: not a checkpoint of ssdnorm (format {shown(got)}, expected {_FORMAT!r})")
+    about = read_checkpoint_metadata(metadata.get("about", ""), where=str(path)).model_dump(exclude_unset=True)
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({type(error).__name__})") from error
+    check_types(state, where=str(path))
+    return Checkpoint(state=state, **about)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -101,6 +117,15 @@ def read_metadata(path: Path) -> dict[str, str]:
             return file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file, or cut off ({type(error).__name__})") from error
+
+
+def check_types(state: Mapping[str, Tensor], *, where: str) -> None:
+    """Raise ``ValueError`` for a tensor that is no dense array of floats; batch norm's counters are integers."""
+    for name, tensor in state.items():
+        is_counter = name.endswith("num_batches_tracked") and tensor.dtype == torch.int64
+        if tensor.layout != torch.strided or not (tensor.is_floating_point() or is_counter):
+            got = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
+            raise ValueError(f"{where}: {shown(name)}: expected floating-point numbers; got {got}")
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
@@ -141,7 +166,9 @@ def is_norm_key(key: str) -> bool:
 
 def _first_few(keys: Sequence[str]) -> str:
     rest = len(keys) - 4
-    return ", ".join(keys[:4]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(key if len(key) < 120 else shown(key) for key in keys[:4]) + (
+        f" and {rest} more" if rest > 0 else ""
+    )
 
 
 def _likely_reasons(expected: Shapes, got: Shapes, absent: Sequence[str], wrong: Sequence[str]) -> list[str]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import importlib
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssdnorm.boxes.coder import BoxCoder
 from ssdnorm.boxes.default_boxes import default_box_spec, make_default_boxes
-from ssdnorm.models.export import FORMAT
+from ssdnorm.messages import one_line, shown
+from ssdnorm.models.export import DETECTION_NAMES, FORMAT, RAW_NAMES
+from ssdnorm.models.metadata import read_export_metadata
 from ssdnorm.models.post_process import PostProcess
+from ssdnorm.resize import height_and_width
 from ssdnorm.structures import Detections, SSDOutput
+
+_MOST_BOXES = 2_000_000  # an input of 4096 pixels has 1.6 million
+_ONNX_TYPES = {"uint8": "uint8", "float32": "float"}
 
 
 class OnnxDetector:
@@ -40,17 +44,46 @@ class OnnxDetector:
             self.session = runtime.InferenceSession(str(path), providers=runtime.get_available_providers())
         except Exception as error:  # onnxruntime's own classes
             raise ValueError(f"{path}: not a readable ONNX file, or cut off ({type(error).__name__})") from error
-        about = self.session.get_modelmeta().custom_metadata_map
-        if about.get("format") != FORMAT:
-            raise ValueError(f"{path}: not exported by ssdnorm (format {about.get('format')!r}, expected {FORMAT!r})")
-        self.class_names: tuple[str, ...] = tuple(json.loads(about["class_names"]))
-        self.image_size: int | list[int] = json.loads(about["image_size"])
-        self.antialias: bool = json.loads(about["antialias"])
-        self.input_dtype: str = json.loads(about["input"])["dtype"]
-        self.output: str = about["output"]
-        settings: dict[str, Any] = json.loads(about["post_process"])
-        boxes = make_default_boxes(default_box_spec(json.loads(about["default_boxes"])))
-        self.post_process = PostProcess(boxes, coder=BoxCoder(tuple(json.loads(about["variances"]))), **settings)
+        try:
+            entries = self.session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError:
+            raise ValueError(f"{path}: metadata that are not text in UTF-8") from None
+        if entries.get("format") != FORMAT:
+            got = shown(entries.get("format"))
+            raise ValueError(f"{path}: not exported by ssdnorm (format {got}, expected {FORMAT!r})")
+        about = read_export_metadata(entries, where=str(path))
+        self.class_names = tuple(about.class_names)
+        self.image_size = about.image_size
+        self.antialias = about.antialias
+        self.input_dtype = about.input.dtype
+        self.output = about.output
+        self._path = path
+        try:
+            spec = default_box_spec(about.default_boxes.model_dump())
+        except ValueError as error:
+            raise ValueError(f"{path}: metadata: default_boxes: {error}") from None
+        self._check_graph(spec.num_boxes)
+        coder = BoxCoder(about.variances)
+        self.post_process = PostProcess(make_default_boxes(spec), coder=coder, **about.post_process.model_dump())
+
+    def _check_graph(self, num_boxes: int) -> None:
+        """Refuse a graph whose inputs and outputs are not those that the metadata tell of."""
+        size, num_classes = self.image_size, len(self.class_names) + 1
+        if num_boxes > _MOST_BOXES:
+            raise ValueError(f"{self._path}: metadata: {num_boxes:,} default boxes; at most {_MOST_BOXES:,} are made")
+        expected: dict[str, list[int]] = {"images": [3, *height_and_width(size)]}
+        if self.output == "raw":
+            expected |= dict(zip(RAW_NAMES, ([num_boxes, 4], [num_boxes, num_classes]), strict=True))
+        tensors = [*self.session.get_inputs(), *self.session.get_outputs()]
+        got = {tensor.name: list(tensor.shape)[1:] for tensor in tensors}
+        names = ["images", *(RAW_NAMES if self.output == "raw" else DETECTION_NAMES)]
+        wrong = [name for name, shape in expected.items() if got.get(name) != shape]
+        if list(got) != names or wrong or tensors[0].type != f"tensor({_ONNX_TYPES[self.input_dtype]})":
+            said = ", ".join(f"{name} {shown(shape)}" for name, shape in got.items())
+            raise ValueError(
+                f"{self._path}: the graph has {said} ({tensors[0].type}); its metadata tell of {', '.join(names)} with "
+                f"{expected} ({self.input_dtype})"
+            )
 
     def __call__(self, images: Tensor, sizes: Tensor) -> list[Detections]:
         """Detections of a batch, best score first.
@@ -63,6 +96,8 @@ class OnnxDetector:
         if self.output == "raw":
             return self.post_process(SSDOutput(*outputs), sizes)
         boxes, scores, labels, counts = outputs
+        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) <= len(self.class_names):
+            raise ValueError(f"{self._path}: labels outside 0 … {len(self.class_names)}, the number of class names")
         scale = sizes.to(boxes)[:, None, [1, 0, 1, 0]]
         return [
             Detections(boxes=b[:n], scores=s[:n], labels=c[:n])
@@ -75,4 +110,8 @@ class OnnxDetector:
             images = images if images.dtype == torch.uint8 else (images * 255).round().to(torch.uint8)
         else:
             images = images / 255 if images.dtype == torch.uint8 else images
-        return [torch.from_numpy(array) for array in self.session.run(None, {"images": images.cpu().numpy()})]
+        try:
+            outputs = self.session.run(None, {"images": images.cpu().numpy()})
+        except Exception as error:  # onnxruntime's own classes
+            raise ValueError(f"{self._path}: the graph fails: {one_line(error)}") from error
+        return [torch.from_numpy(array) for array in outputs]

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+
+_LARGEST_RATIO = 50  # of bytes unpacked to bytes in the file; trained weights stay below 2
+_SMALL = 16 * 2**20  # bytes; below, no matter
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -27,7 +32,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: none of these formats, damaged, or a pickle that would run code.
+        ValueError: none of these formats, damaged, a pickle that would run code, or an archive that unpacks to more
+            than weights of its size can.
     """
     if path.suffix == ".index" or (not path.exists() and path.with_name(f"{path.name}.index").is_file()):
         return _read_tensorflow(path.with_suffix("") if path.suffix == ".index" else path)
@@ -38,20 +44,59 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name.removesuffix(":0"): torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (SafetensorError, ValueError, EOFError, OSError, TypeError, zipfile.BadZipFile) as error:
+    except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable {path.suffix} file, or cut off ({type(error).__name__})") from error
+    if path.suffix == ".npz":
+        return _read_npz(path)
     return _tensors_in(_read_torch(path), path)
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a zip archive that is damaged, or unpacks to far more than weights of its size can."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+        raise ValueError(f"{path}: not a readable zip file, or cut off ({type(error).__name__})") from error
+    size = path.stat().st_size
+    if unpacked > max(_SMALL, _LARGEST_RATIO * size):
+        raise ValueError(f"{path}: {size:,} bytes that unpack to {unpacked:,}; no weights can be packed so well")
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    _check_archive(path)
+    tensors = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                with archive.open(entry) as file:
+                    name = entry.filename.removesuffix(".npy").removesuffix(":0")
+                    tensors[name] = torch.from_numpy(_read_array(file, entry.file_size))
+    except Exception as error:  # damaged archives, compressed data, headers and types: each its own kind of error
+        raise ValueError(f"{path}: not a readable .npz file, or cut off ({type(error).__name__})") from error
+    return tensors
+
+
+def _read_array(file: IO[bytes], size: int) -> np.ndarray:
+    """An array of a ``.npy`` file of a known size, which its header must not exceed; never a pickle."""
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    shape, is_fortran, dtype = read_header[np.lib.format.read_magic(file)](file)
+    count = math.prod(shape)
+    if dtype.hasobject or min(shape, default=0) < 0 or count * dtype.itemsize > size:
+        raise ValueError("objects, or more numbers than bytes")
+    numbers = np.frombuffer(file.read(count * dtype.itemsize), dtype, count)
+    return numbers.reshape(shape, order="F" if is_fortran else "C").copy()
 
 
 def _read_torch(path: Path) -> Any:
     with path.open("rb") as file:
         if not file.read(4).startswith((b"PK", b"\x80")):  # a zip archive, or a pickle since 2003
             raise ValueError(f"{path}: not a weights file: neither torch's nor .safetensors nor .npz")
+    if zipfile.is_zipfile(path):
+        _check_archive(path)
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # the "args" that torchvision's script saves
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):  # torchvision's "args"
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"(?:global: GLOBAL|class|GLOBAL) ([\w]+\.[\w.]+)", str(error))

@@ -21,6 +21,7 @@ _TORCHVISION = dict(zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), VGG16_
 _TORCHVISION_BN = dict(zip((0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40), VGG16_CONVS, strict=True))
 # amdegroot's vgg16_reducedfc.pth: an nn.ModuleList of convolutions, ReLUs and pools, fc6 and fc7 already reduced
 _REDUCED = {**_TORCHVISION, 31: "fc6", 33: "fc7"}
+_FC6, _FC7 = (4096, 512 * 49), (4096, 4096)  # neurons, inputs
 _CAFFE_MEAN = tuple(v / 255 for v in (123.68, 116.779, 103.939))  # RGB; the Oxford VGG release gives them as BGR
 _REDUCED_MEAN = tuple(v / 255 for v in (123.0, 117.0, 104.0))  # RGB; what amdegroot and lufficc train on the file with
 _BYTE_STD = (1 / 255, 1 / 255, 1 / 255)  # inputs of 0 … 255 minus the mean
@@ -89,7 +90,7 @@ def load_backbone_weights(model: nn.Module, weights: str | Path) -> None:
             mean, std = _CAFFE_MEAN, _BYTE_STD
         elif "33.weight" in state:
             mean, std = _REDUCED_MEAN, _BYTE_STD
-    layers = _by_layer({name: tensor.float() for name, tensor in state.items()}, str(weights))
+    layers = _by_layer(state, str(weights))
     for name, tensors in layers.items():
         _load_block(model.get_submodule(f"features.backbone.{name}"), tensors, f"{weights}: {name}")
     model.get_buffer("image_mean").copy_(torch.tensor(mean))
@@ -130,7 +131,8 @@ def _by_layer(state: Mapping[str, Tensor], where: str) -> dict[str, dict[str, Te
             for key in ("weight", "bias", "running_mean", "running_var"):
                 layers[name][f"bn.{key}"] = _get(state, f"features.{place + 1}.{key}", where)
     fc6 = state.get("classifier.0.weight")
-    if fc6 is not None and bool(fc6.isfinite().all()):  # the feature-only release fills the classifier with NaN
+    # the feature-only release fills the classifier with NaN
+    if fc6 is not None and (fc6.numel() != math.prod(_FC6) or bool(fc6.isfinite().all())):
         layers |= _reduced(state, "classifier.0", "classifier.3", where)
     return layers
 
@@ -142,10 +144,11 @@ def _conv(state: Mapping[str, Tensor], name: str, where: str) -> dict[str, Tenso
 def _reduced(state: Mapping[str, Tensor], fc6: str, fc7: str, where: str) -> dict[str, dict[str, Tensor]]:
     """Subsample VGG16's fully connected layers to convolutions: 4096 neurons on 7×7 cells -> 1024 on 3×3."""
     first, second = _conv(state, fc6, where), _conv(state, fc7, where)
-    for name, tensors, shape in ((fc6, first, (4096, 512 * 49)), (fc7, second, (4096, 4096))):
-        if tensors["weight"].flatten(1).shape != shape:
-            got = tuple(tensors["weight"].shape)
-            raise ValueError(f"{where}: {name}.weight: expected {shape[0]} neurons on {shape[1]} inputs; got {got}")
+    for name, tensors, (neurons, inputs) in ((fc6, first, _FC6), (fc7, second, _FC7)):
+        weight, bias = tuple(tensors["weight"].shape), tuple(tensors["bias"].shape)
+        if (weight[:1], math.prod(weight[1:]), bias) != ((neurons,), inputs, (neurons,)):
+            got = f"weight {weight}, bias {bias}"
+            raise ValueError(f"{where}: {name}: expected {neurons} neurons on {inputs} inputs; got {got}")
     return {
         "fc6": {"weight": first["weight"].reshape(4096, 512, 7, 7)[::4, :, ::3, ::3], "bias": first["bias"][::4]},
         "fc7": {"weight": second["weight"].reshape(4096, 4096)[::4, ::4, None, None], "bias": second["bias"][::4]},
@@ -155,16 +158,21 @@ def _reduced(state: Mapping[str, Tensor], fc6: str, fc7: str, where: str) -> dic
 def _get(state: Mapping[str, Tensor], key: str, where: str) -> Tensor:
     if key not in state:
         raise ValueError(f"{where}: the key {key!r} is missing")
+    if not state[key].is_floating_point() or state[key].layout != torch.strided:
+        raise ValueError(f"{where}: {key}: expected floating-point numbers; got {state[key].dtype}")
     return state[key]
 
 
 def _load_block(block: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     conv, norm = block.get_submodule("conv"), block.get_submodule("norm")
-    weight, bias = tensors["weight"], tensors["bias"]
     expected = tuple(conv.get_parameter("weight").shape)
-    if weight.shape != expected:
-        got = tuple(weight.shape)
-        raise ValueError(f"{where}: weight {got} does not fit the model's {expected}; VGG16's weights need width 1")
+    for name, tensor in tensors.items():
+        shape = expected if name == "weight" else expected[:1]
+        if tensor.shape != shape:
+            got = tuple(tensor.shape)
+            raise ValueError(f"{where}: {name} {got} does not fit the model's {shape}; VGG16's weights need width 1")
+    tensors = {name: tensor.float() for name, tensor in tensors.items()}  # a few bytes can stand for any shape
+    weight, bias = tensors["weight"], tensors["bias"]
     if bn := {key.removeprefix("bn."): value for key, value in tensors.items() if key.startswith("bn.")}:
         if isinstance(getattr(norm, "running_mean", None), Tensor):
             norm.load_state_dict(bn, strict=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,8 @@ def panels(
 def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> None:
     """Write a figure whole or not at all; the suffix gives the format."""
     encoded = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a class name in any script
         figure.savefig(encoded, format=Path(path).suffix[1:], dpi=dpi)
     write_bytes(path, encoded.getbuffer(), durable=False)
 

@@ -54,6 +54,20 @@ def predict(*words) -> int:
     return main(["predict", *map(str, words)])
 
 
+def test_a_norm_of_somebody_elses_class_must_be_allowed(pictures, tmp_path, capsys):
+    model = ssd300_vgg16(3, width=0.02, tap_norms={"fc7": "torch.nn:BatchNorm2d"})
+    path, output = tmp_path / "model.safetensors", tmp_path / "out"
+    save_checkpoint(path, model, class_names=["cat", "dog"], post_process={})
+    assert predict("--checkpoint", path, "--output", output, pictures / "a.jpg") == 2
+    assert "--allow-norm torch.nn:BatchNorm2d" in capsys.readouterr().err
+    allow = ("--allow-norm", "torch.nn:BatchNorm2d")
+    assert predict("--checkpoint", path, *allow, "--output", output, pictures / "a.jpg") == 0
+    assert predict("--onnx", path, *allow, "--output", output, pictures / "a.jpg") == 2
+    with pytest.raises(SystemExit):
+        predict("--checkpoint", path, "--allow-norm", "batch_norm", "--output", output, pictures / "a.jpg")
+    assert "expected package.module:Class; got 'batch_norm'" in capsys.readouterr().err
+
+
 def test_a_folder_becomes_drawings_a_list_and_one_line(checkpoint, pictures, tmp_path, capsys):
     assert predict("--checkpoint", checkpoint, "--output", tmp_path / "out", pictures) == 0
     listed = json.loads((tmp_path / "out" / "detections.json").read_text())

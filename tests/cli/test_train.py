@@ -13,6 +13,7 @@ from ssdnorm.cli import main
 from ssdnorm.config_file import SHIPPED
 from ssdnorm.engine.checkpoint_files import write_checkpoint_file
 from ssdnorm.engine.module import TrainingModule
+from ssdnorm.ownership import owned_folder
 from tests.small_training import rows, script, train, weights
 
 
@@ -198,6 +199,37 @@ def test_a_run_is_not_resumed_on_another_number_of_devices(unfinished, capsys):
     write_checkpoint_file({**checkpoint, "world_size": 2}, path)
     assert train(unfinished, "--resume") == 2
     assert "the run was on 2 devices and is now on 1" in capsys.readouterr().err
+
+
+def test_a_failure_is_a_file_with_its_reason_until_the_run_is_resumed(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device", "somewhere")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingModule, "training_step", full)
+        assert train(tmp_path / "run") == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "error: somewhere: No space left on device"
+    failure = json.loads((tmp_path / "run" / "failure.json").read_text())
+    assert failure == {"status": "failed", "reason": "somewhere: No space left on device"}
+    (tmp_path / "run" / "checkpoints").mkdir(exist_ok=True)
+    (tmp_path / "run" / "checkpoints" / ".last.01234567.part.ckpt").touch()  # of a process that was killed
+    assert train(tmp_path / "run", "--resume") == 0
+    assert not (tmp_path / "run" / "failure.json").exists()
+    assert not list((tmp_path / "run").rglob(".*"))
+
+
+def test_a_run_that_another_process_owns_is_left_alone(unfinished, capsys):
+    before = sorted(unfinished.rglob("*"))
+    with owned_folder(unfinished):
+        assert train(unfinished, "--resume") == 2
+    assert "run: in use by this very process" in capsys.readouterr().err
+    assert sorted(unfinished.rglob("*")) == before
+
+
+@pytest.mark.parametrize("words", [["--output", ""], ["--output="]])
+def test_an_empty_path_is_refused(capsys, words):
+    assert main(["train", "--config", "quickstart", *words]) == 2
+    assert capsys.readouterr().err == "error: --output: a path is needed; got an empty one\n"
 
 
 def test_a_missing_config_and_a_missing_option_are_refused(tmp_path, capsys):

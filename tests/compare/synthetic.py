@@ -75,7 +75,7 @@ def analyse_made(plan: Plan, root: Path, test_set: DetectionDataset) -> Results:
     """The analysis without models: operations and latencies are made up."""
     with (
         mock.patch("ssdnorm.compare.costs.gflops", return_value=4.31),
-        mock.patch("ssdnorm.compare.analysis.measure_latencies", lambda paths, image: dict.fromkeys(paths, 7.0)),
+        mock.patch("ssdnorm.compare.analysis.measure_latencies", lambda paths, image, **_: dict.fromkeys(paths, 7.0)),
     ):
         return analyse(plan, root, test_set, num_resamples=50)
 

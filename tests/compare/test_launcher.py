@@ -155,7 +155,7 @@ def test_no_run_outlives_a_comparison_that_is_stopped(jobs, tmp_path, number):
         assert _soon(lambda: calls(tmp_path)), "no run began"
         run = calls(tmp_path)[0]["pid"]
         os.kill(process.pid, number)
-        assert process.wait(10) == (-signal.SIGKILL if number == signal.SIGKILL else 7)
+        assert process.wait(60) == (-signal.SIGKILL if number == signal.SIGKILL else 7)
         assert _soon(lambda: not _alive(run))
     finally:
         process.kill()
@@ -180,9 +180,21 @@ def _alive(pid):
         ("config.yaml", "", r"config\.yaml: damaged, expected keys and values; delete the run"),
         ("config.yaml", "- 1", r"config\.yaml: damaged, expected keys"),
         ("config.yaml", "[1", r"config\.yaml: damaged; delete the run folder"),
-        ("failure.json", "{}", r"failure\.json: expected status and reason"),
+        (
+            "failure.json",
+            "{}",
+            r"failure\.json: damaged; delete the run folder to repeat the run: status: Field required",
+        ),
         ("failure.json", "", r"failure\.json: damaged; delete the run"),
+        (
+            "failure.json",
+            '{"status": "odd", "reason": ""}',
+            r"failure\.json: damaged; .*status: Input should be 'diverged'",
+        ),
         ("result.json", "", r"result\.json: damaged; delete the run"),
+        ("result.json", "{}", r"result\.json: damaged; .*: metrics: Field required"),
+        ("result.json", "[" * 100_000, r"result\.json: damaged; delete the run"),
+        ("metrics.csv", "step,AP50,evaluated_on,seconds\n1,0.9,test,long\n", r"metrics\.csv: damaged; .*'long'"),
     ],
 )
 def test_a_damaged_file_of_a_run_is_named(jobs, tmp_path, name, content, message):
@@ -191,7 +203,8 @@ def test_a_damaged_file_of_a_run_is_named(jobs, tmp_path, name, content, message
     (folder / name).write_text(content)
 
     def launch_and_read():
-        launch(jobs[:1], tmp_path / "cmp")
+        if name != "metrics.csv":
+            launch(jobs[:1], tmp_path / "cmp")
         read_run(jobs[0], tmp_path / "cmp", 0.5)
 
     with pytest.raises(ValueError, match=message):

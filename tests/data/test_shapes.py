@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ssdnorm.data import ShapesDataset
-from ssdnorm.data.shapes import SHAPES, _draw_shape, _outline, _Shape
+from ssdnorm.data.shapes import CLASS_COLORS, SHAPES, _draw_shape, _outline, _Shape
 
 
 def test_an_image_depends_on_seed_and_place_alone():
@@ -41,6 +41,17 @@ def test_boxes_lie_inside_and_all_classes_are_about_as_frequent():
     assert counts[0] == 0
     assert counts[1:].min() > 0.7 * counts[1:].mean()
     assert data.load_image(3).shape == (*data.image_size(3), 3)
+
+
+def test_classes_have_hues_of_their_own_where_asked_for():
+    options = {"seed": 3, "image_size": (120, 120), "max_objects": 1, "min_side": 0.5, "max_side": 0.5}
+    data, plain = ShapesDataset(40, class_colors=True, **options), ShapesDataset(40, **options)
+    np.testing.assert_array_equal(data.ground_truth.boxes, plain.ground_truth.boxes)
+    for i in range(len(data)):
+        boxes, (label,) = data.training_boxes(i)
+        x, y = ((boxes[0, :2] + boxes[0, 2:]) / 2).astype(int)
+        middle = data.load_image(i)[y - 2 : y + 3, x - 2 : x + 3].reshape(-1, 3).mean(axis=0)
+        assert np.abs(middle - CLASS_COLORS[label - 1]).max() < 40 + 16  # jitter and noise
 
 
 @pytest.mark.parametrize(

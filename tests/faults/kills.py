@@ -18,7 +18,8 @@ class Operations:
 
     Counted are Python's audit events (opening to write, renaming, removing, making folders …) and waiting for the disk,
     which lies between a file's last byte and its new name. Between two of these nothing changes but the part of a file
-    that is written under a temporary name, or rows that are appended in one write.
+    that is written under a temporary name, or rows that are appended in one write. TensorBoard's files, which are
+    written by a thread at moments of its own, are left out.
     """
 
     def __init__(self, folder: Path, kill_at: int | None = None) -> None:
@@ -45,8 +46,10 @@ class Operations:
             path, writes = arguments[0], True
         else:
             return
-        if writes and isinstance(path, str | bytes | os.PathLike) and os.fsdecode(path).startswith(self.folder):
-            self._one_more()
+        if writes and isinstance(path, str | bytes | os.PathLike):
+            name = os.fsdecode(path)
+            if name.startswith(self.folder) and "/tensorboard/" not in name:
+                self._one_more()
 
     def _one_more(self) -> None:
         if self.count == self.kill_at:

@@ -193,9 +193,9 @@ def test_every_option_reaches_the_norm(spec, attributes):
         ({"kind": "group_norm", "group": 4}, r"group_norm: unknown option 'group'; choose one of: affine, eps, "
          r"groups\. Did you mean 'groups'\?"),
         ({"kind": "none", "eps": 1.0}, r"none: unknown option 'eps'; it has no options"),
-        ({"kind": "group_norm", "groups": 0}, r"norm\.extras\.groups: group_norm: expected a whole number ≥ 1; got 0"),
+        ({"kind": "group_norm", "groups": 0}, r"norm\.extras: group_norm: groups: expected a whole number ≥ 1; got 0"),
         ({"kind": "group_norm", "groups": True}, r"expected a whole number ≥ 1; got True"),
-        ({"kind": "l2_norm", "eps": 0}, r"norm\.extras\.eps: l2_norm: expected a number > 0; got 0"),
+        ({"kind": "l2_norm", "eps": 0}, r"norm\.extras: l2_norm: eps: expected a number > 0; got 0"),
         ({"kind": "l2_norm", "scale": float("nan")}, r"expected a number; got nan"),
         ({"kind": "l2_norm", "learnable": "no"}, r"expected true or false; got 'no'"),
         ({"kind": "batch_norm", "eps": "1e-5"}, r"expected a number > 0; got '1e-5' \(YAML reads 1e-5 as text"),

@@ -58,7 +58,7 @@ def test_a_folder_without_files_and_an_unknown_class_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no file comp4_det_test_<class>.txt in this folder"):
         read_voc_detections(tmp_path, truth)
     (tmp_path / "comp4_det_test_unicorn.txt").write_text("")
-    with pytest.raises(ValueError, match="unknown class 'unicorn'; the ground truth has: class "):
+    with pytest.raises(ValueError, match="unknown class 'unicorn'; choose one of: class "):
         read_voc_detections(tmp_path, truth)
 
 

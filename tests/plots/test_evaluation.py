@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -45,6 +46,18 @@ def test_a_report_has_pictures_and_the_numbers_behind_them(tmp_path):
     assert all(Image.open(path).size[0] > 600 for path in paths if path.suffix == ".png")
     curves = mean_curves(result)["precision"].values()
     assert sum(map(sum, curves)) / (10 * 101) == pytest.approx(result.metrics["AP"])
+
+
+def test_class_names_are_shown_as_they_are_whatever_they_hold(tmp_path):
+    truth, found = draw_set(1)
+    names = ["$\\frac{x$", "<b>", "犬 🐕", "a_b^c", "%s", "\\alpha"]
+    for category, name in zip(truth["categories"], names, strict=False):
+        category["name"] = name
+    result = evaluate_coco(truth, found)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_report(tmp_path, result, breakdown=ErrorAnalysis(result).breakdown())
+    assert {label.get_text() for label in plot_classes(result).axes[0].get_yticklabels()} >= {"$\\frac{x$", "<b>"}
 
 
 def test_an_evaluation_without_objects_can_be_plotted(tmp_path):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ssdnorm.boxes.default_boxes import DefaultBoxSpec, default_box_spec
-from ssdnorm.models.checkpoint import Checkpoint, check_shapes, num_classes_of, shapes_of
+from ssdnorm.messages import one_line
+from ssdnorm.models.checkpoint import Checkpoint, check_shapes, check_types, num_classes_of, shapes_of
 from ssdnorm.models.class_names import default_class_names
 from ssdnorm.models.ssd import ssd300_vgg16, ssd512_vgg16
 from ssdnorm.models.vgg import VGG16_CONVS
@@ -106,9 +107,11 @@ class Family:
         size: ImageSize = 512 if is_512 else 300
         names = self.names(size)
         check_shapes(dict.fromkeys(names.values(), ()), dict.fromkeys(tensors, ()), where=where)  # names alone
-        state = self.rearrange({ours: tensors[theirs].float() for ours, theirs in names.items()})
+        check_types({name: tensors[name] for name in names.values()}, where=where)
+        # without memory, until the shapes are known to be right: a few bytes can stand for a tensor of any size
+        without_memory = self._renamed({name: tensor.to("meta") for name, tensor in tensors.items()}, names, where)
 
-        num_classes = num_classes_of(shapes_of(state)) or 0
+        num_classes = num_classes_of(shapes_of(without_memory)) or 0
         if num_classes < 2:
             raise ValueError(f"{where}: the head has {num_classes} classes; 2 or more are needed, background included")
         boxes = self.default_boxes(size, num_classes) if default_boxes is None else default_box_spec(default_boxes)
@@ -126,11 +129,13 @@ class Family:
             "default_boxes": boxes,
             "width": 1.0,
         }
-        mean, std = [v / 255 for v in self.mean], [1 / 255] * 3
-        state |= {"image_mean": torch.tensor(mean), "image_std": torch.tensor(std)}
         with torch.device("meta"):
             model = (ssd300_vgg16 if size == 300 else ssd512_vgg16)(**arguments)
-        check_shapes(shapes_of(model.state_dict()), shapes_of(state), where=where)
+        input_shapes = {"image_mean": (3,), "image_std": (3,)}
+        check_shapes(shapes_of(model.state_dict()), {**shapes_of(without_memory), **input_shapes}, where=where)
+        state = self._renamed(tensors, names, where)
+        mean, std = [v / 255 for v in self.mean], [1 / 255] * 3
+        state |= {"image_mean": torch.tensor(mean), "image_std": torch.tensor(std)}
 
         labels = list(class_names) if class_names is not None else default_class_names(num_classes - 1)
         if len(labels) != num_classes - 1:
@@ -144,6 +149,13 @@ class Family:
             post_process=settings,
             antialias=False,
         )
+
+    def _renamed(self, tensors: Mapping[str, Tensor], names: Mapping[str, str], where: str) -> State:
+        """Our tensors out of theirs, float32, in our layout."""
+        try:
+            return self.rearrange({ours: tensors[theirs].float() for ours, theirs in names.items()})
+        except (RuntimeError, IndexError) as error:  # a part of the head with a shape that cannot be taken apart
+            raise ValueError(f"{where}: the head's tensors do not fit {self.name}: {one_line(error)}") from error
 
 
 def change_per_box(state: State, part: str, change: Callable[[Tensor], Tensor]) -> State:

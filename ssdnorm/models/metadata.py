@@ -1,0 +1,115 @@
+"""What the metadata of a checkpoint or an exported file may say: allow-listed keys, types and ranges."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import from_json, to_json
+
+from ssdnorm.validation import NormSpec, Section, validate
+
+_Pixels = Annotated[int, Field(ge=1, le=4096)]
+_Cells = Annotated[int, Field(ge=1, le=512)]
+_Length = Annotated[float, Field(gt=0, le=1e6)]
+_Taps = Field(min_length=1, max_length=64)  # one entry per tap
+_ClassName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]  # drawn on one line
+_Count = Annotated[int, Field(ge=1, lt=2**31)]
+
+
+class BoxNumbers(Section):
+    """The fields of ``DefaultBoxSpec``; a pair is (height, width)."""
+
+    image_size: _Pixels | tuple[_Pixels, _Pixels]
+    grid_sizes: Annotated[tuple[_Cells | tuple[_Cells, _Cells], ...], _Taps]
+    steps: Annotated[tuple[_Length | tuple[_Length, _Length], ...], _Taps]
+    min_sizes: Annotated[tuple[_Length, ...], _Taps]
+    max_sizes: Annotated[tuple[_Length, ...], _Taps]
+    aspect_ratios: Annotated[tuple[Annotated[tuple[_Length, ...], Field(max_length=64)], ...], _Taps]
+    clip: Literal["none", "size", "all"] = "none"
+
+
+class ModelArguments(Section):
+    """Name and arguments of the function that builds the model; nothing that opens a file or draws weights."""
+
+    name: Literal["ssd300_vgg16", "ssd512_vgg16", "ssd_vgg16"]
+    image_size: _Pixels | tuple[_Pixels, _Pixels] | None = None
+    num_classes: int = Field(ge=2, le=1_000_000)
+    backbone_norm: NormSpec
+    extras_norm: NormSpec
+    tap_norms: dict[str, NormSpec]
+    dropout: float | dict[str, float]
+    default_boxes: str | BoxNumbers
+    width: float = Field(gt=0, le=16)
+
+    @model_validator(mode="after")
+    def _check_image_size(self) -> Self:
+        if (self.name == "ssd_vgg16") != (self.image_size is not None):
+            raise ValueError(
+                f"image_size: belongs to ssd_vgg16, which needs one; got {self.image_size} for {self.name}"
+            )
+        return self
+
+
+class PostProcessSettings(Section):
+    """Arguments of ``PostProcess``."""
+
+    score_threshold: float = Field(default=0.01, ge=0, lt=1)
+    nms_threshold: float = Field(default=0.45, ge=0, le=1)
+    top_k: _Count = 400
+    max_detections: _Count = 200
+
+
+class CheckpointMetadata(Section):
+    """What a checkpoint says beside its tensors."""
+
+    model: ModelArguments
+    class_names: list[_ClassName]
+    post_process: PostProcessSettings = PostProcessSettings()
+    antialias: bool = True
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        if len(self.class_names) != self.model.num_classes - 1:
+            got = f"{len(self.class_names)} class names for {self.model.num_classes - 1} classes"
+            raise ValueError(f"{got} (background has none)")
+        return self
+
+
+class ExportInput(Section):
+    """What an exported graph takes."""
+
+    name: Literal["images"]
+    dtype: Literal["uint8", "float32"]
+    colours: Literal["RGB"]
+    range: list[int]
+
+
+class ExportMetadata(Section):
+    """What an exported ONNX file says beside its graph."""
+
+    format: str
+    class_names: list[_ClassName] = Field(min_length=1)
+    image_size: _Pixels | tuple[_Pixels, _Pixels]
+    input: ExportInput
+    antialias: bool
+    output: Literal["raw", "detections"]
+    default_boxes: BoxNumbers
+    variances: tuple[_Length, _Length, _Length, _Length]
+    post_process: PostProcessSettings
+
+
+def read_checkpoint_metadata(text: str, *, where: str) -> CheckpointMetadata:
+    """The metadata of a checkpoint, checked; ``ValueError`` of one line if they are not as written by this library."""
+    return validate(CheckpointMetadata, text, lambda _: f"{where}: metadata")
+
+
+def read_export_metadata(entries: dict[str, str], *, where: str) -> ExportMetadata:
+    """The metadata of an exported file, checked as above; entries of other tools are left out."""
+    content: dict[str, Any] = {}
+    for name in ExportMetadata.model_fields.keys() & entries.keys():
+        try:
+            content[name] = entries[name] if name in ("format", "output") else from_json(entries[name])
+        except ValueError as error:
+            raise ValueError(f"{where}: metadata: {name}: not JSON: {error}") from None
+    return validate(ExportMetadata, to_json(content, inf_nan_mode="constants").decode(), lambda _: f"{where}: metadata")
