@@ -1,4 +1,9 @@
-"""Compare norm choices: python scripts/compare.py --config configs/compare_quickstart.yaml --output runs/cmp
+"""Compare norm choices: train every arm with every seed, and say how they differ.
+
+examples:
+  ssdnorm compare --config compare_quickstart --output runs/cmp --jobs 2
+  ssdnorm compare --config compare_bccd --output runs/bccd --base.data.train.root data/BCCD
+  ssdnorm compare --config compare_quickstart --output runs/cmp --no-training        # only the report
 
 Trains every arm with every seed (and learning rate), each in a run folder below runs/cmp/runs, then writes report.html,
 results.json, results.csv, table.md and figures/. Started again, it skips finished runs and resumes the others. A key

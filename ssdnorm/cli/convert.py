@@ -1,4 +1,9 @@
-"""Convert a checkpoint of another SSD: python scripts/convert.py ssd300_mAP_77.43_v2.pth --output ssd300.safetensors
+"""Convert a checkpoint of another SSD, select classes, or write a file for torchvision.
+
+examples:
+  ssdnorm convert ssd300_mAP_77.43_v2.pth --output ssd300.safetensors
+  ssdnorm convert ssd300.safetensors --output cats.safetensors --classes cat,dog
+  ssdnorm convert model.safetensors --to torchvision --output ours.pth
 
 The system is recognised by the names in the file: torchvision, amdegroot/ssd.pytorch, lufficc/SSD, mmdetection 3,
 balancap/SSD-Tensorflow (model.ckpt or .npz), chainercv (.npz), and this library's own.

@@ -1,9 +1,10 @@
 """Measure a network: lengths, dead channels, scales and gradients by layer, and batch norm.
 
-  diagnose.py --run runs/x --output out
-  diagnose.py --checkpoint model.safetensors --images photos/ --output out
-  diagnose.py --weights vgg16.npz --images photos/ --against runs/x --output out
-  diagnose.py --run runs/x --batch-norm --output out
+examples:
+  ssdnorm diagnose --run runs/x --output out
+  ssdnorm diagnose --checkpoint model.safetensors --images photos/ --output out
+  ssdnorm diagnose --weights vgg16.npz --images photos/ --against runs/x --output out
+  ssdnorm diagnose --run runs/x --batch-norm --output out
 
 Prints a table, and writes diagnostics.json and figures. Gradients are measured on a run's or a config's data, which has
 objects. With --config every key of it can be set, e.g. --data.test.split val.

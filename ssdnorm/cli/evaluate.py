@@ -1,10 +1,11 @@
 """Evaluate detections with COCO's and VOC's metrics: from a run, from weights, or from a file of detections.
 
-  evaluate.py --run runs/x
-  evaluate.py --checkpoint model.safetensors --config configs/x.yaml --output out
-  evaluate.py --checkpoint model.safetensors --annotations VOC2007 --split test --output out
-  evaluate.py --detections dets.json --annotations instances.json
-  evaluate.py --detections results/ --annotations VOC2007 --split test --metric voc07
+examples:
+  ssdnorm evaluate --run runs/x
+  ssdnorm evaluate --checkpoint model.safetensors --config mine.yaml --output out
+  ssdnorm evaluate --checkpoint model.safetensors --annotations VOC2007 --split test --output out
+  ssdnorm evaluate --detections dets.json --annotations instances.json
+  ssdnorm evaluate --detections results/ --annotations VOC2007 --split test --metric voc07
 
 A data set in either format can be evaluated with either metric. With --run, --checkpoint and --detections with
 --config, every key of the config can be set, e.g. --data.test.split val or --runtime.devices 1.

@@ -1,4 +1,8 @@
-"""Export a detector: python scripts/export.py --checkpoint model.safetensors --output model.onnx --detections
+"""Export a detector as an ONNX or torch.export file.
+
+examples:
+  ssdnorm export --checkpoint model.safetensors --output model.onnx --detections
+  ssdnorm export --checkpoint model.safetensors --output model.pt2
 
 The suffix of --output decides: .onnx, or .pt2 for torch.export. Any batch size; mean and std are inside.
 """

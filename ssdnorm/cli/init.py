@@ -1,4 +1,8 @@
-"""Write a config for your data: ssdnorm init data/mine --output mine.yaml
+"""Write a config for your data.
+
+examples:
+  ssdnorm init data/mine --output mine.yaml
+  ssdnorm init data/mine --output mine.yaml --image-size 416
 
 Finds format and splits, makes the splits that are missing (class by class, with a seed), fits default boxes to the
 objects, and sets steps and rates from the number of pictures. Every key of the config can be set, e.g.

@@ -1,4 +1,8 @@
-"""Look at your data before training: ssdnorm inspect data/mine
+"""Look at your data before training.
+
+examples:
+  ssdnorm inspect data/mine
+  ssdnorm inspect data/mine --suggest --model.name ssd_vgg16 --model.image_size 416
 
 Finds the format (VOC, COCO, YOLO) and the splits, counts classes and sizes, tells what is wrong with the annotations
 and which pictures are in two splits, shows augmented training pictures, and measures how the default boxes cover the

@@ -1,4 +1,8 @@
-"""Detect objects in pictures: python scripts/predict.py --checkpoint model.safetensors --output out *.jpg
+"""Detect objects in pictures and videos.
+
+examples:
+  ssdnorm predict --checkpoint runs/x/checkpoints/model.safetensors --output out photo.jpg photos/ '*.png'
+  ssdnorm predict --onnx model.onnx --output out clip.mp4 --max-frames 100
 
 Takes pictures, folders, patterns, video files, and the number of a camera. Draws boxes, names and scores, and
 lists them in detections.json. The checkpoint may be another system's; --onnx runs an exported file instead.
@@ -36,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     weights = parser.add_mutually_exclusive_group(required=True)
     weights.add_argument("--checkpoint", type=Path, help="model.safetensors of a run, or another SSD's file")
-    weights.add_argument("--onnx", type=Path, help="a file written by export.py")
+    weights.add_argument("--onnx", type=Path, help="a file written by ssdnorm export")
     add_allow_norm(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder for the pictures and detections.json")
     parser.add_argument(

@@ -1,4 +1,7 @@
-"""Write the JSON schemas of config files: ssdnorm schema --output configs
+"""Write the JSON schemas of config files, for editors.
+
+example:
+  ssdnorm schema --output configs
 
 An editor checks a file that begins with `# yaml-language-server: $schema=schema.json` and completes its keys.
 """

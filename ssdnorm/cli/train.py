@@ -1,4 +1,9 @@
-"""Train a detector: python scripts/train.py --config quickstart --output runs/quickstart
+"""Train a detector into a run folder.
+
+examples:
+  ssdnorm train --config quickstart --output runs/quickstart
+  ssdnorm train --config bccd --output runs/mine --data.train.root data/mine --data.test.root data/mine
+  ssdnorm train --config quickstart --output runs/bn --norm batch_norm --seed 1 --device cpu
 
 Continue an interrupted run with --resume runs/quickstart; with a larger --training.max_steps (or epochs) a finished
 run goes on from its last checkpoint. Every key of the config can be set on the command line, e.g.

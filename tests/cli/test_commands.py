@@ -1,0 +1,95 @@
+"""The commands as a whole: grouped help with examples, typos answered, short options, completion."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from ssdnorm.cli import COMMANDS, GROUPS, main
+
+
+def help_of(capsys, *words):
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--help"])
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_lists_every_command_once_under_its_group(capsys):
+    text = help_of(capsys)
+    assert all(f"\n{title}:\n" in text for title in GROUPS)
+    lines = [line.split()[0] for line in text.splitlines() if line.startswith("  ") and line.split()[0] in COMMANDS]
+    assert lines == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_shows_examples_whose_options_it_has(name, capsys):
+    text = help_of(capsys, name)
+    examples = [line for line in text.splitlines() if line.startswith("  ") and f"ssdnorm {name} " in line]
+    assert examples, text
+    for option in {word for line in examples for word in line.split() if word.startswith("--") and "." not in word}:
+        assert option in text[text.index("\noptions:") :] or option == "--norm", option
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("trian --config x", "unknown command 'trian'; choose one of: inspect, .* Did you mean 'train'"),
+        (
+            "train --config quickstart --outptu x",
+            "--outptu: ssdnorm train has no such option.* Did you mean '--output'",
+        ),
+        ("train --config quickstart --output x --nrom=none", "--nrom: .* Did you mean '--norm'"),
+        ("train --config quickstart --output x --optimiser.lr 1", "optimiser.* Did you mean 'optimizer'"),
+        (
+            "predict --checkpoint m --output x --devise cpu a.png",
+            "--devise: ssdnorm predict .* Did you mean '--device'",
+        ),
+        ("evaluate --run x --bootstap 9", "--bootstap: ssdnorm evaluate .* Did you mean '--bootstrap'"),
+        ("compare --config compare_quickstart --output x --job 2", "--job: .* Did you mean '--jobs'"),
+        ("train --config quickstart --output x --device cuda:1", "--device: choose cpu or cuda; got 'cuda:1'"),
+        ("train --config quickstart --output x --seed 1 --training.seed 2", "--seed: is short for --training.seed"),
+    ],
+)
+def test_a_typo_is_answered_in_one_line_with_the_nearest_name(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(message, error), error
+
+
+def test_short_options_set_their_keys(tmp_path, monkeypatch):
+    import ssdnorm.cli.train as command
+
+    seen = []
+    monkeypatch.setattr(command, "run", lambda arguments, rest: seen.append(rest))
+    words = ["train", "--config", "quickstart", "--output", str(tmp_path / "x"), "--seed", "3", "--norm", "none"]
+    assert main([*words, "--device", "cuda"]) == 0
+    assert seen == [["--training.seed", "3", "--runtime.accelerator", "gpu", "--norm", "none"]]
+
+
+def complete(line: str, script: str) -> list[str]:
+    """What bash offers for the last word of a line."""
+    words = line.split(" ")
+    setup = f"COMP_WORDS=({' '.join(repr(word) for word in words)}); COMP_CWORD={len(words) - 1}"
+    code = f'{script}\n{setup}; COMP_LINE="{line}"; _shtab_ssdnorm; echo "${{COMPREPLY[@]}}"'
+    return subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_commands_options_and_config_keys(capsys):
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    assert complete("ssdnorm ex", script) == ["export"]
+    assert complete("ssdnorm train --outp", script) == ["--output"]
+    assert complete("ssdnorm train --optimizer.warmup_s", script) == ["--optimizer.warmup_steps"]
+    assert complete("ssdnorm compare --base.training.max_", script) == ["--base.training.max_steps"]
+
+
+def test_zsh_has_a_completion_that_names_the_commands(capsys):
+    assert main(["completion", "zsh"]) == 0
+    script = capsys.readouterr().out
+    assert script.startswith("#compdef ssdnorm")
+    assert all(f'"{name}:' in script or f"{name})" in script for name in COMMANDS)
