@@ -1,7 +1,13 @@
-"""Make the README's pictures: python docs/images/make.py --runs l2_norm=runs/a batch_norm=runs/b group_norm=runs/c
+"""Make the README's pictures.
 
-The intervals come from a figure of docs/results, in a light and a dark form. The panels show one test image of runs
-with the same test set, with the detections of each.
+The intervals come from a figure of docs/results, in a light and a dark form. The panels show one test image of three short
+trainings, an illustration with one seed and no searched learning rates:
+
+    ssdnorm train --config docs/images/panels.yaml --output runs/batch_norm
+    ssdnorm train --config docs/images/panels.yaml --output runs/group_norm --norm group_norm_8
+    ssdnorm train --config docs/images/panels.yaml --output runs/l2_norm --norm.backbone none --norm.extras none \\
+        --norm.taps '{conv4_3: {kind: l2_norm, scale: 10.0}}' --optimizer.lr 0.002
+    python docs/images/make.py --runs l2_norm=runs/l2_norm group_norm=runs/group_norm batch_norm=runs/batch_norm --place 9
 """
 
 import argparse
@@ -9,6 +15,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ssdnorm.build import build_dataset
@@ -18,7 +25,7 @@ from ssdnorm.plots.boxes import draw_boxes
 HERE = Path(__file__).parent
 FIGURE = HERE.parent / "results" / "compare_playing_cards_scratch" / "differences.svg"
 INK = {"light": "#1c2128", "dark": "#e8eaed"}
-SCORE = 0.4
+SCORE = 0.2
 SIDE, GAP, LINE = 300, 12, 30
 
 
@@ -40,11 +47,14 @@ def make_panels(runs: dict[str, Path], place: int) -> None:
         dataset = build_dataset(read_config(run / "config.yaml"), "test")
         found = json.loads((run / "detections.json").read_text(encoding="utf-8"))
         found = [d for d in found if d["image_id"] == dataset.image_id(place) and d["score"] > SCORE]
-        boxes = [(x, y, x + w, y + h) for x, y, w, h in (d["bbox"] for d in found)]
+        image = Image.fromarray(dataset.load_image(place))
+        scale = SIDE / image.width
+        boxes = [(scale * x, scale * y, scale * (x + w), scale * (y + h)) for x, y, w, h in (d["bbox"] for d in found)]
         labels = [1 + dataset.category_ids.index(d["category_id"]) for d in found]
         captions = [f"{dataset.class_names[c - 1]} {d['score']:.2f}" for c, d in zip(labels, found, strict=True)]
-        picture = draw_boxes(dataset.load_image(place), boxes, captions, labels)
-        panels.append((name, picture.resize((SIDE, round(picture.height * SIDE / picture.width)))))
+        enlarged = image.resize((SIDE, round(scale * image.height)), Image.Resampling.BICUBIC)
+        points = 100 * json.loads((run / "result.json").read_text(encoding="utf-8"))["metrics"]["AP"]
+        panels.append((f"{name}: AP {points:.0f}", draw_boxes(np.asarray(enlarged), boxes, captions, labels)))
     height = LINE + max(picture.height for _, picture in panels)
     for mode, ink in INK.items():
         sheet = Image.new("RGBA", (len(panels) * (SIDE + GAP) - GAP, height), (0, 0, 0, 0))
