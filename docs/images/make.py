@@ -1,13 +1,14 @@
 """Make the README's pictures.
 
-The intervals come from a figure of docs/results, in a light and a dark form. The panels show one test image of three short
-trainings, an illustration with one seed and no searched learning rates:
+The intervals come from a figure of docs/results, in a light and a dark form. The panels show one test image of three
+short trainings, an illustration with one seed and no searched learning rates:
 
     ssdnorm train --config docs/images/panels.yaml --output runs/batch_norm
     ssdnorm train --config docs/images/panels.yaml --output runs/group_norm --norm group_norm_8
     ssdnorm train --config docs/images/panels.yaml --output runs/l2_norm --norm.backbone none --norm.extras none \\
         --norm.taps '{conv4_3: {kind: l2_norm, scale: 10.0}}' --optimizer.lr 0.002
-    python docs/images/make.py --runs l2_norm=runs/l2_norm group_norm=runs/group_norm batch_norm=runs/batch_norm --place 9
+    python docs/images/make.py --runs l2_norm=runs/l2_norm group_norm=runs/group_norm \\
+        batch_norm=runs/batch_norm --place 9
 """
 
 import argparse
