@@ -6,6 +6,7 @@ import hashlib
 import io
 import logging
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ log = logging.getLogger("ssdnorm.engine")
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 _LABEL = b"ssdnorm sha256 "
 _NO_COMMENT = struct.pack("<H", 0)  # the length of a zip file's comment, which ends the file
-_CHECKSUM_BYTES = 2 + len(_LABEL) + 64
+_CHECKSUM_MARK = struct.pack("<H", len(_LABEL) + 64) + _LABEL
+_CHECKSUM_BYTES = len(_CHECKSUM_MARK) + 64
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -75,10 +77,10 @@ def write_checkpoint_file(content: dict[str, Any], path: Path) -> None:
     memory = io.BytesIO()
     torch.save(content, memory)
     archive = memory.getbuffer()
-    checksum = _LABEL + hashlib.sha256(archive).hexdigest().encode()
+    checksum = _CHECKSUM_MARK + hashlib.sha256(archive).hexdigest().encode()
     with replaced_file(path, previous=path.with_name(PREVIOUS)) as unfinished, unfinished.open("wb") as file:
         file.write(archive[: -len(_NO_COMMENT)])
-        file.write(struct.pack("<H", len(checksum)) + checksum)
+        file.write(checksum)
 
 
 def find_checkpoint(folder: Path) -> Path | None:
@@ -97,7 +99,7 @@ def find_checkpoint(folder: Path) -> Path | None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether the checksum in the file is that of the file."""
+    """Whether the checksum is that of the file; in files of earlier versions, without one, those of its parts."""
     size = path.stat().st_size - _CHECKSUM_BYTES
     if size < 0:
         return False
@@ -107,4 +109,11 @@ def _is_whole(path: Path) -> bool:
             found.update(block)
             size -= len(block)
         found.update(_NO_COMMENT)
-        return file.read() == struct.pack("<H", len(_LABEL) + 64) + _LABEL + found.hexdigest().encode()
+        comment = file.read()
+    if comment.startswith(_CHECKSUM_MARK):
+        return comment == _CHECKSUM_MARK + found.hexdigest().encode()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.comment == b"" and archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False

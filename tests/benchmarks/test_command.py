@@ -56,7 +56,7 @@ def test_a_subject_that_fails_is_named_at_the_end_and_the_others_are_written(two
         (["--only", "loader", "--workers", "-1"], "--workers: must be 0 or more; got -1"),
         (["--only", "loss", "--images", "."], "--images: no chosen subject reads it; pipeline, predict, loader"),
         (["--threads", "0"], "--threads: must be 1 or more; got 0"),
-        (["--fast"], "unknown argument '--fast'"),
+        (["--fast"], "--fast: ssdnorm benchmark has no such option; see --help"),
         (["--page", "nowhere.md"], "--page: nowhere.md is not there"),
         (["--only", "loss", "--device", "meta"], "--device: meta computes nothing"),
     ],

@@ -89,7 +89,7 @@ def refusal(words: str, capsys: pytest.CaptureFixture) -> str:
         (f"{FILE} --voc-dets text.txt", "--voc-dets: text.txt is a file; a folder is needed"),
         (f"{FILE} --output .", "--output: . is a run folder, whose result.json would be lost"),
         (f"{FILE} --norm.backbone none", "unknown argument '--norm.backbone'"),
-        (f"{FILE} --outptu o", "unknown argument '--outptu'"),
+        (f"{FILE} --outptu o", "--outptu: ssdnorm evaluate has no such option"),
         ("--detections photos --annotations truth.json", "photos: no file comp4_det_test_<class>.txt in this folder"),
     ],
 )  # fmt: skip

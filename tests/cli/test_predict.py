@@ -177,7 +177,7 @@ def test_a_damaged_picture_is_named_and_the_others_go_on(checkpoint, pictures, t
         (["--threshold", "best"], "--threshold: best: "),
         (["1", "--labels", "yolo"], "--labels: are for pictures; 1 is a video or camera"),
         (["--labels", "coco,pascal"], "--labels: unknown format 'pascal'; choose some of: coco,voc,yolo"),
-        (["--wrong"], "unknown argument '--wrong'"),
+        (["--wrong"], "--wrong: ssdnorm predict has no such option"),
     ],
 )
 def test_mistakes_end_in_one_line_and_code_2(checkpoint, pictures, tmp_path, capsys, words, message):

@@ -67,8 +67,15 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_taken_with_a_line
         find_checkpoint(two)
 
 
-def test_a_checkpoint_of_torch_alone_is_not_taken_for_one_of_ours(tmp_path):
-    torch.save(CONTENT, tmp_path / "last.ckpt")
+def test_a_checkpoint_without_a_checksum_is_taken_if_its_parts_are_whole(tmp_path):
+    torch.save(CONTENT, tmp_path / "last.ckpt")  # as versions before checksums wrote it
+    assert find_checkpoint(tmp_path).name == "last.ckpt"
+    whole = (tmp_path / "last.ckpt").read_bytes()
+    place = whole.index(CONTENT["state_dict"]["weight"].numpy().tobytes()) + 1000
+    (tmp_path / "last.ckpt").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(ValueError, match="no checkpoint"):
+        find_checkpoint(tmp_path)
+    (tmp_path / "last.ckpt").write_bytes(b"PK" + bytes(500))
     with pytest.raises(ValueError, match="no checkpoint"):
         find_checkpoint(tmp_path)
 

@@ -61,7 +61,7 @@ def test_misfits_are_listed_with_their_likely_reason(file, model, message):
 def test_a_model_put_together_by_hand_cannot_be_saved(tmp_path):
     model = small()
     model.arguments = None
-    with pytest.raises(ValueError, match="only a model made by ssd300_vgg16 or ssd512_vgg16"):
+    with pytest.raises(ValueError, match="only a model of ssd300_vgg16, ssd512_vgg16 or ssd_vgg16"):
         save_checkpoint(tmp_path / "m.safetensors", model, class_names=["a", "b", "c"], post_process={})
 
 
