@@ -127,7 +127,7 @@ def test_an_arm_without_batch_norm_beside_one_with_it_is_named_and_the_other_rep
         (["--config", "tiny.yaml", "--num-images", "0"], "--num-images: must be 1 or more; got 0"),
         (
             ["--checkpoint", "model.safetensors", "--images", "photos", "--wrong", "1"],
-            "--wrong: ssdnorm diagnose has no such option",
+            "diagnose has no such option",
         ),
         (["--config", "batch_norm.yaml", "--batch-norm", "--batch-size", "1"], "batches of two images or more"),
         (["--config", "tiny.yaml", "--against", "other.safetensors"], "other: it has 1 classes; those of the data are"),

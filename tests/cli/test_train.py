@@ -139,7 +139,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_parts_and_images(tmp_path, ca
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--norm.backbone", "batchnorm"], "run.yaml: norm.backbone: unknown norm 'batchnorm'; choose one of: "),
+        (["--norm.backbone", "batchnorm"], "command line: norm.backbone: unknown norm 'batchnorm'; choose one of: "),
         (["--training.batch_size", "0"], "command line: training.batch_size: must be greater than 0 or 'auto'; got 0"),
         (["--data.train", "{format: voc, root: nowhere, split: train, num_images: null, seed: null}"], "nowhere"),
         (["--data.class_names", "[cat, dog]"], "data.class_names: shapes have the classes"),
@@ -309,7 +309,7 @@ def test_help_lists_every_key_of_the_config(capsys):
     for line in (
         "--norm.backbone NormSpec (default none) after every convolution of the backbone",
         "--optimizer.biases.lr_factor NonNegativeFloat (default 2.0) on the learning rate",
-        "--data.train.format ['voc'] | ['coco'] | ['shapes'] voc where it is left out",
+        "--data.train.format ['voc'] | ['coco'] | ['yolo'] | ['shapes'] voc where it is left out",
         "--data.validation.num_images PositiveInt",
         "--training.ema_decay Fraction | None (default null)",
     ):

@@ -38,8 +38,8 @@ def test_the_full_network_has_the_published_operations():
 def test_latency_is_that_of_folded_detectors_which_take_turns(tmp_path, monkeypatch):
     turns, load = [], costs.load_detector
 
-    def spy(path, *, fold=False):
-        detector = load(path, fold=fold)
+    def spy(path, **options):
+        detector = load(path, **options)
         assert not any(isinstance(module, nn.BatchNorm2d) for module in detector.modules())
         detector.register_forward_hook(lambda *_: turns.append(path.stem))
         return detector
