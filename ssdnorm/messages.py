@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 from collections.abc import Iterable
@@ -42,7 +43,7 @@ def did_you_mean(got: object, names: Iterable[str], *, prefix: str = "") -> str:
     """
     known = [name for name in names if len(name) <= _LONGEST_NAME][:_MOST_NAMES]
     by_lower = {name.lower(): name for name in reversed(known)}
-    text = got if isinstance(got, str) else shown(got)
+    text = str(got) if isinstance(got, str | os.PathLike) else shown(got)
     near = get_close_matches(text[: _LONGEST_NAME + 1].lower(), by_lower, n=1, cutoff=0.5)
     return f" Did you mean {prefix + by_lower[near[0]]!r}?" if near else ""
 

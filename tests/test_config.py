@@ -79,7 +79,7 @@ def test_every_shipped_schema_is_the_models_own_and_every_config_names_it():
         (["--training.max_steps", "null"], r"training: give one of .*got max_steps None, epochs None"),
         (["--optimizer.lr_drops", "[50]", "--training.max_steps", "50"], r"reaches past training\.max_steps 50"),
         (["--optimizer.preset", "cafe"], r"optimizer\.preset: must be 'caffe' or 'modern'.*Did you mean 'caffe'\?"),
-        (["--data.train.root", "x"], r"data\.train\.root: unknown key of format shapes; choose one of: format, num_"),
+        (["--data.train.root", "x"], r"data\.train\.root: unknown key of format shapes; choose one of: class_colors, format, "),
         (["--data.validation", "{root: x}"], r"data\.validation\.split: is missing"),
         (["--data.train.format", "coc"], r"data\.train\.format: must be .*; got 'coc'\. Did you mean 'coco'\?"),
         (["--data.train.only", "[a, 1]", "--data.train.format", "voc"], r"data\.train\.num_images: unknown key of for"),

@@ -34,5 +34,5 @@ def test_folded_and_plain_detectors_give_the_same(checkpoint):
 
 def test_a_folded_model_is_not_saved_as_one_that_it_is_not(checkpoint, tmp_path):
     folded = load_detector(checkpoint, fold=True)
-    with pytest.raises(ValueError, match=r"save_checkpoint: only a model made by"):
+    with pytest.raises(ValueError, match=r"save_checkpoint: only a model of ssd300_vgg16"):
         save_checkpoint(tmp_path / "x.safetensors", folded.model, class_names=["a", "b", "c"], post_process={})

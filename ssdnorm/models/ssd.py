@@ -222,6 +222,7 @@ def vgg16_default_boxes(
         ValueError: entries that are not one per tap, or sizes that do not rise.
 
     Example:
+        >>> from ssdnorm.boxes.default_boxes import DEFAULT_BOXES
         >>> spec = vgg16_default_boxes(300, sizes=(30, 60, 111, 162, 213, 264, 315))
         >>> spec == DEFAULT_BOXES["ssd300_voc"]
         True

@@ -125,7 +125,10 @@ def test_an_arm_without_batch_norm_beside_one_with_it_is_named_and_the_other_rep
         (["--checkpoint", "model.safetensors", "--images", "photos", "--layers", "conv43"], "Did you mean 'conv4_3'?"),
         (["--checkpoint", "model.safetensors", "--images", "photos", "--batch-norm"], "the model has no batch norm"),
         (["--config", "tiny.yaml", "--num-images", "0"], "--num-images: must be 1 or more; got 0"),
-        (["--checkpoint", "model.safetensors", "--images", "photos", "--wrong", "1"], "--wrong: ssdnorm diagnose has no such option"),
+        (
+            ["--checkpoint", "model.safetensors", "--images", "photos", "--wrong", "1"],
+            "--wrong: ssdnorm diagnose has no such option",
+        ),
         (["--config", "batch_norm.yaml", "--batch-norm", "--batch-size", "1"], "batches of two images or more"),
         (["--config", "tiny.yaml", "--against", "other.safetensors"], "other: it has 1 classes; those of the data are"),
         (["--config", "tiny.yaml", "--output", "tiny.yaml"], "--output: tiny.yaml is a file; a folder is needed"),
