@@ -8,7 +8,8 @@ from .synthetic import make_comparison, shapes
 
 
 def rows_of(markdown: str) -> list[dict[str, str]]:
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.strip().splitlines()]
+    first = markdown.strip().split("\n\n")[0]  # contrasts have a table of their own
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in first.splitlines()]
     return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
 
 

@@ -7,16 +7,24 @@ from ssdnorm.data.shapes import ShapesDataset
 from ssdnorm.data.splits import stratified_split
 
 
+def deviation(truth, part, share):
+    """Sum over the classes of how far a part's objects are from its share."""
+    totals, counts = (
+        np.bincount(t.labels, minlength=truth.num_classes + 1) for t in (truth, truth.select_images(part))
+    )
+    return np.abs(counts - share * totals).sum()
+
+
 @pytest.mark.parametrize("shares", [(0.85, 0.15), (0.7, 0.15, 0.15)])
-def test_every_image_is_in_one_part_and_every_class_is_shared_out(shares):
-    truth = ShapesDataset(60, seed=5, image_size=(40, 50)).ground_truth
+def test_every_image_is_in_one_part_and_classes_are_shared_out_better_than_by_chance(shares):
+    truth = ShapesDataset(200, seed=5, image_size=(40, 50)).ground_truth
     parts = stratified_split(truth, shares, seed=3)
-    assert sorted(np.concatenate(parts).tolist()) == list(range(60))
-    totals = np.bincount(truth.labels, minlength=truth.num_classes + 1)[1:]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(200))
+    rng = np.random.default_rng(0)
     for share, part in zip(shares, parts, strict=True):
-        assert len(part) == pytest.approx(60 * share, abs=1)
-        counts = np.bincount(truth.select_images(part).labels, minlength=truth.num_classes + 1)[1:]
-        np.testing.assert_allclose(counts, totals * share, atol=4)
+        assert len(part) == pytest.approx(200 * share, abs=1)
+        by_chance = [deviation(truth, np.sort(rng.permutation(200)[: len(part)]), share) for _ in range(50)]
+        assert deviation(truth, part, share) < 0.7 * np.mean(by_chance)
 
 
 def test_a_class_in_two_images_is_in_both_parts():
