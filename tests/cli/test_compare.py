@@ -171,17 +171,30 @@ def test_a_finished_comparison_gets_more_seeds_at_a_declared_look(tmp_path, caps
 
 @pytest.mark.slow
 def test_an_arm_made_worse_on_purpose_comes_out_as_worse(tmp_path, capsys):
-    shapes = {name: {"format": "shapes", "num_images": n, "seed": n} for name, n in (("train", 1000), ("test", 60))}
+    easy = {
+        "format": "shapes",
+        "image_size": 96,
+        "max_objects": 3,
+        "min_side": 0.2,
+        "max_side": 0.7,
+        "class_colors": True,
+    }
     base = {
         "norm": {"backbone": "batch_norm", "extras": "batch_norm", "taps": {"conv4_3": "none"}},
-        "model": {"width": 0.125, "dropout": 0.0},
-        "data": shapes,
+        "model": {
+            "name": "ssd_vgg16",
+            "image_size": 96,
+            "width": 0.125,
+            "dropout": 0.0,
+            "default_boxes": {"sizes": [20, 34, 53, 77, 106]},
+        },
+        "data": {"train": {**easy, "num_images": 1200, "seed": 1}, "test": {**easy, "num_images": 60, "seed": 2}},
         "augment": {"photometric": False, "zoom_out": False, "iou_crop": False},
-        "optimizer": {"lr": 0.02, "warmup_steps": 20, "warmup_factor": 0.1, "lr_drops": [80]},
-        "training": {"max_steps": 100, "batch_size": 8, "clip_grad_norm": 10.0},
+        "optimizer": {"name": "adamw", "lr": 0.005, "warmup_steps": 20, "schedule": "cosine"},
+        "training": {"max_steps": 150, "batch_size": 8, "clip_grad_norm": 10.0},
         "runtime": {"accelerator": "cpu", "devices": 1},
     }
-    arms = {"usual": {}, "hundredth": {"optimizer.lr": 0.0002}}
+    arms = {"usual": {}, "hundredth": {"optimizer.lr": 0.00005}}
     content = {**TINY, "metric": "AP50", "baseline": "usual", "seeds": [0, 1, 2], "arms": arms, "base": base}
     path, root = write(tmp_path, content), tmp_path / "cmp"
     assert main(["compare", "--config", str(path), "--output", str(root), "--jobs", "2"]) == 0
