@@ -78,7 +78,7 @@ def test_a_shipped_comparison_is_made_from_an_empty_folder(run):
         "training.eval_every=null",
     )  # 8 groups need 16 channels
     keys = (f"--base.{key}" for key in (*TINY, *more, "data.validation.num_images=2"))
-    run("compare", "--config", "compare_quickstart", "--output", "cmp", *keys)
+    run("compare", "--config", "compare_quickstart", "--output", "cmp", "--seeds", "0", *keys)
     results = json.loads((run.folder / "cmp" / "results.json").read_text())
     assert [arm["name"] for arm in results["arms"]] == ["l2_norm", "batch_norm", "group_norm"]
     assert (run.folder / "cmp" / "report.html").stat().st_size > 10_000
