@@ -23,8 +23,6 @@ from benchmarks.timing import Settings, has_fast_bf16
 from ssdnorm.cli.checks import check_no_extra_arguments, parse_device
 from ssdnorm.provenance import git_commit
 
-HELP = "measure speed beside other implementations, and which goals are met"
-
 # benchmarks.<subject>.measure(settings) -> Table; on a GPU only what runs there
 CPU_SUBJECTS = (
     *("startup", "training_step", "predict", "pipeline", "reading", "evaluation", "voc"),

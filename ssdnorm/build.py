@@ -27,10 +27,8 @@ from ssdnorm.data.voc import VocDataset
 from ssdnorm.data.yolo import YoloDataset
 from ssdnorm.detector import MODELS
 from ssdnorm.engine.evaluation import Evaluator
-from ssdnorm.engine.memory import choose_batch_size, free_memory
 from ssdnorm.engine.module import EvaluationSet, PopulationImages, TrainingModule
 from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_optimizer
-from ssdnorm.engine.precision import choose_precision
 from ssdnorm.engine.run import LoopSettings, make_trainer, runs_on_cpu
 from ssdnorm.layers import (
     check_batch_statistics,
@@ -106,54 +104,11 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
     return built
 
 
-def settle(config: Config, *, num_images: int | None = None) -> Config:
-    """Decide what a config leaves to the machine and the data: each ``auto``, epochs and shares in steps.
-
-    Args:
-        num_images: of the training set; otherwise it is read where epochs need it.
-    """
-    config = _settle_batch_size(settle_precision(config))
-    if num_images is None:
-        num_images = 1 if config.training.epochs is None else len(build_dataset(config, "train"))
-    training = config.training
-    return config.in_steps(training.batch_images * training.accumulate * _num_processes(config), num_images)
-
-
-def settle_precision(config: Config) -> Config:
-    """Replace ``training.precision: auto`` by what :func:`choose_precision` measures on the device."""
-    if config.training.precision != "auto":
-        return config
-    precision = choose_precision(config.runtime.accelerator)
-    training = config.training.model_copy(update={"precision": precision})
-    return config.model_copy(update={"training": training})
-
-
-def _settle_batch_size(config: Config) -> Config:
-    if config.training.batch_size != "auto":
-        return config
-    if (processes := _num_processes(config)) > 1:
-        raise ValueError(f"training.batch_size: auto is for one device; give a number for {processes}")
-    device = torch.device("cpu" if runs_on_cpu(config.runtime.accelerator) else "cuda")
-    model = _model_of_shapes(config)
-    try:
-        shape = (3, *height_and_width(model.image_size))
-        batch_size = choose_batch_size(model, shape, free_bytes=free_memory(device))
-    except ValueError as error:
-        raise ValueError(f"training.{error}") from error
-    return config.model_copy(update={"training": config.training.model_copy(update={"batch_size": batch_size})})
-
-
-def _model_of_shapes(config: Config) -> SSD:
+def model_of_shapes(config: Config) -> SSD:
     """The network without weights or memory, for two classes."""
     with torch.device("meta"):
         drawn = config.model.model_copy(update={"weights": None, "checkpoint": None, "head": "keep"})
         return build_model(config.model_copy(update={"model": drawn}), 2)
-
-
-def schedule(config: Config) -> dict[str, object]:
-    """The settled lengths of a run in steps, for its record."""
-    o = config.optimizer
-    return {"max_steps": config.training.max_steps, "warmup_steps": o.warmup_steps, "lr_drops": o.lr_drops}
 
 
 def check_model(config: Config) -> None:
@@ -172,13 +127,13 @@ def check_model(config: Config) -> None:
         make_trainer(loop_settings(trial, images_per_epoch=1), Path(), logs=False)
     except ValueError as error:
         raise ValueError(f"runtime: {error}") from error
-    model = _model_of_shapes(config)
+    model = model_of_shapes(config)
     if config.model.compile:
         averaging = [n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.momentum is None]
         if averaging:
             raise ValueError(f"norm: {averaging[0]}: momentum: null, a mean over all steps, cannot be compiled")
     synchronised = [name for name, module in model.named_modules() if isinstance(module, nn.SyncBatchNorm)]
-    if synchronised and runs_on_cpu(config.runtime.accelerator) and _num_processes(config) > 1:
+    if synchronised and runs_on_cpu(config.runtime.accelerator) and num_processes(config) > 1:
         raise ValueError(f"norm: {synchronised[0]}: sync_batch_norm on several devices needs GPUs; choose batch_norm")
     if config.training.batch_size != "auto":
         check_statistics(config, model)
@@ -189,7 +144,7 @@ def check_statistics(config: Config, model: SSD) -> None:
     batch, population, processes = (
         config.training.batch_images,
         config.training.population_images,
-        _num_processes(config),
+        num_processes(config),
     )
     batches = {f"training.batch_size {batch}": batch}
     if population is not None and (rest := -(-population // processes) % batch):
@@ -206,10 +161,11 @@ def check_statistics(config: Config, model: SSD) -> None:
 def batch_norm_images(config: Config, model: nn.Module) -> int | None:
     """Images per batch-norm statistic in training: a device's, or all if all are synchronised; None without any."""
     kinds = [isinstance(module, nn.SyncBatchNorm) for module in model.modules() if isinstance(module, _BatchNorm)]
-    return config.training.batch_images * (_num_processes(config) if all(kinds) else 1) if kinds else None
+    return config.training.batch_images * (num_processes(config) if all(kinds) else 1) if kinds else None
 
 
-def _num_processes(config: Config) -> int:
+def num_processes(config: Config) -> int:
+    """Training processes, one a device, of all machines."""
     runtime = config.runtime
     if isinstance(runtime.devices, int):
         return max(1, runtime.devices) * runtime.num_nodes
@@ -330,8 +286,7 @@ def build_training(
     test_set: DetectionDataset,
     validation_set: DetectionDataset | None = None,
 ) -> TrainingModule:
-    """Build the Lightning module of one training."""
-    config = settle(config, num_images=len(train_set))
+    """Build the Lightning module of one training from a settled config, see :func:`ssdnorm.settle.settle`."""
     training, runtime, o = config.training, config.runtime, config.optimizer
     check_statistics(config, model)
     warn_dropout_before_batch_norm(model.features.in_data_order())  # type: ignore[operator]
@@ -375,7 +330,7 @@ def build_training(
 
 
 def _evaluation_set(name: str, config: Config, model: SSD, dataset: DetectionDataset) -> EvaluationSet:
-    if len(dataset) < (processes := _num_processes(config)):
+    if len(dataset) < (processes := num_processes(config)):
         raise ValueError(f"runtime.devices: {processes} devices are more than the {len(dataset)} images of data.{name}")
     loader = partial(
         make_eval_loader,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -433,35 +432,3 @@ class Config(Section):
                 "training.best: is chosen on validation images, not on test images; data.validation is null"
             )
         return self
-
-    def in_steps(self, images_per_step: int, num_images: int) -> Config:
-        """The same training with its epochs and shares turned into steps; a config that has none is returned as it is.
-
-        Args:
-            images_per_step: of all processes together.
-            num_images: of the training set.
-
-        Raises:
-            ValueError: ``optimizer.lr_drops``, in steps, reaches past the end.
-        """
-        training, optimizer = self.training, self.optimizer
-        max_steps = training.max_steps
-        if max_steps is None:
-            assert training.epochs is not None
-            max_steps = max(1, math.ceil(training.epochs * num_images / images_per_step))
-
-        def steps(value: float | None) -> int | None:
-            return max(1, round(value * max_steps)) if isinstance(value, float) else value
-
-        drops = [steps(drop) for drop in optimizer.lr_drops]
-        if any(drop >= max_steps for drop in optimizer.lr_drops):
-            raise ValueError(f"optimizer.lr_drops: {drops} reaches past the {max_steps} steps of the run")
-        in_steps = {"max_steps": max_steps, "epochs": None, "eval_every": steps(training.eval_every)}
-        return self.model_copy(
-            update={
-                "training": training.model_copy(update=in_steps),
-                "optimizer": optimizer.model_copy(
-                    update={"lr_drops": drops, "warmup_steps": steps(optimizer.warmup_steps)}
-                ),
-            }
-        )

@@ -9,6 +9,7 @@ from ssdnorm.build import build_model, build_optimizer, check_model
 from ssdnorm.cli.schema import schemas
 from ssdnorm.config_file import SHIPPED, config_from_mapping, config_to_mapping, differing_keys, read_config
 from ssdnorm.engine.optimizer import describe_groups
+from ssdnorm.settle import in_steps
 from tests.small_training import SHAPES
 
 FILES = sorted(SHIPPED.rglob("*.yaml"))
@@ -99,15 +100,15 @@ def test_epochs_and_shares_become_steps_and_the_longer_run_needs_no_other_key(fi
     file.write_text(yaml.safe_dump({"data": SHAPES, "optimizer": optimizer, "training": {"epochs": 10.0}}))
     words = ["--training.eval_every", "0.25"]
     for changes, length in (([], 40), (["--training.epochs", "20"], 80), (["--training.max_steps", "200"], 200)):
-        config = read_config(file, [*words, *changes]).in_steps(8, 32)
+        config = in_steps(read_config(file, [*words, *changes]), 8, 32)
         training, o = config.training, config.optimizer
         assert (training.max_steps, training.epochs, training.eval_every) == (length, None, length // 4)
         assert (o.warmup_steps, o.lr_drops) == (length // 20, [length * 7 // 10, length * 9 // 10])
-    assert read_config(file, ["--training.epochs", "0.1"]).in_steps(8, 32).training.max_steps == 1
+    assert in_steps(read_config(file, ["--training.epochs", "0.1"]), 8, 32).training.max_steps == 1
     plain = read_config("bccd")
-    assert plain.in_steps(8, 32) == plain
+    assert in_steps(plain, 8, 32) == plain
     with pytest.raises(ValueError, match=r"optimizer\.lr_drops: \[30\] reaches past the 20 steps"):
-        read_config(file, ["--optimizer.lr_drops", "[30]", "--training.epochs", "5"]).in_steps(8, 32)
+        in_steps(read_config(file, ["--optimizer.lr_drops", "[30]", "--training.epochs", "5"]), 8, 32)
 
 
 def test_a_mistake_in_a_file_is_told_with_the_file(file):

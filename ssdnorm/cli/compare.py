@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from ssdnorm.compare.plan import Plan
     from ssdnorm.data.dataset import DetectionDataset
 
-HELP = "train arms × seeds and report how they differ, and how certain that is"
-
 log = logging.getLogger("ssdnorm.compare")
 
 

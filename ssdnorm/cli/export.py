@@ -16,8 +16,6 @@ from pathlib import Path
 
 from ssdnorm.cli.checks import add_allow_norm, check_no_extra_arguments, parse_threshold, stored_thresholds
 
-HELP = "write a detector as ONNX or torch.export file"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""

@@ -84,6 +84,7 @@ def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: 
     from ssdnorm.engine.start import StartFile
     from ssdnorm.metrics.thresholds import operating_points, thresholds_of
     from ssdnorm.models.checkpoint import save_checkpoint
+    from ssdnorm.settle import schedule, settle
 
     if first:
         remove_unfinished(output, output / "checkpoints", output / "pictures")
@@ -92,7 +93,7 @@ def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: 
         return
 
     train_set = build.build_dataset(config, "train")
-    settled = build.settle(with_recorded_choices(config, output) if resume else config, num_images=len(train_set))
+    settled = settle(with_recorded_choices(config, output) if resume else config, num_images=len(train_set))
     test_set = build.build_dataset(config, "test", class_names=train_set.class_names)
     validation_set = None
     if config.data.validation is not None:
@@ -100,13 +101,13 @@ def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: 
     model = build.build_model(settled, 1 + len(train_set.class_names), class_names=train_set.class_names)
     module = build.build_training(settled, model, train_set=train_set, test_set=test_set, validation_set=validation_set)
     groups = describe_groups(module.make_optimizer(model))
-    schedule = build.schedule(settled)
+    lengths = schedule(settled)
     start = {
         "parameter_groups": groups,
         "batch_norm_images": build.batch_norm_images(settled, model),
         "precision": settled.training.precision,
         "batch_size": settled.training.batch_size,
-        "schedule": schedule,
+        "schedule": lengths,
     }
     first_batch = FirstBatch(output / "pictures" / "train_batches.jpg", train_set.class_names)
     callbacks: list[Callback] = [StartFile(output, start), first_batch]
@@ -115,7 +116,7 @@ def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: 
 
     if first:
         if resume:
-            check_checkpoint(output, schedule, extends=extends)
+            check_checkpoint(output, lengths, extends=extends)
         write_text(output / "config.yaml", config_to_yaml(config))
         names = ", ".join(train_set.class_names)
         log.info("%d images to train on, %d to test on; classes: %s", len(train_set), len(test_set), names)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat
 
-from ssdnorm.build import check_model, settle, settle_precision
+from ssdnorm.build import check_model
 from ssdnorm.compare.rules import RuleName
 from ssdnorm.config import Config, Fraction
 from ssdnorm.config_file import (
@@ -23,6 +23,7 @@ from ssdnorm.config_file import (
     read_yaml,
 )
 from ssdnorm.messages import did_you_mean
+from ssdnorm.settle import settle, settle_precision
 from ssdnorm.validation import Section, sections, validate
 
 _NEVER_VARIED = ("training.seed", "runtime", "data")

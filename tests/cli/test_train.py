@@ -285,7 +285,7 @@ def test_a_run_without_a_checkpoint_says_that_it_begins_anew(unfinished, caplog)
 
 
 def test_a_run_records_what_auto_and_epochs_came_to_and_a_resumed_one_keeps_it(tmp_path, monkeypatch):
-    choose = {"ssdnorm.build.choose_precision": lambda accelerator: "bf16-mixed"}
+    choose = {"ssdnorm.settle.choose_precision": lambda accelerator: "bf16-mixed"}
     monkeypatch.setattr(*choose.popitem())
     run = tmp_path / "run"
     words = ["--training.precision", "auto", "--training.epochs", "0.6", "--optimizer.lr_drops", "[0.5]"]
@@ -297,7 +297,7 @@ def test_a_run_records_what_auto_and_epochs_came_to_and_a_resumed_one_keeps_it(t
     written = yaml.safe_load((run / "config.yaml").read_text())["training"]
     assert (written["precision"], written["epochs"], written["max_steps"]) == ("auto", 0.6, None)
     (run / "result.json").unlink()
-    monkeypatch.setattr("ssdnorm.build.choose_precision", lambda accelerator: pytest.fail("it measures again"))
+    monkeypatch.setattr("ssdnorm.settle.choose_precision", lambda accelerator: pytest.fail("it measures again"))
     assert train_words("--resume", run) == 0
     assert json.loads((run / "result.json").read_text())["precision"] == "bf16-mixed"
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from ssdnorm.build import settle_precision
 from ssdnorm.engine import precision
 from ssdnorm.engine.precision import choose_precision, multiplication_seconds
+from ssdnorm.settle import settle_precision
 from tests.small_training import tiny_config
 
 
@@ -38,7 +38,7 @@ def test_the_measurement_is_of_both_types_and_made_once(monkeypatch):
 
 
 def test_only_auto_is_settled(monkeypatch):
-    monkeypatch.setattr("ssdnorm.build.choose_precision", lambda accelerator: f"measured on {accelerator}")
+    monkeypatch.setattr("ssdnorm.settle.choose_precision", lambda accelerator: f"measured on {accelerator}")
     assert settle_precision(tiny_config(training={"precision": "auto"})).training.precision == "measured on cpu"
     given = tiny_config(training={"precision": "bf16-mixed"})
     assert settle_precision(given) is given

@@ -8,12 +8,13 @@ import torch
 import yaml
 
 from ssdnorm import load_detector, ssd300_vgg16
-from ssdnorm.build import build_dataset, build_loss, build_model, build_optimizer, build_training, check_model, settle
+from ssdnorm.build import build_dataset, build_loss, build_model, build_optimizer, build_training, check_model
 from ssdnorm.compare.plan import read_plan
 from ssdnorm.data import EvalTransform, make_eval_loader
 from ssdnorm.engine.memory import choose_batch_size, saved_bytes
 from ssdnorm.engine.module import TrainingModule
 from ssdnorm.models.checkpoint import save_checkpoint
+from ssdnorm.settle import settle
 from tests.small_training import SHAPES, TINY, rows, tiny_config, train, weights
 
 WITH_VALIDATION = {**SHAPES, "validation": {"format": "shapes", "num_images": 4, "seed": 3}}
@@ -260,13 +261,13 @@ def test_auto_takes_the_largest_batch_that_fits_and_refuses_what_cannot(caplog):
 
 
 def test_a_run_records_the_batch_size_that_auto_came_to_and_a_resumed_one_keeps_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("ssdnorm.build.choose_batch_size", lambda *_, **__: 2)
+    monkeypatch.setattr("ssdnorm.settle.choose_batch_size", lambda *_, **__: 2)
     changes = {"training": {"batch_size": "auto", "max_steps": 2}}
     assert train(tmp_path / "run", **changes) == 0
     assert json.loads((tmp_path / "run" / "result.json").read_text())["batch_size"] == 2
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]["batch_size"] == "auto"
     shutil.copytree(tmp_path / "run", tmp_path / "again")
     (tmp_path / "again" / "result.json").unlink()
-    monkeypatch.setattr("ssdnorm.build.choose_batch_size", lambda *_, **__: pytest.fail("it is chosen again"))
+    monkeypatch.setattr("ssdnorm.settle.choose_batch_size", lambda *_, **__: pytest.fail("it is chosen again"))
     assert train(tmp_path / "again", "--resume", **changes) == 0
     assert json.loads((tmp_path / "again" / "result.json").read_text())["batch_size"] == 2
