@@ -178,10 +178,7 @@ def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "")
     return keys
 
 
-def differences_of_run(written: Mapping[str, Any], config: Config, *, where: str) -> list[str]:
-    """Dotted keys at which the config that a run folder holds differs from another, ``runtime`` aside.
-
-    Keys that the written one lacks, since it comes from an earlier version, have their defaults.
-    """
-    before = config_to_mapping(config_from_mapping(written, where=where))
-    return [key for key in differing_keys(before, config_to_mapping(config)) if not key.startswith("runtime.")]
+def differences_of_run(before: Config, config: Config) -> list[str]:
+    """Dotted keys at which the config of a run folder differs from another, ``runtime`` aside."""
+    differing = differing_keys(config_to_mapping(before), config_to_mapping(config))
+    return [key for key in differing if not key.startswith("runtime.")]

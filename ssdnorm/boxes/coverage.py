@@ -54,7 +54,7 @@ def suggest_default_boxes(boxes: Tensor, labels: Tensor, spec: DefaultBoxSpec) -
     3. Sizes are then varied one at a time, and a change is kept that covers more objects, or as many with larger IoU;
        every class counts the same, however few its objects are.
 
-    The result covers no fewer than the spec that is given.
+    Over all classes the result covers no fewer than the spec that is given; a single class may lose.
 
     Shape:
         boxes ``(N, 4)`` xyxy in [0, 1]; labels ``(N,)``.

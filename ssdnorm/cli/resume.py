@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdnorm.config import Config
-from ssdnorm.config_file import differences_of_run, read_yaml
+from ssdnorm.config_file import differences_of_run, read_config
 from ssdnorm.files import START_FILE, write_json
 
 log = logging.getLogger("ssdnorm.train")
@@ -81,15 +81,13 @@ def check_output(output: Path, config: Config, *, resume: bool) -> bool:
         return False
     if not resume:
         raise ValueError(f"--output: {output} holds a run already; take another folder, or continue it with --resume")
-    before = read_yaml(old)
-    if not isinstance(before, Mapping):
-        raise ValueError(f"--resume: {old}: holds no config")
-    differing = differences_of_run(before, config, where=str(old))
+    before = read_config(old)  # keys that an earlier version did not write have their defaults
+    differing = differences_of_run(before, config)
     if not differing:
         return False
     if len(differing) == 1 and differing[0] in ("training.max_steps", "training.epochs"):
         name = differing[0].partition(".")[2]
-        done, wanted = before["training"][name], getattr(config.training, name)
+        done, wanted = getattr(before.training, name), getattr(config.training, name)
         if wanted > done:
             return True
         raise ValueError(f"--resume: {differing[0]}: {old} has {done}; a run can be extended, not cut to {wanted}")

@@ -27,7 +27,6 @@ Pairs = Sequence[tuple[str, str]]  # (a, b) for a − b, (a, b), (c, d) for (a �
 Draws = Mapping[tuple[str, int], Mapping[str, np.ndarray]]  # arm, seed → metric → values on resampled test images
 
 _PLANNED = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20)  # numbers of seeds whose power is drawn
-_ALL_CONSTANT = 1e-9  # scatter of arms that are all equal
 
 
 def resample_runs(finished: Runs, root: Path, test_set: DetectionDataset, num_resamples: int) -> Draws:
@@ -102,8 +101,10 @@ def judge(file: Comparison, compared: Mapping[str, tuple[Difference, Pairs]], nu
             needed = outlook.seeds_to_decide(estimate.value, file.margin)
             more = None if needed is None else max(1, needed - estimate.num_seeds)
         findings[name] = Finding(**asdict(decision), more_seeds=more)
+    if all(estimate.is_constant for estimate in estimates.values()):  # nothing scatters: no power to speak of
+        return Judgement(findings, None, [])
     images_std = median(e.images_std / e.scale**0.5 for e in estimates.values())
-    outlook = Outlook(max(pooled**0.5, _ALL_CONSTANT), num, images_std, level, file.rule)
+    outlook = Outlook(pooled**0.5, num, images_std, level, file.rule)
     num_seeds = round(median(e.num_seeds for e in estimates.values()))
     planned = sorted({*_PLANNED, num_seeds})
     curve = [(n, outlook.detectable(n), outlook.equivalence_margin(n)) for n in planned]

@@ -18,8 +18,8 @@ import torch
 from tqdm import tqdm
 
 from ssdnorm.compare.plan import Job
-from ssdnorm.compare.run_folders import read_failure, read_mapping, state_of
-from ssdnorm.config_file import config_to_yaml, differences_of_run
+from ssdnorm.compare.run_folders import read_failure, state_of
+from ssdnorm.config_file import config_to_yaml, differences_of_run, read_config
 from ssdnorm.files import FAILURE_FILE, whole_rows, write_json, write_text
 
 log = logging.getLogger("ssdnorm.compare")
@@ -102,7 +102,13 @@ def check_folders(jobs: Sequence[Job], root: Path) -> None:
     """Refuse folders that hold runs with another config, by the keys that differ."""
     for job in jobs:
         old = root / job.folder / "config.yaml"
-        if old.exists() and (keys := differences_of_run(read_mapping(old), job.config, where=str(old))):
+        if not old.exists():
+            continue
+        try:
+            before = read_config(old)
+        except ValueError as error:
+            raise ValueError(f"{error}; delete the run folder to repeat the run") from error
+        if keys := differences_of_run(before, job.config):
             raise ValueError(
                 f"--output: {old}: this run has another config; these keys differ: {', '.join(keys)}. "
                 "Choose another folder, or delete the run folder"

@@ -11,7 +11,7 @@ from scipy import stats
 
 from ssdnorm.compare.plan import Comparison
 from ssdnorm.compare.rules import ALPHA
-from ssdnorm.compare.run_folders import read_mapping
+from ssdnorm.compare.run_folders import read_report
 
 # what is declared before results are known; reports without the key were made with this
 _DECLARED: dict[str, Any] = {"metric": None, "baseline": None, "rule": "paired_t_holm", "margin": None, "contrasts": {}}
@@ -53,7 +53,7 @@ def second_look(file: Comparison, root: Path) -> str:
     path = root / "results.json"
     if not path.is_file():
         return ""
-    earlier = read_mapping(path)
+    earlier = read_report(path)
     earlier["contrasts"] = earlier["config"].get("contrasts", {})
     if all(arm["verdict"] in ("baseline", "incomplete", "one seed") for arm in earlier["arms"]):
         return ""

@@ -12,7 +12,7 @@ from ssdnorm.compare.looks import spent_alpha
 from ssdnorm.compare.plan import Plan
 from ssdnorm.compare.power import MOST_SEEDS, Outlook
 from ssdnorm.compare.rules import ALPHA
-from ssdnorm.compare.run_folders import read_mapping
+from ssdnorm.compare.run_folders import read_report
 from ssdnorm.compare.statistics import pooled_std
 
 _NUM_SEEDS = (2, 3, 4, 5, 6, 8, 10, 15, 20)
@@ -95,7 +95,7 @@ def _earlier(path: Path, metric: str) -> Scatter:
     path = path / "results.json" if path.is_dir() else path
     if not path.is_file():
         raise ValueError(f"--plan: {path}: neither a number nor an earlier comparison's folder")
-    earlier = read_mapping(path)
+    earlier = read_report(path)
     found = [arm["differences"][metric] for arm in earlier["arms"] if metric in arm.get("differences", {})]
     std = pooled_std([difference["paired"]["values"] for difference in found])
     if not std:

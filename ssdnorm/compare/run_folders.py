@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ssdnorm.coco_format import load_detections
@@ -20,6 +19,8 @@ from ssdnorm.files import FAILURE_FILE, START_FILE, whole_rows
 from ssdnorm.messages import one_line
 from ssdnorm.metrics.coco import CocoResult
 from ssdnorm.tables import GroundTruth
+
+_REPEAT = "delete the run folder to repeat the run"
 
 _Content = TypeVar("_Content", bound="_FileContent")
 
@@ -57,6 +58,34 @@ class _Failure(_FileContent):
     reason: str
 
 
+class _Paired(_FileContent):
+    values: list[float]
+
+
+class _Difference(_FileContent):
+    paired: _Paired
+    images_std: float | None = None
+
+
+class _Arm(_FileContent):
+    verdict: str
+    differences: dict[str, _Difference] = {}
+
+
+class _Provenance(_FileContent):
+    num_finished: int
+    steps: int
+    batch_size: int
+    seconds: float
+
+
+class _Report(_FileContent):
+    seeds: list[int]
+    arms: list[_Arm]
+    config: dict[str, Any]
+    provenance: _Provenance
+
+
 def state_of(job: Job, root: Path) -> Status:
     """How the run ended, from the files in its folder."""
     folder = root / job.folder
@@ -82,15 +111,15 @@ def read_run(job: Job, root: Path, target_ap50: float) -> Run:
     )
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """The content of a run's YAML or JSON file; a damaged one is refused by its name."""
+def _read_mapping(path: Path, *, remedy: str = _REPEAT) -> dict[str, Any]:
+    """The content of a run's JSON file; a damaged one is refused by its name."""
     text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{path}: damaged; delete the run folder to repeat the run: {one_line(error)}") from error
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged; {remedy}: {one_line(error)}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: damaged, expected keys and values; delete the run folder to repeat the run")
+        raise ValueError(f"{path}: damaged, expected keys and values; {remedy}")
     return content
 
 
@@ -143,14 +172,19 @@ def read_failure(folder: Path) -> _Failure:
     return _read(_Failure, folder / FAILURE_FILE)
 
 
-def _read(kind: type[_Content], path: Path) -> _Content:
-    content = read_mapping(path)
+def read_report(path: Path) -> dict[str, Any]:
+    """The ``results.json`` of an earlier report; ``ValueError`` names the file if it is none."""
+    return _read(_Report, path, remedy="no report of this library").model_dump(exclude_unset=True)
+
+
+def _read(kind: type[_Content], path: Path, *, remedy: str = _REPEAT) -> _Content:
+    content = _read_mapping(path, remedy=remedy)
     try:
         return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{path}: damaged; delete the run folder to repeat the run: {key}: {first['msg']}") from error
+        raise ValueError(f"{path}: damaged; {remedy}: {key}: {first['msg']}") from error
 
 
 @contextmanager
@@ -159,7 +193,7 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{path}: damaged; delete the run folder to repeat the run: {one_line(error)}") from error
+        raise ValueError(f"{path}: damaged; {_REPEAT}: {one_line(error)}") from error
 
 
 def _seconds_to(folder: Path, target_ap50: float) -> float | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssdnorm.coco_format.files import parse_json
 from ssdnorm.data.yolo import list_yolo_images, read_yolo_file, yolo_file
 
 _SPLITS = {"train": ("train",), "validation": ("valid", "val"), "test": ("test",)}  # words in names
@@ -96,25 +96,25 @@ def _find_voc(path: Path) -> FoundData | None:
 
 def _find_coco(path: Path) -> FoundData | None:
     files = [path] if path.suffix == ".json" else sorted(_json_files(path)) if path.is_dir() else []
-    found: dict[str, list[Path]] = {}
+    found: dict[str, list[tuple[Path, str]]] = {}
     for file in files:
-        if _is_instances_file(file):
+        if (image := _first_image(file)) is not None:
             words = f"{file.parent.name if file.name.startswith('_') else ''}{file.stem}".lower()
             name = next((name for name, keys in _SPLITS.items() if any(key in words for key in keys)), "train")
-            found.setdefault(name, []).append(file)
+            found.setdefault(name, []).append((file, image))
     if not found:
         return None
     if len(found) == 1:
         found = {"train": next(iter(found.values()))}
     for name, several in found.items():
         if len(several) > 1:
-            raise ValueError(
-                f"{path}: {name}: {len(several)} instances files: {', '.join(map(str, several))}; give one"
-            )
-    return FoundData("coco", {
-        name: {"format": "coco", "annotations": str(found[name][0]), "images": str(_images_of(found[name][0]))}
-        for name in _SPLITS if name in found
-    })  # fmt: skip
+            listed = ", ".join(str(file) for file, _ in several)
+            raise ValueError(f"{path}: {name}: {len(several)} instances files: {listed}; give one")
+    sources = {}
+    for name in (name for name in _SPLITS if name in found):
+        ((file, image),) = found[name]
+        sources[name] = {"format": "coco", "annotations": str(file), "images": str(_folder_of(image, file))}
+    return FoundData("coco", sources)
 
 
 def _json_files(path: Path) -> Iterator[Path]:
@@ -122,22 +122,27 @@ def _json_files(path: Path) -> Iterator[Path]:
         yield from folder.glob("*.json")
 
 
-def _is_instances_file(file: Path) -> bool:
-    """Whether a JSON file has images, annotations with boxes, and categories; captions and keypoints have no boxes."""
+def _first_image(file: Path) -> str | None:
+    """The first file name of an instances file, empty if it has no images.
+
+    None for other JSON: without images, annotations with boxes, and categories. Captions and keypoints have no boxes.
+    """
     try:
-        content = json.loads(file.read_bytes())
+        content = parse_json(file.read_bytes(), file)
     except ValueError:
-        return False
+        return None
     if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= set(content):
-        return False
-    annotations = content["annotations"]
-    return isinstance(annotations, list) and "keypoints" not in str(annotations[:1]) and "bbox" in str(annotations[:1])
+        return None
+    annotations, images = content["annotations"], content["images"]
+    if not isinstance(annotations, list) or not isinstance(images, list):
+        return None
+    if "keypoints" in str(annotations[:1]) or "bbox" not in str(annotations[:1]):
+        return None
+    return str(images[0].get("file_name", "")) if images and isinstance(images[0], dict) else ""
 
 
-def _images_of(file: Path) -> Path:
-    """The folder with the first image of an instances file."""
-    images = json.loads(file.read_bytes())["images"]
-    name = str(images[0].get("file_name", "")) if images else ""
+def _folder_of(name: str, file: Path) -> Path:
+    """The folder with an image of an instances file."""
     base = file.parent
     around = [base, base / "images", base.parent, base.parent / "images"]
     around += sorted(folder for place in (base, base.parent, base.parent / "images") if place.is_dir()

@@ -35,7 +35,7 @@ class YoloDataset(DetectionDataset):
         root: ``data.yaml``, or the folder with it.
         split: ``train``, ``val`` or ``test``.
         class_names: a subset or another order of the file's classes. Default: all, in the file's order.
-        on_bad_annotation, check_images: as of ``VocDataset``. Sizes are always read, since boxes are shares of them.
+        on_bad_annotation: as of ``VocDataset``. The images' sizes are always read, since boxes are shares of them.
 
     Image ids are 1-based places in the sorted list of images.
 

@@ -24,6 +24,7 @@ from ssdnorm.own_data.survey import (
     Table,
     class_table,
     coverage_tables,
+    default_box_keys,
     percent,
     picture_table,
     tap_table,
@@ -170,11 +171,8 @@ def _shapes(objects: Objects, spec: DefaultBoxSpec) -> Chapter:
 
 def _suggestion(objects: Objects, specs: Mapping[str, DefaultBoxSpec], taps: Sequence[str]) -> Chapter:
     spec, new = specs["default boxes"], specs["suggested"]
-    keys = {
-        "sizes": [float(size) for size in (*new.min_sizes, new.max_sizes[-1])],
-        "aspect_ratios": [[float(ratio) for ratio in ratios] for ratios in new.aspect_ratios],
-    }
-    code = yaml.safe_dump({"model": {"default_boxes": keys}}, default_flow_style=None, width=110, sort_keys=False)
+    keys = {"model": {"default_boxes": default_box_keys(new)}}
+    code = yaml.safe_dump(keys, default_flow_style=None, width=110, sort_keys=False)
     words = f"Coverage {percent(objects.covered(spec))} → {percent(objects.covered(new))}; every class counts the same."
     return Chapter("Suggested default boxes", words, [tap_table(objects, new, taps)], code=code)
 

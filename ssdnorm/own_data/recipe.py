@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ssdnorm.boxes.default_boxes import DefaultBoxSpec
-from ssdnorm.build import build_dataset, build_model
+from ssdnorm.build import build_dataset, model_of_shapes
 from ssdnorm.config import Config
 from ssdnorm.config_file import config_to_yaml, merge_config
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.formats import FoundData
 from ssdnorm.data.splits import stratified_split
 from ssdnorm.files import write_text
-from ssdnorm.own_data.survey import Objects, percent
+from ssdnorm.own_data.survey import Objects, default_box_keys, percent
 
 _HELD_OUT = 0.15  # of the images, for each of validation and test where they are missing
 _EPOCHS = 60
@@ -70,9 +69,7 @@ def config_for(found: FoundData, *layers: tuple[str, Mapping[str, Any]]) -> Conf
 
 def network_of(config: Config) -> tuple[DefaultBoxSpec, list[str]]:
     """Default boxes and taps of the network that a config describes, built without memory."""
-    drawn = config.model.model_copy(update={"weights": None, "checkpoint": None, "head": "keep"})
-    with torch.device("meta"):
-        model = build_model(config.model_copy(update={"model": drawn}), 2)
+    model = model_of_shapes(config)
     return model.spec, list(model.features.tap_channels)  # type: ignore[arg-type]
 
 
@@ -105,10 +102,7 @@ def choose_recipe(
     spec, _ = network_of(first)
     if first.model.default_boxes is None:
         proposal = objects.suggest(spec)
-        network["default_boxes"] = {
-            "sizes": [float(size) for size in (*proposal.min_sizes, proposal.max_sizes[-1])],
-            "aspect_ratios": [[float(r) for r in ratios] for ratios in proposal.aspect_ratios],
-        }
+        network["default_boxes"] = default_box_keys(proposal)
         before, after = (percent(objects.covered(each)) for each in (spec, proposal))
         notes.append(
             f"default boxes: fitted to the objects; {after} have one at IoU .5 or more, {before} with the usual ones"

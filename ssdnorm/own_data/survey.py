@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -146,6 +147,14 @@ def tap_table(objects: Objects, spec: DefaultBoxSpec, taps: Sequence[str]) -> Ta
         ))  # fmt: skip
         start += number
     return table
+
+
+def default_box_keys(spec: DefaultBoxSpec) -> dict[str, Any]:
+    """The keys of ``model.default_boxes`` that make a spec whose sizes rise from tap to tap."""
+    return {
+        "sizes": [float(size) for size in (*spec.min_sizes, spec.max_sizes[-1])],
+        "aspect_ratios": [[float(ratio) for ratio in ratios] for ratios in spec.aspect_ratios],
+    }
 
 
 def percent(values: Tensor) -> str:

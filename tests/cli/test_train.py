@@ -185,7 +185,7 @@ def test_a_finished_run_is_not_continued_by_any_of_its_processes(finished, monke
     [
         ("checkpoints/last.ckpt", b"PK half", "last.ckpt is damaged or no checkpoint"),
         ("config.yaml", b"a: [", "config.yaml: not readable as YAML"),
-        ("config.yaml", b"", "config.yaml: holds no config"),
+        ("config.yaml", b"", "config.yaml: data: is missing"),
     ],
 )
 def test_a_damaged_run_is_not_resumed(unfinished, capsys, file, content, message):

@@ -60,6 +60,12 @@ def test_an_arm_that_finds_more_is_better_and_one_that_differs_by_name_alone_is_
     assert arms["none"].sentence == "none is equivalent to l2_norm: the difference is exactly 0 with every seed."
 
 
+def test_where_all_arms_are_equal_no_power_is_claimed():
+    difference = Difference(mean_with_interval([0.0, 0.0, 0.0]), [0.0, 0.0], 0.0)
+    judged = judge(make_plan().file, {"none": (difference, [("none", "l2_norm")])}, 8)
+    assert (judged.findings["none"].verdict, judged.detectable, judged.by_seeds) == ("equivalent", None, [])
+
+
 def test_the_error_over_test_images_is_that_of_the_bootstrapped_difference(root):
     results = results_of(root)[1]["batch_norm"].differences["AP"]
     truth = TEST_SET.ground_truth

@@ -180,9 +180,9 @@ def _alive(pid):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("config.yaml", "", r"config\.yaml: damaged, expected keys and values; delete the run"),
-        ("config.yaml", "- 1", r"config\.yaml: damaged, expected keys"),
-        ("config.yaml", "[1", r"config\.yaml: damaged; delete the run folder"),
+        ("config.yaml", "", r"config\.yaml: data: is missing; delete the run folder"),
+        ("config.yaml", "- 1", r"config\.yaml: expected keys and values; got \[1\]; delete the run"),
+        ("config.yaml", "[1", r"config\.yaml: not readable as YAML: .*; delete the run folder"),
         (
             "failure.json",
             "{}",

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ssdnorm.compare.looks import level_of, second_look, spent_alpha
+from ssdnorm.compare.planning import read_scatter
 
 from .synthetic import make_plan
 
@@ -16,7 +17,8 @@ def file_of(**keys):
 def report(folder, seeds=(0, 1, 2), verdict="undecided", config=None, **keys):
     arms = [{"verdict": "baseline"}, {"verdict": verdict}]
     keys = {"metric": "AP", "baseline": "l2_norm", "rule": "guarded_t", "margin": None, "looks": None} | keys
-    content = {"seeds": list(seeds), "arms": arms, "config": config or {}, **keys}
+    provenance = {"num_finished": 6, "steps": 10, "batch_size": 2, "seconds": 3.0}
+    content = {"seeds": list(seeds), "arms": arms, "config": config or {}, "provenance": provenance, **keys}
     (folder / "results.json").write_text(json.dumps(content))
     return folder
 
@@ -57,3 +59,11 @@ def test_what_was_declared_after_verdicts_is_named_and_stays_so(tmp_path):
     report(tmp_path, rule="paired_t_holm", margin=0.02, config=config, second_look="rule")
     assert second_look(changed, tmp_path) == "rule"
     assert second_look(file_of(), report(tmp_path)) == ""
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", "{", '{"seeds": [0], "arms": 3, "config": {}, "provenance": {}}'])
+def test_a_file_that_is_no_report_is_refused_by_its_name(tmp_path, content):
+    (tmp_path / "results.json").write_text(content)
+    for read in (lambda: second_look(file_of(), tmp_path), lambda: read_scatter(str(tmp_path), "AP")):
+        with pytest.raises(ValueError, match=r"results\.json: damaged.*no report of this library"):
+            read()
