@@ -60,7 +60,7 @@ def test_an_ordinary_result_file_is_never_parsed_as_a_whole(files, monkeypatch):
     truth, found = draw_set(1)
     (files / "found.json").write_text(json.dumps(found))
     monkeypatch.setattr(coco_files, "_CHUNK_BYTES", 1000)
-    monkeypatch.setattr(coco_files, "_parse", None)
+    monkeypatch.setattr(coco_files, "parse_json", None)
     table = ground_truth_table(truth)
     assert result_rows(table, load_detections(files / "found.json", table)) == found
 
