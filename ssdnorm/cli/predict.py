@@ -11,6 +11,7 @@ lists them in detections.json. The checkpoint may be another system's; --onnx ru
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -121,7 +122,7 @@ def _detect_group(
     import numpy as np
     from PIL import Image
 
-    from ssdnorm.cli.frames import is_video, open_video
+    from ssdnorm.cli.frames import is_video, new_video
     from ssdnorm.cli.predict_pipeline import Pipeline
     from ssdnorm.files import shortened
     from ssdnorm.plots.boxes import save_picture
@@ -143,19 +144,17 @@ def _detect_group(
     batch_size = arguments.batch_size or (1 if of_camera else _BATCH_SIZE)
     pipeline = Pipeline(predictor, draw, batch_size, unreadable)
     video: cv2.VideoWriter | None = None
-    try:
-        for frame, rows, picture in pipeline.run(group.values(), limit=arguments.max_frames):
-            if of_video:
-                video = video or open_video(paths[frame.source], frame)
-                video.write(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR))
-            entries.append(_entry(frame, paths[frame.source].name, rows, predictor.class_names))
-            bar.update()
-    except KeyboardInterrupt:
-        if not of_camera:  # Ctrl-C ends a camera, but not the command
-            raise
-    finally:
-        if video is not None:
-            video.release()
+    with contextlib.ExitStack() as stack:
+        try:
+            for frame, rows, picture in pipeline.run(group.values(), limit=arguments.max_frames):
+                if of_video:
+                    video = video or stack.enter_context(new_video(paths[frame.source], frame))
+                    video.write(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR))
+                entries.append(_entry(frame, paths[frame.source].name, rows, predictor.class_names))
+                bar.update()
+        except KeyboardInterrupt:
+            if not of_camera:  # Ctrl-C ends a camera, but not the command
+                raise
     return pipeline.seconds
 
 

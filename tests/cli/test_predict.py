@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,6 +138,28 @@ def test_a_video_becomes_a_video_with_every_frame_listed(checkpoint, video, tmp_
     capture = cv2.VideoCapture(str(tmp_path / "out" / "00000_clip.mp4"))
     assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == 3
     assert (capture.get(3), capture.get(4)) == (96, 64)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
+def test_a_video_that_cannot_be_completed_leaves_no_file_and_the_old_one_stays(tmp_path):
+    target = tmp_path / "out.mp4"
+    target.write_bytes(b"old")
+    script = f"""if True:
+        import resource, signal
+        import numpy as np
+        from pathlib import Path
+        from ssdnorm.cli.frames import Frame, new_video
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+        with new_video(Path({str(target)!r}), Frame("x", noise)) as writer:
+            for _ in range(100):
+                writer.write(noise)
+    """
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "out.mp4: the video could not be completed; is the disk full?" in ended.stderr
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
 @pytest.mark.parametrize("detections", [[], ["--detections"]])
