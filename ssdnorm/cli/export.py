@@ -17,7 +17,6 @@ from ssdnorm.cli.checks import add_allow_norm, check_no_extra_arguments, parse_t
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
     parser.add_argument("--checkpoint", required=True, type=Path, help="of this library or another SSD")
     parser.add_argument("--output", required=True, type=Path, help="FILE.onnx or FILE.pt2")
     parser.add_argument("--detections", action="store_true", help="decoding and NMS inside; otherwise raw outputs")

@@ -152,7 +152,7 @@ def _photo(test_set: DetectionDataset, place: int, i: int, truth: GroundTruth, a
     for arm, outcomes in arms.items():
         found = outcomes.found
         rows = np.flatnonzero(found.image == i)
-        rows = rows[np.argsort(-found.scores[rows], kind="stable")]
+        rows = rows[np.argsort(-found.scores[rows], kind="stable")].tolist()
         boxes = [
             mark("found" if outcomes.hit[row] else "wrong", found, row, f" {found.scores[row]:.2f}") for row in rows
         ]

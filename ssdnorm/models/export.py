@@ -244,7 +244,6 @@ def _import(package: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporters' own messages."""
     levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
