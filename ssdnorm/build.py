@@ -219,7 +219,6 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
 
 
 def _listed(path: str, where: str) -> list[str]:
-    """The lines of a text file."""
     try:
         return [line for line in map(str.strip, Path(path).read_text(encoding="utf-8").splitlines()) if line]
     except (OSError, UnicodeDecodeError) as error:

@@ -32,10 +32,16 @@ if TYPE_CHECKING:
     from ssdnorm.cli.predict_pipeline import Predictor, Rows
 
 _BATCH_SIZE = 8
+_NOT_WITH_ONNX = {
+    "device": "onnxruntime chooses the device of an ONNX file; omit --device",
+    "mc-dropout": "an ONNX file has no dropout; give --checkpoint",
+    "compile": "an ONNX file is compiled already; give --checkpoint",
+    "allow-norm": "an ONNX file names no classes; give --checkpoint",
+    "precision": "an ONNX file has its own; give --checkpoint",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument(
         "images", nargs="+", help="pictures, folders of pictures, patterns, videos, or a camera's number"
     )
@@ -212,16 +218,9 @@ def _onnx_predictor(arguments: argparse.Namespace) -> Predictor:
     from ssdnorm.models.onnx_detector import OnnxDetector
     from ssdnorm.resize import height_and_width, resize_image
 
-    if arguments.device is not None:
-        raise ValueError("--device: onnxruntime chooses the device of an ONNX file; omit --device")
-    if arguments.mc_dropout is not None:
-        raise ValueError("--mc-dropout: an ONNX file has no dropout; give --checkpoint")
-    if arguments.compile:
-        raise ValueError("--compile: an ONNX file is compiled already; give --checkpoint")
-    if arguments.allow_norm:
-        raise ValueError("--allow-norm: an ONNX file names no classes; give --checkpoint")
-    if arguments.precision is not None:
-        raise ValueError("--precision: an ONNX file has its own; give --checkpoint")
+    for option, reason in _NOT_WITH_ONNX.items():
+        if getattr(arguments, option.replace("-", "_")):
+            raise ValueError(f"--{option}: {reason}")
     onnx = OnnxDetector(arguments.onnx)
     thresholds = _thresholds(arguments, onnx.thresholds, onnx.class_names, arguments.onnx)
     lowest = float(thresholds[1:].min())

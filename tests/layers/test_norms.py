@@ -15,7 +15,6 @@ from ssdnorm.layers import (
     FrozenBatchNorm,
     InstanceNorm,
     L2Norm,
-    SyncBatchNorm,
     norm_layer,
     norm_parameters,
 )
@@ -25,7 +24,7 @@ CLASSES = {
     "none": nn.Identity,
     "l2_norm": L2Norm,
     "batch_norm": nn.BatchNorm2d,
-    "sync_batch_norm": SyncBatchNorm,
+    "sync_batch_norm": nn.SyncBatchNorm,
     "frozen_batch_norm": FrozenBatchNorm,
     "group_norm": nn.GroupNorm,
     "layer_norm": ChannelLayerNorm,
