@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
-from ssdnorm.layers.batch_norm import FrozenBatchNorm, frozen_batch_norm_types
+from ssdnorm.layers.batch_norm import FrozenBatchNorm, SyncBatchNorm, frozen_batch_norm_types
 from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm, InstanceNorm
 from ssdnorm.layers.l2_norm import L2Norm
 from ssdnorm.norm_specs import NORM_OPTIONS, Option, check_option_names, is_custom, parse_norm_spec
@@ -43,7 +43,7 @@ _BUILDERS: Mapping[str, tuple[Callable[..., nn.Module], tuple[type[nn.Module], .
     "none": (lambda channels: nn.Identity(), ()),
     "l2_norm": (L2Norm, (L2Norm,)),
     "batch_norm": (nn.BatchNorm2d, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)),
-    "sync_batch_norm": (nn.SyncBatchNorm, (nn.SyncBatchNorm,)),
+    "sync_batch_norm": (SyncBatchNorm, (nn.SyncBatchNorm,)),
     "frozen_batch_norm": (FrozenBatchNorm, (FrozenBatchNorm,)),
     "group_norm": (_group_norm, (nn.GroupNorm,)),
     "layer_norm": (ChannelLayerNorm, (ChannelLayerNorm,)),

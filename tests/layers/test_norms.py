@@ -15,6 +15,7 @@ from ssdnorm.layers import (
     FrozenBatchNorm,
     InstanceNorm,
     L2Norm,
+    SyncBatchNorm,
     norm_layer,
     norm_parameters,
 )
@@ -24,7 +25,7 @@ CLASSES = {
     "none": nn.Identity,
     "l2_norm": L2Norm,
     "batch_norm": nn.BatchNorm2d,
-    "sync_batch_norm": nn.SyncBatchNorm,
+    "sync_batch_norm": SyncBatchNorm,
     "frozen_batch_norm": FrozenBatchNorm,
     "group_norm": nn.GroupNorm,
     "layer_norm": ChannelLayerNorm,
