@@ -114,7 +114,7 @@ def choose_recipe(
         network |= {"width": 0.25, "dropout": 0.0}
         norm = {"backbone": "batch_norm", "extras": "batch_norm", "taps": {"conv4_3": "none"}}
         optimizer |= {"name": "adamw", "lr": 0.002, "schedule": "cosine"}
-        notes.append("network: a quarter of VGG16's channels with batch norm, from scratch; on a GPU prefer --weights")
+        how = "batch norm, from scratch; on a GPU prefer --weights"
         counts = np.bincount(objects.labels.numpy(), minlength=1 + len(train.class_names))[1:]
         if few := int((counts < _FEW).sum()):
             notes.append(
@@ -125,7 +125,7 @@ def choose_recipe(
         network |= {"width": 1.0, "dropout": 0.0, "weights": weights}
         norm = {"backbone": "none", "extras": "none", "taps": {"conv4_3": "l2_norm"}}
         optimizer |= {"lr": 0.002 if batch == 8 else 0.001, "lr_drops": [0.7, 0.9]}
-        notes.append("network: full width with L2Norm on conv4_3 as in the paper, ImageNet weights")
+        how = "L2Norm on conv4_3 as in the paper, ImageNet weights"
     chosen = {
         "norm": norm,
         "model": network,
@@ -133,10 +133,12 @@ def choose_recipe(
         "augment": {"photometric": True, "zoom_out": False, "iou_crop": True, "flip": True},
         "optimizer": optimizer,
         "training": {
-            "max_steps": steps, "batch_size": batch, "seed": seed, "clip_grad_norm": 10.0, "eval_every": 0.2,
+            "max_steps": steps, "batch_size": batch, "seed": seed, "clip_grad_norm": 10.0,
+            "eval_every": 0.2, "checkpoint_every": 200,
         },
     }  # fmt: skip
     config = config_for(found, ("ssdnorm init", chosen), ("command line", overrides))
+    notes.append(f"network: {config.model.width:g} times VGG16's channels, {how}")
     if isinstance(batch := config.training.batch_size, int):
         batch *= config.training.accumulate
         steps = in_steps(config, batch, num_images).training.num_steps

@@ -40,8 +40,5 @@ def time_of_training(config: Config, class_names: Sequence[str]) -> str:
         seconds.append(time.perf_counter() - start)
     step = min(seconds[1:]) * batch / measured * config.training.accumulate
     minutes = step * config.training.num_steps / 60
-    return f"about {_words(minutes)} on this machine at {step:.2g} s per step, reading and evaluation aside"
-
-
-def _words(minutes: float) -> str:
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} hours"
+    length = f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} hours"
+    return f"about {length} at {step:.2g} s per step, measured now on {device.type}; reading and evaluation come on top"
