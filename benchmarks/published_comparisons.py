@@ -104,7 +104,10 @@ def page() -> str:
 
 def answers() -> str:
     """The README's table: question, declared verdict, difference of AP with its interval over seeds, page."""
-    lines = ["| in place of L2Norm on conv4_3 alone | answer | points of AP, 95 % interval | page |", "|---|---|---|---|"]
+    lines = [
+        "| in place of L2Norm on conv4_3 alone | answer | points of AP, 95 % interval | page |",
+        "|---|---|---|---|",
+    ]
     for (arm, name), question in _QUESTIONS.items():
         differences = read_differences(RESULTS / name)
         verdict = judged(differences, "paired_t_holm", _NUM_IMAGES[name]).findings[arm].verdict
