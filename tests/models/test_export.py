@@ -60,10 +60,8 @@ def assert_same_detections(got, detector, images, sizes):
         torch.testing.assert_close(ours["boxes"], theirs["boxes"], atol=0.05, rtol=0)
 
 
-KINDS = [pytest.param(kind, marks=() if kind == "l2_norm" else pytest.mark.slow) for kind in sorted(NORMS)]
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted(NORMS))
 def test_every_norm_gives_the_same_logits_under_onnxruntime(tmp_path, images, kind):
     detector = small_detector(kind, kind)
     export_onnx(exported_network(detector), tmp_path / "m.onnx")
@@ -143,7 +141,7 @@ def test_steps_of_fixed_shape_find_what_post_process_finds(settings):
         assert not labels[i, n:].any()
 
 
-@pytest.mark.parametrize("detections", [False, True])
+@pytest.mark.parametrize("detections", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_torch_export_file_gives_the_same_tensors_for_any_batch(tmp_path, images, detections):
     detector = small_detector()
     export_torch(exported_network(detector, detections=detections), tmp_path / "m.pt2")
