@@ -5,7 +5,8 @@ examples:
   ssdnorm init data/mine --output mine.yaml --image-size 416
 
 Finds format and splits, makes the splits that are missing (class by class, with a seed), fits default boxes to the
-objects, and sets steps and rates from the number of pictures. Every key of the config can be set, e.g.
+objects, chooses the image size by how well they cover, sets steps from the number of pictures, and measures how long the
+training will take. Every key of the config can be set, e.g.
 --training.max_steps 500.
 """
 
@@ -62,12 +63,12 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     check_model(recipe.config)
     recipe.write(path)
     folder = Path("runs") / path.stem
-    weights = folder / "checkpoints" / "model.safetensors"
+    trained = ["--checkpoint", folder / "checkpoints" / "model.safetensors", "--threshold", "best"]
     said = [*recipe.notes, f"time: {time_of_training(recipe.config, recipe.class_names)}"]
     print("\n".join([f"written: {path}", *(f"  {note}" for note in said), "", "next:"]))
     for command in (
         ["ssdnorm", "train", "--config", path, "--output", folder],
         ["ssdnorm", "evaluate", "--run", folder],
-        ["ssdnorm", "predict", "--checkpoint", weights, "--output", folder / "predictions", "YOUR_PICTURES"],
+        ["ssdnorm", "predict", *trained, "--output", folder / "predictions", "PICTURES"],
     ):
         print("  " + shlex.join(map(str, command)))

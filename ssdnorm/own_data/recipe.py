@@ -139,8 +139,8 @@ def choose_recipe(
     }  # fmt: skip
     config = config_for(found, ("ssdnorm init", chosen), ("command line", overrides))
     notes.append(f"network: {config.model.width:g} times VGG16's channels, {how}")
-    if isinstance(batch := config.training.batch_size, int):
-        batch *= config.training.accumulate
+    if config.training.batch_size != "auto":
+        batch = config.training.batch_images * config.training.accumulate
         steps = in_steps(config, batch, num_images).training.num_steps
         passes = steps * batch / num_images
         notes.append(f"steps: {steps} of {batch} images, {passes:.0f} times each of {num_images} pictures")

@@ -24,19 +24,22 @@ def time_of_training(config: Config, class_names: Sequence[str]) -> str:
     model = build_model(config.model_copy(update={"model": drawn}), 1 + len(class_names)).train()
     loss = build_loss(config, model, class_names)
     on_cpu = runs_on_cpu(config.runtime.accelerator)
-    device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator()
+    device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator() or torch.device("cpu")
     batch = config.training.batch_images
     measured = min(batch, 2) if on_cpu else batch
     images = torch.rand(measured, 3, *height_and_width(model.image_size)).to(device, memory_format=torch.channels_last)
-    model.to(device, memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)
+    model.to(device)
     loss.to(device)
     boxes = torch.tensor([0.3, 0.3, 0.6, 0.6], device=device).expand(measured, 1, 4)
     labels = torch.ones(measured, 1, dtype=torch.long, device=device)
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        torch.stack(list(loss(model(images), boxes, labels).values())).sum().backward()
-        model.features.backbone.conv1_1.conv.weight.grad.sum().item()  # waits for the device
+        total = torch.stack(list(loss(model(images), boxes, labels).values())).sum()
+        total.backward()
+        if not on_cpu:
+            torch.accelerator.synchronize()
         seconds.append(time.perf_counter() - start)
     step = min(seconds[1:]) * batch / measured * config.training.accumulate
     minutes = step * config.training.num_steps / 60

@@ -67,7 +67,7 @@ def test_five_commands_lead_from_a_folder_to_a_picture(name, tmp_path, monkeypat
 
     assert main(train[1:]) == 0
     assert main([*evaluate[1:]]) == 0
-    assert predict[-1] == "YOUR_PICTURES"
+    assert predict[-1] == "PICTURES"
     picture = next(path for path in data.rglob("*") if path.suffix in (".jpg", ".png"))
     assert main([*predict[1:-1], str(picture)]) == 0
     assert json.loads((tmp_path / "runs" / "mine" / "predictions" / "detections.json").read_text())
