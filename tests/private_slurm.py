@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 _PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "sinfo", "scancel", "scontrol")
@@ -24,8 +24,9 @@ SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}
 SlurmUser=root
 SlurmdUser=root
+SlurmdParameters=config_overrides
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=3
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
@@ -51,8 +52,8 @@ MinJobAge=2
 ReturnToService=2
 MaxArraySize=2001
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=1000 State=UNKNOWN
-PartitionName=short Nodes={host} Default=YES MaxTime=30 PriorityTier=1 GraceTime=20 State=UP
-PartitionName=urgent Nodes={host} MaxTime=30 PriorityTier=9 State=UP
+PartitionName=short Nodes={host} Default=YES MaxTime=60 PriorityTier=1 GraceTime=20 State=UP
+PartitionName=urgent Nodes={host} MaxTime=60 PriorityTier=9 State=UP
 """
 
 
@@ -94,11 +95,7 @@ def private_slurm(folder: Path, *, cpus: int = 2, kill_wait: int = 10) -> Iterat
                 _wait_for(folder, daemons, len(daemons), environment)
             yield environment
         finally:
-            with contextlib.suppress(OSError, subprocess.SubprocessError):
-                everything = ["scancel", "--user=root", "--signal=KILL", "--full"]
-                subprocess.run(everything, env={**os.environ, **environment}, timeout=20, check=False)
-                subprocess.run(["scancel", "--user=root"], env={**os.environ, **environment}, timeout=20, check=False)
-                _until(lambda: not _squeue(environment), 30)
+            cancel_all({**os.environ, **environment})
             for daemon in reversed(daemons):
                 daemon.send_signal(signal.SIGTERM)
                 try:
@@ -108,9 +105,16 @@ def private_slurm(folder: Path, *, cpus: int = 2, kill_wait: int = 10) -> Iterat
                     daemon.wait()
 
 
-def _squeue(environment: dict[str, str]) -> str:
-    words = ["squeue", "--noheader"]
-    return subprocess.run(words, env={**os.environ, **environment}, capture_output=True, text=True, timeout=20).stdout
+def cancel_all(environment: dict[str, str]) -> None:
+    """End all jobs, and wait for it."""
+
+    def are_gone() -> bool:
+        return not subprocess.run(["squeue", "--noheader"], env=environment, capture_output=True, timeout=20).stdout
+
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        for more in ([], ["--signal=KILL", "--full"]):
+            subprocess.run(["scancel", "--user=root", *more], env=environment, timeout=20, check=False)
+        _until(are_gone, 60)
 
 
 def _wait_for(folder: Path, daemons: list[subprocess.Popen[bytes]], count: int, environment: dict[str, str]) -> None:
@@ -125,7 +129,7 @@ def _wait_for(folder: Path, daemons: list[subprocess.Popen[bytes]], count: int, 
         raise RuntimeError(f"Slurm did not start: {(folder / 'daemons.log').read_text()[-3000:]}")
 
 
-def _until(condition, seconds: float, daemons: list[subprocess.Popen[bytes]] = ()) -> bool:
+def _until(condition: Callable[[], bool], seconds: float, daemons: Sequence[subprocess.Popen[bytes]] = ()) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and all(daemon.poll() is None for daemon in daemons):
         if condition():

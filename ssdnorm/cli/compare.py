@@ -21,12 +21,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssdnorm.compare.run_process import without_job
 from ssdnorm.files import remove_unfinished, write_json, write_text
 from ssdnorm.ownership import owned_folder
 
@@ -67,6 +69,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     if arguments.jobs is not None and arguments.jobs < 1:
         raise ValueError(f"--jobs: must be 1 or more; got {arguments.jobs}")
     _refuse_together(arguments)
+    for name in os.environ.keys() - without_job(os.environ).keys():
+        del os.environ[name]
 
     # imported here, so that --help does not wait for them
     from ssdnorm.build import build_dataset
@@ -110,6 +114,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     check_folders(plan.jobs(lrs, rates), root)
     log.info("%d arms × %d seeds", len(plan.arms), len(plan.file.seeds))
     if options is not None and _on_slurm(plan, root, options, follow_up=arguments.follow_up):
+        if not arguments.follow_up:
+            _print_report(root)
         return
     if shard is not None:
         _make_runs(plan, root, num_parallel=arguments.jobs or 1, shard=shard)
@@ -127,14 +133,20 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         write_csv(results, root / "results.csv")
         write_text(root / "table.md", f"{table_markdown(results)}\n{metrics_markdown(results)}")
         write_report(results, root, test_set, root / "report.html")
-    print(table_markdown(results))
-    print("\n".join([arm.sentence for arm in results.arms] + [each.sentence for each in results.contrasts]))
-    print(f"\n{results.answer}\n\nreport: {root / 'report.html'}")
-    runs = [run for arm in results.arms for run in arm.runs]
-    lost = [run for run in runs if run.status in ("failed", "missing")]
+    _print_report(root)
+
+
+def _print_report(root: Path) -> None:
+    """Print what the report says in words; raises ``ValueError`` if runs have no result."""
+    results = json.loads((root / "results.json").read_text(encoding="utf-8"))
+    print((root / "table.md").read_text(encoding="utf-8").rpartition("\n\n| arm |")[0])  # without all metrics
+    print("\n" + "\n".join(each["sentence"] for each in (*results["arms"], *results["contrasts"])))
+    print(f"\n{results['answer']}\n\nreport: {root / 'report.html'}")
+    runs = [run for arm in results["arms"] for run in arm["runs"]]
+    lost = [run for run in runs if run["status"] in ("failed", "missing")]
     if lost:
-        why = lost[0].reason or "did not run"
-        raise ValueError(f"{len(lost)} of {len(runs)} runs have no result; the first: {lost[0].folder}: {why}")
+        why = lost[0]["reason"] or "did not run"
+        raise ValueError(f"{len(lost)} of {len(runs)} runs have no result; the first: {lost[0]['folder']}: {why}")
 
 
 def _refuse_together(arguments: argparse.Namespace) -> None:
@@ -168,7 +180,7 @@ def _make_runs(plan: Plan, root: Path, *, num_parallel: int, shard: tuple[int, i
 
 
 def _on_slurm(plan: Plan, root: Path, options: SlurmOptions, *, follow_up: bool) -> bool:
-    """Submit what is missing and watch it; whether jobs that go on will write the report."""
+    """Submit what is missing and watch it; whether the report is left to the job that follows, or made by it."""
     from ssdnorm.compare import cluster
     from ssdnorm.compare.analysis import choose_rates
     from ssdnorm.compare.launcher import stages
@@ -178,6 +190,7 @@ def _on_slurm(plan: Plan, root: Path, options: SlurmOptions, *, follow_up: bool)
         under_way = cluster.submit_next(stages(plan, root), root, options, again=not follow_up)
     if not under_way or follow_up:
         return under_way
+    before = _written_at(root / "results.json")
     try:
         cluster.watch(lambda: plan.jobs(*choose_rates(plan, root)[::-1]), root)
     except KeyboardInterrupt:
@@ -185,7 +198,11 @@ def _on_slurm(plan: Plan, root: Path, options: SlurmOptions, *, follow_up: bool)
         raise
     with cluster.owned_when_free(root):
         cluster.record_lost(plan.jobs(*choose_rates(plan, root)[::-1]), root)
-    return False
+    return _written_at(root / "results.json") != before
+
+
+def _written_at(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _write_plan(plan: Plan, root: Path) -> None:

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from ssdnorm.compare.launcher import steps_done
 from ssdnorm.compare.plan import Job, Plan
 from ssdnorm.compare.run_folders import state_of
-from ssdnorm.compare.run_process import FollowUpTask, RunTask, record_failure, without_job
+from ssdnorm.compare.run_process import FollowUpTask, RunTask, record_failure
 from ssdnorm.config_file import config_to_yaml
 from ssdnorm.files import write_json
 from ssdnorm.messages import shown, unknown_name
@@ -239,9 +239,11 @@ def watch(jobs_now: Callable[[], Sequence[Job]], root: Path) -> None:
         jobs_now: the runs that are known; more may become known when others finish.
     """
     shown_lines, shown_at, before = 0, 0.0, ""
+    ended: dict[str, str] = {}  # run → state, which is not looked up again
     while True:
-        live, tasks = live_tasks(root), _read_record(root)["runs"]
-        table = _table(jobs_now(), root, {folder: live[task] for folder, task in tasks.items() if task in live})
+        live, tasks, jobs = live_tasks(root), _read_record(root)["runs"], jobs_now()
+        states = {folder: live[task] for folder, task in tasks.items() if task in live}
+        table = _table(jobs, root, states, ended)
         interval = 0.0 if sys.stderr.isatty() else 60.0
         if table != before and (not live or time.monotonic() - shown_at >= interval):
             up = f"\x1b[{shown_lines}F\x1b[J" if shown_lines and sys.stderr.isatty() else ""
@@ -249,15 +251,17 @@ def watch(jobs_now: Callable[[], Sequence[Job]], root: Path) -> None:
             shown_lines, shown_at, before = table.count("\n") + 1, time.monotonic(), table
         if not live:
             return
-        time.sleep(_POLL_SECONDS)
+        time.sleep(_POLL_SECONDS + len(jobs) / 100)  # seldom where much has to be looked up
 
 
-def _table(jobs: Sequence[Job], root: Path, live: dict[str, str]) -> str:
+def _table(jobs: Sequence[Job], root: Path, live: dict[str, str], ended: dict[str, str]) -> str:
     columns = ("finished", "running", "waiting", "failed", "diverged", "missing")
     counts: dict[str, Counter[str]] = {}
     steps: Counter[str] = Counter()
     for job in jobs:
-        state: str = state_of(job, root)
+        state = ended.get(job.folder) or state_of(job, root)
+        if job.folder not in live and state != "missing":
+            ended[job.folder] = state
         if state == "missing" and job.folder in live:
             state = "waiting" if live[job.folder] in ("PENDING", "CONFIGURING") else "running"
         counts.setdefault(job.arm, Counter())[state] += 1
@@ -279,7 +283,7 @@ def _submit_runs(jobs: Sequence[Job], root: Path, options: SlurmOptions) -> dict
     executor = _executor(root, options)
     executor.update_parameters(array_parallelism=options.parallel)
     seconds = options.signal_seconds - 10.0
-    with _outside_of_jobs(), executor.batch():
+    with executor.batch():
         submitted = [
             executor.submit(RunTask((root / job.folder).resolve(), config_to_yaml(job.config), seconds=seconds))
             for job in jobs
@@ -293,8 +297,7 @@ def _submit_follow_up(root: Path, options: SlurmOptions, *, after: Iterable[str]
     words += ["--cluster", "slurm", "--follow-up", *(f"--slurm.{name}={value}" for name, value in given.items())]
     executor = _executor(root, options, gpus=False)
     executor.update_parameters(dependency=":".join(["afterany", *sorted(after)]))
-    with _outside_of_jobs():
-        return str(executor.submit(FollowUpTask(words)).job_id)
+    return str(executor.submit(FollowUpTask(words)).job_id)
 
 
 def _executor(root: Path, options: SlurmOptions, *, gpus: bool = True) -> Any:
@@ -311,19 +314,6 @@ def _executor(root: Path, options: SlurmOptions, *, gpus: bool = True) -> Any:
     return executor
 
 
-@contextlib.contextmanager
-def _outside_of_jobs() -> Iterator[None]:
-    """Submit as from outside of a job: jobs inherit the environment of ``sbatch``."""
-    before = dict(os.environ)
-    inside = before.keys() - without_job(before).keys()
-    for name in inside:
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update({name: before[name] for name in inside})
-
-
 def _read_record(root: Path) -> dict[str, Any]:
     path = root / _RECORD
     empty: dict[str, Any] = {"runs": {}, "follow_up": ""}
@@ -332,7 +322,7 @@ def _read_record(root: Path) -> dict[str, Any]:
 
 def _ask(*words: str) -> str:
     """What a command of Slurm prints; its complaint becomes a ``ValueError`` of one line."""
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env=without_job(os.environ))
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         first = next((line for line in done.stderr.splitlines() if line.strip()), f"exit code {done.returncode}")
         raise ValueError(f"--cluster slurm: {words[0]}: {re.sub(rf'^{words[0]}: (error: )?', '', first)}")

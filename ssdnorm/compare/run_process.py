@@ -18,7 +18,7 @@ from ssdnorm.files import FAILURE_FILE, write_json, write_text
 from ssdnorm.ownership import owned_folder
 
 INTERRUPTED = (130, -signal.SIGTERM, -signal.SIGINT)  # exit codes of a run that was told to stop
-_OF_JOBS = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_")  # variables; those of sbatch are the user's
+_OF_JOBS = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_")  # variables
 _MOST_IDLE = 5  # attempts in a row without a new checkpoint
 
 
@@ -35,8 +35,8 @@ class RunProcess:
 def without_job(variables: Mapping[str, str]) -> dict[str, str]:
     """Environment variables as outside of a Slurm job.
 
-    A run that is a process of its own is no task of the job around it: Lightning would refuse a number of devices that
-    differs from that of the job's tasks, and handle its signals.
+    A comparison and its runs are no tasks of the job around them: Lightning would refuse a number of devices that
+    differs from that of the job's tasks, and handle its signals; and jobs inherit the environment of ``sbatch``.
     """
     return {name: text for name, text in variables.items() if not name.startswith(_OF_JOBS) or name == "SLURM_CONF"}
 
