@@ -328,6 +328,7 @@ def build_training(
         log_every=runtime.log_every,
         compile_model=config.model.compile,
         population=_population(config, model, make_train),
+        batch_may_change=runtime.batch_may_change,
     )
 
 
@@ -362,4 +363,5 @@ def _population(config: Config, model: nn.Module, make_train: partial[DataLoader
 def loop_settings(config: Config, images_per_epoch: int) -> LoopSettings:
     """The engine's settings from ``training`` and ``runtime``."""
     values = {**vars(config.training), **vars(config.runtime), "images_per_epoch": images_per_epoch}
+    values["num_processes"] = num_processes(config)
     return LoopSettings(**{field.name: values[field.name] for field in fields(LoopSettings)})

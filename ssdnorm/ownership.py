@@ -33,17 +33,20 @@ _CLAIM = re.compile(r"\.owner\.(?P<host>.+)\.(?P<pid>\d+)\.(?P<started>\d+)\.(?P
 
 
 @contextlib.contextmanager
-def owned_folder(folder: Path) -> Iterator[None]:
+def owned_folder(folder: Path, *, further_patience: float = 0.0) -> Iterator[None]:
     """Own a folder, which is made if it is missing; a folder made here that stays empty is removed again.
 
     An owner whose file is removed by others is interrupted, as by Ctrl-C.
+
+    Args:
+        further_patience: seconds, beyond the usual few, to wait for another owner to stop or to be seen as gone.
 
     Raises:
         ValueError: another process owns the folder.
         OSError: the folder cannot be written.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    claim = _claim(folder)
+    claim = _claim(folder, PATIENCE_SECONDS + further_patience)
     released = threading.Event()
     threading.Thread(target=_beat, args=(claim, released), daemon=True).start()
     try:
@@ -56,11 +59,11 @@ def owned_folder(folder: Path) -> Iterator[None]:
                 path.rmdir()
 
 
-def _claim(folder: Path) -> Path:
+def _claim(folder: Path, patience: float) -> Path:
     pid = os.getpid()
     host = re.sub(r"[^\w-]", "_", platform.node())[:100] or "unknown"
     claim = folder / f".owner.{host}.{pid}.{_start_of(pid)}.{_machine()}"
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + patience
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
