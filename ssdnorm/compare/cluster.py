@@ -31,7 +31,7 @@ from ssdnorm.compare.run_folders import state_of
 from ssdnorm.compare.run_process import FollowUpTask, RunTask, record_failure
 from ssdnorm.config_file import config_to_yaml
 from ssdnorm.files import write_json
-from ssdnorm.messages import shown, unknown_name
+from ssdnorm.messages import one_line, shown, unknown_name
 from ssdnorm.ownership import owned_folder
 from ssdnorm.validation import validate
 
@@ -227,7 +227,15 @@ def record_lost(jobs: Sequence[Job], root: Path) -> None:
 
 def live_tasks(root: Path) -> dict[str, str]:
     """Task → state of the comparison's jobs that have not ended."""
-    output = _ask("squeue", "--noheader", "--array", f"--name={job_name(root)}", "--format=%F %K %T")
+    words = ("squeue", "--noheader", "--array", f"--name={job_name(root)}", "--format=%F %K %T")
+    for wait in (2.0, 5.0, 15.0, 45.0, None):  # a busy controller does not answer in time
+        try:
+            output = _ask(*words)
+            break
+        except ValueError:
+            if wait is None:
+                raise
+            time.sleep(wait)
     found = (line.split() for line in output.splitlines())
     return {f"{job}" if index == "N/A" else f"{job}_{index}": state for job, index, state in found}
 
@@ -283,7 +291,7 @@ def _submit_runs(jobs: Sequence[Job], root: Path, options: SlurmOptions) -> dict
     executor = _executor(root, options)
     executor.update_parameters(array_parallelism=options.parallel)
     seconds = options.signal_seconds - 10.0
-    with executor.batch():
+    with _refused_in_one_line(), executor.batch():
         submitted = [
             executor.submit(RunTask((root / job.folder).resolve(), config_to_yaml(job.config), seconds=seconds))
             for job in jobs
@@ -297,7 +305,8 @@ def _submit_follow_up(root: Path, options: SlurmOptions, *, after: Iterable[str]
     words += ["--cluster", "slurm", "--follow-up", *(f"--slurm.{name}={value}" for name, value in given.items())]
     executor = _executor(root, options, gpus=False)
     executor.update_parameters(dependency=":".join(["afterany", *sorted(after)]))
-    return str(executor.submit(FollowUpTask(words)).job_id)
+    with _refused_in_one_line():
+        return str(executor.submit(FollowUpTask(words)).job_id)
 
 
 def _executor(root: Path, options: SlurmOptions, *, gpus: bool = True) -> Any:
@@ -312,6 +321,14 @@ def _executor(root: Path, options: SlurmOptions, *, gpus: bool = True) -> Any:
         srun_args=[f"--cpus-per-task={options.cpus}"],
     )
     return executor
+
+
+@contextlib.contextmanager
+def _refused_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # submitit's for a command that fails
+        raise ValueError(f"--cluster slurm: {one_line(error)}") from error
 
 
 def _read_record(root: Path) -> dict[str, Any]:

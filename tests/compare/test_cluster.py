@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from ssdnorm.cli import main
-from ssdnorm.compare import cluster
+from ssdnorm.compare import cluster, run_process
 from ssdnorm.compare.plan import read_plan, shard_of
 from ssdnorm.compare.run_process import RunTask, record_failure, without_job
 from ssdnorm.ownership import owned_folder
@@ -304,14 +304,17 @@ def test_shards_make_their_runs_and_wait_for_each_other_where_rates_are_chosen(w
     assert not (root / "report.html").exists()
 
 
-def test_a_task_of_a_finished_or_owned_run_leaves_it_alone(tmp_path):
+def test_a_task_of_a_finished_or_owned_run_leaves_it_alone(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "result.json").write_text("{}")
     RunTask(folder, "config: none", seconds=1.0)()
     assert [path.name for path in folder.iterdir()] == ["result.json"]
     (folder / "result.json").unlink()
+    monkeypatch.setattr(run_process, "_OWNER_SECONDS", 0.0)
     with owned_folder(folder):
+        RunTask(folder, "config: none", seconds=1.0)()
+        assert not (folder / "log.txt").exists()
         code = "import sys, pathlib; from ssdnorm.compare.run_process import record_failure as record; "
         code += "record(pathlib.Path(sys.argv[1]), 'lost')"
         subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
@@ -321,8 +324,9 @@ def test_a_task_of_a_finished_or_owned_run_leaves_it_alone(tmp_path):
     assert json.loads((folder / "failure.json").read_text()) == expected
 
 
-def test_a_task_that_never_reaches_a_checkpoint_is_a_failure_in_the_end(tmp_path):
+def test_a_task_that_never_reaches_a_checkpoint_is_a_failure_in_the_end(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # of this process
     sleeping = subprocess.Popen(["sleep", "60"])
     task = RunTask(tmp_path, "", seconds=1.0, idle=3)
     task._pid, task._before = sleeping.pid, None
