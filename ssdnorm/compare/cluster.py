@@ -45,6 +45,7 @@ _OURS = {  # options of sbatch that follow from what a task is, and the key to u
 }
 _RECORD = "slurm/submitted.json"
 _MOST_TIMEOUTS = 10_000  # of a run; those without progress are counted in RunTask
+_MOST_REPORTS = 2  # begun anew after the end of the time
 _POLL_SECONDS = 5.0
 _GONE_SECONDS = 30.0  # until the results of a task that ended are seen on another machine
 
@@ -288,7 +289,7 @@ def _submit_runs(jobs: Sequence[Job], root: Path, options: SlurmOptions) -> dict
     most = int(_match(r"MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config"), "1001"))
     if len(jobs) > most - 1:
         raise ValueError(f"--cluster slurm: {len(jobs)} runs; this cluster's arrays have at most {most - 1} tasks")
-    executor = _executor(root, options)
+    executor = _executor(root, options, _MOST_TIMEOUTS)
     executor.update_parameters(array_parallelism=options.parallel)
     seconds = options.signal_seconds - 10.0
     with _refused_in_one_line(), executor.batch():
@@ -303,16 +304,16 @@ def _submit_follow_up(root: Path, options: SlurmOptions, *, after: Iterable[str]
     given = options.model_dump(exclude_unset=True)
     words = ["compare", "--config", str(root.resolve() / "comparison.yaml"), "--output", str(root.resolve())]
     words += ["--cluster", "slurm", "--follow-up", *(f"--slurm.{name}={value}" for name, value in given.items())]
-    executor = _executor(root, options, gpus=False)
+    executor = _executor(root, options, _MOST_REPORTS, gpus=False)
     executor.update_parameters(dependency=":".join(["afterany", *sorted(after)]))
     with _refused_in_one_line():
         return str(executor.submit(FollowUpTask(words)).job_id)
 
 
-def _executor(root: Path, options: SlurmOptions, *, gpus: bool = True) -> Any:
+def _executor(root: Path, options: SlurmOptions, most_timeouts: int, *, gpus: bool = True) -> Any:
     import submitit
 
-    executor = submitit.SlurmExecutor(root.resolve() / "slurm", max_num_timeout=_MOST_TIMEOUTS)
+    executor = submitit.SlurmExecutor(root.resolve() / "slurm", max_num_timeout=most_timeouts)
     executor.update_parameters(
         job_name=job_name(root),
         time=options.minutes,
