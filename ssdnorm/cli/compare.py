@@ -60,6 +60,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     from ssdnorm.compare.report import write_report
     from ssdnorm.compare.run_folders import state_of
     from ssdnorm.compare.tables import metrics_markdown, table_markdown, write_csv
+    from ssdnorm.engine.loggers import log_report
 
     plan = read_plan(arguments.config, rest, seeds=arguments.seeds)
     if arguments.plan is not None:
@@ -97,6 +98,9 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     print(table_markdown(results))
     print("\n".join([arm.sentence for arm in results.arms] + [each.sentence for each in results.contrasts]))
     print(f"\n{results.answer}\n\nreport: {root / 'report.html'}")
+    metrics = {f"{arm.name}/{name}": each.mean for arm in results.arms for name, each in arm.metrics.items()}
+    files = [root / "report.html", root / "results.json"]
+    log_report(plan.base.runtime.loggers, root, plan.file.title, metrics, files)
     runs = [run for arm in results.arms for run in arm.runs]
     lost = [run for run in runs if run.status in ("failed", "missing")]
     if lost:
