@@ -76,9 +76,12 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
     checkpoint = None
     if model.checkpoint is not None:
         checkpoint = read_any_checkpoint(Path(model.checkpoint))
-        if (theirs := checkpoint.model["name"]) != model.name:
-            raise ValueError(f"model.checkpoint: {model.checkpoint} is a {theirs}; model.name is {model.name}")
-        arguments = arguments or {"default_boxes": default_box_spec(checkpoint.model["default_boxes"])}
+        theirs, boxes = checkpoint.model["name"], default_box_spec(checkpoint.model["default_boxes"])
+        if theirs == model.name and height_and_width(boxes.image_size) == height_and_width(model.input_size):
+            arguments = arguments or {"default_boxes": boxes}
+        elif model.head != "fresh":
+            got = f"a {theirs} for {boxes.image_size} pixels; model.name is {model.name} for {model.input_size}"
+            raise ValueError(f"model.checkpoint: {model.checkpoint} is {got}; take those, or model.head: fresh")
     if model.name == "ssd_vgg16":
         arguments["image_size"] = model.input_size
     try:
@@ -222,7 +225,6 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
 
 
 def _listed(path: str, where: str) -> list[str]:
-    """The lines of a text file."""
     try:
         return [line for line in map(str.strip, Path(path).read_text(encoding="utf-8").splitlines()) if line]
     except (OSError, UnicodeDecodeError) as error:

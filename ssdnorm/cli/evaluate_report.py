@@ -125,7 +125,7 @@ def write_plots(folder: Path, coco: CocoResult, analysis: ErrorAnalysis, breakdo
     from ssdnorm.plots.evaluation import mean_curves, write_report  # load matplotlib, which others need not wait for
     from ssdnorm.plots.style import save
 
-    write_report(folder, coco, breakdown=breakdown)
+    write_report(folder, coco, breakdown)
     matrix, calibration, label_errors = analysis.confusion_matrix(), analysis.calibration(), analysis.label_errors()
     outcomes = find_outcomes(coco)
     names = outcomes.truth.class_names

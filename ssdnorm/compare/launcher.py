@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 import torch
 from tqdm import tqdm
 
-from ssdnorm.compare.plan import Job
+from ssdnorm.compare.analysis import choose_rates
+from ssdnorm.compare.plan import Job, Plan
 from ssdnorm.compare.run_folders import read_failure, state_of
+from ssdnorm.compare.run_process import RunProcess, close_run, start_run
 from ssdnorm.config_file import config_to_yaml, differences_of_run, read_config
-from ssdnorm.files import FAILURE_FILE, whole_rows, write_json, write_text
+from ssdnorm.files import FAILURE_FILE, whole_rows
 
 log = logging.getLogger("ssdnorm.compare")
 
 _POLL_SECONDS = 0.5
-
-
-@dataclass
-class _Running:
-    job: Job
-    process: subprocess.Popen[bytes]
-    log_file: IO[bytes]
-    log_start: int  # bytes of earlier attempts
 
 
 def launch(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1, later: Sequence[Job] = ()) -> None:
@@ -59,11 +49,11 @@ def launch(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1, later: Seq
         log.info("%d of %d runs are done", num_done, len(jobs))
     if not queue:
         return
-    done_steps = {job.folder: _steps_done(root / job.folder) for job in queue}
+    done_steps = {job.folder: steps_done(root / job.folder) for job in queue}
     all_steps = sum(job.config.training.num_steps for job in (*jobs, *later))
     steps_to_do = sum(job.config.training.num_steps for job in (*queue, *later))
     environments = _environments(num_parallel)  # the last run gets no more than the others
-    running: dict[int, _Running] = {}  # by slot
+    running: dict[int, tuple[Job, RunProcess]] = {}  # by slot
     on_sigterm = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         with tqdm(
@@ -77,22 +67,28 @@ def launch(jobs: Sequence[Job], root: Path, *, num_parallel: int = 1, later: Seq
             while queue or running:
                 for slot in range(num_parallel):
                     if queue and slot not in running:
-                        running[slot] = _start(queue.pop(0), root, environments[slot])
-                        names = (f"{run.job.arm}/{run.job.seed}" for run in running.values())
+                        job = queue.pop(0)
+                        run = start_run(root / job.folder, config_to_yaml(job.config), environments[slot])
+                        running[slot] = job, run
+                        names = (f"{job.arm}/{job.seed}" for job, _ in running.values())
                         bar.set_postfix_str(", ".join(names), refresh=False)
                 time.sleep(_POLL_SECONDS)
-                for slot, run in list(running.items()):
-                    code, steps = run.process.poll(), _steps_done(root / run.job.folder)
+                for slot, (job, run) in list(running.items()):
+                    code, steps = run.process.poll(), steps_done(run.folder)
                     if code is not None:
-                        _close(running.pop(slot), root, code)
-                        num_done, steps = num_done + 1, run.job.config.training.num_steps
+                        close_run(run, code)
+                        del running[slot]
+                        num_done, steps = num_done + 1, job.config.training.num_steps
                         bar.set_description(f"{num_done}/{num_runs} runs", refresh=False)
-                    bar.update(max(0, steps - done_steps[run.job.folder]))
-                    done_steps[run.job.folder] = max(steps, done_steps[run.job.folder])
+                        if (run.folder / FAILURE_FILE).exists():
+                            failure = read_failure(run.folder)
+                            tqdm.write(f"{job.folder}: {failure.status}: {failure.reason}", file=sys.stderr)
+                    bar.update(max(0, steps - done_steps[job.folder]))
+                    done_steps[job.folder] = max(steps, done_steps[job.folder])
     finally:
-        for run in running.values():
+        for _, run in running.values():
             run.process.terminate()
-        for run in running.values():
+        for _, run in running.values():
             run.process.wait()
             run.log_file.close()
         signal.signal(signal.SIGTERM, on_sigterm)
@@ -115,42 +111,24 @@ def check_folders(jobs: Sequence[Job], root: Path) -> None:
             )
 
 
-def _start(job: Job, root: Path, environment: dict[str, str]) -> _Running:
-    folder = root / job.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FAILURE_FILE).unlink(missing_ok=True)
-    config = folder / "config.yaml"
-    write_text(config, config_to_yaml(job.config))
-    log_file = (folder / "log.txt").open("ab")
-    log_start = log_file.tell()
-    words = ["train", "--config", str(config), "--output", str(folder), "--resume"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ssdnorm", *words],
-        stdin=subprocess.DEVNULL,
-        stdout=log_file,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-    )
-    return _Running(job, process, log_file, log_start)
+def stages(plan: Plan, root: Path) -> Iterator[tuple[list[Job], list[Job]]]:
+    """The runs that can be made at once, those that choose learning rates first, and the known ones that follow.
+
+    The results of a stage decide what the next is, so its runs must have ended when that is asked for.
+    """
+    tried, (rates, lrs) = None, choose_rates(plan, root)
+    while rates != tried:  # lists of rates grow while the best is at their edge
+        tried, first = rates, plan.first_jobs(rates)
+        yield first, plan.jobs(lrs, rates)[len(first) :]
+        rates, lrs = choose_rates(plan, root)
+    if choosing := plan.choosing_jobs(rates):
+        failed = {job.arm for job in choosing if state_of(job, root) == "failed"}
+        if failed:
+            log.warning("a run that decides a learning rate failed; no seeds of %s", ", ".join(sorted(failed)))
+        yield [job for job in plan.jobs(lrs, rates) if job.arm not in failed], []
 
 
-def _close(run: _Running, root: Path, code: int) -> None:
-    """Record how the run ended, unless it did so itself: it was killed, or ended before it owned its folder."""
-    run.log_file.close()
-    if code == 0:
-        return
-    folder = root / run.job.folder
-    if not (folder / FAILURE_FILE).exists():
-        lines = (folder / "log.txt").read_bytes()[run.log_start :].decode("utf-8", "replace").splitlines()
-        said = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), "")
-        reason = f"killed by {signal.Signals(-code).name}" if code < 0 else said or f"exit code {code}; see log.txt"
-        write_json(folder / FAILURE_FILE, {"status": "failed", "reason": reason, "exit_code": code})
-    failure = read_failure(folder)
-    tqdm.write(f"{run.job.folder}: {failure.status}: {failure.reason}", file=sys.stderr)
-
-
-def _steps_done(folder: Path) -> int:
+def steps_done(folder: Path) -> int:
     """The last step in the run's metrics file."""
     steps = (row.get("step") or "" for row in whole_rows(folder / "metrics.csv"))
     return max((int(step) for step in steps if step.isdigit()), default=0)
@@ -170,8 +148,3 @@ def _environments(num_slots: int) -> list[dict[str, str]]:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
         environments.append(environment)
     return environments
-
-
-def _die_with_parent() -> None:
-    """Let Linux terminate the run when this process ends, so that no orphan writes into a folder used again."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

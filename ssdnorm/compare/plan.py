@@ -185,6 +185,26 @@ def parse_seeds(words: str) -> list[int]:
     return seeds
 
 
+def parse_shard(words: str) -> tuple[int, int]:
+    """A shard from the command line: its number, from 1, and the number of all.
+
+    Example:
+        >>> parse_shard("2/5")
+        (2, 5)
+    """
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", words)
+    index, count = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= index <= count:
+        raise ValueError(f"--shard: got {words!r}; expected I/N, such as 2/5 for the second of five")
+    return index, count
+
+
+def shard_of(jobs: Sequence[Job], index: int, count: int) -> list[Job]:
+    """The jobs of a shard; those of every arm, and all together, are spread evenly over the shards."""
+    mine = {job.folder for job in sorted(jobs, key=lambda job: job.arm)[index - 1 :: count]}
+    return [job for job in jobs if job.folder in mine]
+
+
 def read_plan(path: str | Path, overrides: Sequence[str] = (), *, seeds: str | None = None) -> Plan:
     """Read the comparison that a file describes.
 

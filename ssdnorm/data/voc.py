@@ -106,8 +106,6 @@ class _Image:
 
 
 class _Year:
-    """One VOC folder and one of its lists."""
-
     def __init__(self, root: str | os.PathLike[str], split: str, check_images: bool) -> None:
         self.root = Path(root)
         self.split = split

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import signal
 import struct
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ _LABEL = b"ssdnorm sha256 "
 _NO_COMMENT = struct.pack("<H", 0)  # the length of a zip file's comment, which ends the file
 _CHECKSUM_MARK = struct.pack("<H", len(_LABEL) + 64) + _LABEL
 _CHECKSUM_BYTES = len(_CHECKSUM_MARK) + 64
+_AGREE_EVERY = 10  # steps; the processes of a run must stop at the same one
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -37,7 +40,8 @@ class CheckpointFiles(TorchCheckpointIO):
 class LastCheckpoint(Checkpoint):
     """Write ``last.ckpt`` every so many steps and at the last, after everything else that belongs to the step.
 
-    A step's rows and its evaluation come first, so a run that is killed and resumed has them all.
+    A step's rows and its evaluation come first, so a run that is killed and resumed has them all. On SIGUSR2 it is
+    written at the next step, and training ends as after Ctrl-C.
 
     Args:
         folder: of the checkpoints.
@@ -47,6 +51,16 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, folder: Path, *, every: int) -> None:
         self.path = folder / LAST
         self.every = every
+        self._told_to_stop = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen to SIGUSR2; Lightning restores what was there before when training ends."""
+
+        def stop(*_: Any) -> None:
+            self._told_to_stop = True
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGUSR2, stop)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -63,10 +77,20 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
+        step, stops, last = trainer.global_step, self._stops(trainer), trainer.global_step == trainer.max_steps
+        if stops or last or step % self.every == 0:
             for logger in trainer.loggers:
                 logger.save()
             trainer.save_checkpoint(self.path)
+        if stops and not last:
+            log.info("step %d: told to stop; resuming continues from here", step)
+            raise KeyboardInterrupt
+
+    def _stops(self, trainer: pl.Trainer) -> bool:
+        if trainer.world_size == 1:
+            return self._told_to_stop or trainer.received_sigterm
+        agrees = trainer.global_step % _AGREE_EVERY == 0
+        return agrees and trainer.strategy.reduce_boolean_decision(self._told_to_stop, all=False)
 
 
 def write_checkpoint_file(content: dict[str, Any], path: Path) -> None:

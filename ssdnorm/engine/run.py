@@ -276,6 +276,7 @@ def _quiet() -> Iterator[None]:
             "You're resuming from a checkpoint that ended before the epoch ended",
             "IterableDataset",
             "You defined a `validation_step` but have no `val_dataloader`",
+            "The `srun` command is available",
         ):
             warnings.filterwarnings("ignore", f".*{text}")
         lightning.setLevel(logging.WARNING)

@@ -151,7 +151,6 @@ def norm_layer(spec: str | Mapping[str, Any] | Callable[[int], nn.Module], *, wh
 
 
 def _named_options(build: Callable[..., nn.Module]) -> list[str]:
-    """The named arguments of a class after the first."""
     try:
         parameters = list(inspect.signature(build).parameters.values())[1:]
     except (TypeError, ValueError):  # C functions have no signature

@@ -71,7 +71,10 @@ def test_any_size_builds_and_its_maps_end_in_one_cell_along_the_shorter_side(hei
     boxes = make_default_boxes(model.spec)
     assert (boxes[:, :2] > 0).all()
     # a centre lies at most half a cell beyond the picture, up to the rounding of float32
-    assert (boxes[:, :2] <= 1 + 0.5 * torch.tensor([256 / width, 256 / height]).clamp(max=1) + 1e-6).all()
+    down, across = (
+        max(step[axis] if isinstance(step, tuple) else step for step in model.spec.steps) for axis in (0, 1)
+    )
+    assert (boxes[:, :2] <= 1 + 0.5 * torch.tensor([across / width, down / height]) + 1e-6).all()
 
 
 def test_a_rectangle_takes_height_then_width():

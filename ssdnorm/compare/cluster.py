@@ -1,0 +1,348 @@
+"""The runs of a comparison as jobs of Slurm: what is asked for, checked, submitted, watched.
+
+The run folders on the shared file system say what is done, and who owns a run (:mod:`ssdnorm.ownership`). Beside them
+``slurm/`` holds submitit's files and ``submitted.json``, which run is which task of Slurm; without it runs would be
+submitted again, and a task whose run is finished or owned ends at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+from ssdnorm.compare.launcher import steps_done
+from ssdnorm.compare.plan import Job, Plan
+from ssdnorm.compare.run_folders import state_of
+from ssdnorm.compare.run_process import FollowUpTask, RunTask, record_failure
+from ssdnorm.config_file import config_to_yaml
+from ssdnorm.files import write_json
+from ssdnorm.messages import shown, unknown_name
+from ssdnorm.ownership import owned_folder
+from ssdnorm.validation import validate
+
+log = logging.getLogger("ssdnorm.compare")
+
+_OURS = {  # options of sbatch that follow from what a task is, and the key to use instead
+    **dict.fromkeys(("array", "dependency", "error", "job-name", "output", "open-mode", "signal", "wrap"), ""),
+    **dict.fromkeys(("nodes", "ntasks", "ntasks-per-node"), "a run is one task on one node"),
+    **{"time": "use --slurm.minutes", "mem": "use --slurm.memory", "cpus-per-task": "use --slurm.cpus"},
+    **{"gpus-per-node": "use --slurm.gpus", "gpus-per-task": "use --slurm.gpus"},
+}
+_RECORD = "slurm/submitted.json"
+_MOST_TIMEOUTS = 10_000  # of a run; those without progress are counted in RunTask
+_POLL_SECONDS = 5.0
+_GONE_SECONDS = 30.0  # until the results of a task that ended are seen on another machine
+
+
+class SlurmOptions(BaseModel):
+    """What every run asks of Slurm; further keys are options of ``sbatch``."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    partition: str | None = Field(default=None, description="the cluster's default unless given")
+    gpus: NonNegativeInt = Field(default=0, description="per run")
+    cpus: PositiveInt = Field(default=1, description="per run")
+    memory: Annotated[str, Field(pattern=r"^\d+[KMGT]?$")] | None = Field(default=None, description="per run: 16G")
+    minutes: PositiveInt = Field(default=60, description="until a task is stopped and queued again")
+    parallel: PositiveInt = Field(default=256, description="runs at once")
+    account: str | None = None
+    constraint: str | None = None
+
+    def sbatch(self, *, gpus: bool = True) -> dict[str, Any]:
+        """Options of ``sbatch``, without those of the time."""
+        named = {
+            "partition": self.partition,
+            "gpus-per-node": self.gpus if gpus and self.gpus else None,
+            "cpus-per-task": self.cpus,
+            "mem": self.memory,
+            "account": self.account,
+            "constraint": self.constraint,
+            "requeue": True,
+        }
+        more = {
+            name.replace("_", "-"): True if text == "true" else text for name, text in (self.model_extra or {}).items()
+        }
+        return {name: value for name, value in named.items() if value is not None} | more
+
+    @property
+    def signal_seconds(self) -> int:
+        """Between the signal to write a checkpoint and the end of the time."""
+        return min(90, 20 * self.minutes)
+
+
+def split_options(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """``--slurm.key value`` or ``--slurm.key=value`` as key → value, and the other words.
+
+    Example:
+        >>> split_options(["--slurm.gpus", "1", "--base.x", "2", "--slurm.mail-type=END"])
+        ({'gpus': '1', 'mail_type': 'END'}, ['--base.x', '2'])
+    """
+    given: dict[str, str] = {}
+    others: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("--slurm."):
+            others.append(word)
+            continue
+        key, has_value, text = word.removeprefix("--slurm.").partition("=")
+        value = text if has_value else next(rest, None)
+        if value is None or not re.fullmatch(r"[a-z][a-z0-9_-]*", key):
+            raise ValueError(f"command line: {shown(word)}: expected --slurm.key value")
+        given[key.replace("-", "_")] = value
+    return given, others
+
+
+def read_options(given: dict[str, str], plan: Plan) -> SlurmOptions:
+    """Check the options by Slurm itself before anything is submitted; raises ``ValueError``."""
+    options = validate(SlurmOptions, given, lambda _: "command line: --slurm")
+    for name in options.model_extra or ():
+        if (option := name.replace("_", "-")) in _OURS:
+            raise ValueError(f"command line: --slurm.{name}: is set by compare. {_OURS[option]}".rstrip(". "))
+    runtime = plan.base.runtime
+    if runtime.num_nodes > 1:
+        raise ValueError(f"base.runtime.num_nodes: a run on Slurm is one task on one node; got {runtime.num_nodes}")
+    if runtime.accelerator == "gpu" and not options.gpus:
+        raise ValueError("command line: --slurm.gpus: base.runtime.accelerator is gpu; ask for GPUs, such as 1")
+    absent = [name for name in ("sbatch", "srun", "squeue", "sinfo", "scontrol") if shutil.which(name) is None]
+    if absent:
+        raise ValueError(
+            f"--cluster slurm: {', '.join(absent)}: no such command on this machine; is it part of a cluster?"
+        )
+    if importlib.util.find_spec("submitit") is None:
+        raise ValueError("--cluster slurm: needs submitit: pip install 'ssdnorm[slurm]'")
+    limits = dict(line.split() for line in _ask("sinfo", "--noheader", "--format=%P %l").splitlines())
+    default = next((name for name in limits if name.endswith("*")), None)
+    limits = {name.rstrip("*"): limit for name, limit in limits.items()}
+    name = options.partition or (default or "").rstrip("*")
+    if options.partition is not None:
+        for part in options.partition.split(","):
+            if part not in limits:
+                raise ValueError(f"command line: --slurm.partition: {unknown_name('partition', part, limits)}")
+    if (limit := _minutes(limits.get(name, "infinite"))) is not None and options.minutes > limit:
+        raise ValueError(f"command line: --slurm.minutes: partition {name} allows {limit}; got {options.minutes}")
+    words = [f"--{key}" if value is True else f"--{key}={value}" for key, value in options.sbatch().items()]
+    _ask("sbatch", "--test-only", f"--time={options.minutes}", *words, "--wrap=true")
+    return options
+
+
+def job_name(root: Path) -> str:
+    """The name of all jobs of a comparison, by which ``squeue`` and ``scancel`` find them."""
+    digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
+    return f"ssdnorm-{re.sub(r'[^A-Za-z0-9]', '_', root.resolve().name)[:30]}-{digest}"
+
+
+@contextlib.contextmanager
+def owned_when_free(root: Path, seconds: float = 120.0) -> Iterator[None]:
+    """Own a comparison's folder, after those who submit or report."""
+    deadline = time.monotonic() + seconds
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(owned_folder(root))
+                break
+            except ValueError:
+                if time.monotonic() > deadline:
+                    raise
+        yield
+
+
+def submit_next(
+    stages: Iterable[tuple[list[Job], list[Job]]], root: Path, options: SlurmOptions, *, again: bool
+) -> bool:
+    """Submit the runs of the first stage that is not done, and a job that follows them: this command, once more.
+
+    Runs that Slurm knows are left to it.
+
+    Args:
+        root: folder of the comparison, owned by this process.
+        again: repeat runs that failed; otherwise those whose task ended without a result have failed.
+
+    Returns:
+        whether anything is under way.
+    """
+    record = _read_record(root)
+    tasks: dict[str, str] = record["runs"]
+    live = live_tasks(root)
+    if not again:
+        live.pop(record["follow_up"], None)  # this one
+    for jobs, _ in stages:
+        if not again:
+            record_lost(jobs, root)
+        todo = []
+        under_way = {tasks[job.folder].partition("_")[0] for job in jobs if tasks.get(job.folder) in live}
+        for job in jobs:
+            state = state_of(job, root)
+            if tasks.get(job.folder) not in live and (state == "missing" or (state == "failed" and again)):
+                todo.append(job)
+        if not todo and not under_way:
+            continue
+        if todo:
+            submitted = _submit_runs(todo, root, options)
+            tasks |= submitted
+            under_way |= {task.partition("_")[0] for task in submitted.values()}
+            log.info("submitted %d runs as job %s", len(todo), next(iter(submitted.values())).partition("_")[0])
+            write_json(root / _RECORD, record)
+        if todo or record["follow_up"] not in live:
+            old = record["follow_up"]
+            record["follow_up"] = _submit_follow_up(root, options, after=under_way)
+            write_json(root / _RECORD, record)
+            if old in live:
+                subprocess.run(["scancel", old], check=False)  # the new one follows all
+        return True
+    return False
+
+
+def record_lost(jobs: Sequence[Job], root: Path) -> None:
+    """Record as failed what was submitted, is unknown to Slurm by now, and has neither result nor failure."""
+    tasks, since = _read_record(root)["runs"], time.monotonic()
+    while True:
+        live = live_tasks(root)
+        lost = [
+            job
+            for job in jobs
+            if job.folder in tasks and tasks[job.folder] not in live and state_of(job, root) == "missing"
+        ]
+        if not lost or time.monotonic() - since > _GONE_SECONDS:
+            break
+        time.sleep(1.0)
+    for job in lost:
+        task = tasks[job.folder]
+        record_failure(root / job.folder, f"Slurm's task {task} ended without a result; see slurm/{task}_0_log.err")
+
+
+def live_tasks(root: Path) -> dict[str, str]:
+    """Task → state of the comparison's jobs that have not ended."""
+    output = _ask("squeue", "--noheader", "--array", f"--name={job_name(root)}", "--format=%F %K %T")
+    found = (line.split() for line in output.splitlines())
+    return {f"{job}" if index == "N/A" else f"{job}_{index}": state for job, index, state in found}
+
+
+def watch(jobs_now: Callable[[], Sequence[Job]], root: Path) -> None:
+    """Show how many runs of each arm are in which state until Slurm has no job of the comparison.
+
+    Args:
+        jobs_now: the runs that are known; more may become known when others finish.
+    """
+    shown_lines, shown_at, before = 0, 0.0, ""
+    ended: dict[str, str] = {}  # run → state, which is not looked up again
+    while True:
+        live, tasks, jobs = live_tasks(root), _read_record(root)["runs"], jobs_now()
+        states = {folder: live[task] for folder, task in tasks.items() if task in live}
+        table = _table(jobs, root, states, ended)
+        interval = 0.0 if sys.stderr.isatty() else 60.0
+        if table != before and (not live or time.monotonic() - shown_at >= interval):
+            up = f"\x1b[{shown_lines}F\x1b[J" if shown_lines and sys.stderr.isatty() else ""
+            print(f"{up}{table}", file=sys.stderr, flush=True)
+            shown_lines, shown_at, before = table.count("\n") + 1, time.monotonic(), table
+        if not live:
+            return
+        time.sleep(_POLL_SECONDS + len(jobs) / 100)  # seldom where much has to be looked up
+
+
+def _table(jobs: Sequence[Job], root: Path, live: dict[str, str], ended: dict[str, str]) -> str:
+    columns = ("finished", "running", "waiting", "failed", "diverged", "missing")
+    counts: dict[str, Counter[str]] = {}
+    steps: Counter[str] = Counter()
+    for job in jobs:
+        state = ended.get(job.folder) or state_of(job, root)
+        if job.folder not in live and state != "missing":
+            ended[job.folder] = state
+        if state == "missing" and job.folder in live:
+            state = "waiting" if live[job.folder] in ("PENDING", "CONFIGURING") else "running"
+        counts.setdefault(job.arm, Counter())[state] += 1
+        if state == "running":
+            steps[job.arm] += steps_done(root / job.folder)
+    width = max(map(len, (*counts, "arm")))
+    rows = [f"{'arm':<{width}} {' '.join(f'{name:>8}' for name in columns)}  steps of running"]
+    for arm, found in counts.items():
+        cells = " ".join(f"{found[name] or '·':>8}" for name in columns)
+        rows.append(f"{arm:<{width}} {cells}  {steps[arm] or ''}".rstrip())
+    return "\n".join(rows)
+
+
+def _submit_runs(jobs: Sequence[Job], root: Path, options: SlurmOptions) -> dict[str, str]:
+    """Submit one array; returns run folder → task."""
+    most = int(_match(r"MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config"), "1001"))
+    if len(jobs) > most - 1:
+        raise ValueError(f"--cluster slurm: {len(jobs)} runs; this cluster's arrays have at most {most - 1} tasks")
+    executor = _executor(root, options)
+    executor.update_parameters(array_parallelism=options.parallel)
+    seconds = options.signal_seconds - 10.0
+    with executor.batch():
+        submitted = [
+            executor.submit(RunTask((root / job.folder).resolve(), config_to_yaml(job.config), seconds=seconds))
+            for job in jobs
+        ]
+    return {job.folder: str(task.job_id) for job, task in zip(jobs, submitted, strict=True)}
+
+
+def _submit_follow_up(root: Path, options: SlurmOptions, *, after: Iterable[str]) -> str:
+    given = options.model_dump(exclude_unset=True)
+    words = ["compare", "--config", str(root.resolve() / "comparison.yaml"), "--output", str(root.resolve())]
+    words += ["--cluster", "slurm", "--follow-up", *(f"--slurm.{name}={value}" for name, value in given.items())]
+    executor = _executor(root, options, gpus=False)
+    executor.update_parameters(dependency=":".join(["afterany", *sorted(after)]))
+    return str(executor.submit(FollowUpTask(words)).job_id)
+
+
+def _executor(root: Path, options: SlurmOptions, *, gpus: bool = True) -> Any:
+    import submitit
+
+    executor = submitit.SlurmExecutor(root.resolve() / "slurm", max_num_timeout=_MOST_TIMEOUTS)
+    executor.update_parameters(
+        job_name=job_name(root),
+        time=options.minutes,
+        signal_delay_s=options.signal_seconds,
+        additional_parameters=options.sbatch(gpus=gpus),
+        srun_args=[f"--cpus-per-task={options.cpus}"],
+    )
+    return executor
+
+
+def _read_record(root: Path) -> dict[str, Any]:
+    path = root / _RECORD
+    empty: dict[str, Any] = {"runs": {}, "follow_up": ""}
+    return empty | json.loads(path.read_text(encoding="utf-8")) if path.exists() else empty
+
+
+def _ask(*words: str) -> str:
+    """What a command of Slurm prints; its complaint becomes a ``ValueError`` of one line."""
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        first = next((line for line in done.stderr.splitlines() if line.strip()), f"exit code {done.returncode}")
+        raise ValueError(f"--cluster slurm: {words[0]}: {re.sub(rf'^{words[0]}: (error: )?', '', first)}")
+    return done.stdout
+
+
+def _minutes(limit: str) -> int | None:
+    """A time limit of ``sinfo`` in minutes; None for none.
+
+    Example:
+        >>> _minutes("30:00"), _minutes("1:00:00"), _minutes("2-12:00:00"), _minutes("infinite")
+        (30, 60, 3600, None)
+    """
+    parts = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
+    if parts is None:
+        return None
+    days, hours, minutes, _ = (int(part or 0) for part in parts.groups())
+    return (24 * days + hours) * 60 + minutes
+
+
+def _match(pattern: str, text: str, otherwise: str) -> str:
+    found = re.search(pattern, text)
+    return found[1] if found else otherwise
