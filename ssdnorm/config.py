@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from ssdnorm.norm_specs import custom_norms
-from ssdnorm.validation import NormSpec, Section
+from ssdnorm.validation import LoggerSpec, NormSpec, Section
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -403,10 +403,21 @@ class RuntimeConfig(Section):
         default=None,
         description="MiB of shared memory for decoded training images; null reads the files each time",
     )
+    loggers: list[LoggerSpec] = Field(
+        default=["tensorboard"],
+        description="beside metrics.csv: tensorboard, csv, wandb, mlflow, package.module:Class, or {kind: …, options}",
+    )
     log_every: PositiveInt = Field(default=20, description="steps between entries of the logs")
     diagnose_every: PositiveInt | None = Field(
         default=None, description="steps between rows of diagnostics.csv; null for none"
     )
+
+    @field_validator("loggers")
+    @classmethod
+    def _check_different(cls, loggers: list[Any]) -> list[Any]:
+        if again := [spec for place, spec in enumerate(loggers) if spec in loggers[:place]]:
+            raise ValueError(f"must be different; got twice {again[0]}")
+        return loggers
 
 
 def _or_preset(schema: dict[str, Any]) -> None:

@@ -59,27 +59,45 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     config = read_config(config_path, rest)
 
     # imported here, so that --help and mistakes in the config do not wait for them
-    from ssdnorm import build
-    from ssdnorm.engine.nodes import check_processes, is_first_process, may_be_restarted
+    from ssdnorm.engine.nodes import is_first_process, may_be_restarted
 
-    if not is_first_process():  # the first says the same
-        logging.disable(logging.WARNING)
-        warnings.simplefilter("ignore")
+    restarted = may_be_restarted()
+    resume = resume or restarted
+    if not is_first_process():  # finds what the first leaves
+        with _errors_only():
+            _check(config_path, config)
+            extends = resume and check_output(output, config, resume=True)
+            _train(output, config, resume=resume, extends=extends, first=False)
+        return
+    _check(config_path, config)
+    check_output(output, config, resume=resume)
+    # with restarts, the owner before may have been on a machine that is lost
+    with owned_folder(output, further_patience=STALE_SECONDS if restarted else 0.0), _recorded_failure(output):
+        extends = check_output(output, config, resume=resume)  # another may have owned it meanwhile
+        _train(output, config, resume=resume, extends=extends, first=True)
+
+
+def _check(config_path: Path, config: Config) -> None:
+    from ssdnorm import build
+    from ssdnorm.engine.nodes import check_processes
+
     check_processes(build.num_processes(config))
-    resume = resume or may_be_restarted()
     try:
         build.check_model(config)
     except ValueError as error:
         raise ValueError(f"{config_path}: {error}") from error
-    if not is_first_process():  # finds what the first leaves
-        extends = resume and check_output(output, config, resume=True)
-        _train(output, config, resume=resume, extends=extends, first=False)
-        return
-    check_output(output, config, resume=resume)
-    patience = STALE_SECONDS if may_be_restarted() else 0.0  # the owner before may have been on a machine that is lost
-    with owned_folder(output, further_patience=patience), _recorded_failure(output):
-        extends = check_output(output, config, resume=resume)  # another may have owned it meanwhile
-        _train(output, config, resume=resume, extends=extends, first=True)
+
+
+@contextmanager
+def _errors_only() -> Iterator[None]:
+    """Suppress log lines and warnings, which the first process gives."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: bool) -> None:

@@ -17,7 +17,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from safetensors.torch import load_file
@@ -27,8 +26,9 @@ from ssdnorm.engine.best import BestWeights
 from ssdnorm.engine.callbacks import MetricsFile
 from ssdnorm.engine.checkpoint_files import PREVIOUS, CheckpointFiles, LastCheckpoint, find_checkpoint
 from ssdnorm.engine.evaluation import EvaluationResult
+from ssdnorm.engine.loggers import finished, make_loggers
 from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
-from ssdnorm.engine.nodes import cluster_environments
+from ssdnorm.engine.nodes import cluster_environments, is_first_process
 from ssdnorm.engine.progress import make_progress
 from ssdnorm.files import FAILURE_FILE, write_json
 from ssdnorm.metrics.thresholds import operating_points
@@ -57,6 +57,8 @@ class LoopSettings:
     num_nodes: int
     num_processes: int  # of all machines
     timeout: int  # seconds without an answer of another process
+    loggers: Sequence[str | Mapping[str, Any]]  # specs, see the config
+    shown: Mapping[str, Any]  # dotted key -> value, by trackers
 
 
 def train(
@@ -108,7 +110,7 @@ def train(
             save_weights(checkpoints / name, evaluation)
 
     further: dict[str, Any] = {}
-    with _quiet():
+    with _quiet(), finished(trainer.loggers):
         try:
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -195,6 +197,9 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
     callbacks: list[pl.Callback] = [make_progress()]
     if logs:
         callbacks.append(LastCheckpoint(output / "checkpoints", every=settings.checkpoint_every))
+    loggers = []
+    if logs and is_first_process():
+        loggers = make_loggers(settings.loggers, output, settings=settings.shown)
     evaluates = settings.eval_every is not None and settings.eval_every <= settings.max_steps
     try:
         with _quiet():
@@ -215,7 +220,7 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
                 gradient_clip_val=settings.clip_grad_norm,
                 use_distributed_sampler=False,
                 log_every_n_steps=1,
-                logger=_EventFile(output, name="", version="tensorboard") if logs else False,
+                logger=loggers,
                 callbacks=callbacks,
                 plugins=[CheckpointFiles(), *cluster_environments()],
                 enable_checkpointing=logs,
@@ -243,13 +248,6 @@ class _EvaluatedAverage(WeightAveraging):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_epoch_end(trainer, pl_module)
-
-
-class _EventFile(TensorBoardLogger):
-    """TensorBoard events alone, without Lightning's empty file of hyperparameters."""
-
-    def save(self) -> None:
-        self.experiment.flush()
 
 
 def runs_on_cpu(accelerator: str) -> bool:

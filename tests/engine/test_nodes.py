@@ -79,7 +79,10 @@ def test_a_process_that_starts_from_another_step_or_setting_than_the_first_is_re
     ("error", "reason"),
     [
         (torch.distributed.DistStoreError("Timed out after 5 seconds"), "Timed out after 5 seconds"),
-        (RuntimeError("[/a/gloo/pair.cc:561] Connection closed by peer [::1]. GLHF!"), "Connection closed by peer [::1]"),
+        (
+            RuntimeError("[/a/gloo/pair.cc:561] Connection closed by peer [::1]. GLHF!"),
+            "Connection closed by peer [::1]",
+        ),
     ],
 )
 def test_a_process_that_is_gone_is_one_line(error, reason):
