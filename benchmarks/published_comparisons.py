@@ -1,6 +1,7 @@
 """Assemble the published comparisons anew: under the rule declared for them, and as a second look under today's.
 
-`python benchmarks/published_comparisons.py` reads docs/results/*/results.csv and writes docs/results/second_look.md.
+`python benchmarks/published_comparisons.py` reads docs/results/*/results.csv and writes docs/results/second_look.md and
+the README's table of answers.
 The error over test images comes from the width of the published intervals, in table.md: the detections are not kept.
 """
 
@@ -22,8 +23,19 @@ from ssdnorm.compare.rules import RuleName
 from ssdnorm.compare.statistics import mean_with_interval
 from ssdnorm.files import write_text
 
+README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 _NUM_IMAGES = {"compare_bccd": 72, "compare_bccd_pretrained": 72, "compare_playing_cards_scratch": 67}
+_QUESTIONS = {  # (arm, comparison) → the README's question, in its order; every arm is compared with L2Norm on conv4_3
+    ("batch_norm", "compare_playing_cards_scratch"): "batch norm after every convolution, from scratch?",
+    ("batch_norm", "compare_bccd_pretrained"): "… from ImageNet weights, first 60 steps?",
+    ("group_norm", "compare_playing_cards_scratch"): "group norm after every convolution, from scratch?",
+    ("group_norm", "compare_bccd_pretrained"): "… from ImageNet weights, first 60 steps?",
+    ("l2_norm_all_taps", "compare_playing_cards_scratch"): "L2Norm on all taps, from scratch?",
+    ("none", "compare_playing_cards_scratch"): "no norm at all, from scratch?",
+    ("none", "compare_bccd_pretrained"): "… from ImageNet weights, first 60 steps?",
+}
+_BEGIN, _END = "<!-- begin: benchmarks/published_comparisons.py -->\n", "<!-- end -->"
 _NORMAL_WIDTH = 2 * 1.96  # of a 95 % interval, in standard errors
 
 
@@ -90,5 +102,29 @@ def page() -> str:
     return "\n".join(lines).replace("| <", "| &lt;") + "\n"
 
 
-if __name__ == "__main__":
+def answers() -> str:
+    """The README's table: question, declared verdict, difference of AP with its interval over seeds, page."""
+    lines = [
+        "| in place of L2Norm on conv4_3 alone | answer | points of AP, 95 % interval | page |",
+        "|---|---|---|---|",
+    ]
+    for (arm, name), question in _QUESTIONS.items():
+        differences = read_differences(RESULTS / name)
+        verdict = judged(differences, "paired_t_holm", _NUM_IMAGES[name]).findings[arm].verdict
+        paired = differences[arm].paired
+        gap = f"{signed_points(paired.mean)} {signed_interval(paired.low, paired.high)}"
+        link = f"[{name.removeprefix('compare_')}](docs/results/{name}/README.md)"
+        lines.append(f"| {question} | {verdict} | {gap} | {link} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write the page and the README's table."""
     write_text(RESULTS / "second_look.md", page())
+    before, begin, rest = README.read_text(encoding="utf-8").partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    write_text(README, f"{before}{begin}{answers()}{end}{after}")
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from ssdnorm.boxes.default_boxes import default_box_spec
 from ssdnorm.config import CocoSource, Config, DefaultBoxesConfig, ShapesSource, VocSource, YoloSource
+from ssdnorm.config_file import config_to_mapping, flatten
 from ssdnorm.data.batches import make_eval_loader, make_train_loader
 from ssdnorm.data.coco import CocoDataset
 from ssdnorm.data.dataset import DetectionDataset, subset
@@ -27,6 +28,7 @@ from ssdnorm.data.voc import VocDataset
 from ssdnorm.data.yolo import YoloDataset
 from ssdnorm.detector import MODELS
 from ssdnorm.engine.evaluation import Evaluator
+from ssdnorm.engine.loggers import check_loggers
 from ssdnorm.engine.module import EvaluationSet, PopulationImages, TrainingModule
 from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_optimizer
 from ssdnorm.engine.run import LoopSettings, make_trainer, runs_on_cpu
@@ -74,9 +76,12 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
     checkpoint = None
     if model.checkpoint is not None:
         checkpoint = read_any_checkpoint(Path(model.checkpoint))
-        if (theirs := checkpoint.model["name"]) != model.name:
-            raise ValueError(f"model.checkpoint: {model.checkpoint} is a {theirs}; model.name is {model.name}")
-        arguments = arguments or {"default_boxes": default_box_spec(checkpoint.model["default_boxes"])}
+        theirs, boxes = checkpoint.model["name"], default_box_spec(checkpoint.model["default_boxes"])
+        if theirs == model.name and height_and_width(boxes.image_size) == height_and_width(model.input_size):
+            arguments = arguments or {"default_boxes": boxes}
+        elif model.head != "fresh":
+            got = f"a {theirs} for {boxes.image_size} pixels; model.name is {model.name} for {model.input_size}"
+            raise ValueError(f"model.checkpoint: {model.checkpoint} is {got}; take those, or model.head: fresh")
     if model.name == "ssd_vgg16":
         arguments["image_size"] = model.input_size
     try:
@@ -115,7 +120,7 @@ def check_model(config: Config) -> None:
     """Check that the model can be built and trained on these devices, without memory, weights or data.
 
     Raises:
-        ValueError: as :func:`build_model` and :func:`check_statistics`; fp16 on a CPU; missing devices.
+        ValueError: as :func:`build_model` and :func:`check_statistics`; fp16 on a CPU; missing devices or loggers.
     """
     if config.training.precision == "16-mixed" and runs_on_cpu(config.runtime.accelerator):
         raise ValueError("training.precision: 16-mixed needs a GPU; on a CPU choose 32-true or bf16-mixed")
@@ -127,6 +132,7 @@ def check_model(config: Config) -> None:
         make_trainer(loop_settings(trial, images_per_epoch=1), Path(), logs=False)
     except ValueError as error:
         raise ValueError(f"runtime: {error}") from error
+    check_loggers(config.runtime.loggers)
     model = model_of_shapes(config)
     if config.model.compile:
         averaging = [n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.momentum is None]
@@ -219,7 +225,6 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
 
 
 def _listed(path: str, where: str) -> list[str]:
-    """The lines of a text file."""
     try:
         return [line for line in map(str.strip, Path(path).read_text(encoding="utf-8").splitlines()) if line]
     except (OSError, UnicodeDecodeError) as error:
@@ -326,6 +331,7 @@ def build_training(
         log_every=runtime.log_every,
         compile_model=config.model.compile,
         population=_population(config, model, make_train),
+        batch_may_change=runtime.batch_may_change,
     )
 
 
@@ -360,4 +366,7 @@ def _population(config: Config, model: nn.Module, make_train: partial[DataLoader
 def loop_settings(config: Config, images_per_epoch: int) -> LoopSettings:
     """The engine's settings from ``training`` and ``runtime``."""
     values = {**vars(config.training), **vars(config.runtime), "images_per_epoch": images_per_epoch}
+    values["num_processes"] = num_processes(config)
+    shown = flatten(config_to_mapping(config), where="config")
+    values["shown"] = {key: value for key, value in shown.items() if not key.startswith("runtime.")}
     return LoopSettings(**{field.name: values[field.name] for field in fields(LoopSettings)})

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from ssdnorm.norm_specs import custom_norms
-from ssdnorm.validation import NormSpec, Section
+from ssdnorm.validation import LoggerSpec, NormSpec, Section
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -34,7 +34,7 @@ class NormConfig(Section):
 
     @property
     def custom_norms(self) -> set[str]:
-        """Norms of somebody else's class, ``"package.module:Class"``."""
+        """Norms of a custom class, ``"package.module:Class"``."""
         return custom_norms(self.backbone, self.extras, *self.taps.values())
 
 
@@ -387,20 +387,37 @@ class TrainingConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """How it is run. Does not affect results beyond rounding; may change on --resume, except the device count."""
+    """How it is run. Does not affect results beyond rounding, except batch_may_change; may change on --resume."""
 
     devices: PositiveInt | Literal["auto"] = Field(default="auto", description="per machine; each takes a batch")
     accelerator: str = Field(default="auto", description="auto, cpu, gpu, …")
     num_nodes: PositiveInt = Field(default=1, description="machines")
+    timeout: PositiveInt = Field(
+        default=600, description="seconds to wait for the processes on other devices, at the start and later"
+    )
+    batch_may_change: bool = Field(
+        default=False, description="let --resume go on with another number of devices, each with batch_size images"
+    )
     num_workers: NonNegativeInt = Field(default=0, description="processes that load images; 0 uses the main process")
     cache_images: PositiveInt | None = Field(
         default=None,
         description="MiB of shared memory for decoded training images; null reads the files each time",
     )
+    loggers: list[LoggerSpec] = Field(
+        default=["tensorboard"],
+        description="beside metrics.csv: tensorboard, csv, wandb, mlflow, package.module:Class, or {kind: …, options}",
+    )
     log_every: PositiveInt = Field(default=20, description="steps between entries of the logs")
     diagnose_every: PositiveInt | None = Field(
         default=None, description="steps between rows of diagnostics.csv; null for none"
     )
+
+    @field_validator("loggers")
+    @classmethod
+    def _check_different(cls, loggers: list[Any]) -> list[Any]:
+        if again := [spec for place, spec in enumerate(loggers) if spec in loggers[:place]]:
+            raise ValueError(f"must be different; got twice {again[0]}")
+        return loggers
 
 
 def _or_preset(schema: dict[str, Any]) -> None:
@@ -427,6 +444,8 @@ class Config(Section):
         drops, max_steps = self.optimizer.lr_drops, self.training.max_steps
         if max_steps is not None and any(step >= max_steps for step in drops):
             raise ValueError(f"optimizer.lr_drops: {drops} reaches past training.max_steps {max_steps}")
+        if self.runtime.batch_may_change and self.training.epochs is not None:
+            raise ValueError("runtime.batch_may_change: a length in epochs would change, too; give training.max_steps")
         if self.training.best is not None and self.data.validation is None:
             raise ValueError(
                 "training.best: is chosen on validation images, not on test images; data.validation is null"

@@ -155,7 +155,7 @@ def load_detector(path: str | Path, *, fold: bool = False, custom_norms: Collect
         path: ``checkpoints/model.safetensors`` of a run, a converted file, or a file of another system, which is
             recognised by its keys: torchvision, amdegroot, lufficc, mmdetection 3, balancap, chainercv.
         fold: fold batch norms into the convolutions before them; for inference only: faster, the same up to 1e-4.
-        custom_norms: norms of somebody else's class, ``"package.module:Class"``, that the file may name. Their module
+        custom_norms: custom norms, ``"package.module:Class"``, that the file may name. Their module
             is imported and their code runs; a file that names any other is refused.
 
     Raises:

@@ -80,9 +80,14 @@ def one_line(error: BaseException) -> str:
 
 
 def lost_worker(error: BaseException) -> str | None:
-    """One line about a process that loads images and is gone, or None for other errors."""
+    """One line about a process that is gone, of those that train or load images; None for other errors."""
     text = " ".join(str(error).split())
-    if not isinstance(error, RuntimeError) or not text.startswith("DataLoader "):
+    if not isinstance(error, RuntimeError):
+        return None
+    if type(error).__name__.startswith("Dist") or "/gloo/" in text:  # torch.distributed's, without importing it
+        reason = re.sub(r"^\[\S+\] ", "", text).partition(". ")[0]
+        return f"another process of this training did not come or answer within runtime.timeout, or is gone: {reason}"
+    if not text.startswith("DataLoader "):
         return None
     if late := re.match(r"DataLoader timed out after (\d+)", text):
         return (

@@ -51,18 +51,18 @@ NORM_OPTIONS: Mapping[str, Mapping[str, Option]] = MappingProxyType(
 
 
 def is_custom(kind: str) -> bool:
-    """Whether a norm is somebody else's class, ``"package.module:Class"``."""
+    """Whether a norm is a custom class, ``"package.module:Class"``."""
     return re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", kind) is not None
 
 
 def custom_norms(*specs: str | Mapping[str, Any]) -> set[str]:
-    """Somebody else's classes among norm specs."""
+    """The custom classes among norm specs."""
     kinds = {spec if isinstance(spec, str) else str(spec["kind"]) for spec in specs}
     return {kind for kind in kinds if is_custom(kind)}
 
 
 def parse_norm_spec(spec: object) -> tuple[str, dict[str, Any]]:
-    """The kind and the options of a norm spec; the options of somebody else's class are not checked here.
+    """The kind and the options of a norm spec; the options of a custom class are not checked here.
 
     Raises:
         ValueError: an unknown name or option, or a value out of range; the message names the choices.

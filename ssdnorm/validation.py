@@ -12,8 +12,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
-from ssdnorm.messages import did_you_mean, shown
-from ssdnorm.norm_specs import parse_norm_spec
+from ssdnorm.messages import did_you_mean, shown, unknown_name
+from ssdnorm.norm_specs import is_custom, parse_norm_spec
 
 Model = TypeVar("Model", bound=BaseModel)
 _MOST_ERRORS = 100  # looked at for the message
@@ -39,6 +39,17 @@ def _norm_spec(spec: Any) -> Any:
 
 
 NormSpec = Annotated[str | Annotated[dict[str, Any], AfterValidator(_finite_options)], AfterValidator(_norm_spec)]
+LOGGERS = ("tensorboard", "csv", "wandb", "mlflow")
+
+
+def _logger_spec(spec: Any) -> Any:
+    kind = spec.get("kind") if isinstance(spec, Mapping) else spec
+    if kind not in LOGGERS and not (isinstance(kind, str) and is_custom(kind)):
+        raise ValueError(unknown_name("logger", kind, (*LOGGERS, "package.module:Class")))
+    return spec
+
+
+LoggerSpec = Annotated[str | Annotated[dict[str, Any], AfterValidator(_finite_options)], AfterValidator(_logger_spec)]
 
 
 @cache

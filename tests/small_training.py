@@ -48,12 +48,12 @@ def train(output: Path, *words: str, config: Path | None = None, **changes: dict
     return main(["train", "--config", str(config), "--output", str(output), *words])
 
 
-def script(output: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run scripts/train.py on TINY in a process of its own."""
+def script(output: Path, *words: str, **changes: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Run scripts/train.py on TINY with changes in a process of its own."""
     config = output.with_suffix(".yaml")
-    config.write_text(yaml.safe_dump(TINY))
+    config.write_text(yaml.safe_dump(tiny(**changes)))
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--config", str(config), "--output", str(output)]
-    return subprocess.run([*command, *words], capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run([*command, *words], capture_output=True, text=True, check=False, timeout=600)
 
 
 def weights(output: Path, name: str = "model") -> dict[str, Tensor]:

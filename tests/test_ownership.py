@@ -103,7 +103,7 @@ def test_the_heartbeat_touches_the_file_and_stops_an_owner_that_lost_it(tmp_path
 
 def own_in_turn(folder, barrier, problems):
     for turn in range(6):
-        barrier.wait(60)
+        barrier.wait(600)
         with owned_folder(folder / str(turn)):
             inside = folder / str(turn) / "inside"
             try:

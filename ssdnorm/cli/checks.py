@@ -29,7 +29,7 @@ def add_allow_norm(parser: argparse.ArgumentParser | argparse._ArgumentGroup) ->
         default=[],
         type=_custom_norm,
         metavar="MODULE:CLASS",
-        help="a norm of somebody else's class that the checkpoint may name; its code runs; can be repeated",
+        help="a custom norm class that the checkpoint may name; its code runs; can be repeated",
     )
 
 

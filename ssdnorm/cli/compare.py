@@ -83,6 +83,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     from ssdnorm.compare.report import write_report
     from ssdnorm.compare.run_folders import state_of
     from ssdnorm.compare.tables import metrics_markdown, table_markdown, write_csv
+    from ssdnorm.engine.loggers import log_report
 
     given, rest = cluster.split_options(rest)
     shard = None if arguments.shard is None else parse_shard(arguments.shard)
@@ -133,7 +134,12 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         write_csv(results, root / "results.csv")
         write_text(root / "table.md", f"{table_markdown(results)}\n{metrics_markdown(results)}")
         write_report(results, root, test_set, root / "report.html")
-    _print_report(root)
+    metrics = {f"{arm.name}/{name}": each.mean for arm in results.arms for name, each in arm.metrics.items()}
+    files = [root / "report.html", root / "results.json"]
+    try:
+        _print_report(root)
+    finally:  # also if runs have no result
+        log_report(plan.base.runtime.loggers, root, plan.file.title, metrics, files)
 
 
 def _print_report(root: Path) -> None:

@@ -20,7 +20,6 @@ _KEYS_OF = dict.fromkeys(("inspect", "init", "train", "evaluate", "diagnose"), "
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
     parser.add_argument("shell", choices=("bash", "zsh"))
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument("input", type=Path, metavar="IN", help="the file; of a TensorFlow checkpoint its prefix")
     parser.add_argument("--output", required=True, type=Path, help="OUT.safetensors, or OUT.pth with --to torchvision")
     parser.add_argument("--to", choices=("ssdnorm", "torchvision"), default="ssdnorm", help="the format to write")

@@ -34,7 +34,6 @@ log = logging.getLogger("ssdnorm.diagnose")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     source = parser.add_argument_group("what to measure (one of)")
     source.add_argument("--run", type=Path, help="a run folder: its weights, on its test set")
     source.add_argument("--checkpoint", type=Path, help="model.safetensors of a run, or another SSD's file")

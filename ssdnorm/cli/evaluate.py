@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
     source = parser.add_argument_group("what is evaluated (one of)")
     source.add_argument("--run", type=Path, help="a run folder: its weights on its test set")
     source.add_argument("--checkpoint", type=Path, help="weights; with --config or --annotations for the data")

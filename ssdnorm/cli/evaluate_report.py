@@ -59,7 +59,7 @@ def write_evaluation(
     content["against"] = _difference(result, options, arguments)
     analysis = None if coco is None or coco.matches is None else ErrorAnalysis(coco)
     breakdown = None if analysis is None else analysis.breakdown()
-    content["errors"] = None if breakdown is None else breakdown.to_json()
+    content["errors"] = None if breakdown is None else asdict(breakdown)
     content["f_scores"] = None if coco is None else f_scores(coco)
     points = None if coco is None or coco.matches is None else operating_points(coco)
     content["operating_points"] = points
@@ -125,7 +125,7 @@ def write_plots(folder: Path, coco: CocoResult, analysis: ErrorAnalysis, breakdo
     from ssdnorm.plots.evaluation import mean_curves, write_report  # load matplotlib, which others need not wait for
     from ssdnorm.plots.style import save
 
-    write_report(folder, coco, breakdown=breakdown)
+    write_report(folder, coco, breakdown)
     matrix, calibration, label_errors = analysis.confusion_matrix(), analysis.calibration(), analysis.label_errors()
     outcomes = find_outcomes(coco)
     names = outcomes.truth.class_names

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from ssdnorm.cli.checks import add_allow_norm, check_no_extra_arguments, parse_threshold, stored_thresholds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
     parser.add_argument("--checkpoint", required=True, type=Path, help="of this library or another SSD")
     parser.add_argument("--output", required=True, type=Path, help="FILE.onnx or FILE.pt2")
     parser.add_argument("--detections", action="store_true", help="decoding and NMS inside; otherwise raw outputs")
@@ -48,8 +46,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         raise ValueError("--threshold: belongs to --detections; raw outputs have all scores")
 
     from ssdnorm.detector import load_detector
-    from ssdnorm.models.export import DETECTION_NAMES, OPSET, RAW_NAMES, export_onnx, export_torch
-    from ssdnorm.resize import height_and_width
+    from ssdnorm.models.export import OPSET, ExportedNetwork, export_onnx, export_torch
 
     detector = load_detector(arguments.checkpoint, custom_norms=arguments.allow_norm)
     class_thresholds = None
@@ -60,13 +57,9 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         if not 0 <= arguments.threshold < 1:
             raise ValueError(f"--threshold: must lie in [0, 1); got {arguments.threshold}")
         detector.post_process.score_threshold = arguments.threshold
-    export = export_torch
-    if arguments.output.suffix == ".onnx":
-        export = partial(export_onnx, opset=OPSET if arguments.opset is None else arguments.opset)
-    export(
+    network = ExportedNetwork(
         detector.model,
         detector.post_process,
-        arguments.output,
         class_names=detector.class_names,
         antialias=detector.antialias,
         detections=arguments.detections,
@@ -74,10 +67,10 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         thresholds=detector.thresholds,
         class_thresholds=class_thresholds,
     )
-    height, width = height_and_width(detector.model.image_size)
-    outputs = ", ".join(DETECTION_NAMES if arguments.detections else RAW_NAMES)
+    if arguments.output.suffix == ".onnx":
+        export_onnx(network, arguments.output, opset=OPSET if arguments.opset is None else arguments.opset)
+    else:
+        export_torch(network, arguments.output)
+    shape, outputs = ", ".join(map(str, network.image_shape)), ", ".join(network.output_names)
     megabytes = arguments.output.stat().st_size / 1e6
-    print(
-        f"written: {arguments.output} ({megabytes:.1f} MB): "
-        f"images (B, 3, {height}, {width}) {arguments.input} -> {outputs}"
-    )
+    print(f"written: {arguments.output} ({megabytes:.1f} MB): images (B, {shape}) {arguments.input} -> {outputs}")

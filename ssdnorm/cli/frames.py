@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 
 from ssdnorm.data.images import IMAGE_SUFFIXES, EncodedImage
+from ssdnorm.files import replaced_file
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 _LAST_CAMERA = 2**31 - 1  # the largest number that OpenCV accepts
@@ -90,15 +92,24 @@ def read_frames(source: Path | int, *, limit: int | None = None) -> Iterator[Fra
         capture.release()
 
 
-def open_video(path: Path, first: Frame) -> cv2.VideoWriter:
-    """Open an ``.mp4`` video of a frame's size and rate (25 per second if unknown) for writing.
+@contextlib.contextmanager
+def new_video(path: Path, first: Frame) -> Iterator[cv2.VideoWriter]:
+    """Write an ``.mp4`` video of a frame's size and rate (25 per second if unknown), whole or not at all.
 
     Raises:
-        ValueError: OpenCV cannot write it.
+        ValueError: OpenCV cannot write it, or has written less than it was given, as on a full disk.
     """
     height, width = first.pixels.shape[:2]
     rate = first.rate if first.rate > 0 else 25.0
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
-    if not writer.isOpened():
-        raise ValueError(f"{path}: OpenCV cannot write this video")
-    return writer
+    with replaced_file(path) as unfinished:
+        writer = cv2.VideoWriter(str(unfinished), cv2.VideoWriter.fourcc(*"mp4v"), rate, (width, height))
+        if not writer.isOpened():
+            raise ValueError(f"{path}: OpenCV cannot write this video")
+        try:
+            yield writer
+        finally:
+            writer.release()
+        written = cv2.VideoCapture(str(unfinished))  # the index comes last; OpenCV reports no errors
+        if not written.isOpened():
+            raise ValueError(f"{path}: the video could not be completed; is the disk full?")
+        written.release()

@@ -5,8 +5,8 @@ examples:
   ssdnorm init data/mine --output mine.yaml --image-size 416
 
 Finds format and splits, makes the splits that are missing (class by class, with a seed), fits default boxes to the
-objects, and sets steps and rates from the number of pictures. Every key of the config can be set, e.g.
---training.max_steps 500.
+objects, chooses the image size by how well they cover, sets steps from the number of pictures, and measures how long
+the training will take. Every key of the config can be set, e.g. --training.max_steps 500.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="folder of the data; or data.yaml, or one COCO instances file")
     parser.add_argument("--output", type=Path, help="the config (DATA's name with .yaml)")
     parser.add_argument(
-        "--image-size", type=int, nargs="+", default=[300], metavar="N", help="side, or height and width (300)"
+        "--image-size",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="side, or height and width (160, 224 or 300: the smallest that suits the objects)",
     )
     parser.add_argument(
         "--weights", help="of VGG16, a file or torchvision's name; default: a narrow network from scratch"
@@ -38,8 +42,9 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     from ssdnorm.config_file import parse_overrides
     from ssdnorm.data.formats import find_data
     from ssdnorm.own_data.recipe import choose_recipe
+    from ssdnorm.own_data.step_time import time_of_training
 
-    sides = arguments.image_size
+    sides = arguments.image_size or [None]
     if len(sides) > 2:
         raise ValueError(f"--image-size: expected a side, or height and width; got {' '.join(map(str, sides))}")
     path: Path = arguments.output or Path(f"{arguments.data.resolve().stem}.yaml")
@@ -57,11 +62,12 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     check_model(recipe.config)
     recipe.write(path)
     folder = Path("runs") / path.stem
-    weights = folder / "checkpoints" / "model.safetensors"
-    print("\n".join([f"written: {path}", *(f"  {note}" for note in recipe.notes), "", "next:"]))
+    trained = ["--checkpoint", folder / "checkpoints" / "model.safetensors", "--threshold", "best"]
+    said = [*recipe.notes, f"time: {time_of_training(recipe.config, recipe.class_names)}"]
+    print("\n".join([f"written: {path}", *(f"  {note}" for note in said), "", "next:"]))
     for command in (
         ["ssdnorm", "train", "--config", path, "--output", folder],
         ["ssdnorm", "evaluate", "--run", folder],
-        ["ssdnorm", "predict", "--checkpoint", weights, "--output", folder / "predictions", "YOUR_PICTURES"],
+        ["ssdnorm", "predict", *trained, "--output", folder / "predictions", "PICTURES"],
     ):
         print("  " + shlex.join(map(str, command)))

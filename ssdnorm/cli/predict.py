@@ -11,6 +11,7 @@ lists them in detections.json. The checkpoint may be another system's; --onnx ru
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -31,10 +32,16 @@ if TYPE_CHECKING:
     from ssdnorm.cli.predict_pipeline import Predictor, Rows
 
 _BATCH_SIZE = 8
+_NOT_WITH_ONNX = {
+    "device": "onnxruntime chooses the device of an ONNX file; omit --device",
+    "mc-dropout": "an ONNX file has no dropout; give --checkpoint",
+    "compile": "an ONNX file is compiled already; give --checkpoint",
+    "allow-norm": "an ONNX file names no classes; give --checkpoint",
+    "precision": "an ONNX file has its own; give --checkpoint",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
     parser.add_argument(
         "images", nargs="+", help="pictures, folders of pictures, patterns, videos, or a camera's number"
     )
@@ -121,7 +128,7 @@ def _detect_group(
     import numpy as np
     from PIL import Image
 
-    from ssdnorm.cli.frames import is_video, open_video
+    from ssdnorm.cli.frames import is_video, new_video
     from ssdnorm.cli.predict_pipeline import Pipeline
     from ssdnorm.files import shortened
     from ssdnorm.plots.boxes import save_picture
@@ -143,19 +150,17 @@ def _detect_group(
     batch_size = arguments.batch_size or (1 if of_camera else _BATCH_SIZE)
     pipeline = Pipeline(predictor, draw, batch_size, unreadable)
     video: cv2.VideoWriter | None = None
-    try:
-        for frame, rows, picture in pipeline.run(group.values(), limit=arguments.max_frames):
-            if of_video:
-                video = video or open_video(paths[frame.source], frame)
-                video.write(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR))
-            entries.append(_entry(frame, paths[frame.source].name, rows, predictor.class_names))
-            bar.update()
-    except KeyboardInterrupt:
-        if not of_camera:  # Ctrl-C ends a camera, but not the command
-            raise
-    finally:
-        if video is not None:
-            video.release()
+    with contextlib.ExitStack() as stack:
+        try:
+            for frame, rows, picture in pipeline.run(group.values(), limit=arguments.max_frames):
+                if of_video:
+                    video = video or stack.enter_context(new_video(paths[frame.source], frame))
+                    video.write(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR))
+                entries.append(_entry(frame, paths[frame.source].name, rows, predictor.class_names))
+                bar.update()
+        except KeyboardInterrupt:
+            if not of_camera:  # Ctrl-C ends a camera, but not the command
+                raise
     return pipeline.seconds
 
 
@@ -213,16 +218,9 @@ def _onnx_predictor(arguments: argparse.Namespace) -> Predictor:
     from ssdnorm.models.onnx_detector import OnnxDetector
     from ssdnorm.resize import height_and_width, resize_image
 
-    if arguments.device is not None:
-        raise ValueError("--device: onnxruntime chooses the device of an ONNX file; omit --device")
-    if arguments.mc_dropout is not None:
-        raise ValueError("--mc-dropout: an ONNX file has no dropout; give --checkpoint")
-    if arguments.compile:
-        raise ValueError("--compile: an ONNX file is compiled already; give --checkpoint")
-    if arguments.allow_norm:
-        raise ValueError("--allow-norm: an ONNX file names no classes; give --checkpoint")
-    if arguments.precision is not None:
-        raise ValueError("--precision: an ONNX file has its own; give --checkpoint")
+    for option, reason in _NOT_WITH_ONNX.items():
+        if getattr(arguments, option.replace("-", "_")):
+            raise ValueError(f"--{option}: {reason}")
     onnx = OnnxDetector(arguments.onnx)
     thresholds = _thresholds(arguments, onnx.thresholds, onnx.class_names, arguments.onnx)
     lowest = float(thresholds[1:].min())

@@ -25,6 +25,8 @@ def find_run(arguments: argparse.Namespace) -> tuple[Path, Path, bool]:
         output = Path(resume)
     if output is None or (config is None and not resume):
         raise ValueError("give --config and --output, or --resume with a run folder")
+    if resume and not output.exists():
+        raise ValueError(f"--resume: {output}: no such run folder")
     if config is None:
         config = output / "config.yaml"
         if not config.is_file():
@@ -76,8 +78,6 @@ def check_output(output: Path, config: Config, *, resume: bool) -> bool:
         raise ValueError(f"--output: {output} is a file; a run folder is needed")
     old = output / "config.yaml"
     if not old.exists():
-        if resume and not output.exists():
-            raise ValueError(f"--resume: {output}: no such run folder")
         return False
     if not resume:
         raise ValueError(f"--output: {output} holds a run already; take another folder, or continue it with --resume")

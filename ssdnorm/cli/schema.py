@@ -22,7 +22,6 @@ from ssdnorm.files import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's options."""
     parser.add_argument(
         "--output",
         required=True,

@@ -16,6 +16,7 @@ import argparse
 import logging
 import os
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -27,7 +28,7 @@ from ssdnorm.config import Config
 from ssdnorm.config_file import config_to_yaml, flatten, read_config, sections
 from ssdnorm.files import FAILURE_FILE, remove_unfinished, write_json, write_text
 from ssdnorm.messages import one_line
-from ssdnorm.ownership import owned_folder
+from ssdnorm.ownership import STALE_SECONDS, owned_folder
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
@@ -58,27 +59,52 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     config = read_config(config_path, rest)
 
     # imported here, so that --help and mistakes in the config do not wait for them
-    from ssdnorm import build
-    from ssdnorm.engine.run import is_first_process
+    from ssdnorm.engine.nodes import is_first_process, may_be_restarted
 
+    restarted = may_be_restarted()
+    resume = resume or restarted
+    if not is_first_process():  # finds what the first leaves
+        with _errors_only():
+            _check(config_path, config)
+            extends = resume and check_output(output, config, resume=True)
+            _train(output, config, resume=resume, extends=extends, first=False)
+        return
+    _check(config_path, config)
+    check_output(output, config, resume=resume)
+    # with restarts, the owner before may have been on a machine that is lost
+    with owned_folder(output, further_patience=STALE_SECONDS if restarted else 0.0), _recorded_failure(output):
+        extends = check_output(output, config, resume=resume)  # another may have owned it meanwhile
+        _train(output, config, resume=resume, extends=extends, first=True)
+
+
+def _check(config_path: Path, config: Config) -> None:
+    from ssdnorm import build
+    from ssdnorm.engine.nodes import check_processes
+
+    check_processes(build.num_processes(config))
     try:
         build.check_model(config)
     except ValueError as error:
         raise ValueError(f"{config_path}: {error}") from error
-    if not is_first_process():  # finds what the first leaves
-        extends = resume and check_output(output, config, resume=True)
-        _train(output, config, resume=resume, extends=extends, first=False)
-        return
-    check_output(output, config, resume=resume)
-    with owned_folder(output), _recorded_failure(output):
-        extends = check_output(output, config, resume=resume)  # another may have owned it meanwhile
-        _train(output, config, resume=resume, extends=extends, first=True)
+
+
+@contextmanager
+def _errors_only() -> Iterator[None]:
+    """Suppress log lines and warnings, which the first process gives."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: bool) -> None:
     from ssdnorm import build
     from ssdnorm.cli.train_pictures import SHEET, FirstBatch, draw_result
     from ssdnorm.diagnose.training_log import DiagnosticsFile
+    from ssdnorm.engine.nodes import SameStart
     from ssdnorm.engine.optimizer import describe_groups, groups_table
     from ssdnorm.engine.run import train
     from ssdnorm.engine.start import StartFile
@@ -110,7 +136,8 @@ def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: 
         "schedule": lengths,
     }
     first_batch = FirstBatch(output / "pictures" / "train_batches.jpg", train_set.class_names)
-    callbacks: list[Callback] = [StartFile(output, start), first_batch]
+    same = SameStart({**start, "class_names": train_set.class_names, "images": len(train_set)})
+    callbacks: list[Callback] = [same, StartFile(output, start), first_batch]
     if config.runtime.diagnose_every is not None:
         callbacks.append(DiagnosticsFile(output / "diagnostics.csv", every=config.runtime.diagnose_every))
 

@@ -91,7 +91,6 @@ def rule_in_words(results: Results) -> str:
 
 
 def _between(a: str, b: str, finding: Finding, results: Results) -> str:
-    """The verdict on two arms."""
     if finding.verdict in ("better", "worse"):
         return f"{a} is {finding.verdict} than {b}"
     within = _within(results, finding)
@@ -121,7 +120,6 @@ def _within(results: Results, finding: Finding) -> str:
 
 
 def _verdicts(results: Results) -> list[str]:
-    """A clause per verdict."""
     clauses, metric, baseline = [], results.metric, results.baseline
     by_verdict: dict[str, list[ArmResult]] = defaultdict(list)
     for arm in results.arms:

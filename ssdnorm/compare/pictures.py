@@ -6,24 +6,23 @@ import base64
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import orjson
-import torch
 from PIL import Image
-from torchvision.ops import box_iou
 
+from ssdnorm.coco_format import load_detections
 from ssdnorm.compare.results import Results, Run
 from ssdnorm.data.dataset import DetectionDataset
+from ssdnorm.metrics.worst import Outcomes, match_outcomes
 from ssdnorm.plots.colors import BOX_COLORS
+from ssdnorm.tables import DetectionTable, GroundTruth, xywh_to_xyxy
 
 _SIDE = 480  # pixels of the longest side
 _QUALITY = 70  # of WebP
-_IOU = 0.5  # from which an object counts as found
 _LETTER = 0.058  # size of captions, relative to the height of the image
 _MOST_CAPTIONS = 6  # objects of an image; more captions would hide each other
 
@@ -109,11 +108,17 @@ def photos_of(shown: Mapping[str, Run], root: Path, test_set: DetectionDataset, 
     another scale are treated alike. A detection finds an object of its class with an IoU of 0.5 or more that no
     better-scored one has found.
     """
+    if not shown:
+        return []
     spaced = np.linspace(0, len(test_set) - 1, min(num_images, len(test_set)))
-    places = np.unique(spaced.round().astype(int)).tolist()
-    ids = {test_set.image_id(place) for place in places}
-    detections = {arm: _read_detections(root / run.folder / "detections.json", ids) for arm, run in shown.items()}
-    return [_photo(place, detections, test_set) for place in places] if shown else []
+    places = np.unique(spaced.round().astype(int))
+    truth = test_set.ground_truth.select_images(places)
+    truth = truth.select_objects(~truth.iscrowd)
+    arms = {}
+    for arm, run in shown.items():
+        found = load_detections(root / run.folder / "detections.json", test_set.ground_truth)
+        arms[arm] = match_outcomes(truth, _best_of(found, places, np.diff(truth.starts)))
+    return [_photo(test_set, place, i, truth, arms) for i, place in enumerate(places.tolist())]
 
 
 def class_colors(photos: Sequence[Photo]) -> dict[str, str]:
@@ -122,18 +127,15 @@ def class_colors(photos: Sequence[Photo]) -> dict[str, str]:
     return dict(zip((name for name, _ in counts.most_common()), chain(BOX_COLORS, repeat("#ffffff")), strict=False))
 
 
-def _read_detections(path: Path, ids: set[int]) -> dict[int, list[dict[str, Any]]]:
-    """Image → its detections, best score first."""
-    by_image: dict[int, list[dict[str, Any]]] = {image: [] for image in ids}
-    for one in sorted(orjson.loads(path.read_bytes()), key=lambda one: -one["score"]):
-        if one["image_id"] in ids:
-            by_image[one["image_id"]].append(one)
-    return by_image
+def _best_of(found: DetectionTable, places: np.ndarray, numbers: np.ndarray) -> DetectionTable:
+    """The best detections of the images at some places, so many of each; images are then numbered from 0."""
+    rows = [np.flatnonzero(found.image == place) for place in places]
+    rows = [mine[np.argsort(-found.scores[mine], kind="stable")][:n] for mine, n in zip(rows, numbers, strict=True)]
+    image = np.repeat(np.arange(len(places)), [len(mine) for mine in rows])
+    return replace(found.select(np.concatenate(rows)), image=image)
 
 
-def _photo(
-    place: int, detections: Mapping[str, Mapping[int, list[dict[str, Any]]]], test_set: DetectionDataset
-) -> Photo:
+def _photo(test_set: DetectionDataset, place: int, i: int, truth: GroundTruth, arms: Mapping[str, Outcomes]) -> Photo:
     image = Image.fromarray(test_set.load_image(place))
     scale = min(1.0, _SIDE / max(image.size))
     width, height = (max(1, round(side * scale)) for side in image.size)
@@ -141,42 +143,22 @@ def _photo(
     image.resize((width, height), Image.Resampling.LANCZOS).save(encoded, "WEBP", quality=_QUALITY)
     uri = f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"
 
-    def mark(kind: Kind, box: np.ndarray, label: int, score: str = "") -> MarkedBox:
-        return _marked(kind, scale * box, test_set.class_names[label - 1], score, width, height)
+    def mark(kind: Kind, table: GroundTruth | DetectionTable, row: int, score: str = "") -> MarkedBox:
+        (box,) = scale * xywh_to_xyxy(table.boxes[row : row + 1])
+        return _marked(kind, box, truth.class_names[table.labels[row] - 1], score, width, height)
 
-    target = test_set.target(place)
-    single = ~target["iscrowd"].numpy()
-    objects = list(zip(target["boxes"].numpy()[single], target["labels"].numpy()[single], strict=True))
-    panels = [Panel("ground truth", [mark("object", box, label) for box, label in objects])]
-    for arm, by_image in detections.items():
-        best = by_image[test_set.image_id(place)][: len(objects)]
-        found = [_box_and_label(one, test_set) for one in best]
-        hits = _objects_found(found, objects)
+    objects = range(truth.starts[i], truth.starts[i + 1])
+    panels = [Panel("ground truth", [mark("object", truth, row) for row in objects])]
+    for arm, outcomes in arms.items():
+        found = outcomes.found
+        rows = np.flatnonzero(found.image == i)
+        rows = rows[np.argsort(-found.scores[rows], kind="stable")].tolist()
         boxes = [
-            mark("wrong" if hit is None else "found", box, label, f" {one['score']:.2f}")
-            for one, (box, label), hit in zip(best, found, hits, strict=True)
+            mark("found" if outcomes.hit[row] else "wrong", found, row, f" {found.scores[row]:.2f}") for row in rows
         ]
-        boxes += [mark("missed", *one) for g, one in enumerate(objects) if g not in hits]
+        boxes += [mark("missed", truth, row) for row in objects if outcomes.missed[row]]
         panels.append(Panel(arm, boxes))
     return Photo(test_set.image_name(place), uri, width, height, panels)
-
-
-def _box_and_label(detection: Mapping[str, Any], test_set: DetectionDataset) -> tuple[np.ndarray, int]:
-    x, y, w, h = detection["bbox"]
-    return np.array([x, y, x + w, y + h]), 1 + test_set.category_ids.index(detection["category_id"])
-
-
-def _objects_found(
-    found: Sequence[tuple[np.ndarray, int]], objects: Sequence[tuple[np.ndarray, int]]
-) -> list[int | None]:
-    """The object that each detection finds, None for none."""
-    ours, theirs = (np.array([box for box, _ in boxes], np.float64).reshape(-1, 4) for boxes in (found, objects))
-    overlaps = box_iou(torch.from_numpy(ours), torch.from_numpy(theirs)).tolist()
-    hits: list[int | None] = []
-    for (_, label), overlap in zip(found, overlaps, strict=True):
-        free = [g for g, (_, other) in enumerate(objects) if other == label and g not in hits and overlap[g] >= _IOU]
-        hits.append(max(free, key=overlap.__getitem__, default=None))
-    return hits
 
 
 def _marked(kind: Kind, box: np.ndarray, label: str, score: str, width: int, height: int) -> MarkedBox:

@@ -22,6 +22,7 @@ from ssdnorm.config_file import (
     parse_overrides,
     read_yaml,
 )
+from ssdnorm.engine.loggers import named
 from ssdnorm.messages import did_you_mean
 from ssdnorm.settle import settle, settle_precision
 from ssdnorm.validation import Section, sections, validate
@@ -95,6 +96,7 @@ class Arm:
     changes: dict[str, Any]
     config: Config
     lrs: tuple[float, ...]
+    title: str = ""  # of the comparison
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,9 @@ def make_job(arm: Arm, seed: int, lr: float) -> Job:
     """The run of an arm with a seed and a learning rate."""
     training = arm.config.training.model_copy(update={"seed": seed})
     optimizer = arm.config.optimizer.model_copy(update={"lr": lr})
-    config = arm.config.model_copy(update={"training": training, "optimizer": optimizer})
+    labels: dict[str, str | int | float] = {"group": arm.title, "arm": arm.name, "seed": seed, "lr": lr}
+    runtime = arm.config.runtime.model_copy(update={"loggers": named(arm.config.runtime.loggers, labels)})
+    config = arm.config.model_copy(update={"training": training, "optimizer": optimizer, "runtime": runtime})
     return Job(arm.name, seed, lr, f"runs/{arm.name}/lr{lr!r}_seed{seed}", config)
 
 
@@ -308,7 +312,7 @@ def _arm(name: str, changes: Mapping[str, Any], base: Config, file: Comparison, 
         config = settle(config)
     except ValueError as error:
         raise ValueError(f"{here}: {error}") from error
-    return Arm(name, changes, config, tuple(rates or [config.optimizer.lr]))
+    return Arm(name, changes, config, tuple(rates or [config.optimizer.lr]), file.title)
 
 
 def _below(key: str, section: str) -> bool:

@@ -81,7 +81,6 @@ def write_report(results: Results, root: Path, test_set: DetectionDataset, outpu
 
 
 def _facts(results: Results, test_set: DetectionDataset) -> dict[str, str]:
-    """What the answer rests on."""
     base = results.config.get("base", {})
     training, train = base.get("training", {}), base.get("data", {}).get("train") or {}
     source = " ".join(str(train[key]) for key in ("format", "root", "split") if train.get(key))
@@ -181,7 +180,6 @@ def limits_of(results: Results) -> list[str]:
 
 
 def _rate_limits(results: Results) -> list[str]:
-    """What the choice of learning rates leaves open."""
     arms = results.arms
     if all(len(arm.rates) <= 1 for arm in arms):
         limits = ["Every arm was trained with one learning rate; another may suit some arms better."]

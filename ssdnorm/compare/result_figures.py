@@ -67,7 +67,6 @@ def result_figures(results: Results, styles: Styles) -> Figures:
 
 
 def _plot_legend(styles: Styles) -> Figure:
-    """Line and marker of every arm."""
     columns = min(_LEGEND_COLUMNS, len(styles))
     figure = Figure(figsize=(0.2 + 2.7 * columns, 0.1 + 0.24 * math.ceil(len(styles) / columns)))
     axes = figure.add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[])
@@ -188,7 +187,6 @@ def _plot_cost(
     arms: Sequence[ArmResult], metric: str, styles: Styles, label: str, costs: Mapping[str, float],
     written: Callable[[float], str],
 ) -> Figure:  # fmt: skip
-    """The metric over a cost, a point per arm."""
     figure, ((axes,),) = panels(**PANEL)
     for arm in arms:
         mean, style, x = arm.metrics[metric], styles[arm.name], costs[arm.name]

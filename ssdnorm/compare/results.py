@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ssdnorm.compare.rules import RuleName
+from ssdnorm.compare.rules import Decision, RuleName
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "VOC07", "VOC")
 
@@ -71,22 +71,14 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Decision):
     """What the rule says of one difference among all of the comparison.
 
     Attributes:
-        low, high: interval over seeds and test images, for all comparisons together.
-        p: corrected for the comparisons.
-        smallest_margin: the smallest margin within which the arms could be called equivalent.
         more_seeds: that give a verdict with a probability of 80 %, if the difference and the scatter are those seen;
             0 if there is a verdict, None if more than 200 seeds would be needed.
     """
 
-    low: float
-    high: float
-    p: float
-    verdict: Verdict
-    smallest_margin: float
     more_seeds: int | None
 
 

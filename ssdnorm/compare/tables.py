@@ -9,7 +9,7 @@ from typing import Any
 
 from ssdnorm.compare import formatting as say
 from ssdnorm.compare.formatting import NOTHING
-from ssdnorm.compare.results import METRICS, ArmResult, Contrast, Results, Run
+from ssdnorm.compare.results import METRICS, ArmResult, Contrast, Difference, Finding, Results, Run
 from ssdnorm.files import replaced_file
 
 
@@ -58,16 +58,13 @@ def _table(rows: Sequence[dict[str, str]], always: Sequence[str] = ()) -> str:
 def _markdown_row(arm: ArmResult, metric: str) -> dict[str, str]:
     costs, difference, other = arm.costs, arm.differences.get(metric), "AP50" if metric != "AP50" else "AP"
     row = {"arm": arm.name, metric: _with_interval(arm, metric), other: _with_interval(arm, other)}
-    row["difference"] = row["all together"] = row["over images"] = row["p"] = row["margin"] = reached = NOTHING
-    if difference is not None:
-        gap = say.signed_interval(difference.low, difference.high)
-        row["difference"] = f"{say.signed_points(difference.paired.mean)} {gap}".strip()
-        row["over images"] = say.signed_interval(*difference.images) if difference.images else NOTHING
-    if arm.finding is not None:
-        row["all together"] = say.signed_interval(arm.finding.low, arm.finding.high)
-        row["p"] = say.p_value(arm.finding.p)
-        if arm.verdict in ("equivalent", "undecided"):
-            row["margin"] = f"±{say.plain_points(arm.finding.smallest_margin)}"
+    row |= dict.fromkeys(("difference", "all together", "over images", "p", "margin"), NOTHING)
+    row |= _difference_cells(difference, arm.finding)
+    reached = NOTHING
+    if difference is not None and difference.images:
+        row["over images"] = say.signed_interval(*difference.images)
+    if arm.finding is not None and arm.verdict in ("equivalent", "undecided"):
+        row["margin"] = f"±{say.plain_points(arm.finding.smallest_margin)}"
     if costs.seconds_to_target is not None:
         reached = f"{say.duration(costs.seconds_to_target)} ({costs.num_reached} of {len(arm.chosen_runs)})"
     return row | {
@@ -84,15 +81,18 @@ def _markdown_row(arm: ArmResult, metric: str) -> dict[str, str]:
 
 
 def _contrast_row(contrast: Contrast) -> dict[str, str]:
-    difference, finding = contrast.difference, contrast.finding
-    row = {"contrast": contrast.name, "difference": NOTHING, "all together": NOTHING, "p": NOTHING, "verdict": NOTHING}
+    verdict = NOTHING if contrast.finding is None else contrast.finding.verdict
+    return {"contrast": contrast.name, **_difference_cells(contrast.difference, contrast.finding), "verdict": verdict}
+
+
+def _difference_cells(difference: Difference | None, finding: Finding | None) -> dict[str, str]:
+    cells = {"difference": NOTHING, "all together": NOTHING, "p": NOTHING}
     if difference is not None:
         gap = say.signed_interval(difference.low, difference.high)
-        row["difference"] = f"{say.signed_points(difference.paired.mean)} {gap}".strip()
+        cells["difference"] = f"{say.signed_points(difference.paired.mean)} {gap}".strip()
     if finding is not None:
-        row["all together"] = say.signed_interval(finding.low, finding.high)
-        row |= {"p": say.p_value(finding.p), "verdict": finding.verdict}
-    return row
+        cells |= {"all together": say.signed_interval(finding.low, finding.high), "p": say.p_value(finding.p)}
+    return cells
 
 
 def _with_interval(arm: ArmResult, metric: str) -> str:

@@ -75,7 +75,6 @@ def training_figures(results: Results, logs: Logs, styles: Styles) -> Figures:
 
 
 def _plot_evaluations(logs: Logs, styles: Styles, images: str, label: str) -> Figure:
-    """The metric over steps."""
 
     def curve_of(log: RunLog) -> Curve:
         curve = log.evaluations.get(images, EMPTY)

@@ -200,7 +200,6 @@ def make_train_loader(
     world_size: int = 1,
     num_workers: int = 0,
     prefetch_factor: int = 4,
-    pin_memory: bool | None = None,
 ) -> DataLoader[Batch]:
     """Batches to train on: ``Samples`` in the order of ``TrainBatchSampler``.
 
@@ -208,12 +207,11 @@ def make_train_loader(
         batch_size: images of one rank in one batch.
         num_workers: processes that load; 0 loads in this one.
         prefetch_factor: batches that each worker keeps ready.
-        pin_memory: page-locked batches, copied to a GPU without waiting; otherwise whether CUDA is there.
     """
     sampler = TrainBatchSampler(
         len(dataset), batch_size, num_batches, seed=seed, start_batch=start_batch, rank=rank, world_size=world_size
     )
-    return _make_loader(Samples(dataset, transform, seed=seed), sampler, num_workers, prefetch_factor, pin_memory)
+    return _make_loader(Samples(dataset, transform, seed=seed), sampler, num_workers, prefetch_factor)
 
 
 def make_eval_loader(
@@ -225,11 +223,10 @@ def make_eval_loader(
     world_size: int = 1,
     num_workers: int = 0,
     prefetch_factor: int = 4,
-    pin_memory: bool | None = None,
 ) -> DataLoader[Batch]:
     """Batches to evaluate on: every image once, in order. Arguments as in ``make_train_loader``."""
     sampler = EvalBatchSampler(len(dataset), batch_size, rank=rank, world_size=world_size)
-    return _make_loader(Samples(dataset, transform, seed=0), sampler, num_workers, prefetch_factor, pin_memory)
+    return _make_loader(Samples(dataset, transform, seed=0), sampler, num_workers, prefetch_factor)
 
 
 def _make_loader(
@@ -237,7 +234,6 @@ def _make_loader(
     sampler: TrainBatchSampler | EvalBatchSampler,
     num_workers: int,
     prefetch_factor: int,
-    pin_memory: bool | None,
 ) -> DataLoader[Batch]:
     if num_workers < 0:
         raise ValueError(f"num_workers: expected 0 or more; got {num_workers}")
@@ -251,7 +247,7 @@ def _make_loader(
         num_workers=num_workers,
         prefetch_factor=prefetch_factor if num_workers else None,
         persistent_workers=num_workers > 0,
-        pin_memory=not through_pipes and (torch.cuda.is_available() if pin_memory is None else pin_memory),
+        pin_memory=not through_pipes and torch.cuda.is_available(),
         timeout=TIMEOUT_SECONDS if num_workers else 0,
         worker_init_fn=use_one_thread,
         generator=torch.Generator(),  # leaves the global generator, that dropout draws from, alone

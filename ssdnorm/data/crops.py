@@ -8,6 +8,8 @@ import numpy as np
 
 # SSD paper, section 2.2: the crop has at least this IoU with one object; 0 is "any crop", None the uncropped image.
 CROP_OPTIONS: tuple[float | None, ...] = (None, 0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
+_TRIES = 50  # crops per option, as torchvision's trials
+_MAX_ZOOM_OUT = 4.0  # sides of the canvas over those of the image
 MIN_SIDE = 1e-3  # of the window; a third of a pixel at 300. Thinner boxes cannot be encoded sensibly
 
 
@@ -61,26 +63,24 @@ def whole_image(height: int, width: int) -> Window:
     return Window(0, 0, width, height)
 
 
-def draw_zoom_out(
-    window: Window, rng: np.random.Generator, *, max_ratio: float = 4.0, probability: float = 0.5
-) -> Window:
-    """Place the window at random in a canvas up to ``max_ratio`` times as wide and high, and show the canvas.
+def draw_zoom_out(window: Window, rng: np.random.Generator) -> Window:
+    """Half the time, place the window at random in a canvas up to four times as wide and high, and show the canvas.
 
     Sources: SSD paper, section 3.6 (expansion, ratio 1 to 4, half the time); torchvision's ``RandomZoomOut``.
     """
     chance, ratio, x, y = rng.random(4)
-    if chance >= probability:
+    if chance >= 0.5:
         return window
-    ratio = 1 + (max_ratio - 1) * ratio
+    ratio = 1 + (_MAX_ZOOM_OUT - 1) * ratio
     width, height = int(window.width * ratio), int(window.height * ratio)
     left, top = window.left - int((width - window.width) * x), window.top - int((height - window.height) * y)
     return Window(left, top, left + width, top + height, window.flip)
 
 
-def draw_iou_crop(window: Window, boxes_px: np.ndarray, rng: np.random.Generator, *, tries: int = 50) -> Window:
+def draw_iou_crop(window: Window, boxes_px: np.ndarray, rng: np.random.Generator) -> Window:
     """Crop the window so that at least one object is well seen.
 
-    An option of ``CROP_OPTIONS`` is drawn; then up to ``tries`` crops with sides 0.3 to 1 of the window's and an
+    An option of ``CROP_OPTIONS`` is drawn; then up to 50 crops with sides 0.3 to 1 of the window's and an
     aspect ratio of 0.5 to 2 in pixels, until one holds the centre of an object and has at least the option's IoU with
     one of these objects. When none does, another option is drawn. Without boxes the window stays.
 
@@ -98,7 +98,7 @@ def draw_iou_crop(window: Window, boxes_px: np.ndarray, rng: np.random.Generator
         min_iou = CROP_OPTIONS[rng.integers(len(CROP_OPTIONS))]
         if min_iou is None:
             return window
-        windows = _draw_windows(window, rng.random((tries, 4)))
+        windows = _draw_windows(window, rng.random((_TRIES, 4)))
         best = _best_iou_of_held(windows, boxes_px)
         good = np.flatnonzero(best >= max(min_iou, 1e-12))
         if len(good):
@@ -106,9 +106,9 @@ def draw_iou_crop(window: Window, boxes_px: np.ndarray, rng: np.random.Generator
             return Window(left, top, right, bottom, window.flip)
 
 
-def draw_flip(window: Window, rng: np.random.Generator, *, probability: float = 0.5) -> Window:
-    """Mirror the window left to right with the given probability."""
-    flip = window.flip ^ bool(rng.random() < probability)
+def draw_flip(window: Window, rng: np.random.Generator) -> Window:
+    """Mirror the window left to right half the time."""
+    flip = window.flip ^ bool(rng.random() < 0.5)
     return Window(window.left, window.top, window.right, window.bottom, flip)
 
 

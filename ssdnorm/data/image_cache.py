@@ -6,9 +6,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -31,51 +29,21 @@ class CachedImage(EncodedImage):
         pixels: ``(⌈H / reduction⌉, ⌈W / reduction⌉, 3)`` uint8, never handed out itself.
         size: H and W.
         reduction: at which the pixels were decoded.
-        reductions: as the file's.
-        reopen: gives the encoded image.
+        reductions: as the file's, so that batches are the same.
+        name: the file.
     """
 
+    size: tuple[int, int]
+
     def __init__(
-        self,
-        pixels: np.ndarray,
-        size: tuple[int, int],
-        reduction: int,
-        reductions: tuple[int, ...],
-        reopen: Callable[[], EncodedImage],
+        self, pixels: np.ndarray, size: tuple[int, int], reduction: int, reductions: tuple[int, ...], name: str
     ) -> None:
-        self._pixels = pixels
-        self._size = size
-        self._reduction = reduction
-        self._reductions = reductions
-        self._reopen = reopen
-
-    @cached_property
-    def _encoded(self) -> EncodedImage:
-        return self._reopen()
-
-    @property
-    def data(self) -> bytes:  # type: ignore[override]
-        """The bytes of the file."""
-        return self._encoded.data
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """The file, for messages."""
-        return self._encoded.name
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width in pixels of the file."""
-        return self._size
-
-    @property
-    def reductions(self) -> tuple[int, ...]:
-        """As without the cache, so that batches are the same."""
-        return self._reductions
+        self._pixels, self._reduction = pixels, reduction
+        self.size, self.reductions, self.name = size, reductions, name
 
     def decode(self, reduction: int = 1) -> np.ndarray:
         """A copy of the pixels, or the file decoded at another size."""
-        return self._pixels.copy() if reduction == self._reduction else self._encoded.decode(reduction)
+        return self._pixels.copy() if reduction == self._reduction else EncodedImage.read(self.name).decode(reduction)
 
 
 class CachedDataset(DetectionDataset):
@@ -136,8 +104,8 @@ class CachedDataset(DetectionDataset):
             return self._pixels_of(place).copy()
         reductions = tuple(factor for factor in (1, 2, 4, 8) if factor <= most_reduced)
         size = int(self._sizes[place, 0]), int(self._sizes[place, 1])
-        reopen = partial(self._reopen, place)
-        return CachedImage(self._pixels_of(place), size, int(self._reduced_by[place]), reductions, reopen)
+        path = self._source.image_path(place)
+        return CachedImage(self._pixels_of(place), size, int(self._reduced_by[place]), reductions, path)
 
     def _head(self, place: int) -> tuple[int, int, int]:
         """Height, width and the largest reduction of an image; 0 for one that is drawn."""
@@ -155,11 +123,6 @@ class CachedDataset(DetectionDataset):
         height, width = self._held[place]
         pixels: np.ndarray = self._pixels.numpy()[self._starts[place] : self._starts[place + 1]]
         return pixels.reshape(height, width, 3)
-
-    def _reopen(self, place: int) -> EncodedImage:
-        image = self._source.open_image(place)
-        assert isinstance(image, EncodedImage)
-        return image
 
 
 def _reductions(sizes: np.ndarray, image_size: ImageSize | None) -> np.ndarray:

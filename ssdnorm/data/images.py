@@ -36,13 +36,19 @@ class EncodedImage:
         data: the bytes of the file.
         name: the file, for messages.
 
+    Attributes:
+        reductions: the factors by which ``decode`` can shrink at less than the cost of the full picture.
+
     Raises:
         ValueError: by ``size`` and ``decode``, naming the file, when it is truncated or not an image.
     """
 
+    reductions: tuple[int, ...]
+
     def __init__(self, data: bytes, name: str) -> None:
         self.data = data
         self.name = name
+        self.reductions = (1, 2, 4, 8) if data.startswith(b"\xff\xd8") else (1,)  # JPEG's own
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> EncodedImage:
@@ -54,11 +60,6 @@ class EncodedImage:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels, from the header."""
         return _header_size(io.BytesIO(self.data), self.name)[0]
-
-    @property
-    def reductions(self) -> tuple[int, ...]:
-        """The factors by which ``decode`` can shrink at less than the cost of the full picture: JPEG's own."""
-        return (1, 2, 4, 8) if self.data.startswith(b"\xff\xd8") else (1,)
 
     def decode(self, reduction: int = 1) -> np.ndarray:
         """The pixels ``(⌈H / reduction⌉, ⌈W / reduction⌉, 3)`` uint8 RGB, averaged over squares of the file's pixels.

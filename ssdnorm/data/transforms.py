@@ -31,8 +31,6 @@ class TrainTransform:
     Args:
         size: of the network's input, pixels: the side of a square, or (height, width). The aspect ratio is not kept.
         photometric, zoom_out, iou_crop, flip: switch a step off.
-        max_zoom_out: canvas side over image side.
-        zoom_out_probability, flip_probability: how often.
         channel_swap: also permute the channels in the colour distortion; off as in Caffe.
         fill: RGB of the zoomed-out canvas, 0 to 255; the mean that the network's weights subtract.
 
@@ -47,24 +45,15 @@ class TrainTransform:
         zoom_out: bool = True,
         iou_crop: bool = True,
         flip: bool = True,
-        max_zoom_out: float = 4.0,
-        zoom_out_probability: float = 0.5,
-        flip_probability: float = 0.5,
         channel_swap: bool = False,
         fill: Sequence[int] = FILL_RGB,
     ) -> None:
-        if max_zoom_out < 1:
-            raise ValueError(f"max_zoom_out: expected a ratio of 1 or more; got {max_zoom_out}")
-        for name, value in (("zoom_out_probability", zoom_out_probability), ("flip_probability", flip_probability)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}: expected a number from 0 to 1; got {value}")
         self.size = height_and_width(size, where="size")
         self.fill = _checked_fill(fill)
         self.photometric = photometric
+        self.zoom_out = zoom_out
         self.iou_crop = iou_crop
-        self.max_zoom_out = max_zoom_out
-        self.zoom_out_probability = zoom_out_probability if zoom_out else 0.0
-        self.flip_probability = flip_probability if flip else 0.0
+        self.flip = flip
         self.channel_swap = channel_swap
 
     def __call__(
@@ -91,10 +80,12 @@ class TrainTransform:
     def draw_window(self, height: int, width: int, boxes_px: np.ndarray, rng: np.random.Generator) -> Window:
         """The window to show of an image of this size: zoom-out, crop and flip drawn in this order."""
         window = whole_image(height, width)
-        window = draw_zoom_out(window, rng, max_ratio=self.max_zoom_out, probability=self.zoom_out_probability)
+        zoomed = draw_zoom_out(window, rng)  # also where it is off, so that the steps after it draw the same
+        window = zoomed if self.zoom_out else window
         if self.iou_crop:
             window = draw_iou_crop(window, boxes_px, rng)
-        return draw_flip(window, rng, probability=self.flip_probability)
+        flipped = draw_flip(window, rng)
+        return flipped if self.flip else window
 
 
 class EvalTransform:

@@ -27,11 +27,24 @@ class MetricsFile(pl.Callback):
     ``step`` counts optimizer steps, ``epoch`` passes over the training set, ``seconds`` the training time without
     evaluations; ``eval_loss`` and its parts are means over the images evaluated on. A resumed run keeps the rows up to
     its checkpoint and continues from there.
+
+    Args:
+        epochs_per_step: on ``world_size`` devices.
+        device_changes: of the training module, where earlier steps were on others.
     """
 
-    def __init__(self, path: Path, *, epochs_per_step: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        epochs_per_step: float,
+        world_size: int = 1,
+        device_changes: Sequence[Mapping[str, int]] = (),
+    ) -> None:
         self.path = path
         self.epochs_per_step = epochs_per_step
+        self.world_size = world_size
+        self.device_changes = device_changes
         self._columns = list(_COLUMNS)
         self._last_written = -1
         # a run killed after its last step is resumed only to evaluate, without on_train_start
@@ -90,7 +103,8 @@ class MetricsFile(pl.Callback):
     def _write(self, trainer: pl.Trainer, values: Mapping[str, float | str]) -> None:
         if trainer.is_global_zero:
             step = trainer.global_step
-            row = {"step": step, "epoch": step * self.epochs_per_step, "seconds": self._trained(), **values}
+            fewer = sum(each["step"] * (each["to"] - each["from"]) for each in self.device_changes) / self.world_size
+            row = {"step": step, "epoch": (step - fewer) * self.epochs_per_step, "seconds": self._trained(), **values}
             if more := [name for name in row if name not in self._columns]:  # other losses or metrics
                 self._columns += more
                 self._start_with(whole_rows(self.path))

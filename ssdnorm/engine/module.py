@@ -61,6 +61,10 @@ class TrainingModule(pl.LightningModule):
         accumulate: batches per step, as the trainer has it.
         log_every: steps between readings of the losses, which are means over these steps.
         compile_model: with torch.compile, for training.
+        batch_may_change: whether a run may be resumed on another number of devices.
+
+    Attributes:
+        device_changes: step, from and to, for each time that it was.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class TrainingModule(pl.LightningModule):
         log_every: int = 20,
         compile_model: bool = False,
         population: PopulationImages | None = None,
+        batch_may_change: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -97,6 +102,8 @@ class TrainingModule(pl.LightningModule):
         self.log_every = log_every
         self.compile_model = compile_model
         self.population = population
+        self.batch_may_change = batch_may_change
+        self.device_changes: list[dict[str, int]] = []
         self.population_statistics: Sequence[Any] = ()
         self.last_evaluation: tuple[int, EvaluationResult] | None = None
         self.evaluation_losses: dict[str, float] = {}  # of the last evaluation
@@ -179,20 +186,25 @@ class TrainingModule(pl.LightningModule):
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save no weights that are not finite, or after such a loss; save the number of devices."""
+        """Save no weights that are not finite, or after such a loss; save the numbers of devices."""
         self._check_losses()
         self._check_weights()
         checkpoint["world_size"] = self.trainer.world_size
+        checkpoint["device_changes"] = self.device_changes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume with another number of devices, which would change the batch size."""
+        """Refuse to resume with another number of devices, which changes the batch size, unless that may change."""
         now = self.trainer.world_size
         before = checkpoint.get("world_size", now)  # missing in older checkpoints
-        if before != now:
+        self.device_changes[:] = checkpoint.get("device_changes", [])
+        if before == now:
+            return
+        if not self.batch_may_change:
             raise ValueError(
                 f"resume: the run was on {before} devices and is now on {now}, which changes its batch size; use "
-                "as many devices as before"
+                "as many devices as before, or allow it with runtime.batch_may_change"
             )
+        self.device_changes.append({"step": checkpoint["global_step"], "from": before, "to": now})
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Detect on a batch, and keep the detections by place in the data set, and the parts of the loss."""

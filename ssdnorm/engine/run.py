@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import resource
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from safetensors.torch import load_file
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -26,7 +26,9 @@ from ssdnorm.engine.best import BestWeights
 from ssdnorm.engine.callbacks import MetricsFile
 from ssdnorm.engine.checkpoint_files import PREVIOUS, CheckpointFiles, LastCheckpoint, find_checkpoint
 from ssdnorm.engine.evaluation import EvaluationResult
+from ssdnorm.engine.loggers import finished, make_loggers
 from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
+from ssdnorm.engine.nodes import cluster_environments, is_first_process
 from ssdnorm.engine.progress import make_progress
 from ssdnorm.files import FAILURE_FILE, write_json
 from ssdnorm.metrics.thresholds import operating_points
@@ -37,7 +39,7 @@ log = logging.getLogger("ssdnorm.engine")
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """Settings of the training loop; the last three and ``precision`` as for Lightning's Trainer."""
+    """Settings of the training loop; ``precision``, devices, accelerator and num_nodes as for Lightning's Trainer."""
 
     max_steps: int  # of the optimizer
     batch_size: int  # images per batch and device
@@ -53,6 +55,10 @@ class LoopSettings:
     devices: int | str
     accelerator: str
     num_nodes: int
+    num_processes: int  # of all machines
+    timeout: int  # seconds without an answer of another process
+    loggers: Sequence[str | Mapping[str, Any]]  # specs, see the config
+    shown: Mapping[str, Any]  # dotted key -> value, by trackers
 
 
 def train(
@@ -86,7 +92,12 @@ def train(
     trainer = make_trainer(settings, output)
     world_size = trainer.world_size
     epochs_per_step = settings.batch_size * settings.accumulate * world_size / settings.images_per_epoch
-    metrics_file = MetricsFile(output / "metrics.csv", epochs_per_step=epochs_per_step)
+    metrics_file = MetricsFile(
+        output / "metrics.csv",
+        epochs_per_step=epochs_per_step,
+        world_size=world_size,
+        device_changes=module.device_changes,
+    )
     best = None
     if settings.best is not None:
         save_best = partial(save_weights, checkpoints / "best.safetensors")
@@ -99,7 +110,7 @@ def train(
             save_weights(checkpoints / name, evaluation)
 
     further: dict[str, Any] = {}
-    with _quiet():
+    with _quiet(), finished(trainer.loggers):
         try:
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -152,6 +163,7 @@ def train(
                 "steps": trainer.global_step,
                 "stopped_early": trainer.global_step < settings.max_steps,
                 "world_size": world_size,
+                "device_changes": module.device_changes,
                 "device": _device_name(trainer.strategy.root_device),
                 "peak_memory_mib": _peak_memory_mib(trainer.strategy.root_device),
                 "seconds": round(metrics_file.elapsed(), 1),
@@ -185,6 +197,9 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
     callbacks: list[pl.Callback] = [make_progress()]
     if logs:
         callbacks.append(LastCheckpoint(output / "checkpoints", every=settings.checkpoint_every))
+    loggers = []
+    if logs and is_first_process():
+        loggers = make_loggers(settings.loggers, output, settings=settings.shown)
     evaluates = settings.eval_every is not None and settings.eval_every <= settings.max_steps
     try:
         with _quiet():
@@ -192,6 +207,9 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
                 accelerator=settings.accelerator,
                 devices=settings.devices,
                 num_nodes=settings.num_nodes,
+                strategy=DDPStrategy(timeout=timedelta(seconds=settings.timeout))
+                if settings.num_processes > 1
+                else "auto",
                 precision=settings.precision,  # type: ignore[arg-type]
                 max_steps=settings.max_steps,
                 max_epochs=-1,
@@ -202,9 +220,9 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
                 gradient_clip_val=settings.clip_grad_norm,
                 use_distributed_sampler=False,
                 log_every_n_steps=1,
-                logger=_EventFile(output, name="", version="tensorboard") if logs else False,
+                logger=loggers,
                 callbacks=callbacks,
-                plugins=CheckpointFiles(),
+                plugins=[CheckpointFiles(), *cluster_environments()],
                 enable_checkpointing=logs,
                 enable_model_summary=False,
                 default_root_dir=output,
@@ -232,13 +250,6 @@ class _EvaluatedAverage(WeightAveraging):
         super().on_validation_epoch_end(trainer, pl_module)
 
 
-class _EventFile(TensorBoardLogger):
-    """TensorBoard events alone, without Lightning's empty file of hyperparameters."""
-
-    def save(self) -> None:
-        self.experiment.flush()
-
-
 def runs_on_cpu(accelerator: str) -> bool:
     """Whether Lightning uses the CPU for this accelerator."""
     return accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
@@ -250,12 +261,6 @@ def _warn_if_bf16_is_slow() -> None:
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.11 has none
     if not any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16")):
         log.warning("precision: bf16-mixed is about three times slower than 32-true on this CPU")
-
-
-def is_first_process() -> bool:
-    """Whether this process is the first of its run."""
-    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
-    return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
 @contextmanager

@@ -7,7 +7,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class ChannelLayerNorm(nn.Module):
+class _OverChannels(nn.Module):
+    """A norm over the channels of each position, with a weight per channel."""
+
+    def __init__(self, num_features: int, eps: float = 1e-5, *, affine: bool = True) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(num_features)) if affine else None
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps:g}, affine={self.weight is not None}"
+
+
+class ChannelLayerNorm(_OverChannels):
     r"""Normalise the channels of each position to mean 0 and variance 1, then scale and shift each channel.
 
     .. math:: y_c = w_c \, (x_c - \bar x) \, / \, \sqrt{\textstyle\frac1C\sum_k (x_k - \bar x)^2 + \epsilon} + b_c
@@ -33,10 +46,7 @@ class ChannelLayerNorm(nn.Module):
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, *, affine: bool = True) -> None:
-        super().__init__()
-        self.num_features = num_features
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(num_features)) if affine else None
+        super().__init__(num_features, eps, affine=affine)
         self.bias = nn.Parameter(torch.zeros(num_features)) if affine else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,11 +54,8 @@ class ChannelLayerNorm(nn.Module):
         y = F.layer_norm(x.movedim(1, -1), (self.num_features,), _like(self.weight, x), _like(self.bias, x), self.eps)
         return _channels_back(y, x)
 
-    def extra_repr(self) -> str:
-        return f"{self.num_features}, eps={self.eps:g}, affine={self.weight is not None}"
 
-
-class ChannelRMSNorm(nn.Module):
+class ChannelRMSNorm(_OverChannels):
     r"""Normalise the channels of each position to a mean square of 1, then scale each channel.
 
     .. math:: y_c = w_c \, x_c \, / \, \sqrt{\textstyle\frac1C\sum_k x_k^2 + \epsilon}
@@ -68,19 +75,10 @@ class ChannelRMSNorm(nn.Module):
         tensor([[1., 1.]], grad_fn=<RoundBackward1>)
     """
 
-    def __init__(self, num_features: int, eps: float = 1e-5, *, affine: bool = True) -> None:
-        super().__init__()
-        self.num_features = num_features
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(num_features)) if affine else None
-
     def forward(self, x: Tensor) -> Tensor:
         check_channels(self, x, self.num_features)
         y = F.rms_norm(x.movedim(1, -1), (self.num_features,), _like(self.weight, x), self.eps)
         return _channels_back(y, x)
-
-    def extra_repr(self) -> str:
-        return f"{self.num_features}, eps={self.eps:g}, affine={self.weight is not None}"
 
 
 class InstanceNorm(nn.InstanceNorm2d):

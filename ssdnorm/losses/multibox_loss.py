@@ -81,7 +81,6 @@ class MultiboxLoss(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def extra_repr(self) -> str:
-        """What decides which boxes count."""
         counted = f"negative_ratio={self.negative_ratio}" if self.focal is None else f"focal={self.focal}"
         return f"iou_threshold={self.iou_threshold}, {counted}"
 

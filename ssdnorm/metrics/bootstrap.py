@@ -76,7 +76,7 @@ def bootstrap_coco(
     draws = _resample([result], num_resamples, metrics, level, seed, progress)
     return {
         name: Interval(
-            result.metrics[name], *_middle(_around(result.metrics[name], values[0]), level), level, num_resamples
+            result.metrics[name], *interval_around(result.metrics[name], values[0], level=level), level, num_resamples
         )
         for name, values in draws.items()
     }
@@ -108,9 +108,9 @@ def bootstrap_difference(
     differences = {}
     for name, (first, second) in _resample([result, other], num_resamples, metrics, level, seed, progress).items():
         value = result.metrics[name] - other.metrics[name]
-        around = _around(value, resampled_gap(first, second))
-        share = float(np.mean(around > 0))
-        differences[name] = Difference(value, *_middle(around, level), level, num_resamples, share)
+        gap = resampled_gap(first, second)
+        share = float(np.mean(value + (gap.mean() - gap) > 0))
+        differences[name] = Difference(value, *interval_around(value, gap, level=level), level, num_resamples, share)
     return differences
 
 
@@ -130,8 +130,9 @@ def resampled_gap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def interval_around(value: float, resampled: np.ndarray, *, level: float = 0.95) -> tuple[float, float]:
-    """The pivotal interval of ``bootstrap_coco`` from a value and its resamples."""
-    return _middle(_around(value, resampled), level)
+    """The pivotal interval of ``bootstrap_coco``: the value, and the resamples' deviations from their mean mirrored."""
+    low, high = np.quantile(value + (resampled.mean() - resampled), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def intervals_json(intervals: dict[str, Interval]) -> dict[str, dict[str, float]]:
@@ -197,13 +198,3 @@ def _thresholds(result: CocoResult, metrics: Sequence[str]) -> np.ndarray:
     if "AP" in metrics:
         return np.arange(len(result.iou_thresholds))
     return np.flatnonzero(np.isin(result.iou_thresholds, [_THRESHOLDS[name] for name in metrics]))
-
-
-def _around(value: float, resampled: np.ndarray) -> np.ndarray:
-    """The resamples' deviations from their mean, mirrored and put around the value."""
-    return value + (resampled.mean() - resampled)
-
-
-def _middle(values: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

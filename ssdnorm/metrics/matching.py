@@ -9,6 +9,7 @@ import numpy as np
 
 from ssdnorm.tables import DetectionTable, GroundTruth
 
+_PAIRS_AT_ONCE = 2_000_000
 AREA_RANGES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 
 
@@ -97,17 +98,15 @@ def box_iou_pairs(first: np.ndarray, second: np.ndarray, crowd: np.ndarray) -> n
     return np.divide(inter, union, out=np.zeros_like(inter), where=meets)
 
 
-def expand_pairs(
-    detection_group: np.ndarray, object_group: np.ndarray, *, at_once: int = 2_000_000
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Every pair of a detection and an object of the same group, in portions of about ``at_once`` pairs.
+def expand_pairs(detection_group: np.ndarray, object_group: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every pair of a detection and an object of the same group, in portions of about two million pairs.
 
     Yields places in the two arrays, sorted by detection, then object; a detection's pairs are in one portion.
     """
     by_group = stable_order(object_group)
     first, count = _runs_of(detection_group, object_group[by_group])
     candidates = np.flatnonzero(count)
-    portions = np.cumsum(count[candidates]) // at_once
+    portions = np.cumsum(count[candidates]) // _PAIRS_AT_ONCE
     for part in np.split(candidates, np.flatnonzero(np.diff(portions)) + 1):
         detection = np.repeat(part, count[part])
         if len(detection):

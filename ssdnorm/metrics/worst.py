@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,9 +56,16 @@ def find_outcomes(result: CocoResult, *, iou_threshold: float = 0.5, min_score: 
     """
     if result.matches is None:
         raise ValueError(f"find_outcomes: needs backend 'ssdnorm', got a result of {result.backend!r}")
-    truth, found = result.matches.ground_truth, result.matches.detections
+    found = result.matches.detections
     found = found.select(found.scores >= min_score)
-    matches = match_detections(truth, found, iou_thresholds=[iou_threshold], max_detections=result.max_detections)
+    return match_outcomes(result.matches.ground_truth, found, iou_threshold, max_detections=result.max_detections)
+
+
+def match_outcomes(
+    truth: GroundTruth, found: DetectionTable, iou_threshold: float = 0.5, *, max_detections: Sequence[int] = (100,)
+) -> Outcomes:
+    """Match all detections at one threshold."""
+    matches = match_detections(truth, found, iou_thresholds=[iou_threshold], max_detections=max_detections)
     chosen, relevant = matches.found[0, 0], matches.relevant
     on_ignored = (chosen >= 0) & np.append(matches.object_ignored[0], False)[chosen]
     is_hit = (chosen >= 0) & ~on_ignored

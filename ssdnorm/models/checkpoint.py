@@ -46,7 +46,7 @@ class Checkpoint:
 
     @property
     def custom_norms(self) -> set[str]:
-        """The norms of somebody else's class that the model has, as ``"package.module:Class"``."""
+        """The custom norms of the model, as ``"package.module:Class"``."""
         model = self.model
         return custom_norms(model["backbone_norm"], model["extras_norm"], *model["tap_norms"].values())
 

@@ -76,38 +76,7 @@ class FixedPostProcess(nn.Module):
 
 
 class ExportedNetwork(nn.Module):
-    """Images → raw output or, with ``post_process``, detections, as plain tuples of tensors."""
-
-    def __init__(
-        self, model: SSD, post_process: PostProcess | None, class_thresholds: Sequence[float] | None = None
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.post_process = None if post_process is None else FixedPostProcess(post_process, class_thresholds)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Shape: images ``(B, 3, H, W)``."""
-        output: SSDOutput = self.model(images)
-        return tuple(output) if self.post_process is None else self.post_process(output)
-
-
-def export_onnx(
-    model: SSD,
-    post_process: PostProcess,
-    path: Path,
-    *,
-    class_names: Sequence[str],
-    antialias: bool = True,
-    detections: bool = False,
-    input_dtype: Literal["uint8", "float32"] = "uint8",
-    thresholds: Mapping[str, float] | None = None,
-    class_thresholds: Sequence[float] | None = None,
-    opset: int = OPSET,
-) -> None:
-    """Write a network as one ONNX file for any batch size.
-
-    Its metadata hold class names, thresholds, image size, default boxes and how images are resized; mean and std are
-    part of the graph.
+    """Images → raw output or detections, as plain tuples of tensors, and what an exported file says of them.
 
     Args:
         model: in evaluation mode.
@@ -117,17 +86,76 @@ def export_onnx(
         input_dtype: RGB as uint8, or as floats in [0, 1].
         thresholds: the score to ask for by class name, for the metadata.
         class_thresholds: lowest score of each class, applied in the graph with ``detections``.
+
+    Shape:
+        images ``(B, 3, H, W)``; outputs as of ``SSD`` or of :class:`FixedPostProcess`.
+
+    Raises:
+        ValueError: the model is in training mode, or another ``input_dtype``.
+    """
+
+    def __init__(
+        self,
+        model: SSD,
+        post_process: PostProcess,
+        *,
+        class_names: Sequence[str],
+        antialias: bool = True,
+        detections: bool = False,
+        input_dtype: Literal["uint8", "float32"] = "uint8",
+        thresholds: Mapping[str, float] | None = None,
+        class_thresholds: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if input_dtype not in ("uint8", "float32"):
+            raise ValueError(f"input_dtype: must be uint8 or float32; got {input_dtype!r}")
+        if model.training:
+            raise ValueError("export: the model is in training mode; call .eval() first")
+        self.model = model
+        self.post_process = FixedPostProcess(post_process, class_thresholds) if detections else None
+        self.output_names = DETECTION_NAMES if detections else RAW_NAMES
+        self.image_shape = (3, *height_and_width(model.image_size))
+        self.input_dtype = input_dtype
+        settings = ("score_threshold", "nms_threshold", "top_k", "max_detections")
+        pixels = [0, 255 if input_dtype == "uint8" else 1]
+        about = {
+            "format": FORMAT,
+            "class_names": list(class_names),
+            "image_size": model.image_size,
+            "input": {"name": "images", "dtype": input_dtype, "colours": "RGB", "range": pixels},
+            "antialias": antialias,
+            "output": "detections" if detections else "raw",
+            "default_boxes": asdict(model.spec),
+            "variances": list(post_process.coder.variances),
+            "post_process": {name: getattr(post_process, name) for name in settings},
+            **({} if thresholds is None else {"thresholds": dict(thresholds)}),
+        }
+        self.metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
+        self.to(model.image_mean.device).eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        output: SSDOutput = self.model(images)
+        return tuple(output) if self.post_process is None else self.post_process(output)
+
+
+def export_onnx(network: ExportedNetwork, path: Path, *, opset: int = OPSET) -> None:
+    """Write a network as one ONNX file for any batch size.
+
+    Its metadata hold class names, thresholds, image size, default boxes and how images are resized; mean and std are
+    part of the graph.
+
+    Args:
         opset: of ONNX, 18 or more.
 
     Raises:
-        ValueError: if the onnx packages are missing, the model is in training mode, or for an opset below 18.
+        ValueError: if the onnx packages are missing, or for an opset that is too low or unknown.
     """
     if opset < OPSET:
         raise ValueError(f"opset: must be {OPSET} or more; got {opset}")
     _, onnxscript = (_import(package) for package in ("onnx", "onnxscript"))
     if not hasattr(onnxscript, f"opset{opset}"):
         raise ValueError(f"opset: the installed onnxscript does not know {opset}; choose a lower one, from {OPSET}")
-    program = _program(model, post_process if detections else None, input_dtype, class_thresholds)
+    program = _program(network)
     with _quiet():
         exported = torch.onnx.export(
             program,
@@ -135,41 +163,27 @@ def export_onnx(
             verbose=False,
             opset_version=opset,
             input_names=["images"],
-            output_names=list(DETECTION_NAMES if detections else RAW_NAMES),
+            output_names=list(network.output_names),
             custom_translation_table={torch.ops.ssdnorm.nms_mask.default: _onnx_nms_mask(opset)},
         )
     assert exported is not None
     proto = exported.model_proto
-    for key, value in _metadata(
-        model, post_process, class_names, antialias, detections, input_dtype, thresholds
-    ).items():
+    for key, value in network.metadata.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
     write_bytes(path, proto.SerializeToString())
 
 
-def export_torch(
-    model: SSD,
-    post_process: PostProcess,
-    path: Path,
-    *,
-    class_names: Sequence[str],
-    antialias: bool = True,
-    detections: bool = False,
-    input_dtype: Literal["uint8", "float32"] = "uint8",
-    thresholds: Mapping[str, float] | None = None,
-    class_thresholds: Sequence[float] | None = None,
-) -> None:
-    """Write a network as a torch.export program (``.pt2``) for any batch size; arguments as :func:`export_onnx`.
+def export_torch(network: ExportedNetwork, path: Path) -> None:
+    """Write a network as a torch.export program (``.pt2``) for any batch size.
 
     The metadata are in the extra file ``ssdnorm.json``. A file with ``detections`` needs the operator
     ``ssdnorm::nms_mask``: ``import ssdnorm.models.export`` before loading it.
     """
-    program = _program(model, post_process if detections else None, input_dtype, class_thresholds)
-    metadata = _metadata(model, post_process, class_names, antialias, detections, input_dtype, thresholds)
+    program = _program(network)
     memory = io.BytesIO()  # on a full disk torch would end the process
     with _quiet():
-        torch.export.save(program, memory, extra_files={"ssdnorm.json": json.dumps(metadata)})
+        torch.export.save(program, memory, extra_files={"ssdnorm.json": json.dumps(network.metadata)})
     write_bytes(path, memory.getbuffer())
 
 
@@ -213,45 +227,10 @@ def _onnx_nms_mask(opset: int) -> Callable[..., Any]:
     return translate
 
 
-def _metadata(
-    model: SSD,
-    post_process: PostProcess,
-    class_names: Sequence[str],
-    antialias: bool,
-    detections: bool,
-    input_dtype: str,
-    thresholds: Mapping[str, float] | None,
-) -> dict[str, str]:
-    settings = ("score_threshold", "nms_threshold", "top_k", "max_detections")
-    pixels = [0, 255 if input_dtype == "uint8" else 1]
-    about = {
-        "format": FORMAT,
-        "class_names": list(class_names),
-        "image_size": model.image_size,
-        "input": {"name": "images", "dtype": input_dtype, "colours": "RGB", "range": pixels},
-        "antialias": antialias,
-        "output": "detections" if detections else "raw",
-        "default_boxes": asdict(model.spec),
-        "variances": list(post_process.coder.variances),
-        "post_process": {name: getattr(post_process, name) for name in settings},
-    }
-    if thresholds is not None:
-        about["thresholds"] = dict(thresholds)
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
-
-
-def _program(
-    model: SSD, post_process: PostProcess | None, input_dtype: str, class_thresholds: Sequence[float] | None
-) -> ExportedProgram:
-    """Images → raw output or, with ``post_process``, detections, traced for any batch size."""
-    if input_dtype not in ("uint8", "float32"):
-        raise ValueError(f"input_dtype: must be uint8 or float32; got {input_dtype!r}")
-    if model.training:
-        raise ValueError("export: the model is in training mode; call .eval() first")
-    network = ExportedNetwork(model, post_process, class_thresholds).to(model.image_mean.device).eval()
-    # a batch of two: with one the exporter would take the batch size for a constant
-    shape = (2, 3, *height_and_width(model.image_size))
-    images = torch.zeros(shape, dtype=getattr(torch, input_dtype), device=model.image_mean.device)
+def _program(network: ExportedNetwork) -> ExportedProgram:
+    """The network traced for any batch size, from a batch of two: one would be taken for a constant."""
+    dtype, device = getattr(torch, network.input_dtype), network.model.image_mean.device
+    images = torch.zeros((2, *network.image_shape), dtype=dtype, device=device)
     with _quiet(), torch.no_grad():
         return torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
 
@@ -265,7 +244,6 @@ def _import(package: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporters' own messages."""
     levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ssdnorm.layers.modes import restore_modes
 from ssdnorm.messages import did_you_mean
 from ssdnorm.resize import ImageSize, height_and_width
 
@@ -168,10 +169,6 @@ def tap_grids(features: nn.Module, image_size: ImageSize) -> dict[str, tuple[int
 @torch.no_grad()
 def _run_on_shapes(module: nn.Module, image_size: ImageSize) -> Any:
     meta = {name: t.to("meta") for name, t in (*module.named_parameters(), *module.named_buffers())}
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
+    with restore_modes(module):
+        module.eval()
         return functional_call(module, meta, (torch.empty(1, 3, *height_and_width(image_size), device="meta"),))
-    finally:
-        for part, mode in modes.items():
-            part.training = mode

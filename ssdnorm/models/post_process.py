@@ -66,7 +66,6 @@ class PostProcess(nn.Module):
         self.max_detections = max_detections
 
     def extra_repr(self) -> str:
-        """The two thresholds and the two limits."""
         return (
             f"score_threshold={self.score_threshold}, nms_threshold={self.nms_threshold}, top_k={self.top_k}, "
             f"max_detections={self.max_detections}"

@@ -142,10 +142,11 @@ def ssd300_vgg16(
         >>> sum(p.numel() for p in model.parameters())
         26285486
     """
-    return _ssd_vgg16(
-        {"name": "ssd300_vgg16"}, 300, num_classes, backbone_norm, extras_norm, tap_norms, dropout, default_boxes,
-        width, weights, seed,
+    model = ssd_vgg16(
+        num_classes, 300, backbone_norm=backbone_norm, extras_norm=extras_norm, tap_norms=tap_norms, dropout=dropout,
+        default_boxes=default_boxes, width=width, weights=weights, seed=seed,
     )  # fmt: skip
+    return _named(model, "ssd300_vgg16")
 
 
 def ssd512_vgg16(
@@ -161,10 +162,11 @@ def ssd512_vgg16(
     seed: int = 0,
 ) -> SSD:
     """Build SSD512 on VGG16: seven taps, 24,564 default boxes. Arguments as :func:`ssd300_vgg16`."""
-    return _ssd_vgg16(
-        {"name": "ssd512_vgg16"}, 512, num_classes, backbone_norm, extras_norm, tap_norms, dropout, default_boxes,
-        width, weights, seed,
+    model = ssd_vgg16(
+        num_classes, 512, backbone_norm=backbone_norm, extras_norm=extras_norm, tap_norms=tap_norms, dropout=dropout,
+        default_boxes=default_boxes, width=width, weights=weights, seed=seed,
     )  # fmt: skip
+    return _named(model, "ssd512_vgg16")
 
 
 def ssd_vgg16(
@@ -195,10 +197,46 @@ def ssd_vgg16(
     """
     if default_boxes is None or isinstance(default_boxes, Mapping):
         default_boxes = vgg16_default_boxes(image_size, **(default_boxes or {}))
-    return _ssd_vgg16(
-        {"name": "ssd_vgg16", "image_size": image_size}, image_size, num_classes, backbone_norm, extras_norm, tap_norms,
-        dropout, default_boxes, width, weights, seed,
-    )  # fmt: skip
+    if not isinstance(tap_norms, Mapping):
+        raise ValueError(f"tap_norms: expected norms by tap, such as {{'conv4_3': 'l2_norm'}}; got {tap_norms!r}")
+    spec = default_box_spec(default_boxes)
+    if height_and_width(spec.image_size) != height_and_width(image_size):
+        raise ValueError(f"default_boxes: are for {spec.image_size} pixels; the network takes {image_size}")
+    backbone_factory = norm_layer(backbone_norm, where="backbone_norm")
+    extras_factory = norm_layer(extras_norm, where="extras_norm")
+    tap_factories = {tap: norm_layer(spec, where=f"tap_norms: {tap}") for tap, spec in tap_norms.items()}
+    backbone = VGG16(norm=backbone_factory, dropout=dropout, width=width)
+    extra_layers = extra_layers_for(*vgg16_grids(image_size)[0]["fc7"])
+    extras = ExtraLayers(backbone.out_channels, extra_layers, norm=extras_factory, width=width)
+    model = SSD(SSDFeatures(backbone, extras, tap_norms=tap_factories), default_boxes, num_classes)
+    given = any(isinstance(f, GivenFactory) for f in (backbone_factory, extras_factory, *tap_factories.values()))
+    model.arguments = (
+        None
+        if given
+        else {
+            "name": "ssd_vgg16",
+            "image_size": image_size,
+            "num_classes": num_classes,
+            "backbone_norm": backbone_factory.spec,
+            "extras_norm": extras_factory.spec,
+            "tap_norms": {tap: factory.spec for tap, factory in tap_factories.items()},
+            "dropout": dropout,
+            "default_boxes": default_boxes,
+            "width": width,
+        }
+    )
+    draw_initial_weights(model, seed)
+    if weights is not None:
+        load_backbone_weights(model, weights)
+    return model
+
+
+def _named(model: SSD, name: str) -> SSD:
+    """The model as built by another name, which stands for its image size."""
+    if model.arguments is not None:
+        model.arguments = {**model.arguments, "name": name}
+        del model.arguments["image_size"]
+    return model
 
 
 def vgg16_default_boxes(
@@ -258,49 +296,3 @@ def vgg16_grids(
         down = float(stride) if strided and rows > 1 else height / rows
         steps.append((down, float(stride) if strided and columns > 1 else width / columns))
     return grids, steps
-
-
-def _ssd_vgg16(
-    built_by: Mapping[str, Any],
-    image_size: int | list[int] | tuple[int, ...],
-    num_classes: int,
-    backbone_norm: NormSpec,
-    extras_norm: NormSpec,
-    tap_norms: Mapping[str, NormSpec],
-    dropout: float | Mapping[str, float],
-    default_boxes: str | DefaultBoxSpec,
-    width: float,
-    weights: str | Path | None,
-    seed: int,
-) -> SSD:
-    if not isinstance(tap_norms, Mapping):
-        raise ValueError(f"tap_norms: expected norms by tap, such as {{'conv4_3': 'l2_norm'}}; got {tap_norms!r}")
-    spec = default_box_spec(default_boxes)
-    if height_and_width(spec.image_size) != height_and_width(image_size):
-        raise ValueError(f"default_boxes: are for {spec.image_size} pixels; the network takes {image_size}")
-    backbone_factory = norm_layer(backbone_norm, where="backbone_norm")
-    extras_factory = norm_layer(extras_norm, where="extras_norm")
-    tap_factories = {tap: norm_layer(spec, where=f"tap_norms: {tap}") for tap, spec in tap_norms.items()}
-    backbone = VGG16(norm=backbone_factory, dropout=dropout, width=width)
-    extra_layers = extra_layers_for(*vgg16_grids(image_size)[0]["fc7"])
-    extras = ExtraLayers(backbone.out_channels, extra_layers, norm=extras_factory, width=width)
-    model = SSD(SSDFeatures(backbone, extras, tap_norms=tap_factories), default_boxes, num_classes)
-    given = any(isinstance(f, GivenFactory) for f in (backbone_factory, extras_factory, *tap_factories.values()))
-    model.arguments = (
-        None
-        if given
-        else {
-            **built_by,
-            "num_classes": num_classes,
-            "backbone_norm": backbone_factory.spec,
-            "extras_norm": extras_factory.spec,
-            "tap_norms": {tap: factory.spec for tap, factory in tap_factories.items()},
-            "dropout": dropout,
-            "default_boxes": default_boxes,
-            "width": width,
-        }
-    )
-    draw_initial_weights(model, seed)
-    if weights is not None:
-        load_backbone_weights(model, weights)
-    return model

@@ -26,11 +26,12 @@ def transfer_weights(
     class_names: Sequence[str] | None = None,
     where: str = "checkpoint",
 ) -> list[str]:
-    """Load a checkpoint by name, strictly except for norms and, with a fresh head, the class outputs.
+    """Load a checkpoint by name, strictly except for norms and, with a fresh head, all that depends on the input size.
 
     A norm is loaded where the model has the same norm in the same place (batch, frozen and synchronised batch norm are
     the same here). Elsewhere the model's norm keeps its initial values and the file's is skipped. A frozen batch norm
-    starts as the identity, so inserting it does not change the outputs.
+    starts as the identity, so inserting it does not change the outputs. With a fresh head the file may be of another
+    input size or have other default boxes: extra layers and offsets are loaded where name and shape agree.
 
     Args:
         head: ``keep`` loads the class outputs too; ``extend`` loads those of the background and of the checkpoint's
@@ -55,13 +56,14 @@ def transfer_weights(
         file |= _extended_logits(checkpoint, initial, class_names or (), where)
     theirs, ours = checkpoint.model, model.arguments or {}
 
-    def kept_apart(keys: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
+    def kept_apart(keys: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> list[str]:
         return [
             key
             for key in keys
             if (is_norm_key(key) and _norm_at(theirs, key) != _norm_at(ours, key))
             or (key.endswith(".num_batches_tracked") and key not in others)  # frozen batch norm has none
             or (head == "fresh" and key.startswith("head.logits."))
+            or (head == "fresh" and not key.startswith("features.backbone.") and _differs(keys[key], others.get(key)))
         ]
 
     dropped, fresh = kept_apart(file, initial), kept_apart(initial, file)
@@ -146,7 +148,9 @@ def _check_boxes(checkpoint: Checkpoint, model: SSD, head: str, where: str) -> l
         return [f"{where}: default boxes clipped: {theirs.clip} in the file, {ours.clip} in the model"]
     sizes = f"{theirs.min_sizes} in the file, {ours.min_sizes} in the model"
     if head != "fresh":
-        raise ValueError(f"{where}: other default boxes, sizes {sizes}; build the model with those of the file")
+        raise ValueError(
+            f"{where}: other default boxes, sizes {sizes}; build the model with those of the file, or use head: fresh"
+        )
     return [f"{where}: other default boxes, sizes {sizes}: the offsets must be learnt again"]
 
 
@@ -160,6 +164,10 @@ def _norm_at(arguments: Mapping[str, Any], key: str) -> str:
     )
     kind = spec if isinstance(spec, str) else str(spec["kind"])
     return _SAME_TENSORS.get(kind, kind)
+
+
+def _differs(tensor: Tensor, other: Tensor | None) -> bool:
+    return other is None or tensor.shape != other.shape
 
 
 def _short(names: Sequence[str]) -> str:

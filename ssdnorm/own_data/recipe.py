@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,14 @@ from ssdnorm.data.formats import FoundData
 from ssdnorm.data.splits import stratified_split
 from ssdnorm.files import write_text
 from ssdnorm.own_data.survey import Objects, default_box_keys, percent
+from ssdnorm.settle import in_steps
 
 _HELD_OUT = 0.15  # of the images, for each of validation and test where they are missing
 _EPOCHS = 60
 _LEAST_STEPS, _MOST_STEPS = 1000, 120_000
+_SIDES = (160, 224, 300)  # of the input; the time of a step grows with the square
+_ENOUGH = 0.9  # of the objects covered by default boxes
+_FEW = 20  # objects of a class
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,13 @@ class Recipe:
 
     Attributes:
         config: validated; ``data`` names the lists of ``splits`` as ``only``.
+        class_names: of the training images.
         splits: file → its lines, where a split had to be made.
         notes: one sentence per choice.
     """
 
     config: Config
+    class_names: Sequence[str]
     splits: dict[str, list[str]]
     notes: list[str]
 
@@ -77,7 +83,7 @@ def choose_recipe(
     found: FoundData,
     path: Path,
     *,
-    image_size: int | list[int],
+    image_size: int | list[int] | None,
     weights: str | None,
     seed: int,
     overrides: Mapping[str, Any],
@@ -86,62 +92,89 @@ def choose_recipe(
 
     Args:
         path: where the config will be written; split lists get its name.
-        image_size: of the network's input: a side, or [height, width].
+        image_size: of the network's input: a side, or [height, width]; None: the smallest of three at which fitted
+            default boxes cover nine tenths of the objects, and 300 with ``weights``.
         weights: of the backbone; None trains a narrow network with batch norm from scratch.
         seed: of splits that are made, and of the training.
         overrides: dotted config keys that count more than what is chosen here.
     """
-    name = {300: "ssd300_vgg16", 512: "ssd512_vgg16"}.get(image_size if isinstance(image_size, int) else 0, "ssd_vgg16")
-    network: dict[str, Any] = {"name": name, "image_size": image_size}
-    first = config_for(found, ("ssdnorm init", {"model": network}), ("command line", overrides))
+    image_size = image_size or overrides.get("model.image_size")
+    sizes = [image_size] if image_size else _SIDES if weights is None else _SIDES[-1:]
+    first = config_for(found, ("ssdnorm init", {"model": _named(sizes[-1])}), ("command line", overrides))
     train = build_dataset(first, "train")
     data, splits, notes = _splits(found, train, path, seed)
     num_images = len(splits.get(str(_list_file(path, "train")), ())) or len(train)
-
     objects = Objects.of(train)
-    spec, _ = network_of(first)
-    if first.model.default_boxes is None:
-        proposal = objects.suggest(spec)
-        network["default_boxes"] = default_box_keys(proposal)
-        before, after = (percent(objects.covered(each)) for each in (spec, proposal))
-        notes.append(
-            f"default boxes: fitted to the objects; {after} have one at IoU .5 or more, {before} with the usual ones"
-        )
+    network, fit = _fitted(found, objects, sizes, overrides)
+    notes += fit
     batch = 8 if num_images < 2000 else 16 if num_images < 10_000 else 32
     steps = min(_MOST_STEPS, max(_LEAST_STEPS, math.ceil(_EPOCHS * num_images / batch / 100) * 100))
-    steps = int(overrides.get("training.max_steps", steps))
-    notes.append(
-        f"steps: {steps} of {batch} images, {steps * batch / num_images:.0f} times each of {num_images} pictures"
-    )
+    optimizer: dict[str, Any] = {"preset": "modern", "warmup_steps": 0.05, "warmup_factor": 0.02}
     if weights is None:
         network |= {"width": 0.25, "dropout": 0.0}
         norm = {"backbone": "batch_norm", "extras": "batch_norm", "taps": {"conv4_3": "none"}}
-        lr = 0.02
-        notes.append("network: a quarter of VGG16's channels with batch norm, from scratch; on a GPU prefer --weights")
+        optimizer |= {"name": "adamw", "lr": 0.002, "schedule": "cosine"}
+        scratch = not overrides.get("model.checkpoint")
+        how = f"batch norm, {'from scratch; on a GPU prefer --weights' if scratch else 'from a checkpoint'}"
+        counts = np.bincount(objects.labels.numpy(), minlength=1 + len(train.class_names))[1:]
+        if scratch and (few := int((counts < _FEW).sum())):
+            notes.append(
+                f"classes: {few} of {len(counts)} have fewer than {_FEW} objects to learn from, too few from scratch: "
+                "collect more, or start from a detector: --model.checkpoint FILE --model.head fresh --model.width 1"
+            )
     else:
         network |= {"width": 1.0, "dropout": 0.0, "weights": weights}
         norm = {"backbone": "none", "extras": "none", "taps": {"conv4_3": "l2_norm"}}
-        lr = 0.002 if batch == 8 else 0.001
-        notes.append("network: full width with L2Norm on conv4_3 as in the paper, ImageNet weights")
+        optimizer |= {"lr": 0.002 if batch == 8 else 0.001, "lr_drops": [0.7, 0.9]}
+        how = "L2Norm on conv4_3 as in the paper, ImageNet weights"
     chosen = {
         "norm": norm,
         "model": network,
         "data": data,
         "augment": {"photometric": True, "zoom_out": False, "iou_crop": True, "flip": True},
-        "optimizer": {
-            "lr": lr,
-            "preset": "modern",
-            "warmup_steps": max(1, steps // 20),
-            "warmup_factor": 0.02,
-            "lr_drops": sorted({step for step in (steps * 7 // 10, steps * 9 // 10) if 0 < step < steps}),
-        },
+        "optimizer": optimizer,
         "training": {
             "max_steps": steps, "batch_size": batch, "seed": seed, "clip_grad_norm": 10.0,
-            "eval_every": max(1, steps // 5), "checkpoint_every": max(1, steps // 5),
+            "eval_every": 0.2, "checkpoint_every": 200,
         },
     }  # fmt: skip
+    config = config_for(found, ("ssdnorm init", chosen), ("command line", overrides))
+    notes.append(f"network: {config.model.width:g} times VGG16's channels, {how}")
+    if config.training.batch_size != "auto":
+        batch = config.training.batch_images * config.training.accumulate
+        steps = in_steps(config, batch, num_images).training.num_steps
+        passes = steps * batch / num_images
+        notes.append(f"steps: {steps} of {batch} images, {passes:.0f} times each of {num_images} pictures")
     notes.append("flip: mirrors pictures; set augment.flip to false where left and right differ, as in text")
-    return Recipe(config_for(found, ("ssdnorm init", chosen), ("command line", overrides)), splits, notes)
+    return Recipe(config, train.class_names, splits, notes)
+
+
+def _named(image_size: int | list[int]) -> dict[str, Any]:
+    """The network's name for an input."""
+    names = {300: "ssd300_vgg16", 512: "ssd512_vgg16"}
+    name = names.get(image_size, "ssd_vgg16") if isinstance(image_size, int) else "ssd_vgg16"
+    return {"name": name, "image_size": image_size}
+
+
+def _fitted(
+    found: FoundData, objects: Objects, sizes: Sequence[int | list[int]], overrides: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """A network with fitted default boxes, for the first size at which they cover enough objects, or the last."""
+    for size in sizes:
+        network = _named(size)
+        config = config_for(found, ("ssdnorm init", {"model": network}), ("command line", overrides))
+        if config.model.default_boxes is not None:
+            continue  # somebody knows better, in pixels of the last size
+        usual, _ = network_of(config)
+        proposal = objects.suggest(usual)
+        network["default_boxes"] = default_box_keys(proposal)
+        if len(objects.labels) and float(objects.covered(proposal).float().mean()) >= _ENOUGH:
+            break
+    if "default_boxes" not in network:
+        return network, []
+    before, after = (percent(objects.covered(each)) for each in (usual, proposal))
+    fit = f"fitted to the objects; {after} have one at IoU .5 or more, {before} with the usual ones"
+    return network, [f"image size: {size} pixels; --image-size chooses another", f"default boxes: {fit}"]
 
 
 def _splits(

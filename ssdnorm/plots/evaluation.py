@@ -60,21 +60,12 @@ def plot_classes(result: CocoResult) -> Figure:
     return figure
 
 
-def write_report(
-    folder: str | Path,
-    result: CocoResult,
-    *,
-    breakdown: ErrorBreakdown | None = None,
-    formats: tuple[str, ...] = ("png", "svg"),
-) -> list[Path]:
-    """Write ``precision_recall``, ``classes`` and (with a breakdown) ``errors`` into a folder, in each format."""
+def write_report(folder: Path, result: CocoResult, breakdown: ErrorBreakdown) -> None:
+    """Write ``precision_recall``, ``classes`` and ``errors`` into a folder, as PNG and as SVG."""
     figures = {"precision_recall": plot_precision_recall(result), "classes": plot_classes(result)}
-    if breakdown is not None:
-        figures["errors"] = plot_errors(breakdown)
-    paths = [Path(folder) / f"{name}.{suffix}" for name in figures for suffix in formats]
-    for path in paths:
-        save(figures[path.stem], path)
-    return paths
+    for name, figure in {**figures, "errors": plot_errors(breakdown)}.items():
+        for suffix in ("png", "svg"):
+            save(figure, folder / f"{name}.{suffix}")
 
 
 def mean_curves(result: CocoResult) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.published_comparisons import RESULTS, judged, read_differences
+from benchmarks.published_comparisons import README, RESULTS, answers, judged, page, read_differences
 from ssdnorm.compare.formatting import p_value, signed_interval, signed_points
 
 NAMES = sorted(path.name for path in RESULTS.glob("compare_*"))
@@ -20,3 +20,8 @@ def test_the_declared_rule_gives_the_published_table(name):
         assert row[3] == f"{signed_points(paired.mean)} {signed_interval(paired.low, paired.high)}"
         assert row[5].replace("&lt;", "<") == p_value(finding.p)
         assert row[6].replace("no evidence of a difference", "undecided") == finding.verdict
+
+
+def test_the_page_and_the_readme_are_what_the_command_makes_of_the_committed_results():
+    assert answers() in README.read_text(encoding="utf-8")
+    assert (RESULTS / "second_look.md").read_text(encoding="utf-8") == page()

@@ -224,7 +224,7 @@ def test_a_killed_comparison_goes_on_from_the_last_checkpoint(tmp_path):
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     metrics = root / "runs/l2_norm/lr0.004_seed0/metrics.csv"
     try:
-        for _ in range(1200):
+        for _ in range(12000):
             if metrics.exists() and len(metrics.read_text().splitlines()) > 12:
                 break
             time.sleep(0.05)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +39,16 @@ def checkpoint(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def exported(checkpoint):
+    """The checkpoint with a threshold of 0.9, that as an ONNX file, and one of the first with its detections inside."""
+    high, raw, inside = (checkpoint.with_name(name) for name in ("high.safetensors", "raw.onnx", "inside.onnx"))
+    write_checkpoint(high, replace(read_checkpoint(checkpoint), post_process={"score_threshold": 0.9}))
+    for words in ([high, "--output", raw], [checkpoint, "--detections", "--output", inside]):
+        assert main(["export", "--checkpoint", *map(str, words)]) == 0
+    return {"high": high, "raw": raw, "inside": inside}
+
+
 @pytest.fixture
 def pictures(tmp_path):
     folder = tmp_path / "pictures"
@@ -61,7 +73,7 @@ def predict(*words) -> int:
     return main(["predict", *map(str, words)])
 
 
-def test_a_norm_of_somebody_elses_class_must_be_allowed(pictures, tmp_path, capsys):
+def test_a_custom_norm_class_must_be_allowed(pictures, tmp_path, capsys):
     model = ssd300_vgg16(3, width=0.02, tap_norms={"fc7": "torch.nn:BatchNorm2d"})
     path, output = tmp_path / "model.safetensors", tmp_path / "out"
     save_checkpoint(path, model, class_names=["cat", "dog"], post_process={})
@@ -94,20 +106,15 @@ def test_a_folder_becomes_drawings_a_list_and_one_line(checkpoint, pictures, tmp
 
 
 def test_a_threshold_below_the_checkpoints_is_honoured_and_refused_where_it_cannot_be(
-    checkpoint, pictures, tmp_path, capsys
+    exported, pictures, tmp_path, capsys
 ):
-    model = load_detector(checkpoint).model
-    path = tmp_path / "high.safetensors"
-    save_checkpoint(path, model, class_names=["cat", "dog"], post_process={"score_threshold": 0.9})
-    for options, name in (((), "raw.onnx"), (("--detections",), "inside.onnx")):
-        assert main(["export", "--checkpoint", str(path), "--output", str(tmp_path / name), *options]) == 0
-    for source in ("--checkpoint", path), ("--onnx", tmp_path / "raw.onnx"):
+    for source in ("--checkpoint", exported["high"]), ("--onnx", exported["raw"]):
         words = (*source, "--output", tmp_path / source[0], "--score-threshold", 0.5)
         assert predict(*words, pictures / "a.jpg") == 0
         assert json.loads((tmp_path / source[0] / "detections.json").read_text())[0]["detections"]
-    words = ("--onnx", tmp_path / "inside.onnx", "--output", tmp_path / "out", "--score-threshold", 0.5)
+    words = ("--onnx", exported["inside"], "--output", tmp_path / "out", "--score-threshold", 0.01)
     assert predict(*words, pictures / "a.jpg") == 2
-    assert "inside.onnx begin at 0.9" in capsys.readouterr().err
+    assert "inside.onnx begin at 0.05" in capsys.readouterr().err
 
 
 def test_what_cannot_be_written_is_not_called_unreadable(checkpoint, pictures, tmp_path, capsys):
@@ -138,11 +145,32 @@ def test_a_video_becomes_a_video_with_every_frame_listed(checkpoint, video, tmp_
     assert (capture.get(3), capture.get(4)) == (96, 64)
 
 
-@pytest.mark.parametrize("detections", [[], ["--detections"]])
-def test_an_onnx_file_draws_the_same_as_its_checkpoint(checkpoint, pictures, tmp_path, detections):
-    assert main(["export", "--checkpoint", str(checkpoint), "--output", str(tmp_path / "m.onnx"), *detections]) == 0
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
+def test_a_video_that_cannot_be_completed_leaves_no_file_and_the_old_one_stays(tmp_path):
+    target = tmp_path / "out.mp4"
+    target.write_bytes(b"old")
+    script = f"""if True:
+        import resource, signal
+        import numpy as np
+        from pathlib import Path
+        from ssdnorm.cli.frames import Frame, new_video
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+        with new_video(Path({str(target)!r}), Frame("x", noise)) as writer:
+            for _ in range(100):
+                writer.write(noise)
+    """
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "out.mp4: the video could not be completed; is the disk full?" in ended.stderr
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+@pytest.mark.parametrize("name", ["raw", "inside"])
+def test_an_onnx_file_draws_the_same_as_its_checkpoint(checkpoint, exported, pictures, tmp_path, name):
     assert predict("--checkpoint", checkpoint, "--output", tmp_path / "a", pictures) == 0
-    assert predict("--onnx", tmp_path / "m.onnx", "--output", tmp_path / "b", pictures) == 0
+    assert predict("--onnx", exported[name], "--output", tmp_path / "b", pictures) == 0
     one, other = (json.loads((tmp_path / name / "detections.json").read_text()) for name in "ab")
     assert [len(entry["detections"]) for entry in one] == [len(entry["detections"]) for entry in other]
     for a, b in zip(one, other, strict=True):
@@ -189,12 +217,12 @@ def test_mistakes_end_in_one_line_and_code_2(checkpoint, pictures, tmp_path, cap
 
 @pytest.fixture
 def gradients(tmp_path):
-    """Eleven pictures that a network tells apart, of three sizes."""
+    """Five pictures that a network tells apart, of three sizes."""
     folder = tmp_path / "gradients"
     folder.mkdir()
-    for i in range(11):
+    for i in range(5):
         height, width = ((60, 90), (128, 64), (100, 100))[i % 3]
-        ramp = np.linspace(20 * i, 255, width).astype(np.uint8)
+        ramp = np.linspace(40 * i, 255, width).astype(np.uint8)
         Image.fromarray(np.broadcast_to(ramp[None, :, None], (height, width, 3))).save(folder / f"{i:02d}.png")
     return folder
 
@@ -207,22 +235,22 @@ def test_batches_give_the_pictures_in_order_and_the_numbers_of_one_at_a_time(gra
             conv.weight.mul_(0.05)
     save_checkpoint(path, model, class_names=["cat", "dog"], post_process={})
     listed = []
-    for size in (1, 4, 16):
+    for size in (1, 4, 8):
         words = ("--checkpoint", path, "--threshold", 0.2, "--batch-size", size, "--output", tmp_path / str(size))
         assert predict(*words, gradients) == 0
         listed.append(json.loads((tmp_path / str(size) / "detections.json").read_text()))
-    assert len({tuple(found["score"] for found in entry["detections"][:3]) for entry in listed[0]}) > 5
+    assert len({tuple(found["score"] for found in entry["detections"][:3]) for entry in listed[0]}) > 2
     for entries in listed[1:]:
-        assert [entry["picture"] for entry in entries] == [f"{i:05d}_{i:02d}.jpg" for i in range(11)]
+        assert [entry["picture"] for entry in entries] == [f"{i:05d}_{i:02d}.jpg" for i in range(5)]
         for one, other in zip(listed[0], entries, strict=True):
             for a, b in zip(one["detections"][:5], other["detections"][:5], strict=True):
                 assert a["score"] == pytest.approx(b["score"], abs=1e-4)
-    for i in range(11):
+    for i in range(5):
         one, other = (Image.open(tmp_path / n / f"{i:05d}_{i:02d}.jpg") for n in ("1", "4"))
         assert one.size == other.size
 
 
-def test_auto_precision_is_honoured_and_refused_for_onnx(checkpoint, pictures, tmp_path, monkeypatch, capsys):
+def test_auto_precision_is_honoured_and_refused_for_onnx(checkpoint, exported, pictures, tmp_path, monkeypatch, capsys):
     types = []
     forward = SSDFeatures.forward
 
@@ -237,29 +265,28 @@ def test_auto_precision_is_honoured_and_refused_for_onnx(checkpoint, pictures, t
     assert predict(*words, "--precision", "auto") == 0  # bfloat16 takes half as long here
     assert predict(*words) == 0
     assert types == [True, False]
-    assert main(["export", "--checkpoint", str(checkpoint), "--output", str(tmp_path / "m.onnx")]) == 0
-    words = ("--onnx", tmp_path / "m.onnx", "--output", tmp_path / "out", pictures / "a.jpg")
+    words = ("--onnx", exported["raw"], "--output", tmp_path / "out", pictures / "a.jpg")
     assert predict(*words, "--precision", "auto") == 2
     assert "--precision: an ONNX file has its own" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("cat", "there"), [(0.66, True), (0.68, False)])
-def test_the_best_threshold_of_each_class_is_the_checkpoints_and_the_onnx_files(
-    checkpoint, pictures, tmp_path, cat, there
-):
+def test_the_best_threshold_of_each_class_is_the_checkpoints_and_the_onnx_files(checkpoint, pictures, tmp_path):
+    """Cat and dog score 0.48 each, between their two thresholds."""
     path = tmp_path / "model.safetensors"
-    stored = replace(read_checkpoint(checkpoint), thresholds={"cat": cat, "dog": 0.1})
-    write_checkpoint(path, stored)
+    stored = read_checkpoint(checkpoint)
+    bias = stored.state["head.logits.conv11_2.bias"]
+    bias.copy_(torch.tensor([0.0, 2.4849, 2.4849]).repeat(len(bias) // 3))  # 12 to 1
+    write_checkpoint(path, replace(stored, thresholds={"cat": 0.47, "dog": 0.49}))
     for options, name in (((), "raw.onnx"), (("--detections", "--threshold", "best"), "inside.onnx")):
         assert main(["export", "--checkpoint", str(path), "--output", str(tmp_path / name), *options]) == 0
     for source in (("--checkpoint", path), ("--onnx", tmp_path / "raw.onnx"), ("--onnx", tmp_path / "inside.onnx")):
         assert predict(*source, "--threshold", "best", "--output", tmp_path / "out", pictures / "a.jpg") == 0
         (entry,) = json.loads((tmp_path / "out" / "detections.json").read_text())
-        assert bool(entry["detections"]) is there, source
+        assert {found["class"] for found in entry["detections"]} == {"cat"}, source
     inside = OnnxDetector(tmp_path / "inside.onnx")
-    assert inside.thresholds == {"cat": cat, "dog": 0.1}
+    assert inside.thresholds == {"cat": 0.47, "dog": 0.49}
     (found,) = inside(torch.zeros(1, 3, 300, 300, dtype=torch.uint8), torch.tensor([[300, 300]]))
-    assert bool(len(found["scores"])) is there, "the thresholds are in the graph"
+    assert set(found["labels"].tolist()) == {1}, "the thresholds are in the graph"
 
 
 def test_label_files_are_what_the_readers_of_their_formats_read(checkpoint, pictures, tmp_path, capsys):

@@ -146,6 +146,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_parts_and_images(tmp_path, ca
         (["--training.precision", "16-mixed"], "16-mixed needs a GPU; on a CPU choose 32-true or bf16-mixed"),
         (["--runtime.accelerator", "cuda", "--runtime.devices", "9"], "runtime: accelerator 'cuda', devices 9: "),
         (["--runtime.accelerator", "abacus"], "runtime: accelerator 'abacus'"),
+        (["--runtime.batch_may_change", "true", "--training.epochs", "2"], "a length in epochs would change, too"),
         (["--runtime.devices", "2", "--norm.taps", "{fc7: sync_batch_norm}"], "sync_batch_norm on several devices"),
         (["--runtime.devices", "2", "--data.test.num_images", "1"], "2 devices are more than the 1 images of data.te"),
         (["--model.weights", "none.npz"], "none.npz: no such weights file"),
@@ -210,6 +211,22 @@ def test_a_run_is_not_resumed_on_another_number_of_devices(unfinished, capsys):
     write_checkpoint_file({**checkpoint, "world_size": 2}, path)
     assert train(unfinished, "--resume") == 2
     assert "the run was on 2 devices and is now on 1" in capsys.readouterr().err
+
+
+def test_a_run_that_may_change_its_batch_goes_on_with_another_number_of_devices_and_records_it(tmp_path):
+    run, words = tmp_path / "run", ["--training.checkpoint_every", "1", "--runtime.batch_may_change", "true"]
+    assert train(run, *words) == 0
+    (run / "result.json").unlink()
+    path = run / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    write_checkpoint_file({**checkpoint, "world_size": 2}, path)  # as if on two devices until step 2
+    assert train_words("--resume", run, "--training.max_steps", 4) == 0
+    result = json.loads((run / "result.json").read_text())
+    assert (result["world_size"], result["device_changes"]) == (1, [{"step": 2, "from": 2, "to": 1}])
+    last = rows(run)[-1]
+    assert (last["step"], float(last["epoch"])) == ("4", pytest.approx((2 * 2 * 3 + 2 * 3) / 10))  # of 10 images
+    assert train_words("--resume", run, "--training.max_steps", 5) == 0
+    assert json.loads((run / "result.json").read_text())["device_changes"] == result["device_changes"]
 
 
 def test_a_failure_is_a_file_with_its_reason_until_the_run_is_resumed(tmp_path, monkeypatch, capsys):

@@ -21,9 +21,11 @@ def exact(test_set, place, *, offset=0.0, score=0.9):
             "image_id": test_set.image_id(place),
             "category_id": test_set.category_ids[label - 1],
             "bbox": [x1 + offset, y1, x2 - x1, y2 - y1],
-            "score": score,
+            "score": score - i / 1000,
         }
-        for (x1, y1, x2, y2), label in zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True)
+        for i, ((x1, y1, x2, y2), label) in enumerate(
+            zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True)
+        )
     ]
 
 

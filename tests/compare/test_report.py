@@ -54,7 +54,7 @@ class Page(HTMLParser):
 
 
 def report(folder: Path, results: Results | None = None, **options) -> tuple[str, Page]:
-    test_set = shapes(4)
+    test_set = shapes(30 if results else 4)
     results = results or make_comparison(folder, test_set=test_set, **options)
     write_report(results, folder, test_set, folder / "report.html")
     html = (folder / "report.html").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ssdnorm import NORMS, Detector, PostProcess, ssd300_vgg16
-from ssdnorm.models.export import FixedPostProcess, export_onnx, export_torch, nms_mask
+from ssdnorm.models.export import ExportedNetwork, FixedPostProcess, export_onnx, export_torch, nms_mask
 from ssdnorm.models.onnx_detector import OnnxDetector
 from ssdnorm.structures import SSDOutput
 
@@ -33,8 +33,8 @@ def small_detector(norm="none", tap="l2_norm", *, width=0.02, **settings):
     return Detector(model, None, post_process, class_names=["cat", "dog", "owl"]).eval()
 
 
-def export(write, detector, path, **options):
-    write(detector.model, detector.post_process, path, class_names=detector.class_names, **options)
+def exported_network(detector, **options):
+    return ExportedNetwork(detector.model, detector.post_process, class_names=detector.class_names, **options)
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +60,11 @@ def assert_same_detections(got, detector, images, sizes):
         torch.testing.assert_close(ours["boxes"], theirs["boxes"], atol=0.05, rtol=0)
 
 
-KINDS = [pytest.param(kind, marks=() if kind == "l2_norm" else pytest.mark.slow) for kind in sorted(NORMS)]
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", sorted(NORMS))
 def test_every_norm_gives_the_same_logits_under_onnxruntime(tmp_path, images, kind):
     detector = small_detector(kind, kind)
-    export(export_onnx, detector, tmp_path / "m.onnx")
+    export_onnx(exported_network(detector), tmp_path / "m.onnx")
     # Both divide by deviations that may be small, fifteen times over, and PyTorch's kernels for channels-last memory,
     # in which the detector works, are less exact: on these logits of up to 11 they end 2e-3 (instance norm) and 2.6e-4
     # (group norm) from float64, contiguous ones 6e-5 and 3e-5.
@@ -79,7 +77,7 @@ def with_nms(request, tmp_path_factory):
     settings = {"score_threshold": 0.3, "nms_threshold": 0.4, "top_k": 60, "max_detections": 40}
     detector = small_detector("batch_norm", **settings)
     path = tmp_path_factory.mktemp("export") / "m.onnx"
-    export(export_onnx, detector, path, detections=True, input_dtype=request.param)
+    export_onnx(exported_network(detector, detections=True, input_dtype=request.param), path)
     return detector, path, request.param
 
 
@@ -108,7 +106,7 @@ def test_the_file_is_one_checked_onnx_of_opset_18_with_its_metadata(with_nms):
 
 def test_raw_outputs_end_in_the_same_detections(tmp_path, images):
     detector = small_detector(score_threshold=0.3)
-    export(export_onnx, detector, tmp_path / "m.onnx")
+    export_onnx(exported_network(detector), tmp_path / "m.onnx")
     exported = OnnxDetector(tmp_path / "m.onnx")
     assert_same_outputs(exported, detector, images[:1])
     assert_same_detections(exported(images, SIZES), detector, images, SIZES)
@@ -143,10 +141,10 @@ def test_steps_of_fixed_shape_find_what_post_process_finds(settings):
         assert not labels[i, n:].any()
 
 
-@pytest.mark.parametrize("detections", [False, True])
+@pytest.mark.parametrize("detections", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_torch_export_file_gives_the_same_tensors_for_any_batch(tmp_path, images, detections):
     detector = small_detector()
-    export(export_torch, detector, tmp_path / "m.pt2", detections=detections)
+    export_torch(exported_network(detector, detections=detections), tmp_path / "m.pt2")
     extra = {"ssdnorm.json": ""}
     network = torch.export.load(tmp_path / "m.pt2", extra_files=extra).module()
     assert json.loads(json.loads(extra["ssdnorm.json"])["class_names"]) == ["cat", "dog", "owl"]
@@ -166,11 +164,11 @@ def test_the_operator_keeps_pytorchs_rules():
 def test_what_cannot_be_exported_is_refused(tmp_path):
     detector = small_detector()
     with pytest.raises(ValueError, match="opset: must be 18 or more; got 11"):
-        export(export_onnx, detector, tmp_path / "m.onnx", opset=11)
+        export_onnx(exported_network(detector), tmp_path / "m.onnx", opset=11)
     with pytest.raises(ValueError, match="input_dtype: must be uint8 or float32; got 'int8'"):
-        export(export_onnx, detector, tmp_path / "m.onnx", input_dtype="int8")
+        exported_network(detector, input_dtype="int8")
     with pytest.raises(ValueError, match="training mode"):
-        export(export_torch, detector.train(), tmp_path / "m.pt2")
+        exported_network(detector.train())
 
 
 def test_files_that_are_no_export_of_ours_are_refused(tmp_path):

@@ -114,6 +114,22 @@ def test_a_file_of_another_network_is_refused_by_name(tmp_path):
     model = {"width": 0.02, "checkpoint": str(tmp_path / "m.safetensors")}
     config = config_from_mapping({"model": model, "data": SHAPES}, where="test")
     same = config_from_mapping({"model": {**model, "name": "ssd512_vgg16"}, "data": SHAPES}, where="test")
-    with pytest.raises(ValueError, match=r"m\.safetensors is a ssd512_vgg16; model\.name is ssd300_vgg16"):
+    with pytest.raises(ValueError, match=r"m\.safetensors is a ssd512_vgg16 for 512 pixels; model\.name is ssd300"):
         build_model(config, 4)
     assert torch.equal(build_model(same, 4).head.logits["fc7"].weight, large.head.logits["fc7"].weight)
+
+
+def test_a_fresh_head_takes_what_a_file_of_another_input_size_has(tmp_path):
+    large = ssd512_vgg16(4, width=0.02, seed=7)
+    save_checkpoint(tmp_path / "m.safetensors", large, class_names=NAMES, post_process={})
+    model = {"name": "ssd_vgg16", "image_size": 128, "width": 0.02, "head": "fresh"}
+    boxes = {"sizes": [10, 20, 30, 50, 80, 120], "aspect_ratios": [[2], [2], [2], [2], [2]]}
+    model |= {"checkpoint": str(tmp_path / "m.safetensors"), "default_boxes": boxes}
+    built = build_model(config_from_mapping({"model": model, "data": SHAPES}, where="test"), 4)
+    theirs, ours = large.state_dict(), built.state_dict()
+    drawn = [key for key in ours if key.endswith("weight") and not torch.equal(ours[key], theirs[key])]
+    assert drawn == [
+        "features.extras.conv10_2.conv.weight",  # 4 × 4, there 3 × 3
+        *(f"head.locs.{tap}.weight" for tap in ("fc7", "conv8_2", "conv9_2", "conv10_2")),  # 4 boxes, there 6
+        *(f"head.logits.{tap}.weight" for tap in ("conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2")),
+    ]

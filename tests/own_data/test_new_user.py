@@ -12,17 +12,8 @@ import yaml
 from ssdnorm.cli import main
 from tests.data.small_sets import CocoFolder, VocFolder, YoloFolder, smooth_photo, voc_object, write_image
 
-TINY = [
-    "--model.width",
-    "0.02",
-    "--training.max_steps",
-    "3",
-    "--training.batch_size",
-    "2",
-    "--runtime.accelerator",
-    "cpu",
-]
 CPU = ["--runtime.accelerator", "cpu", "--runtime.devices", "1"]
+TINY = ["--model.width", "0.02", "--training.max_steps", "3", "--training.batch_size", "2", *CPU]
 
 
 def voc(root: Path) -> Path:
@@ -64,7 +55,7 @@ def test_five_commands_lead_from_a_folder_to_a_picture(name, tmp_path, monkeypat
     assert "Coverage of the default boxes" in printed
     assert "<svg" in (tmp_path / "inspect.html").read_text()
 
-    assert main(["init", "mine", "--image-size", "64", *TINY, "--runtime.devices", "1"]) == 0
+    assert main(["init", "mine", "--image-size", "64", *TINY]) == 0
     train, evaluate, predict = (line.split() for line in capsys.readouterr().out.split("next:\n")[1].splitlines())
     config = yaml.safe_load((tmp_path / "mine.yaml").read_text())
     used = {split: config["data"][split] for split in ("train", "validation", "test")}
@@ -76,7 +67,7 @@ def test_five_commands_lead_from_a_folder_to_a_picture(name, tmp_path, monkeypat
 
     assert main(train[1:]) == 0
     assert main([*evaluate[1:]]) == 0
-    assert predict[-1] == "YOUR_PICTURES"
+    assert predict[-1] == "PICTURES"
     picture = next(path for path in data.rglob("*") if path.suffix in (".jpg", ".png"))
     assert main([*predict[1:-1], str(picture)]) == 0
     assert json.loads((tmp_path / "runs" / "mine" / "predictions" / "detections.json").read_text())
@@ -100,6 +91,21 @@ def test_a_missing_validation_split_is_made_from_the_training_pictures(tmp_path,
     assert "# default boxes: fitted" in text
     assert "with seed 4" in text
     assert config["training"]["seed"] == 4
+
+
+@pytest.mark.parametrize(("side", "chosen"), [("0.3", 160), ("0.01", 300)])
+def test_the_input_is_the_smallest_whose_default_boxes_cover_the_objects(side, chosen, tmp_path, monkeypatch, capsys):
+    folder = YoloFolder(tmp_path / "mine")
+    for i in range(12):
+        folder.add(f"a{i}", f"{i % 2} 0.4 0.5 {side} {side}", split="train", seed=i)
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "mine", *TINY]) == 0
+    printed = capsys.readouterr().out
+    assert f"image size: {chosen} pixels" in printed
+    assert "steps: 3 of 2 images, 1 times each of 8 pictures" in printed
+    assert "classes: 2 of 2 have fewer than 20 objects" in printed
+    assert "s per step, measured now on cpu" in printed
+    assert yaml.safe_load((tmp_path / "mine.yaml").read_text())["model"]["image_size"] == chosen
 
 
 def test_the_page_tells_what_is_wrong_and_what_is_twice(tmp_path, monkeypatch, capsys):
