@@ -34,7 +34,7 @@ class NormConfig(Section):
 
     @property
     def custom_norms(self) -> set[str]:
-        """Norms of somebody else's class, ``"package.module:Class"``."""
+        """Norms of a custom class, ``"package.module:Class"``."""
         return custom_norms(self.backbone, self.extras, *self.taps.values())
 
 

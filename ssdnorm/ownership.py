@@ -1,11 +1,11 @@
 """One owner per folder, among the processes of one machine or of many that share a file system.
 
-Every process that wants a folder creates a file of its own in it, whose name says who it is, and then looks for those
-of others. Of two processes the later one to create its file sees the other's and withdraws, so they never own the
-folder both; if both withdraw, both try again at random moments. This needs no more of a file system than that a
-created file is seen by whoever lists the folder afterwards, which NFS keeps, and no lock is left that anybody must
-break: the file of a process that is gone is removed by the next. On the same machine a process is gone if it does not
-run any more. On another machine it is gone if it has not touched its file for ``STALE_SECONDS``.
+A process that wants a folder creates a file of its own in it, whose name identifies the process, and then looks for
+the files of others. Of two processes, the one that created its file later sees the other's and withdraws, so that they
+never both own the folder; if both withdraw, both retry after a random delay. This requires only that a file system
+shows a created file to every later listing of its folder, which NFS guarantees, and it leaves no lock to break: the
+file of a dead process is removed by the next one. On the same machine a process is dead if it no longer runs; on
+another machine, if it has not touched its file for ``STALE_SECONDS``.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 
 def provenance() -> dict[str, Any]:
     """Versions of the packages that results depend on, the commit, and the number of threads."""
-    import torch  # slow to import, and loaded already by whoever has a result
+    import torch  # slow to import, and loaded already where there is a result
 
     from ssdnorm import __version__
 

@@ -1,4 +1,4 @@
-"""Every norm in all slots of SSD300 trains, evaluates, saves and loads; every (norm, place) pair is honoured."""
+"""Every norm in all slots of SSD300 trains and evaluates; every (norm, place) pair is honoured."""
 
 import pytest
 import torch
@@ -6,7 +6,6 @@ from torch import nn
 
 from ssdnorm import NORMS, MultiboxLoss, ssd300_vgg16
 from ssdnorm.layers import check_batch_statistics, norm_parameters
-from ssdnorm.models.weights import load_backbone_weights
 
 TAPS = ("conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2")
 PLACES = {"backbone": 15, "extras": 8, **dict.fromkeys(TAPS, 1)}  # slots per place
@@ -104,53 +103,11 @@ def test_an_image_is_evaluated_alone_as_in_a_batch_and_the_norm_changes_the_outp
 
 
 @every_norm
-def test_a_state_dict_gives_the_same_evaluation(norm):
-    model, loaded = build_all(norm), build_all(norm, seed=1)
-    with torch.no_grad():
-        for i, name in enumerate(sorted(norm_parameters(model))):
-            model.get_parameter(name).add_(0.1 * (i + 1))
-        model(images())
-        loaded.load_state_dict(model.state_dict())
-        for a, b in zip(model.eval()(images()), loaded.eval()(images()), strict=True):
-            assert torch.equal(a, b)
-
-
-@every_norm
 def test_trains_under_bfloat16_autocast(norm):
     model = build_all(norm)
     with torch.autocast("cpu", torch.bfloat16):
         output = model(images())
     backward(model, output)
-
-
-@pytest.fixture(scope="module")
-def vgg16(tmp_path_factory):
-    """A file with the shapes of torchvision's VGG16 without its classifier, distinct per layer and cheap to hold."""
-    places = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
-    with torch.device("meta"):
-        convs = [b.conv for n, b in ssd300_vgg16(3).features.backbone.named_children() if not n.startswith("fc")]
-    state = {}
-    for value, (place, conv) in enumerate(zip(places, convs, strict=True), 1):
-        state[f"features.{place}.weight"] = torch.tensor(float(value)).expand(conv.weight.shape)
-        state[f"features.{place}.bias"] = torch.tensor(-float(value)).expand(conv.bias.shape)
-    path = tmp_path_factory.mktemp("vgg") / "vgg16.pth"
-    torch.save(state, path)
-    return path
-
-
-@every_norm
-def test_vgg16s_weights_load_under_the_same_names(vgg16, norm):
-    with torch.device("meta"):
-        backbone = build(norm, ("backbone",), width=1.0).features.backbone
-    holder = nn.Module()
-    holder.features = nn.Module()
-    holder.features.backbone = backbone.to_empty(device="cpu")
-    for name in ("image_mean", "image_std"):
-        holder.register_buffer(name, torch.zeros(3))
-    load_backbone_weights(holder, vgg16)
-    convs = [block.conv for name, block in backbone.named_children() if not name.startswith("fc")]
-    assert [conv.weight.unique().tolist() for conv in convs] == [[float(i)] for i in range(1, 14)]
-    assert [conv.bias.unique().tolist() for conv in convs] == [[-float(i)] for i in range(1, 14)]
 
 
 @every_norm
@@ -173,8 +130,8 @@ def test_instance_norm_on_the_last_map_is_rejected_with_a_reason(place):
 
 
 @pytest.mark.slow
-@every_norm
-def test_compiles_without_a_graph_break(norm):
+@pytest.mark.parametrize("norm", ["batch_norm", "l2_norm"])
+def test_the_network_compiles_without_a_graph_break(norm):
     torch.compiler.reset()
     model = build_all(norm)
     with torch.no_grad():

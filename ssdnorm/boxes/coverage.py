@@ -12,7 +12,7 @@ from ssdnorm.boxes.default_boxes import DefaultBoxSpec, make_default_boxes
 from ssdnorm.resize import height_and_width
 
 _SAMPLE = 4000  # objects that a proposal is fitted to
-_RATIO_SPREAD = 1.25  # ratios nearer to 1 are the squares' business
+_RATIO_SPREAD = 1.25  # ratios nearer to 1 are covered by the squares
 _FACTORS = (0.8, 0.9, 1.11, 1.25)
 
 

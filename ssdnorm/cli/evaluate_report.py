@@ -59,7 +59,7 @@ def write_evaluation(
     content["against"] = _difference(result, options, arguments)
     analysis = None if coco is None or coco.matches is None else ErrorAnalysis(coco)
     breakdown = None if analysis is None else analysis.breakdown()
-    content["errors"] = None if breakdown is None else breakdown.to_json()
+    content["errors"] = None if breakdown is None else asdict(breakdown)
     content["f_scores"] = None if coco is None else f_scores(coco)
     points = None if coco is None or coco.matches is None else operating_points(coco)
     content["operating_points"] = points

@@ -5,9 +5,8 @@ examples:
   ssdnorm init data/mine --output mine.yaml --image-size 416
 
 Finds format and splits, makes the splits that are missing (class by class, with a seed), fits default boxes to the
-objects, chooses the image size by how well they cover, sets steps from the number of pictures, and measures how long the
-training will take. Every key of the config can be set, e.g.
---training.max_steps 500.
+objects, chooses the image size by how well they cover, sets steps from the number of pictures, and measures how long
+the training will take. Every key of the config can be set, e.g. --training.max_steps 500.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from ssdnorm.compare.run_folders import state_of
 from ssdnorm.compare.run_process import FollowUpTask, RunTask, record_failure
 from ssdnorm.config_file import config_to_yaml
 from ssdnorm.files import write_json
-from ssdnorm.messages import shown, unknown_name
+from ssdnorm.messages import one_line, shown, unknown_name
 from ssdnorm.ownership import owned_folder
 from ssdnorm.validation import validate
 
@@ -45,6 +45,7 @@ _OURS = {  # options of sbatch that follow from what a task is, and the key to u
 }
 _RECORD = "slurm/submitted.json"
 _MOST_TIMEOUTS = 10_000  # of a run; those without progress are counted in RunTask
+_MOST_REPORTS = 2  # begun anew after the end of the time
 _POLL_SECONDS = 5.0
 _GONE_SECONDS = 30.0  # until the results of a task that ended are seen on another machine
 
@@ -227,7 +228,15 @@ def record_lost(jobs: Sequence[Job], root: Path) -> None:
 
 def live_tasks(root: Path) -> dict[str, str]:
     """Task → state of the comparison's jobs that have not ended."""
-    output = _ask("squeue", "--noheader", "--array", f"--name={job_name(root)}", "--format=%F %K %T")
+    words = ("squeue", "--noheader", "--array", f"--name={job_name(root)}", "--format=%F %K %T")
+    for wait in (2.0, 5.0, 15.0, 45.0, None):  # a busy controller does not answer in time
+        try:
+            output = _ask(*words)
+            break
+        except ValueError:
+            if wait is None:
+                raise
+            time.sleep(wait)
     found = (line.split() for line in output.splitlines())
     return {f"{job}" if index == "N/A" else f"{job}_{index}": state for job, index, state in found}
 
@@ -280,10 +289,10 @@ def _submit_runs(jobs: Sequence[Job], root: Path, options: SlurmOptions) -> dict
     most = int(_match(r"MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config"), "1001"))
     if len(jobs) > most - 1:
         raise ValueError(f"--cluster slurm: {len(jobs)} runs; this cluster's arrays have at most {most - 1} tasks")
-    executor = _executor(root, options)
+    executor = _executor(root, options, _MOST_TIMEOUTS)
     executor.update_parameters(array_parallelism=options.parallel)
     seconds = options.signal_seconds - 10.0
-    with executor.batch():
+    with _refused_in_one_line(), executor.batch():
         submitted = [
             executor.submit(RunTask((root / job.folder).resolve(), config_to_yaml(job.config), seconds=seconds))
             for job in jobs
@@ -295,15 +304,16 @@ def _submit_follow_up(root: Path, options: SlurmOptions, *, after: Iterable[str]
     given = options.model_dump(exclude_unset=True)
     words = ["compare", "--config", str(root.resolve() / "comparison.yaml"), "--output", str(root.resolve())]
     words += ["--cluster", "slurm", "--follow-up", *(f"--slurm.{name}={value}" for name, value in given.items())]
-    executor = _executor(root, options, gpus=False)
+    executor = _executor(root, options, _MOST_REPORTS, gpus=False)
     executor.update_parameters(dependency=":".join(["afterany", *sorted(after)]))
-    return str(executor.submit(FollowUpTask(words)).job_id)
+    with _refused_in_one_line():
+        return str(executor.submit(FollowUpTask(words)).job_id)
 
 
-def _executor(root: Path, options: SlurmOptions, *, gpus: bool = True) -> Any:
+def _executor(root: Path, options: SlurmOptions, most_timeouts: int, *, gpus: bool = True) -> Any:
     import submitit
 
-    executor = submitit.SlurmExecutor(root.resolve() / "slurm", max_num_timeout=_MOST_TIMEOUTS)
+    executor = submitit.SlurmExecutor(root.resolve() / "slurm", max_num_timeout=most_timeouts)
     executor.update_parameters(
         job_name=job_name(root),
         time=options.minutes,
@@ -312,6 +322,14 @@ def _executor(root: Path, options: SlurmOptions, *, gpus: bool = True) -> Any:
         srun_args=[f"--cpus-per-task={options.cpus}"],
     )
     return executor
+
+
+@contextlib.contextmanager
+def _refused_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # submitit's for a command that fails
+        raise ValueError(f"--cluster slurm: {one_line(error)}") from error
 
 
 def _read_record(root: Path) -> dict[str, Any]:

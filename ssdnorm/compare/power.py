@@ -12,7 +12,7 @@ from scipy import stats
 from ssdnorm.compare.rules import ALPHA, RuleName, critical_value, shared_freedom
 
 POWER = 0.8
-MOST_SEEDS = 200  # beyond, nobody trains them
+MOST_SEEDS = 200  # more are impractical
 _DRAWS = 10_000
 _NUM_IMAGES = 1000  # of a test set; matters little
 _MOST_DRAWN = 1_000_000  # numbers at once; with many seeds variances scatter less, and fewer of them do

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from ssdnorm.files import FAILURE_FILE, write_json, write_text
-from ssdnorm.ownership import owned_folder
+from ssdnorm.ownership import STALE_SECONDS, owned_folder
 
 INTERRUPTED = (130, -signal.SIGTERM, -signal.SIGINT)  # exit codes of a run that was told to stop
 _OF_JOBS = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_", "PMI_", "PMIX_")  # variables
 _MOST_IDLE = 5  # attempts in a row without a new checkpoint
+_OWNER_SECONDS = STALE_SECONDS + 60.0  # that a task waits for the owner of its run
 
 
 @dataclass
@@ -100,11 +101,13 @@ class RunTask:
         self.config = config
         self.seconds = seconds
         self.idle = idle
+        self._pid: int | None = None
+        self._before: int | None = None
 
     def __call__(self) -> None:
-        if (self.folder / "result.json").exists():
-            return
         self._before = self._checkpoint_time()
+        if (self.folder / "result.json").exists() or not self._is_free():
+            return
         environment = {"OMP_NUM_THREADS": os.environ.get("SLURM_CPUS_PER_TASK", "1"), **os.environ}
         run = start_run(self.folder, self.config, environment)
         self._pid = run.process.pid
@@ -122,22 +125,41 @@ class RunTask:
         """Stop the training; returns the submission that goes on, or None after too many that came no further."""
         from submitit.helpers import DelayedSubmission
 
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm may send it again meanwhile
         deadline = time.monotonic() + self.seconds
         while time.monotonic() < deadline and self._runs():
-            os.kill(self._pid, signal.SIGUSR2)  # again and again: it is ignored until the first step
+            self._send(signal.SIGUSR2)  # again and again: it is ignored until the first step
             time.sleep(0.5)
         idle = 0 if self._checkpoint_time() != self._before else self.idle + 1
         if idle == _MOST_IDLE:
-            if self._runs():
-                os.kill(self._pid, signal.SIGKILL)
+            self._send(signal.SIGKILL)
             record_failure(
                 self.folder, f"stopped {idle} times in a row before its next checkpoint; more --slurm.minutes?"
             )
             return None
         return DelayedSubmission(RunTask(self.folder, self.config, seconds=self.seconds, idle=idle))
 
+    def _is_free(self) -> bool:
+        """Whether nobody owns the run; an owner that was killed on another machine counts as such for some minutes."""
+        deadline = time.monotonic() + _OWNER_SECONDS
+        while True:
+            try:
+                with owned_folder(self.folder):
+                    return True
+            except ValueError:
+                if time.monotonic() > deadline:
+                    return False
+
     def _runs(self) -> bool:
-        return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        look = os.WEXITED | os.WNOHANG | os.WNOWAIT  # leaves the exit code to poll()
+        try:
+            return self._pid is not None and os.waitid(os.P_PID, self._pid, look) is None
+        except ChildProcessError:  # its end is known already
+            return False
+
+    def _send(self, number: int) -> None:
+        if self._pid is not None and self._runs():
+            os.kill(self._pid, number)
 
     def _checkpoint_time(self) -> int | None:
         path = self.folder / "checkpoints" / "last.ckpt"

@@ -17,3 +17,23 @@ from ssdnorm.data.shapes import ShapesDataset
 from ssdnorm.data.transforms import EvalTransform, TrainTransform
 from ssdnorm.data.voc import VocDataset
 from ssdnorm.data.yolo import YoloDataset
+
+__all__ = [
+    "CachedDataset",
+    "CocoDataset",
+    "DetectionDataset",
+    "EncodedImage",
+    "EvalBatchSampler",
+    "EvalTransform",
+    "Sample",
+    "Samples",
+    "ShapesDataset",
+    "TrainBatchSampler",
+    "TrainTransform",
+    "VocDataset",
+    "YoloDataset",
+    "collate",
+    "make_eval_loader",
+    "make_train_loader",
+    "subset",
+]

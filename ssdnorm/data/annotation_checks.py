@@ -41,7 +41,7 @@ BOX_REASONS = {
 }
 
 _MESSAGES_SHOWN = 20
-_CLIP_TOLERANCE_PX = 1.0  # annotation tools round; less than a pixel outside is not worth a word
+_CLIP_TOLERANCE_PX = 1.0  # annotation tools round; less than a pixel outside is not reported
 
 
 class Problems:
@@ -75,7 +75,7 @@ class Problems:
         self._tell(f"{message}; dropped")
 
     def note(self, kind: str, message: str) -> None:
-        """Tell of something odd that is survived without loss."""
+        """Report something unusual that loses no data."""
         self.noted[kind] += 1
         self._tell(message)
 

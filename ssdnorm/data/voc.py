@@ -36,11 +36,11 @@ class VocDataset(DetectionDataset):
         split: name of a list in ``ImageSets/Main`` (``trainval``), or one for each root.
         class_names: without background, in the order of their labels; otherwise all names found in ``Annotations`` of
             the roots, sorted, so that all splits of a folder agree.
-        train_on_difficult: whether ``training_boxes`` holds difficult objects; evaluation is told of them either way.
+        train_on_difficult: whether ``training_boxes`` holds difficult objects; evaluation knows of them either way.
         on_bad_annotation: ``drop`` leaves out bad objects, and images that are missing, truncated or have no readable
             annotations, with a message each; ``error`` refuses them.
         check_images: read every image's header and end while loading (some 50 µs each). Without it a truncated image
-            is an error when its turn comes, and the sizes in the XML are believed.
+            is an error when it is loaded, and the sizes in the XML are trusted.
 
     Image ids are 1-based places in the lists, images that are left out counted, so that they do not depend on what is
     left out. Ids of annotations count those that are read. Messages count the objects of a file from 0.
@@ -127,7 +127,7 @@ class _Year:
         self.listed = [name for name in map(str.strip, lines) if name]
 
     def read_images(self, first: int, problems: Problems) -> list[_Image]:
-        """The images of the list that can be used, counted from ``first``; the others are told to ``problems``."""
+        """The images of the list that can be used, counted from ``first``; the others are reported to ``problems``."""
         files = {
             entry.name.rsplit(".", 1)[0]: Path(entry.path)
             for entry in os.scandir(self.root / "JPEGImages")
@@ -151,7 +151,7 @@ class _Year:
             try:
                 root = _parse(path)
             except ValueError:
-                continue  # told when the image's turn comes
+                continue  # reported when its image is read
             names.update(name for item in root.iterfind("object") if (name := _name(item)))
         return names
 

@@ -15,3 +15,30 @@ from ssdnorm.layers.l2_norm import L2Norm
 from ssdnorm.layers.norms import NORMS, NormFactory, is_norm, mark_norm, norm_layer, norm_parameters
 from ssdnorm.layers.population_statistics import recompute_population_stats, running_statistics
 from ssdnorm.layers.swap_norms import SwappedNorm, swap_norms
+
+__all__ = [
+    "NORMS",
+    "ChannelLayerNorm",
+    "ChannelRMSNorm",
+    "ConvBlock",
+    "FrozenBatchNorm",
+    "InstanceNorm",
+    "L2Norm",
+    "NormFactory",
+    "SwappedNorm",
+    "SyncBatchNorm",
+    "check_batch_statistics",
+    "enable_dropout",
+    "fold_batch_norm",
+    "freeze_batch_norm",
+    "is_norm",
+    "mark_norm",
+    "momentum_from_caffe",
+    "momentum_from_tensorflow",
+    "norm_layer",
+    "norm_parameters",
+    "recompute_population_stats",
+    "running_statistics",
+    "swap_norms",
+    "warn_dropout_before_batch_norm",
+]

@@ -18,15 +18,14 @@ from torch.nn.parameter import is_lazy
 from ssdnorm.layers.batch_norm import FrozenBatchNorm, SyncBatchNorm, frozen_batch_norm_types
 from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm, InstanceNorm
 from ssdnorm.layers.l2_norm import L2Norm
-from ssdnorm.norm_specs import NORM_OPTIONS, Option, check_option_names, is_custom, parse_norm_spec
+from ssdnorm.norm_specs import check_option_names, is_custom, parse_norm_spec
 
 
 @dataclass(frozen=True)
 class Norm:
-    """One entry of ``NORMS``: how the norm is built, its options, and the types of module that count as this norm."""
+    """One entry of ``NORMS``: how the norm is built, and the types of module that count as this norm."""
 
     build: Callable[..., nn.Module]
-    options: Mapping[str, Option]
     types: tuple[type[nn.Module], ...]
 
 
@@ -39,19 +38,19 @@ def _group_norm(channels: int, *, groups: int = 32, eps: float = 1e-5, affine: b
     return nn.GroupNorm(groups, channels, eps=eps, affine=affine)
 
 
-_BUILDERS: Mapping[str, tuple[Callable[..., nn.Module], tuple[type[nn.Module], ...]]] = {
-    "none": (lambda channels: nn.Identity(), ()),
-    "l2_norm": (L2Norm, (L2Norm,)),
-    "batch_norm": (nn.BatchNorm2d, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)),
-    "sync_batch_norm": (SyncBatchNorm, (nn.SyncBatchNorm,)),
-    "frozen_batch_norm": (FrozenBatchNorm, (FrozenBatchNorm,)),
-    "group_norm": (_group_norm, (nn.GroupNorm,)),
-    "layer_norm": (ChannelLayerNorm, (ChannelLayerNorm,)),
-    "rms_norm": (ChannelRMSNorm, (ChannelRMSNorm,)),
-    "instance_norm": (InstanceNorm, (_InstanceNorm,)),
-}
+# their options are in ``norm_specs``, which needs no torch
 NORMS: Mapping[str, Norm] = MappingProxyType(
-    {name: Norm(_BUILDERS[name][0], options, _BUILDERS[name][1]) for name, options in NORM_OPTIONS.items()}
+    {
+        "none": Norm(lambda channels: nn.Identity(), ()),
+        "l2_norm": Norm(L2Norm, (L2Norm,)),
+        "batch_norm": Norm(nn.BatchNorm2d, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)),
+        "sync_batch_norm": Norm(SyncBatchNorm, (nn.SyncBatchNorm,)),
+        "frozen_batch_norm": Norm(FrozenBatchNorm, (FrozenBatchNorm,)),
+        "group_norm": Norm(_group_norm, (nn.GroupNorm,)),
+        "layer_norm": Norm(ChannelLayerNorm, (ChannelLayerNorm,)),
+        "rms_norm": Norm(ChannelRMSNorm, (ChannelRMSNorm,)),
+        "instance_norm": Norm(InstanceNorm, (_InstanceNorm,)),
+    }
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,10 +34,6 @@ class ErrorBreakdown:
     delta_ap: dict[str, float]
     delta_ap_false_positives: float
     delta_ap_false_negatives: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The numbers as a plain dict."""
-        return asdict(self)
 
     def table(self) -> str:
         """One line per kind of error, as text."""

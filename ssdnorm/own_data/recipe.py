@@ -114,12 +114,13 @@ def choose_recipe(
         network |= {"width": 0.25, "dropout": 0.0}
         norm = {"backbone": "batch_norm", "extras": "batch_norm", "taps": {"conv4_3": "none"}}
         optimizer |= {"name": "adamw", "lr": 0.002, "schedule": "cosine"}
-        how = "batch norm, from scratch; on a GPU prefer --weights"
+        scratch = not overrides.get("model.checkpoint")
+        how = f"batch norm, {'from scratch; on a GPU prefer --weights' if scratch else 'from a checkpoint'}"
         counts = np.bincount(objects.labels.numpy(), minlength=1 + len(train.class_names))[1:]
-        if few := int((counts < _FEW).sum()):
+        if scratch and (few := int((counts < _FEW).sum())):
             notes.append(
                 f"classes: {few} of {len(counts)} have fewer than {_FEW} objects to learn from, too few from scratch: "
-                "collect more, or start from a detector that knows them (model.checkpoint)"
+                "collect more, or start from a detector: --model.checkpoint FILE --model.head fresh --model.width 1"
             )
     else:
         network |= {"width": 1.0, "dropout": 0.0, "weights": weights}

@@ -217,12 +217,12 @@ def test_mistakes_end_in_one_line_and_code_2(checkpoint, pictures, tmp_path, cap
 
 @pytest.fixture
 def gradients(tmp_path):
-    """Eleven pictures that a network tells apart, of three sizes."""
+    """Five pictures that a network tells apart, of three sizes."""
     folder = tmp_path / "gradients"
     folder.mkdir()
-    for i in range(11):
+    for i in range(5):
         height, width = ((60, 90), (128, 64), (100, 100))[i % 3]
-        ramp = np.linspace(20 * i, 255, width).astype(np.uint8)
+        ramp = np.linspace(40 * i, 255, width).astype(np.uint8)
         Image.fromarray(np.broadcast_to(ramp[None, :, None], (height, width, 3))).save(folder / f"{i:02d}.png")
     return folder
 
@@ -235,17 +235,17 @@ def test_batches_give_the_pictures_in_order_and_the_numbers_of_one_at_a_time(gra
             conv.weight.mul_(0.05)
     save_checkpoint(path, model, class_names=["cat", "dog"], post_process={})
     listed = []
-    for size in (1, 4, 16):
+    for size in (1, 4, 8):
         words = ("--checkpoint", path, "--threshold", 0.2, "--batch-size", size, "--output", tmp_path / str(size))
         assert predict(*words, gradients) == 0
         listed.append(json.loads((tmp_path / str(size) / "detections.json").read_text()))
-    assert len({tuple(found["score"] for found in entry["detections"][:3]) for entry in listed[0]}) > 5
+    assert len({tuple(found["score"] for found in entry["detections"][:3]) for entry in listed[0]}) > 2
     for entries in listed[1:]:
-        assert [entry["picture"] for entry in entries] == [f"{i:05d}_{i:02d}.jpg" for i in range(11)]
+        assert [entry["picture"] for entry in entries] == [f"{i:05d}_{i:02d}.jpg" for i in range(5)]
         for one, other in zip(listed[0], entries, strict=True):
             for a, b in zip(one["detections"][:5], other["detections"][:5], strict=True):
                 assert a["score"] == pytest.approx(b["score"], abs=1e-4)
-    for i in range(11):
+    for i in range(5):
         one, other = (Image.open(tmp_path / n / f"{i:05d}_{i:02d}.jpg") for n in ("1", "4"))
         assert one.size == other.size
 

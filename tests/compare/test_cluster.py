@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from ssdnorm.cli import main
-from ssdnorm.compare import cluster
+from ssdnorm.compare import cluster, run_process
 from ssdnorm.compare.plan import read_plan, shard_of
 from ssdnorm.compare.run_process import RunTask, record_failure, without_job
 from ssdnorm.ownership import owned_folder
@@ -25,6 +25,7 @@ from tests.compare.test_plan import CONTENT
 from tests.faults.folders import differences, read_folder
 
 STEPS = 30
+STOPPED = "told to stop; resuming continues from here"
 BASE = {
     "norm": {"taps": {"conv4_3": "l2_norm"}},
     "model": {"width": 0.02, "dropout": 0.5},
@@ -94,13 +95,22 @@ def slurm_says(environment, *words):
 
 def in_training(root, but=()):
     """The folder of a run that has made some steps and is far from its end."""
-    for _ in range(3000):
+
+    def found():
         for path in root.glob("runs/*/*/metrics.csv"):
-            rows = len(path.read_text().splitlines())
-            if path.parent not in but and 3 < rows < STEPS // 2:
+            if path.parent not in but and 3 < len(path.read_text().splitlines()) < STEPS // 2:
                 return path.parent
+        return None
+
+    return wait_until(found)
+
+
+def wait_until(condition):
+    for _ in range(6000):
+        if found := condition():
+            return found
         time.sleep(0.1)
-    raise AssertionError("no run is in training")
+    raise AssertionError("waited for ten minutes")
 
 
 def task_of(root, folder):
@@ -113,13 +123,16 @@ def test_a_grid_that_is_signalled_requeued_and_out_of_time_equals_a_local_one(wo
     slurm_words = ["--cluster", "slurm", "--slurm.minutes", "5", "--slurm.parallel", "2", "--slurm.comment=a test"]
     process = command([*words, *slurm_words], slurm)
     try:
+        late = root / "runs/none/lr0.004_seed1"  # waits still
+        wait_until(lambda: (root / "slurm/submitted.json").exists())
+        slurm_says(slurm, "scontrol", "update", f"jobid={task_of(root, late)}", "timelimit=1")
         signalled = in_training(root)
         slurm_says(slurm, "scancel", "--signal=USR2", task_of(root, signalled))
-        requeued = in_training(root, [signalled])
+        requeued = in_training(root, [signalled, late])
         slurm_says(slurm, "scontrol", "requeue", task_of(root, requeued))
         again = command([*words, *slurm_words], slurm)  # the same command, once more
-        late = in_training(root, [signalled, requeued])
-        slurm_says(slurm, "scontrol", "update", f"jobid={task_of(root, late)}", "timelimit=1")
+        wait_until(lambda: (late / "log.txt").exists() and STOPPED in (late / "log.txt").read_text())
+        slurm_says(slurm, "scontrol", "update", f"jobid={task_of(root, late)}", "timelimit=5")
         printed, errors = process.communicate(timeout=1500)
         assert process.returncode == 0, errors
         assert "report:" in printed
@@ -129,7 +142,7 @@ def test_a_grid_that_is_signalled_requeued_and_out_of_time_equals_a_local_one(wo
         process.kill()
     for folder in (signalled, requeued, late):
         log = (folder / "log.txt").read_text()
-        assert "told to stop; resuming continues from here" in log, folder
+        assert STOPPED in log, folder
         assert "begins anew" not in log, folder
     assert not list(root.rglob("hpc_ckpt*")), "Lightning's own"
 
@@ -304,14 +317,17 @@ def test_shards_make_their_runs_and_wait_for_each_other_where_rates_are_chosen(w
     assert not (root / "report.html").exists()
 
 
-def test_a_task_of_a_finished_or_owned_run_leaves_it_alone(tmp_path):
+def test_a_task_of_a_finished_or_owned_run_leaves_it_alone(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "result.json").write_text("{}")
     RunTask(folder, "config: none", seconds=1.0)()
     assert [path.name for path in folder.iterdir()] == ["result.json"]
     (folder / "result.json").unlink()
+    monkeypatch.setattr(run_process, "_OWNER_SECONDS", 0.0)
     with owned_folder(folder):
+        RunTask(folder, "config: none", seconds=1.0)()
+        assert not (folder / "log.txt").exists()
         code = "import sys, pathlib; from ssdnorm.compare.run_process import record_failure as record; "
         code += "record(pathlib.Path(sys.argv[1]), 'lost')"
         subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
@@ -321,8 +337,9 @@ def test_a_task_of_a_finished_or_owned_run_leaves_it_alone(tmp_path):
     assert json.loads((folder / "failure.json").read_text()) == expected
 
 
-def test_a_task_that_never_reaches_a_checkpoint_is_a_failure_in_the_end(tmp_path):
+def test_a_task_that_never_reaches_a_checkpoint_is_a_failure_in_the_end(tmp_path, monkeypatch):
     pytest.importorskip("submitit")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # of this process
     sleeping = subprocess.Popen(["sleep", "60"])
     task = RunTask(tmp_path, "", seconds=1.0, idle=3)
     task._pid, task._before = sleeping.pid, None

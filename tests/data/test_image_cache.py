@@ -60,13 +60,14 @@ def test_batches_are_the_same_in_every_bit(photos, workers, image_size):
 
 
 def test_jpegs_are_held_no_larger_than_the_network_can_use_them(photos, voc):
-    cached = CachedDataset(photos, budget_mib=1, image_size=60)  # 2 MiB in full
+    cached, in_full = CachedDataset(photos, budget_mib=1, image_size=60), CachedDataset(photos, budget_mib=2)
     for path in (voc.root / "JPEGImages").iterdir():
         path.unlink()
+    assert in_full.open_image(0).decode().shape == (300, 400, 3)
     image = cached.open_image(0)
-    assert image.size == (300, 400)
+    assert (image.size, image.reductions, cached.open_image(3).reductions) == ((300, 400), (1, 2, 4, 8), (1,))
     assert image.decode(2).shape == (150, 200, 3)  # 300 is 5 times 60: half of it is twice as fine as needed
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"photo_0\.jpg"):
         image.decode(1)
     assert cached.load_image(3).shape == (150, 120, 3)  # a PNG is held as it is
 
@@ -91,18 +92,6 @@ def test_what_is_taken_out_can_be_painted_on(photos):
     cached = CachedDataset(photos, budget_mib=2)
     cached.load_image(0)[:] = 0
     np.testing.assert_array_equal(cached.load_image(0), photos.load_image(0))
-
-
-def test_files_are_read_again_only_to_be_decoded_smaller(photos, voc):
-    cached = CachedDataset(photos, budget_mib=2)
-    for path in (voc.root / "JPEGImages").iterdir():
-        path.unlink()
-    image = cached.open_image(0)
-    assert image.decode().shape == (300, 400, 3)
-    assert image.reductions == (1, 2, 4, 8)
-    assert cached.open_image(3).reductions == (1,)
-    with pytest.raises(FileNotFoundError, match=r"photo_0\.jpg"):
-        image.decode(2)
 
 
 def test_a_set_that_does_not_fit_is_refused_before_a_file_is_read(photos, voc):

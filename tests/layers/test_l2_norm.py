@@ -187,23 +187,6 @@ def test_is_one_node_for_torch_fx_and_can_be_scripted():
     torch.testing.assert_close(torch.jit.script(layer)(x), layer(x))
 
 
-def test_compiles_without_a_graph_break():
-    layer = layer_with_distinct_weights(8)
-    x = torch.randn(2, 8, 3, 3)
-    ours, compiled = x.clone().requires_grad_(), x.clone().requires_grad_()
-    torch.compile(layer, fullgraph=True, backend="aot_eager")(compiled).pow(3).sum().backward()
-    layer(ours).pow(3).sum().backward()
-    torch.testing.assert_close(compiled.grad, ours.grad, rtol=1e-4, atol=1e-3)
-
-
-def test_exports_with_a_free_batch_size():
-    layer = layer_with_distinct_weights(8)
-    batch = torch.export.Dim("batch")
-    program = torch.export.export(layer, (torch.randn(2, 8, 3, 3),), dynamic_shapes=({0: batch},))
-    x = torch.randn(5, 8, 3, 3)
-    torch.testing.assert_close(program.module()(x), layer(x))
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("dynamo", [True, False], ids=["torch.export", "tracing"])
 def test_the_onnx_file_gives_the_same_and_keeps_eps(dynamo):

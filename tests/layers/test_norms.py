@@ -20,6 +20,7 @@ from ssdnorm.layers import (
     norm_parameters,
 )
 from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm
+from ssdnorm.norm_specs import NORM_OPTIONS
 
 CLASSES = {
     "none": nn.Identity,
@@ -177,6 +178,7 @@ def test_the_onnx_file_gives_the_same(name):
     ],
 )
 def test_every_option_reaches_the_norm(spec, attributes):
+    assert NORMS.keys() == NORM_OPTIONS.keys()
     norm = norm_layer(spec)(64)
     assert {name: getattr(norm, name) for name in attributes} == attributes
 

@@ -1,6 +1,7 @@
 """hotcoco's diagnostics reach the caller with our ids and names; F1 against loops and hotcoco."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_the_gains_are_those_computed_by_hand():
     assert errors.delta_ap["localisation"] == errors.delta_ap["missed"] == 0.0
     assert errors.delta_ap_false_positives == pytest.approx(51 / 101 - errors.ap)
     assert errors.delta_ap_false_negatives == pytest.approx(0.5 - errors.ap)
-    assert json.loads(json.dumps(errors.to_json()))["counts"] == errors.counts
+    assert json.loads(json.dumps(asdict(errors)))["counts"] == errors.counts
     assert f"background      {1:>9}   {errors.delta_ap['background']:.3f}" in errors.table()
 
 

@@ -8,7 +8,7 @@ import pytest
 from ssdnorm.metrics.matching import best_first, stable_order
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(4))
 def test_best_first_is_the_stable_order_of_falling_scores(seed):
     draw = np.random.default_rng(seed)
     special = np.array([0.0, -0.0, 5e-324, -5e-324, 1e-310, 1.0, -1.0, 1e308, -1e308, np.inf, -np.inf])

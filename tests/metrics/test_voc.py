@@ -89,17 +89,6 @@ def test_the_published_example_gives_the_published_ap(real_data, interpolation, 
     assert result.metrics["mAP"] == pytest.approx(PADILLA[interpolation, iou_threshold], abs=1e-9)
 
 
-@pytest.mark.parametrize("interpolation", ["11-point", "all-point"])
-@pytest.mark.parametrize("options", [{}, {"tied": True}, {"difficult": 0.4, "tied": True}, {"num_objects": 10}])
-@pytest.mark.parametrize("seed", range(5))
-def test_every_ap_equals_the_devkits_loop(seed, options, interpolation):
-    truth, found = draw_set(seed, **{"num_detections": 300, **options})
-    result = evaluate_voc(truth, found, interpolation=interpolation)
-    for category in truth["categories"]:
-        expected = devkit_ap(truth, found, category["id"], 0.5, interpolation)
-        assert result.per_class[category["name"]]["AP"] == expected
-
-
 @BRITTLE
 @given(SEEDS, st.booleans(), st.floats(0, 1), st.integers(0, 30), st.integers(0, 80), st.floats(0.05, 1))
 def test_any_set_equals_the_devkits_loop(seed, tied, difficult, num_objects, num_detections, threshold):
@@ -202,6 +191,5 @@ def test_the_metric_object_gives_the_numbers_of_the_function():
     )
     expected = evaluate_voc(truth, found)
     assert metric.compute() == {**expected.metrics, "AP/dog": expected.per_class["dog"]["AP"]}
-    assert "mAP 0.5" in metric.result().table()
     metric.reset()
     assert metric.compute()["mAP"] == -1.0

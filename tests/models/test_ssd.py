@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ssdnorm import DEFAULT_BOXES, SSD, make_default_boxes, ssd300_vgg16, ssd512_vgg16
+from ssdnorm import DEFAULT_BOXES, NORMS, SSD, make_default_boxes, ssd300_vgg16, ssd512_vgg16
 from ssdnorm.layers.norms import NormFactory, norm_layer, norm_parameters
 from ssdnorm.models.checkpoint import save_checkpoint
 from ssdnorm.models.extra_layers import extra_layers_for
@@ -168,7 +168,7 @@ def test_dropout_zero_leaves_no_dropout_behind_and_one_half_leaves_two():
         assert sum(isinstance(m, nn.Dropout) for m in model.modules()) == count
 
 
-@pytest.mark.parametrize("norm", ["none", "batch_norm", "frozen_batch_norm", "l2_norm"])
+@pytest.mark.parametrize("norm", [*sorted(NORMS.keys() - {"group_norm"}), {"kind": "group_norm", "groups": 2}], ids=str)
 def test_a_weight_has_one_name_and_one_initial_value_under_every_norm(norm):
     plain, other = tiny(), tiny(backbone_norm=norm, extras_norm=norm, tap_norms={"fc7": norm})
     shared = [name for name, _ in plain.named_parameters() if "conv.weight" in name or "head." in name]

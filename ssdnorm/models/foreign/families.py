@@ -46,7 +46,6 @@ AMDEGROOT = Family(
     locs="loc.{i}",
     logits="conf.{i}",
     scale="L2Norm.weight",
-    mean=(123.0, 117.0, 104.0),
     clip="all",
     post_process={"score_threshold": 0.01, "nms_threshold": 0.45, "top_k": 200, "max_detections": None},
 )
@@ -61,7 +60,6 @@ LUFFICC = Family(
     locs="box_head.predictor.reg_headers.{i}",
     logits="box_head.predictor.cls_headers.{i}",
     scale="backbone.l2_norm.weight",
-    mean=(123.0, 117.0, 104.0),
     clip="all",
     post_process={"score_threshold": 0.01, "nms_threshold": 0.45, "top_k": None, "max_detections": 100},
 )
@@ -85,7 +83,6 @@ MMDETECTION = Family(
     logits="bbox_head.cls_convs.{i}.0",
     scale="neck.l2_norm.weight",
     mean=(123.675, 116.28, 103.53),
-    clip="none",
     post_process={"score_threshold": 0.02, "nms_threshold": 0.45, "top_k": 1000, "max_detections": 200},
     ignores=lambda name: name.startswith("data_preprocessor."),
     rearrange=lambda state: change_per_box(state, "logits", lambda outputs: outputs.roll(1, dims=1)),  # last -> first
@@ -111,8 +108,6 @@ BALANCAP = Family(
     logits="block{block}_box/conv_cls",
     scale="block4_box/L2Normalization/gamma",
     suffixes=("/weights", "/biases"),
-    mean=(123.0, 117.0, 104.0),
-    clip="none",
     post_process={"score_threshold": 0.01, "nms_threshold": 0.45, "top_k": 400, "max_detections": 200},
     dropout=0.5,
     ignores=lambda name: name.rsplit("/", 1)[-1] not in ("weights", "biases", "gamma"),
@@ -132,8 +127,6 @@ CHAINERCV = Family(
     logits="multibox/conf/{i}",
     scale="extractor/norm4/scale",
     suffixes=("/W", "/b"),
-    mean=(123.0, 117.0, 104.0),
-    clip="none",
     post_process={"score_threshold": 0.01, "nms_threshold": 0.45, "top_k": None, "max_detections": None},
     rearrange=lambda state: change_per_box(
         state, "locs", lambda outputs: outputs[:, [1, 0, 3, 2]]

@@ -58,9 +58,9 @@ class Family:
     locs: str
     logits: str
     scale: str
-    mean: tuple[float, float, float]
-    clip: Literal["none", "size", "all"]
     post_process: Mapping[str, Any]
+    mean: tuple[float, float, float] = (123.0, 117.0, 104.0)  # of Caffe's SSD
+    clip: Literal["none", "size", "all"] = "none"
     dropout: float = 0.0
     prefix: str = ""
     mark_512: str | None = None
