@@ -108,7 +108,11 @@ def _measure(output: Path, parallel: int, environment: dict[str, str]) -> dict[s
     while _live(environment) > 1 and process.poll() is None:  # all but the job that follows
         watching, at = _processor_seconds(process.pid), time.time()
         time.sleep(5)
-    code = process.wait()
+    peak = 0
+    while (code := process.poll()) is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        peak = max([peak, *(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))])
+        time.sleep(1)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     results = [path.stat().st_mtime for path in root.glob("runs/*/*/result.json")]
     follow_up = [path.stat().st_mtime for path in (root / "slurm").glob("*_log.err")]
@@ -125,7 +129,7 @@ def _measure(output: Path, parallel: int, environment: dict[str, str]) -> dict[s
         "seconds_from_the_last_result_to_the_first_report": max(follow_up) - max(results),
         "seconds_from_the_last_result_to_the_end_of_the_command": time.time() - max(results),
         "processor_seconds_of_the_command": used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime,
-        "peak_memory_mib_of_the_command": used.ru_maxrss / 1024,
+        "peak_memory_mib_of_the_command": peak / 1024,
         "files_of_submitit_per_run": len(in_slurm) / runs,
         "bytes_of_submitit_per_run": sum(path.stat().st_size for path in in_slurm) / runs,
     }

@@ -286,9 +286,9 @@ def _table(jobs: Sequence[Job], root: Path, live: dict[str, str], ended: dict[st
 
 def _submit_runs(jobs: Sequence[Job], root: Path, options: SlurmOptions) -> dict[str, str]:
     """Submit one array; returns run folder → task."""
-    most = int(_match(r"MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config"), "1001"))
-    if len(jobs) > most - 1:
-        raise ValueError(f"--cluster slurm: {len(jobs)} runs; this cluster's arrays have at most {most - 1} tasks")
+    most = re.search(r"MaxArraySize\s*=\s*(\d+)", _ask("scontrol", "show", "config"))
+    if most and len(jobs) >= int(most[1]):
+        raise ValueError(f"--cluster slurm: {len(jobs)} runs; this cluster's MaxArraySize is {most[1]}")
     executor = _executor(root, options, _MOST_TIMEOUTS)
     executor.update_parameters(array_parallelism=options.parallel)
     seconds = options.signal_seconds - 10.0
@@ -359,8 +359,3 @@ def _minutes(limit: str) -> int | None:
         return None
     days, hours, minutes, _ = (int(part or 0) for part in parts.groups())
     return (24 * days + hours) * 60 + minutes
-
-
-def _match(pattern: str, text: str, otherwise: str) -> str:
-    found = re.search(pattern, text)
-    return found[1] if found else otherwise

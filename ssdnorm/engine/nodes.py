@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins import ClusterEnvironment
-from lightning_fabric.plugins.environments import TorchElasticEnvironment
+from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 
 def is_first_process() -> bool:
@@ -48,9 +48,15 @@ def check_processes(num_processes: int) -> None:
 
 
 def cluster_environments() -> list[ClusterEnvironment]:
-    """For Lightning's plugins: torchrun's variables where they are set, whoever set them; else Lightning chooses."""
+    """For Lightning's plugins: torchrun's variables where they are set, whoever set them; else Lightning chooses.
+
+    In a task of Slurm, Lightning shall not queue the job again by itself: it would do so with a checkpoint of its own.
+    """
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
-        return []
+        try:
+            return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+        except RuntimeError as error:  # tasks that Lightning does not understand
+            raise ValueError(f"Slurm: {error}") from error
     os.environ.setdefault("LOCAL_RANK", "0")
     return [TorchElasticEnvironment()]
 

@@ -2,12 +2,13 @@
 
 import os
 import random
+import signal
 
 import pytest
 import torch
 
 from ssdnorm.engine import checkpoint_files
-from ssdnorm.engine.checkpoint_files import find_checkpoint, write_checkpoint_file
+from ssdnorm.engine.checkpoint_files import LastCheckpoint, find_checkpoint, write_checkpoint_file
 from ssdnorm.engine.module import TrainingModule
 from tests.small_training import rows, train, weights
 
@@ -141,3 +142,24 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch, capsys
     assert "step 3:" in capsys.readouterr().err
     assert step_in(tmp_path / "run/checkpoints/last.ckpt") == 2
     assert checkpoint_files.find_checkpoint(tmp_path / "run/checkpoints").name == "last.ckpt"
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_writes_a_checkpoint_and_goes_on_to_the_same_weights(tmp_path, monkeypatch, number):
+    training = {"max_steps": 3, "checkpoint_every": 100}
+    assert train(tmp_path / "whole", training=training) == 0
+
+    def tell(checkpoint, trainer, *more):
+        if trainer.global_step == 2:
+            os.kill(os.getpid(), number)
+        original(checkpoint, trainer, *more)
+
+    original = LastCheckpoint.on_train_batch_end
+    with monkeypatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_batch_end", tell)
+        assert train(tmp_path / "run", training=training) == 130
+    assert step_in(tmp_path / "run/checkpoints/last.ckpt") == 2
+    assert not (tmp_path / "run/failure.json").exists()
+    assert train(tmp_path / "run", "--resume", training=training) == 0
+    ours, whole = weights(tmp_path / "run"), weights(tmp_path / "whole")
+    assert all(torch.equal(ours[name], whole[name]) for name in whole)

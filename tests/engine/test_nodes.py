@@ -53,6 +53,12 @@ def test_one_process_of_a_run_is_the_first(environment, values, first):
 def test_processes_that_would_train_for_themselves_and_restarts_that_cannot_work_are_refused(environment):
     check_processes(2)
     assert cluster_environments() == []
+    environment(SLURM_NTASKS="2", SLURM_JOB_NAME="train")
+    with pytest.raises(ValueError, match="Slurm: You set `--ntasks=2`"):
+        cluster_environments()
+    environment(SLURM_NTASKS_PER_NODE="2")
+    (found,) = cluster_environments()
+    assert not found.auto_requeue, "Lightning would write checkpoints of its own"
     environment(RANK="1", WORLD_SIZE="2")
     check_processes(2)
     (found,) = cluster_environments()
