@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 
 from ssdnorm.boxes.default_boxes import default_box_spec
 from ssdnorm.config import CocoSource, Config, DefaultBoxesConfig, ShapesSource, VocSource, YoloSource
-from ssdnorm.config_file import config_to_mapping, flatten
 from ssdnorm.data.batches import make_eval_loader, make_train_loader
 from ssdnorm.data.coco import CocoDataset
 from ssdnorm.data.dataset import DetectionDataset, subset
@@ -367,6 +366,5 @@ def loop_settings(config: Config, images_per_epoch: int) -> LoopSettings:
     """The engine's settings from ``training`` and ``runtime``."""
     values = {**vars(config.training), **vars(config.runtime), "images_per_epoch": images_per_epoch}
     values["num_processes"] = num_processes(config)
-    shown = flatten(config_to_mapping(config), where="config")
-    values["shown"] = {key: value for key, value in shown.items() if not key.startswith("runtime.")}
+    values["shown"] = config.model_dump(exclude={"runtime"})
     return LoopSettings(**{field.name: values[field.name] for field in fields(LoopSettings)})

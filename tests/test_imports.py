@@ -25,7 +25,7 @@ ALLOWED = {
     "yaml_files": "",
     "data": "structures tables coco_format resize yaml_files",
     "metrics": "structures tables coco_format files",
-    "engine": "structures tables coco_format files provenance metrics",
+    "engine": "structures tables coco_format files provenance metrics norm_specs",
     "diagnose": "structures layers files plots",
     "plots": "structures tables files metrics",
     "files": "",

@@ -64,7 +64,7 @@ def make_loggers(specs: Sequence[Spec], folder: Path, *, settings: Mapping[str, 
     """Make the loggers of the run in ``folder``; a run that was tracked before goes on under the same id.
 
     Args:
-        settings: dotted key → value, shown by trackers.
+        settings: shown by trackers; nested.
 
     Raises:
         ValueError: a logger refuses its options, or its server cannot be reached.

@@ -58,7 +58,7 @@ class LoopSettings:
     num_processes: int  # of all machines
     timeout: int  # seconds without an answer of another process
     loggers: Sequence[str | Mapping[str, Any]]  # specs, see the config
-    shown: Mapping[str, Any]  # dotted key -> value, by trackers
+    shown: Mapping[str, Any]  # of the config, nested, by trackers
 
 
 def train(

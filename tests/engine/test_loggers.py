@@ -135,7 +135,7 @@ def test_a_run_is_logged_everywhere_and_resumed_under_its_ids(tmp_path):
     history = client.get_metric_history(mlflow_id, "train/loss")
     assert [point.step for point in history] == [0, 1, 2]  # steps before the reading
     assert [point.value for point in history] == pytest.approx(logged, rel=1e-4)
-    assert tracked.data.params["training.max_steps"] == "2"
+    assert tracked.data.params["training/max_steps"] == "2"
     assert tracked.data.metrics["test/AP"] == json.loads((run / "result.json").read_text())["metrics"]["AP"]
 
     first, second = records(run)
