@@ -5,9 +5,7 @@ import struct
 
 import pytest
 import yaml
-from mlflow.tracking import MlflowClient
 from pytorch_lightning.loggers import CSVLogger
-from wandb.proto.wandb_internal_pb2 import Record
 
 from ssdnorm.cli import main
 from ssdnorm.config_file import config_to_mapping, differences_of_run
@@ -76,6 +74,12 @@ def test_a_server_that_cannot_be_used_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: runtime.loggers: mlflow: ")
 
 
+def tracker(uri):
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(uri)
+
+
 def records(folder):
     """What Weights & Biases wrote offline, a list per start."""
     paths = folder.glob("wandb/offline-run-*/*.wandb")
@@ -84,6 +88,8 @@ def records(folder):
 
 def read_log(content):
     """The records of a log in LevelDB's format: chunks in blocks of 32 KiB, after a header of 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record  # seconds that other tests do not need
+
     at, record = 7, b""
     while at < len(content):
         if (left := -at % 32768) < 7 and left:
@@ -106,6 +112,7 @@ def numbers(part):
     return found
 
 
+@pytest.mark.slow
 def test_a_run_is_logged_everywhere_and_resumed_under_its_ids(tmp_path):
     run, uri = tmp_path / "run", f"file:{tmp_path / 'mlflow'}"
     own = {"kind": "tests.engine.test_loggers:OwnLogger", "flavour": "salted"}
@@ -121,7 +128,7 @@ def test_a_run_is_logged_everywhere_and_resumed_under_its_ids(tmp_path):
     wandb_id, mlflow_id = ids.values()
     logged = [float(row["loss"]) for row in rows(run) if row["loss"]]
 
-    client = MlflowClient(uri)
+    client = tracker(uri)
     (experiment,) = [found for found in client.search_experiments() if found.name == "ssdnorm"]
     (tracked,) = client.search_runs([experiment.experiment_id])
     assert (tracked.info.run_id, tracked.info.run_name, tracked.info.status) == (mlflow_id, "run", "FINISHED")
@@ -163,7 +170,7 @@ def test_a_comparison_is_a_group_of_runs_and_its_report_is_there(tmp_path):
     assert main(words) == 0
     assert main([*words, "--no-training"]) == 0  # into the same report
 
-    client = MlflowClient(uri)
+    client = tracker(uri)
     (experiment,) = [found for found in client.search_experiments() if found.name == "ssdnorm"]
     tracked = {found.info.run_name: found for found in client.search_runs([experiment.experiment_id])}
     twin = "arm twin seed 4 lr 0.004"

@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +16,7 @@ import yaml
 
 from ssdnorm.engine.nodes import SameStart, check_processes, cluster_environments, is_first_process, may_be_restarted
 from ssdnorm.messages import one_line
+from tests.private_slurm import missing, private_slurm
 from tests.small_training import ROOT, rows, script, tiny, weights
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
@@ -154,6 +157,25 @@ def test_two_nodes_train_as_two_devices_of_one_and_only_the_first_writes_and_say
     assert [process.returncode for process in processes] == [0, 0], said
     assert said[1] == ("", "")
     assert [list((tmp_path / rank).iterdir()) for rank in "01"] == [[], []]
+    check_same(run, two_devices)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_two_tasks_of_slurm_train_as_two_devices(tmp_path, two_devices):
+    config, run = two_devices.with_suffix(".yaml"), tmp_path / "run"
+    words = ["srun", "--ntasks", "2", "--ntasks-per-node", "2", sys.executable, "-m", "ssdnorm", "train"]
+    with TemporaryDirectory() as folder, private_slurm(Path(folder) / "slurm") as environment:
+        done = subprocess.run(
+            [*words, "--config", config, "--output", run, "--runtime.devices", "2"],
+            env={**os.environ, **environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run folder: ") == 1
     check_same(run, two_devices)
 
 
