@@ -127,10 +127,14 @@ def test_a_grid_that_is_signalled_requeued_and_out_of_time_equals_a_local_one(wo
         wait_until(lambda: (root / "slurm/submitted.json").exists())
         slurm_says(slurm, "scontrol", "update", f"jobid={task_of(root, late)}", "timelimit=1")
         signalled = in_training(root)
-        slurm_says(slurm, "scancel", "--signal=USR2", task_of(root, signalled))
+        # it may send the signal again and again until the task has ended
+        signal_words = ["scancel", "--signal=USR2", task_of(root, signalled)]
+        sending = subprocess.Popen(signal_words, env=slurm, stderr=subprocess.DEVNULL)
         requeued = in_training(root, [signalled, late])
         slurm_says(slurm, "scontrol", "requeue", task_of(root, requeued))
         again = command([*words, *slurm_words], slurm)  # the same command, once more
+        sending.kill()
+        sending.wait()
         wait_until(lambda: (late / "log.txt").exists() and STOPPED in (late / "log.txt").read_text())
         slurm_says(slurm, "scontrol", "update", f"jobid={task_of(root, late)}", "timelimit=5")
         printed, errors = process.communicate(timeout=1500)
