@@ -18,6 +18,7 @@ import os
 import platform
 import random
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -113,6 +114,8 @@ def _beat(claim: Path, released: threading.Event) -> None:
         except FileNotFoundError:
             if not released.is_set():
                 log.error("%s: no longer owned by this process, which stops", claim.parent)
+                if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job
+                    os._exit(130)
                 _thread.interrupt_main()
             return
         except OSError as error:  # a file server that comes back
