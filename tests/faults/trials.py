@@ -20,7 +20,7 @@ import yaml
 
 from ssdnorm import provenance
 from ssdnorm.cli import main
-from ssdnorm.compare import launcher
+from ssdnorm.compare import launcher, run_process
 from ssdnorm.diagnose import training_log
 from tests.faults.folders import differences, read_folder
 from tests.faults.kills import Operations, in_child, start_child, wait_for
@@ -243,7 +243,7 @@ def _fork_runs(operations: Operations | None) -> None:
     class Forked:
         def __init__(self, words: list[str], *, stdout: Any, env: dict[str, str], **_: Any) -> None:
             def prepare() -> None:
-                launcher._die_with_parent()
+                run_process._begin()
                 if operations is not None:
                     operations.kill_at = None
 
@@ -265,7 +265,7 @@ def _fork_runs(operations: Operations | None) -> None:
             os.kill(self._pid, signal.SIGTERM)
 
     names = {"Popen": Forked, "DEVNULL": subprocess.DEVNULL, "STDOUT": subprocess.STDOUT}
-    launcher.subprocess = SimpleNamespace(**names)  # type: ignore[attr-defined]
+    run_process.subprocess = SimpleNamespace(**names)  # type: ignore[attr-defined]
     launcher._POLL_SECONDS = 0.02
 
 
