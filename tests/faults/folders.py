@@ -1,4 +1,4 @@
-"""Read a run folder or a comparison as values that two runs of the same config must share, all but times."""
+"""Read a run folder or a comparison as values that two runs of the same config must share, all but times and commit."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 _TIMES = ("seconds", "images_per_second", "peak_memory_mib", "elapsed", "seconds_to_target", "mean_images_per_second")
+_COMMIT = "commit"  # of a checkout in which somebody commits during a long test
 _DRAWN_TIMES = ("report.html", "figures/", "table.md", "results.csv", "results.json")  # times are part of them
 
 
@@ -63,7 +64,7 @@ def _first_difference(expected: Any, got: Any) -> str:
 
 def _timeless(content: Any) -> Any:
     if isinstance(content, dict):
-        return {key: _timeless(value) for key, value in content.items() if key not in _TIMES}
+        return {key: _timeless(value) for key, value in content.items() if key not in (*_TIMES, _COMMIT)}
     return [_timeless(value) for value in content] if isinstance(content, list) else content
 
 
