@@ -137,10 +137,10 @@ def test_a_grid_that_is_signalled_requeued_and_out_of_time_equals_a_local_one(wo
         sending.wait()
         wait_until(lambda: (late / "log.txt").exists() and STOPPED in (late / "log.txt").read_text())
         slurm_says(slurm, "scontrol", "update", f"jobid={task_of(root, late)}", "timelimit=5")
-        printed, errors = process.communicate(timeout=1500)
+        printed, errors = process.communicate(timeout=3000)
         assert process.returncode == 0, errors
         assert "report:" in printed
-        assert again.communicate(timeout=300)[1].count("submitted") == 0, "Slurm has these runs already"
+        assert again.communicate(timeout=3000)[1].count("submitted") == 0, "Slurm has these runs already"
         assert again.returncode == 0
     finally:
         process.kill()
@@ -160,18 +160,20 @@ def test_a_grid_that_is_signalled_requeued_and_out_of_time_equals_a_local_one(wo
 @pytest.mark.slow
 def test_runs_that_are_cancelled_are_reported_and_made_when_the_command_is_started_again(words, slurm, tmp_path):
     root = tmp_path / "cmp"
+    endless = {**GRID, "base": {**BASE, "training": {**BASE["training"], "max_steps": 100_000}}}
+    (tmp_path / "compare.yaml").write_text(yaml.safe_dump(endless, sort_keys=False))
     slurm_words = ["--cluster", "slurm", "--slurm.minutes", "5"]
     process = command([*words, *slurm_words, "--seeds", "0"], slurm)
     try:
         in_training(root)
         process.send_signal(signal.SIGINT)
-        errors = process.communicate(timeout=60)[1]
+        errors = process.communicate(timeout=600)[1]
         assert process.returncode == 130
         cancel = re.search(r"To cancel them: (scancel .*)", errors)[1]
         assert slurm_says(slurm, "squeue", "--noheader"), "the jobs go on"
         watching = command([*words, "--watch"], slurm)
         slurm_says(slurm, *cancel.split())
-        assert "l2_norm" in watching.communicate(timeout=120)[1]
+        assert "l2_norm" in watching.communicate(timeout=600)[1]
         assert watching.returncode == 0
     finally:
         process.kill()
