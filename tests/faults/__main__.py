@@ -1,6 +1,6 @@
 """Try faults and print a table: python -m tests.faults [--every N] [trial …]; exit code 1 if anything failed.
 
-Everything takes about ten minutes on one core; --every 10 tries every tenth place.
+Everything takes about fifty minutes of processor time; --every 10 tries every tenth place.
 """
 
 from __future__ import annotations
