@@ -186,9 +186,10 @@ class TrainingModule(pl.LightningModule):
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save no weights that are not finite, or after such a loss; save the numbers of devices."""
+        """Save no weights that are not finite, or after such a loss; save losses to be read, and numbers of devices."""
         self._check_losses()
         self._check_weights()
+        checkpoint["unread_losses"] = [*self._checked]  # of a checkpoint between two readings
         checkpoint["world_size"] = self.trainer.world_size
         checkpoint["device_changes"] = self.device_changes
 
@@ -196,6 +197,7 @@ class TrainingModule(pl.LightningModule):
         """Refuse to resume with another number of devices, which changes the batch size, unless that may change."""
         now = self.trainer.world_size
         before = checkpoint.get("world_size", now)  # missing in older checkpoints
+        self._checked[:] = checkpoint.get("unread_losses", [])
         self.device_changes[:] = checkpoint.get("device_changes", [])
         if before == now:
             return

@@ -10,6 +10,7 @@ import torch
 from ssdnorm.engine import checkpoint_files
 from ssdnorm.engine.checkpoint_files import LastCheckpoint, find_checkpoint, write_checkpoint_file
 from ssdnorm.engine.module import TrainingModule
+from ssdnorm.files import whole_rows
 from tests.small_training import rows, train, weights
 
 CONTENT = {"state_dict": {"weight": torch.arange(1000.0)}, "world_size": 1}
@@ -146,8 +147,8 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch, capsys
 
 @pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
 def test_a_run_that_is_told_to_stop_writes_a_checkpoint_and_goes_on_to_the_same_weights(tmp_path, monkeypatch, number):
-    training = {"max_steps": 3, "checkpoint_every": 100}
-    assert train(tmp_path / "whole", training=training) == 0
+    settings = {"training": {"max_steps": 3, "checkpoint_every": 100}, "runtime": {"log_every": 3}}
+    assert train(tmp_path / "whole", **settings) == 0
 
     def tell(checkpoint, trainer, *more):
         if trainer.global_step == 2:
@@ -157,9 +158,11 @@ def test_a_run_that_is_told_to_stop_writes_a_checkpoint_and_goes_on_to_the_same_
     original = LastCheckpoint.on_train_batch_end
     with monkeypatch.context() as patch:
         patch.setattr(LastCheckpoint, "on_train_batch_end", tell)
-        assert train(tmp_path / "run", training=training) == 130
+        assert train(tmp_path / "run", **settings) == 130
     assert step_in(tmp_path / "run/checkpoints/last.ckpt") == 2
     assert not (tmp_path / "run/failure.json").exists()
-    assert train(tmp_path / "run", "--resume", training=training) == 0
+    assert train(tmp_path / "run", "--resume", **settings) == 0
     ours, whole = weights(tmp_path / "run"), weights(tmp_path / "whole")
     assert all(torch.equal(ours[name], whole[name]) for name in whole)
+    losses = [[row["loss"] for row in whole_rows(tmp_path / name / "metrics.csv")] for name in ("run", "whole")]
+    assert losses[0] == losses[1], "a reading is the mean over its steps before and after the stop"
