@@ -157,17 +157,13 @@ def _print_report(root: Path) -> None:
 
 def _refuse_together(arguments: argparse.Namespace) -> None:
     """Refuse options that would do nothing beside another."""
-    given = {
-        name: value
-        for name in ("plan", "watch", "shard", "no_training", "cluster", "jobs")
-        if (value := getattr(arguments, name)) not in (None, False, "local")
-    }
-    kinds = [name for name in given if name != "jobs"]
+    names = ("plan", "watch", "shard", "no_training", "cluster")
+    kinds = [name.replace("_", "-") for name in names if getattr(arguments, name) not in (None, False, "local")]
     if len(kinds) > 1:
-        raise ValueError(f"--{kinds[0]} and --{kinds[1].replace('_', '-')}: choose one of the two")
-    if "jobs" in given and kinds and kinds[0] not in ("plan", "shard"):
+        raise ValueError(f"--{kinds[0]} and --{kinds[1]}: choose one of the two")
+    if arguments.jobs is not None and kinds and kinds[0] not in ("plan", "shard"):
         hint = "; use --slurm.parallel" if kinds == ["cluster"] else ""
-        raise ValueError(f"--jobs: not with --{kinds[0].replace('_', '-')}{hint}")
+        raise ValueError(f"--jobs: not with --{kinds[0]}{hint}")
 
 
 def _make_runs(plan: Plan, root: Path, *, num_parallel: int, shard: tuple[int, int] = (1, 1)) -> None:
