@@ -41,6 +41,17 @@ class VocResult:
     iou_threshold: float
     interpolation: str
 
+    def table(self) -> str:
+        """The mean, then one line a class, as text."""
+        lines = [f"VOC metric ({self.interpolation}, IoU {self.iou_threshold:g}, difficult objects ignored)"]
+        width = max([len(name) for name in self.per_class] + [5])
+        lines += [f"  mAP {self.metrics['mAP']:.4f}", ""]
+        lines += [f"  {'class':<{width}} {'objects':>8} {'detections':>11} {'AP':>8} {'recall':>8}"]
+        for name, row in self.per_class.items():
+            counts = f"{row['objects']:>8.0f} {row['detections']:>11.0f}"
+            lines.append(f"  {name:<{width}} {counts} {row['AP']:8.4f} {row['recall']:8.4f}")
+        return "\n".join(lines)
+
 
 def evaluate_voc(
     ground_truth: Mapping[str, Any] | GroundTruth,
@@ -128,7 +139,7 @@ class VocMetric(ImageCollector):
         self.interpolation = interpolation
 
     def result(self) -> VocResult:
-        """The full result of all images so far, with curves."""
+        """The full result of all images so far, with curves and ``table()``."""
         return evaluate_voc(*self.tables(), iou_threshold=self.iou_threshold, interpolation=self.interpolation)
 
     def compute(self) -> dict[str, float]:
