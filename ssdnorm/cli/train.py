@@ -72,9 +72,10 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     _check(config_path, config)
     check_output(output, config, resume=resume)
     # with restarts, the owner before may have been on a machine that is lost
-    with owned_folder(output, further_patience=STALE_SECONDS if restarted else 0.0), _recorded_failure(output):
+    with owned_folder(output, further_patience=STALE_SECONDS if restarted else 0.0):
         extends = check_output(output, config, resume=resume)  # another may have owned it meanwhile
-        _train(output, config, resume=resume, extends=extends, first=True)
+        with _recorded_failure(output):  # of this run: a refusal above says nothing about the run that is there
+            _train(output, config, resume=resume, extends=extends, first=True)
 
 
 def _check(config_path: Path, config: Config) -> None:

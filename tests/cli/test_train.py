@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -252,6 +253,19 @@ def test_a_run_that_another_process_owns_is_left_alone(unfinished, capsys):
         assert train(unfinished, "--resume") == 2
     assert "run: in use by this very process" in capsys.readouterr().err
     assert sorted(unfinished.rglob("*")) == before
+
+
+def test_a_run_that_another_process_ended_meanwhile_is_left_alone(tmp_path, monkeypatch, capsys):
+    @contextmanager
+    def wait_for_the_other(folder, **_):
+        folder.mkdir()
+        (folder / "config.yaml").write_text("another's\n")
+        yield
+
+    monkeypatch.setattr("ssdnorm.cli.train.owned_folder", wait_for_the_other)
+    assert train(tmp_path / "run") == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
 
 
 @pytest.mark.parametrize("words", [["--output", ""], ["--output="]])
