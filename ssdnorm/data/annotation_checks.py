@@ -34,13 +34,14 @@ KINDS = {
 # What find_bad_boxes answers for a box; 0 is good, the last is only noted.
 BOX_KINDS = ("", "not finite", "inverted", "area", "outside", "clipped")
 BOX_REASONS = {
-    "not finite": "is not four finite numbers",
+    "not finite": "is not four finite numbers below 1e9",
     "inverted": "is inverted",
     "area": "has no area",
     "outside": "lies outside the image of {width} × {height} pixels",
 }
 
 _MESSAGES_SHOWN = 20
+_LARGEST_PX = 1e9  # the area of a larger box may overflow
 _CLIP_TOLERANCE_PX = 1.0  # annotation tools round; less than a pixel outside is not reported
 
 
@@ -108,7 +109,7 @@ class Problems:
 def find_bad_boxes(boxes_px: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """What is wrong with each box, as an index into ``BOX_KINDS``.
 
-    A box is bad when a coordinate is not finite, when it is inverted, has no area or shares no area with its image.
+    A box is bad when a coordinate is not finite or above 1e9, when it is inverted, has no area or shares no area with its image.
     One that reaches out of the image by more than a pixel is only ``clipped``: it is usable.
 
     Shape:
@@ -124,7 +125,7 @@ def find_bad_boxes(boxes_px: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     height, width = np.where(sizes > 0, sizes, np.inf).T
     reach = np.max([-left, -top, right - width, bottom - height], axis=0)
     conditions = [
-        ~np.isfinite(boxes_px).all(axis=1),
+        ~(np.abs(boxes_px) < _LARGEST_PX).all(axis=1),
         (right < left) | (bottom < top),
         (right == left) | (bottom == top),
         (right <= 0) | (bottom <= 0) | (left >= width) | (top >= height),

@@ -64,6 +64,7 @@ def test_loading_does_not_keep_python_objects_per_annotation(coco):
         ([5, -9, 9, 0], "outside"),
         ([5, 5, np.inf, 9], "not finite"),
         ([np.nan, 5, 9, 9], "not finite"),
+        ([-1e200, 5, 1e200, 9], "not finite"),  # its area would overflow
     ],
 )
 def test_bad_boxes_are_told_apart(box, kind):

@@ -73,7 +73,7 @@ BAD_BOXES = {
     "has no area": (5, 5, 5, 9),
     "is inverted": (9, 5, 5, 9),
     "lies outside the image of 40 × 30 pixels": (41, 5, 50, 9),
-    "is not four finite numbers": ("nan", 5, 9, 9),
+    "is not four finite numbers below 1e9": ("nan", 5, 9, 9),
 }
 
 
