@@ -109,8 +109,8 @@ class Problems:
 def find_bad_boxes(boxes_px: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """What is wrong with each box, as an index into ``BOX_KINDS``.
 
-    A box is bad when a coordinate is not finite or above 1e9, when it is inverted, has no area or shares no area with its image.
-    One that reaches out of the image by more than a pixel is only ``clipped``: it is usable.
+    A box is bad when a coordinate is not finite or above 1e9, when it is inverted, has no area or shares no area with
+    its image. One that reaches out of the image by more than a pixel is only ``clipped``: it is usable.
 
     Shape:
         boxes_px ``(M, 4)`` float64 xyxy; sizes ``(M, 2)`` height and width of each box's image, 0 when unknown;

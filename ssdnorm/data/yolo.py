@@ -143,12 +143,13 @@ def list_yolo_images(content: Mapping[str, Any], file: Path, split: str) -> list
         if not isinstance(entry, str) or "\0" in entry:
             raise ValueError(f"{file}: {split}: expected a folder, a list of images, or several; got {shown(entry)}")
         tried = [base / entry, file.parent / entry, *usual]
-        found = next((path for path in tried if path.exists()), None)
+        found = next(filter(os.path.exists, tried), None)  # Path.exists raises for a name that is too long
         if found is None:
-            raise FileNotFoundError(f"{file}: {split}: {entry}: no such folder or list; tried {tried[0]}")
+            where = "below 'path' or beside the file"
+            raise FileNotFoundError(f"{file}: {split}: {shown(entry)}: no such folder or list {where}")
         if found.is_file():
             lines = filter(None, map(str.strip, found.read_text(encoding="utf-8", errors="replace").splitlines()))
-            images += [path if (path := found.parent / line).exists() else base / line for line in lines]
+            images += [path if os.path.exists(path := found.parent / line) else base / line for line in lines]
         else:
             images += [path for path in found.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
@@ -172,7 +173,7 @@ def _read_labels(
     """Class number and corners in [0, 1] of every line that can be used, and where it stands."""
     file = _labels_of(image)
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else []
+        lines = file.read_text(encoding="utf-8-sig").splitlines() if os.path.isfile(file) else []
     except UnicodeDecodeError:
         problems.drop("annotations", f"{file}: not text in UTF-8")
         return []

@@ -204,6 +204,7 @@ XML_FOUND = [b"<a>" * 100_000, b"<annotation>" + b"<object>" * 9000 + b"</object
 _HUGE_BOX = {"xmin": "2", "ymin": "3", "xmax": "1e200", "ymax": "1e200"}
 XML_FOUND += [xml_bytes({**_ANNOTATION, "object": {"name": "cat", "bndbox": _HUGE_BOX}})]
 YOLO_FOUND = [(yaml.dump(YOLO).encode(), b"1e999 0.5 0.5 0.25 0.25"), (b"[" * 5000, b""), (b"names: &a [*a]", b"")]
+YOLO_FOUND += [(yaml.dump({**YOLO, "train": "x" * 5000}).encode(), b"")]
 YOLO_FOUND += [
     (yaml.dump({**YOLO, "names": names}).encode(), b"") for names in ([["a"], "b"], {0: "a", "1": "b"}, [None])
 ]
