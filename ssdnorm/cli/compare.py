@@ -24,7 +24,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,8 +33,8 @@ from ssdnorm.files import remove_unfinished, write_json, write_text
 from ssdnorm.ownership import owned_folder
 
 if TYPE_CHECKING:
-    from ssdnorm.compare.cluster import SlurmOptions
     from ssdnorm.compare.plan import Plan
+    from ssdnorm.compare.slurm_options import SlurmOptions
     from ssdnorm.data.dataset import DetectionDataset
 
 log = logging.getLogger("ssdnorm.compare")
@@ -73,19 +73,16 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         del os.environ[name]
 
     # imported here, so that --help does not wait for them
-    from ssdnorm.build import build_dataset
     from ssdnorm.compare import cluster
-    from ssdnorm.compare.analysis import analyse, choose_rates
+    from ssdnorm.compare.analysis import choose_rates
     from ssdnorm.compare.launcher import check_folders
     from ssdnorm.compare.looks import second_look
     from ssdnorm.compare.plan import parse_shard, read_plan
     from ssdnorm.compare.planning import plan_markdown, read_scatter
-    from ssdnorm.compare.report import write_report
     from ssdnorm.compare.run_folders import state_of
-    from ssdnorm.compare.tables import metrics_markdown, table_markdown, write_csv
-    from ssdnorm.engine.loggers import log_report
+    from ssdnorm.compare.slurm_options import read_options, split_options
 
-    given, rest = cluster.split_options(rest)
+    given, rest = split_options(rest)
     shard = None if arguments.shard is None else parse_shard(arguments.shard)
     if given and arguments.cluster != "slurm":
         raise ValueError(f"command line: --slurm.{next(iter(given))}: is for --cluster slurm")
@@ -103,13 +100,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     if arguments.watch:
         cluster.watch(lambda: plan.jobs(*choose_rates(plan, root)[::-1]), root)
         return
-    options = cluster.read_options(given, plan) if arguments.cluster == "slurm" else None
-    train_set = build_dataset(plan.base, "train")
-    test_set = build_dataset(plan.base, "test", class_names=train_set.class_names)
-    datasets = {"train": train_set, "test": test_set}
-    if plan.base.data.validation is not None:
-        datasets["validation"] = build_dataset(plan.base, "validation", class_names=train_set.class_names)
-        _refuse_shared_images(datasets["validation"], test_set)
+    options = read_options(given, plan) if arguments.cluster == "slurm" else None
+    datasets = _datasets(plan)
     second_look(plan.file, root)  # refuses seeds that no look was declared for
     rates, lrs = choose_rates(plan, root)
     check_folders(plan.jobs(lrs, rates), root)
@@ -123,22 +115,44 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         log.info("shard %d/%d has ended; the report: --no-training, on the folders of all shards together", *shard)
         return
     with owned_folder(root) if options is None else cluster.owned_when_free(root):
-        remove_unfinished(root, root / "figures")
         if arguments.no_training:
             if not any(state_of(job, root) in ("finished", "diverged") for job in plan.jobs(lrs, rates)):
                 raise ValueError(f"--no-training: {root} holds no finished run of {arguments.config}")
         elif options is None:
             _make_runs(plan, root, num_parallel=arguments.jobs or 1)
-        results = analyse(plan, root, datasets)
-        write_json(root / "results.json", dataclasses.asdict(results))
-        write_csv(results, root / "results.csv")
-        write_text(root / "table.md", f"{table_markdown(results)}\n{metrics_markdown(results)}")
-        write_report(results, root, test_set, root / "report.html")
+        _report(plan, root, datasets)
+
+
+def _datasets(plan: Plan) -> dict[str, DetectionDataset]:
+    """What all arms share, by split; validation images are none of the test's."""
+    from ssdnorm.build import build_dataset
+
+    train = build_dataset(plan.base, "train")
+    datasets = {"train": train, "test": build_dataset(plan.base, "test", class_names=train.class_names)}
+    if plan.base.data.validation is not None:
+        datasets["validation"] = build_dataset(plan.base, "validation", class_names=train.class_names)
+        _refuse_shared_images(datasets["validation"], datasets["test"])
+    return datasets
+
+
+def _report(plan: Plan, root: Path, datasets: Mapping[str, DetectionDataset]) -> None:
+    """Write the report on the runs in a folder, which this process owns, and print what it says in words."""
+    from ssdnorm.compare.analysis import analyse
+    from ssdnorm.compare.report import write_report
+    from ssdnorm.compare.tables import metrics_markdown, table_markdown, write_csv
+    from ssdnorm.engine.loggers import log_report
+
+    remove_unfinished(root, root / "figures")
+    results = analyse(plan, root, datasets)
+    write_json(root / "results.json", dataclasses.asdict(results))
+    write_csv(results, root / "results.csv")
+    write_text(root / "table.md", f"{table_markdown(results)}\n{metrics_markdown(results)}")
+    write_report(results, root, datasets["test"], root / "report.html")
     metrics = {f"{arm.name}/{name}": each.mean for arm in results.arms for name, each in arm.metrics.items()}
-    files = [root / "report.html", root / "results.json"]
     try:
         _print_report(root)
     finally:  # also if runs have no result
+        files = [root / "report.html", root / "results.json"]
         log_report(plan.base.runtime.loggers, root, plan.file.title, metrics, files)
 
 
@@ -159,6 +173,8 @@ def _refuse_together(arguments: argparse.Namespace) -> None:
     """Refuse options that would do nothing beside another."""
     names = ("plan", "watch", "shard", "no_training", "cluster")
     kinds = [name.replace("_", "-") for name in names if getattr(arguments, name) not in (None, False, "local")]
+    if kinds == ["watch", "cluster"]:  # Slurm is what --watch shows
+        kinds = ["watch"]
     if len(kinds) > 1:
         raise ValueError(f"--{kinds[0]} and --{kinds[1]}: choose one of the two")
     if arguments.jobs is not None and kinds and kinds[0] not in ("plan", "shard"):

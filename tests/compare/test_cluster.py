@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from ssdnorm.cli import main
-from ssdnorm.compare import cluster, run_process
+from ssdnorm.compare import cluster, run_process, slurm_options
 from ssdnorm.compare.plan import read_plan, shard_of
 from ssdnorm.compare.run_process import RunTask, record_failure, without_job
 from ssdnorm.ownership import owned_folder
@@ -192,7 +192,7 @@ def test_runs_that_are_cancelled_are_reported_and_made_when_the_command_is_start
         failures = list(root.rglob("failure.json"))
         assert len(failures) == 2
         assert "ended without a result; see slurm/" in failures[0].read_text()
-        options = cluster.read_options({"minutes": "5"}, plan)
+        options = slurm_options.read_options({"minutes": "5"}, plan)
         assert not cluster.submit_next([(plan.first_jobs(rates), [])], root, options, again=False)
         assert cluster.submit_next([(plan.first_jobs(rates), [])], root, options, again=True)
         assert len(cluster.live_tasks(root)) == 3, "two runs and the job that follows them"
@@ -215,7 +215,7 @@ def test_options_are_checked_by_slurm_before_anything_is_submitted(words, slurm,
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
-    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(slurm_options.importlib.util, "find_spec", lambda _: None)
     assert main([*words, "--cluster", "slurm"]) == 2
     assert "pip install 'ssdnorm[slurm]'" in capsys.readouterr().err
     assert not (tmp_path / "cmp").exists()
@@ -240,11 +240,11 @@ def test_a_local_grid_inside_an_allocation_of_several_tasks_trains(words, slurm,
 
 
 def test_options_of_slurm_are_typed_and_further_ones_go_to_sbatch():
-    given, rest = cluster.split_options(
+    given, rest = slurm_options.split_options(
         ["--slurm.mail-type", "END", "--slurm.gpus=2", "--base.x", "1", "--slurm.exclusive", "true"]
     )
     assert rest == ["--base.x", "1"]
-    options = cluster.SlurmOptions(**given, minutes=1)
+    options = slurm_options.SlurmOptions(**given, minutes=1)
     assert options.sbatch() == {
         "gpus-per-node": 2, "cpus-per-task": 1, "requeue": True, "mail-type": "END", "exclusive": True,
     }  # fmt: skip
@@ -269,6 +269,7 @@ def test_options_of_slurm_are_typed_and_further_ones_go_to_sbatch():
         ("--cluster slurm --base.runtime.num_nodes 2", "a run on Slurm is one task on one node"),
         ("--cluster slurm", "no such command on this machine"),
         ("--watch", "squeue"),
+        ("--cluster slurm --watch", "squeue"),
     ],
 )
 def test_options_that_clash_or_cannot_be_are_refused_in_one_line(more, message, words, tmp_path, capsys, monkeypatch):
