@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 from ssdnorm.files import write_json
 from ssdnorm.messages import one_line
 from ssdnorm.norm_specs import check_option_names
+from ssdnorm.validation import LOGGERS
 
 IDS_FILE = "loggers.json"  # in a run folder: spec of a tracker → id of the run there
 Spec = str | Mapping[str, Any]
@@ -34,12 +35,7 @@ class _EventFile(TensorBoardLogger):
         self.experiment.flush()
 
 
-_CLASSES: dict[str, type[Logger]] = {
-    "tensorboard": _EventFile,
-    "csv": CSVLogger,
-    "wandb": WandbLogger,
-    "mlflow": MLFlowLogger,
-}
+_CLASSES: dict[str, type[Logger]] = dict(zip(LOGGERS, (_EventFile, CSVLogger, WandbLogger, MLFlowLogger), strict=True))
 
 
 def check_loggers(specs: Sequence[Spec]) -> None:
