@@ -1,13 +1,15 @@
-"""Assemble the published comparisons anew: under the rule declared for them, and as a second look under today's.
+"""Make the README's table of answers, and look a second time at the comparisons that were judged by an older rule.
 
-`python benchmarks/published_comparisons.py` reads docs/results/*/results.csv and writes docs/results/second_look.md and
-the README's table of answers.
-The error over test images comes from the width of the published intervals, in table.md: the detections are not kept.
+`python benchmarks/published_comparisons.py` reads docs/results/*/results.csv (of newer ones results.json, which holds
+the declared rule's verdicts) and writes docs/results/second_look.md and the README's table.
+In the second look the error over test images comes from the width of the published intervals, in table.md: the
+detections are not kept.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import re
 import sys
 from collections import defaultdict
@@ -25,15 +27,17 @@ from ssdnorm.files import write_text
 
 README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-_NUM_IMAGES = {"compare_bccd": 72, "compare_bccd_pretrained": 72, "compare_playing_cards_scratch": 67}
-_QUESTIONS = {  # (arm, comparison) → the README's question, in its order; every arm is compared with L2Norm on conv4_3
-    ("batch_norm", "compare_playing_cards_scratch"): "batch norm after every convolution, from scratch?",
+NUM_IMAGES = {"compare_bccd": 72, "compare_bccd_pretrained": 72, "compare_playing_cards_scratch": 67}
+_QUESTIONS = {  # (arm or contrast, comparison) → the README's question, in its order
+    ("batch_norm", "compare_playing_cards_scratch"): "Batch norm instead of L2Norm, from scratch?",
     ("batch_norm", "compare_bccd_pretrained"): "… from ImageNet weights, first 60 steps?",
-    ("group_norm", "compare_playing_cards_scratch"): "group norm after every convolution, from scratch?",
+    ("group_norm", "compare_playing_cards_scratch"): "Group norm instead of L2Norm, from scratch?",
     ("group_norm", "compare_bccd_pretrained"): "… from ImageNet weights, first 60 steps?",
     ("l2_norm_all_taps", "compare_playing_cards_scratch"): "L2Norm on all taps, from scratch?",
-    ("none", "compare_playing_cards_scratch"): "no norm at all, from scratch?",
+    ("none", "compare_playing_cards_scratch"): "No norm instead of L2Norm, from scratch?",
     ("none", "compare_bccd_pretrained"): "… from ImageNet weights, first 60 steps?",
+    ("batch_norm_dropout", "compare_dropout"): "Dropout in fc6 and fc7, with batch norm?",
+    ("dropout without batch norm", "compare_dropout"): "… with L2Norm alone?",
 }
 _BEGIN, _END = "<!-- begin: benchmarks/published_comparisons.py -->\n", "<!-- end -->"
 _NORMAL_WIDTH = 2 * 1.96  # of a 95 % interval, in standard errors
@@ -76,7 +80,7 @@ def page() -> str:
         "intervals, their width over 3.92. Points of AP, arm minus l2_norm; *seeds*: would decide: in 80 % of cases,",
         "if the difference seen is the true one.",
     ]
-    for name, num_images in _NUM_IMAGES.items():
+    for name, num_images in NUM_IMAGES.items():
         differences = read_differences(RESULTS / name)
         old, new = (judged(differences, rule, num_images) for rule in ("paired_t_holm", "guarded_t"))
         assert new.detectable is not None
@@ -102,18 +106,30 @@ def page() -> str:
     return "\n".join(lines).replace("| <", "| &lt;") + "\n"
 
 
+def answer(name: str, comparison: str) -> tuple[str, str]:
+    """The declared rule's verdict on an arm or a contrast, and its difference with a 95 % interval."""
+    file = RESULTS / comparison / "results.json"
+    if file.exists():
+        results = json.loads(file.read_text(encoding="utf-8"))
+        for arm in results["arms"]:
+            arm["difference"] = arm["differences"].get(results["metric"])
+        found = next(each for each in (*results["arms"], *results["contrasts"]) if each["name"] == name)
+        difference, verdict = found["difference"], found["finding"]["verdict"]
+        mean, low, high = difference["paired"]["mean"], difference["low"], difference["high"]
+    else:
+        differences = read_differences(RESULTS / comparison)
+        verdict = judged(differences, "paired_t_holm", NUM_IMAGES[comparison]).findings[name].verdict
+        paired = differences[name].paired
+        mean, low, high = paired.mean, paired.low, paired.high
+    return verdict, f"{signed_points(mean)} {signed_interval(low, high)}"
+
+
 def answers() -> str:
-    """The README's table: question, declared verdict, difference of AP with its interval over seeds, page."""
-    lines = [
-        "| in place of L2Norm on conv4_3 alone | answer | points of AP, 95 % interval | page |",
-        "|---|---|---|---|",
-    ]
-    for (arm, name), question in _QUESTIONS.items():
-        differences = read_differences(RESULTS / name)
-        verdict = judged(differences, "paired_t_holm", _NUM_IMAGES[name]).findings[arm].verdict
-        paired = differences[arm].paired
-        gap = f"{signed_points(paired.mean)} {signed_interval(paired.low, paired.high)}"
-        link = f"[{name.removeprefix('compare_')}](docs/results/{name}/README.md)"
+    """The README's table: question, declared verdict, difference of AP with its interval, page."""
+    lines = ["| question | answer | points of AP, 95 % interval | page |", "|---|---|---|---|"]
+    for (name, comparison), question in _QUESTIONS.items():
+        verdict, gap = answer(name, comparison)
+        link = f"[{comparison.removeprefix('compare_')}](docs/results/{comparison}/README.md)"
         lines.append(f"| {question} | {verdict} | {gap} | {link} |")
     return "\n".join(lines) + "\n"
 

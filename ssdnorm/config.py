@@ -155,10 +155,14 @@ class ShapesSource(Section):
     """Coloured shapes, drawn when they are read."""
 
     format: Literal["shapes"]
-    num_images: PositiveInt = Field(description="shapes: how many pictures are drawn")
+    num_images: Annotated[int, Field(gt=0, le=10**7)] = Field(description="shapes: how many pictures are drawn")
     seed: Seed = Field(description="shapes: seed of the drawn pictures")
-    image_size: Annotated[int, Field(ge=16)] = Field(default=300, description="shapes: side of a picture, pixels")
-    max_objects: PositiveInt = Field(default=6, description="shapes: most objects in a picture")
+    image_size: Annotated[int, Field(ge=16, le=4096)] = Field(
+        default=300, description="shapes: side of a picture, pixels"
+    )
+    max_objects: Annotated[int, Field(gt=0, le=1000)] = Field(
+        default=6, description="shapes: most objects in a picture"
+    )
     min_side: PositiveFraction = Field(default=0.1, description="shapes: smallest diameter, of the picture's side")
     max_side: PositiveFraction = Field(default=0.5, description="shapes: largest diameter, of the picture's side")
     class_colors: bool = Field(default=False, description="shapes: each class has a hue of its own")
@@ -328,7 +332,7 @@ class TrainingConfig(Section):
     epochs: PositiveFloat | None = Field(
         default=None, description="passes over the training images, instead of max_steps"
     )
-    batch_size: PositiveInt | Literal["auto"] = Field(
+    batch_size: Annotated[int, Field(gt=0, le=2**16)] | Literal["auto"] = Field(
         default=32, description="images per device and step; auto takes the largest power of 2 that fits, up to 32"
     )
     accumulate: PositiveInt = Field(
@@ -398,7 +402,9 @@ class RuntimeConfig(Section):
     batch_may_change: bool = Field(
         default=False, description="let --resume go on with another number of devices, each with batch_size images"
     )
-    num_workers: NonNegativeInt = Field(default=0, description="processes that load images; 0 uses the main process")
+    num_workers: Annotated[int, Field(ge=0, le=1024)] = Field(
+        default=0, description="processes that load images; 0 uses the main process"
+    )
     cache_images: PositiveInt | None = Field(
         default=None,
         description="MiB of shared memory for decoded training images; null reads the files each time",

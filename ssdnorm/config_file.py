@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import yaml
 
 from ssdnorm.config import Config, NormConfig, write_out_preset
+from ssdnorm.files import shortened
 from ssdnorm.messages import did_you_mean, shown
 from ssdnorm.validation import sections, validate
 from ssdnorm.yaml_files import parse_yaml, read_yaml
@@ -40,16 +42,17 @@ def find_config(path: str | Path, kind: str = "recipe") -> Path:
         FileNotFoundError: neither exists; lists the shipped ones.
     """
     path = Path(path)
-    if path.is_file():
+    if os.path.isfile(path):  # Path.is_file raises for a name that is too long
         return path
+    named = shortened(str(path), 500)
     if path.suffix or len(path.parts) != 1:
-        raise FileNotFoundError(f"{path}: no such config file")
+        raise FileNotFoundError(f"{named}: no such config file")
     folder = SHIPPED / "norms" if kind == "norm preset" else SHIPPED
     files = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
     names = [name for name in files if (kind == "comparison") == name.startswith("compare_")]
     if str(path) not in names:
         shipped = f"{', '.join(names)}.{did_you_mean(path, names)}"
-        raise FileNotFoundError(f"{path}: no such config file or {kind}; the shipped ones are: {shipped}")
+        raise FileNotFoundError(f"{named}: no such config file or {kind}; the shipped ones are: {shipped}")
     return files[str(path)]
 
 

@@ -73,7 +73,9 @@ def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = " ".join(f"{error.filename}: {error.strerror}".split())
-    if not isinstance(error, ValueError | OSError | ArithmeticError):
+    if isinstance(error, MemoryError):
+        text = f"not enough memory{text and f' ({text})'}"
+    elif not isinstance(error, ValueError | OSError | ArithmeticError):
         text = f"{type(error).__name__}: {text}"
     half = _LONGEST_LINE // 2
     return text if len(text) <= _LONGEST_LINE else f"{text[: half - 2]} … {text[1 - half :]}"

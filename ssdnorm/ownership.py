@@ -69,7 +69,10 @@ def _claim(folder: Path, patience: float) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             claim.touch(exist_ok=False)
-        except FileNotFoundError:  # removed meanwhile by one that made it and failed
+        except FileNotFoundError as error:  # removed meanwhile by one that made it and failed; /proc refuses for ever
+            if time.monotonic() > deadline:
+                raise OSError(error.errno, os.strerror(error.errno or 0), str(folder)) from error
+            time.sleep(0.01)
             continue
         except FileExistsError:
             raise ValueError(f"{folder}: in use by this very process") from None

@@ -147,6 +147,7 @@ class GroundTruth(SharedArrays):
         return replace(self, starts=starts, **{name: getattr(self, name)[keep] for name in _PER_OBJECT})
 
 
+LARGEST_PX = 1e9  # of a coordinate: the area of a larger box may overflow
 _PER_OBJECT = ("ids", "boxes", "labels", "area", "iscrowd", "difficult")
 
 

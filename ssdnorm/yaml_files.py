@@ -12,6 +12,7 @@ from ssdnorm.messages import one_line, shown
 
 _MOST_VALUES = 100_000  # in a file, aliases written out; a list of image ids is the longest thing in a config
 _MOST_BYTES = 2**20
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 def read_yaml(path: Path) -> Any:
@@ -53,12 +54,31 @@ def _count_values(value: Any, counts: dict[int, int]) -> int:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader that reads 1e-3 as a number and refuses a key that a mapping has already."""
+    """YAML's safe loader that reads 1e-3 as a number, and refuses a key given twice and merges that multiply."""
+
+    def __init__(self, stream: str | bytes) -> None:
+        super().__init__(stream)
+        self._flattened: set[int] = set()  # mappings, by id: each is flattened once, however often it is merged
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put merged mappings (``<<``) in their place, unless they multiply."""
+        if id(node) in self._flattened:
+            return
+        self._flattened.add(id(node))
+        for key, value in node.value:
+            if key.tag == _MERGE:
+                merged = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                merged = [part for part in merged if isinstance(part, yaml.MappingNode)]
+                for part in merged:
+                    self.flatten_mapping(part)
+                if sum(len(part.value) for part in merged) > _MOST_VALUES:
+                    raise ValueError(f"merges more than {_MOST_VALUES:,} values")
+        super().flatten_mapping(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.tag != _MERGE:
                 problem = f"the key {shown(key.value)} is given twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)

@@ -182,6 +182,7 @@ ONE = {"images": [{"id": 7}], "categories": [{"id": 3, "name": "dog"}], "annotat
         ({"score": "0.5"}, r"detections\[1\]: score: got '0.5', allowed: a finite number"),
         ({"bbox": [1, 2, -3, 4]}, r"detections\[1\]: bbox: got \[1, 2, -3, 4\], allowed: .*at least 0"),
         ({"bbox": [1, 2, float("inf"), 4]}, r"detections\[1\]: bbox: got .*inf"),
+        ({"bbox": [1, 2, 1e308, 4]}, r"detections\[1\]: bbox: got .*e\+308.*, allowed: .*below 1e9"),
         ({"bbox": [1, 2, 3]}, r"detections\[1\]: bbox: got \[1, 2, 3\], allowed: four finite numbers"),
         ({"bbox": "1234"}, r"detections\[1\]: bbox: got '1234', allowed: four finite numbers"),
     ],

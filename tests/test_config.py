@@ -56,6 +56,8 @@ def test_every_shipped_schema_is_the_models_own_and_every_config_names_it():
         (["--norm.bakbone", "none"], r"command line: norm\.bakbone: unknown key; .*Did you mean 'norm\.backbone'\?"),
         (["--training.max_step", "3"], r"training\.max_step: unknown key.*Did you mean 'training\.max_steps'\?"),
         (["--training.max_steps", "many"], r"training\.max_steps: must be a valid integer; got 'many'"),
+        (["--runtime.num_workers", "100000"], r"runtime\.num_workers: must be less than or equal to 1024; got 100000"),
+        (["--training.batch_size", "1000000"], r"training\.batch_size: must be less than or equal to 65536"),
         (["--training.seed", "-1"], r"training\.seed: must be greater than or equal to 0; got -1"),
         (["--norm.taps", "null"], r"norm\.taps: must be a mapping; got null"),
         (["--norm.taps", "{4: none}"], r"norm\.taps\.4: must be a valid string; got 4"),

@@ -99,10 +99,15 @@ def test_a_config_is_found_by_path_and_by_name(file, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "kind", "message"),
     [
-        ("bcd", "recipe", r"bcd: no such config file or recipe; .*: bccd, coco2017, .*\. Did you mean 'bccd'\?"),
+        (
+            "bcd",
+            "recipe",
+            r"bcd: no such config file or recipe; .*: bccd, bccd_small, coco2017, .*\. Did you mean 'bccd'\?",
+        ),
         ("compare_bccd", "recipe", r"no such config file or recipe"),
-        ("bccd", "comparison", r"the shipped ones are: compare_bccd, "),
+        ("bccd", "comparison", r"the shipped ones are: compare_batch_size, compare_bccd, "),
         ("bccd.yaml", "recipe", r"bccd\.yaml: no such config file$"),
+        ("x" * 5000, "recipe", r"^x{500}: no such config file or recipe"),
         ("there/bccd", "recipe", r"there/bccd: no such config file$"),
     ],
 )

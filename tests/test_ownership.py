@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,12 @@ def test_an_owned_folder_is_made_and_removed_again_if_nothing_came_into_it(tmp_p
     with owned_folder(tmp_path / "a"):
         (tmp_path / "a" / "file").touch()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_a_folder_that_can_never_be_made_is_refused(impatient):
+    with pytest.raises(OSError, match="No such file or directory: '/proc/x'"), owned_folder(Path("/proc/x")):
+        pass
 
 
 def test_a_second_owner_is_refused_by_name_until_the_first_is_killed(tmp_path, impatient):

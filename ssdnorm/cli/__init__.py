@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, str] = _MOD
         if output := getattr(parsed, "output", None):
             remove_unfinished(Path(output), Path(output).parent, older_than=3600.0)
         module.run(parsed, _long_options(parsed, rest) if first in SHORT_OPTIONS else rest)
-    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
+    except (ValueError, OSError, ArithmeticError, RuntimeError, MemoryError) as error:
         if isinstance(error, RuntimeError) and not lost_worker(error):
             raise
         _end_line()

@@ -12,6 +12,7 @@ from typing import Any
 from ssdnorm.config import Config
 from ssdnorm.config_file import differences_of_run, read_config
 from ssdnorm.files import START_FILE, write_json
+from ssdnorm.messages import one_line
 
 log = logging.getLogger("ssdnorm.train")
 
@@ -61,7 +62,10 @@ def check_checkpoint(output: Path, schedule: Mapping[str, Any], *, extends: bool
     start, old = read_start(output), output / "result.json"
     before = start.get("schedule", {})
     if old.exists():
-        steps = json.loads(old.read_text(encoding="utf-8"))["steps"]
+        try:
+            steps = int(json.loads(old.read_text(encoding="utf-8"))["steps"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"--resume: {old} is damaged ({one_line(error)}); delete it to evaluate anew") from error
         old.replace(output / f"result_{steps}.json")
         before = {"max_steps": steps, **before}
     log.info("%s: extended from %s to %s", output, before, dict(schedule))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from pytorch_lightning import Callback
 
 log = logging.getLogger("ssdnorm.train")
+
+_BOUNDED = r"Annotated\[(\w+), Field\(([^)]*)\)\]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -204,7 +207,7 @@ def describe_keys() -> str:
             said = "" if given else f"(default {'null' if default is None else default}) "
             meanings.setdefault(key, f"{said}{field.description or ''}")
             if key not in sections(Config):
-                types.setdefault(key, []).append(annotation.replace("Literal", ""))
+                types.setdefault(key, []).append(re.sub(_BOUNDED, r"\1 (\2)", annotation).replace("Literal", ""))
     lines = [
         f"--{key} {' | '.join(dict.fromkeys(types.get(key, ())))} {text}" for key, text in meanings.items() if text
     ]

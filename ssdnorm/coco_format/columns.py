@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssdnorm.messages import shown
-from ssdnorm.tables import id_array
+from ssdnorm.tables import LARGEST_PX, id_array
 
 Rows = Sequence[Mapping[str, Any]]
 _UNUSABLE = re.compile("[\x00-\x1f\ud800-\udfff]")  # control characters, halves of surrogates
@@ -151,8 +151,8 @@ def box_array(values: Any) -> np.ndarray:
 
 
 def are_boxes(rows: np.ndarray) -> np.ndarray:
-    """Which boxes ``(N, 4)`` have four finite numbers, and no negative width or height."""
-    return np.isfinite(rows).all(axis=1) & (rows[:, 2:] >= 0).all(axis=1)
+    """Which boxes ``(N, 4)`` have four finite numbers below 1e9, and no negative width or height."""
+    return (np.abs(rows) < LARGEST_PX).all(axis=1) & (rows[:, 2:] >= 0).all(axis=1)
 
 
 def float_array(values: Any) -> np.ndarray:
@@ -183,8 +183,8 @@ def describe(
     if not has_category:
         return "class", f"category_id {shown(row.get('category_id'))} is not among the categories"
     got = shown(row.get("bbox"))
-    if not np.isfinite(box).all():
-        return "not finite", f"bbox: got {got}, allowed: four finite numbers x, y, width, height"
+    if not (np.abs(box) < LARGEST_PX).all():
+        return "not finite", f"bbox: got {got}, allowed: four finite numbers x, y, width, height, below 1e9"
     if (box[2:] < 0).any():
         return "inverted", f"bbox: got {got}, allowed: width and height of at least 0 (not xyxy)"
     for key in ("iscrowd", "difficult"):

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 
 from ssdnorm.messages import unknown_name
+from ssdnorm.tables import LARGEST_PX
 
 logger = logging.getLogger("ssdnorm.data")
 
@@ -41,7 +42,6 @@ BOX_REASONS = {
 }
 
 _MESSAGES_SHOWN = 20
-_LARGEST_PX = 1e9  # the area of a larger box may overflow
 _CLIP_TOLERANCE_PX = 1.0  # annotation tools round; less than a pixel outside is not reported
 
 
@@ -125,7 +125,7 @@ def find_bad_boxes(boxes_px: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     height, width = np.where(sizes > 0, sizes, np.inf).T
     reach = np.max([-left, -top, right - width, bottom - height], axis=0)
     conditions = [
-        ~(np.abs(boxes_px) < _LARGEST_PX).all(axis=1),
+        ~(np.abs(boxes_px) < LARGEST_PX).all(axis=1),
         (right < left) | (bottom < top),
         (right == left) | (bottom == top),
         (right <= 0) | (bottom <= 0) | (left >= width) | (top >= height),

@@ -108,10 +108,11 @@ def _check_regular(path: str | os.PathLike[str]) -> None:
 
 def _header_size(file: BinaryIO, name: str) -> tuple[tuple[int, int], int]:
     try:
-        with warnings.catch_warnings(), Image.open(file) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            width, height = image.size
-            orientation = image.getexif().get(0x0112, 1) if "exif" in image.info else 1
+            with Image.open(file) as image:
+                width, height = image.size
+                orientation = image.getexif().get(0x0112, 1) if "exif" in image.info else 1
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name}: {error}") from None
     except Exception as error:  # Pillow raises half a dozen kinds, and what they mean here is one thing

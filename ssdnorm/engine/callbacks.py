@@ -13,6 +13,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from ssdnorm.engine.module import TrainingModule
 from ssdnorm.files import append_rows, replaced_file, whole_rows
+from ssdnorm.messages import one_line
 
 _COLUMNS = [
     *("step", "epoch", "lr", "loss", "bbox_regression", "classification", "images_per_second", "seconds"),
@@ -48,7 +49,7 @@ class MetricsFile(pl.Callback):
         self._columns = list(_COLUMNS)
         self._last_written = -1
         # a run killed after its last step is resumed only to evaluate, without on_train_start
-        self._seconds = max((float(row["seconds"]) for row in whole_rows(path)), default=0.0)
+        self._seconds = max((float(row["seconds"]) for row in self._rows()), default=0.0)
         self._since: float | None = None
         self._began, self._elapsed_before = time.perf_counter(), 0.0
 
@@ -56,7 +57,7 @@ class MetricsFile(pl.Callback):
         """Start the file, or truncate it to the step of the checkpoint."""
         if not trainer.is_global_zero:
             return
-        rows = [row for row in whole_rows(self.path) if int(row["step"]) <= trainer.global_step]
+        rows = [row for row in self._rows() if int(row["step"]) <= trainer.global_step]
         self._columns += [name for name in (rows[0] if rows else ()) if name not in self._columns]
         self._seconds = max((float(row["seconds"]) for row in rows), default=0.0)
         self._since = time.perf_counter()
@@ -96,6 +97,18 @@ class MetricsFile(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._elapsed_before = state_dict["elapsed"]
+
+    def _rows(self) -> list[dict[str, str]]:
+        """The rows that are there; ``ValueError`` if they are none of a run."""
+        rows = whole_rows(self.path)
+        try:
+            for row in rows:
+                int(row["step"]), float(row["seconds"])
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"{self.path}: damaged ({one_line(error)}); delete it to go on without its rows"
+            ) from error
+        return rows
 
     def _trained(self) -> float:
         return self._seconds + (0.0 if self._since is None else time.perf_counter() - self._since)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import pickle
 import signal
 import struct
 import threading
@@ -27,6 +28,8 @@ _LABEL = b"ssdnorm sha256 "
 _NO_COMMENT = struct.pack("<H", 0)  # the length of a zip file's comment, which ends the file
 _CHECKSUM_MARK = struct.pack("<H", len(_LABEL) + 64) + _LABEL
 _CHECKSUM_BYTES = len(_CHECKSUM_MARK) + 64
+_NEEDED = {"pytorch-lightning_version", "global_step", "state_dict", "loops", "callbacks"}
+_NEEDED |= {"optimizer_states", "lr_schedulers"}
 _AGREE_EVERY = 10  # steps; the processes of a run must stop at the same one
 
 
@@ -123,7 +126,8 @@ def find_checkpoint(folder: Path) -> Path | None:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether the checksum is that of the file; in files of earlier versions, without one, those of its parts."""
+    """Whether the checksum is that of the file; in files of earlier versions, without one, those of its parts,
+    and what it holds is what a run needs."""
     size = path.stat().st_size - _CHECKSUM_BYTES
     if size < 0:
         return False
@@ -138,6 +142,9 @@ def _is_whole(path: Path) -> bool:
         return comment == _CHECKSUM_MARK + found.hexdigest().encode()
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.comment == b"" and archive.testzip() is None
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+            if archive.comment or archive.testzip() is not None:
+                return False
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, pickle.UnpicklingError):
         return False
+    return isinstance(content, dict) and content.keys() >= _NEEDED

@@ -277,6 +277,7 @@ def _quiet() -> Iterator[None]:
             "IterableDataset",
             "You defined a `validation_step` but have no `val_dataloader`",
             "The `srun` command is available",
+            r"`isinstance\(treespec, LeafSpec\)` is deprecated",
         ):
             warnings.filterwarnings("ignore", f".*{text}")
         lightning.setLevel(logging.WARNING)

@@ -188,6 +188,8 @@ def test_a_finished_run_is_not_continued_by_any_of_its_processes(finished, monke
         ("checkpoints/last.ckpt", b"PK half", "last.ckpt is damaged or no checkpoint"),
         ("config.yaml", b"a: [", "config.yaml: not readable as YAML"),
         ("config.yaml", b"", "config.yaml: data: is missing"),
+        ("metrics.csv", b"step,loss\nx,y\n", "metrics.csv: damaged (invalid literal for int() with base 10: 'x')"),
+        ("metrics.csv", b"step,loss\n1,y\n", "metrics.csv: damaged (KeyError: 'seconds')"),
     ],
 )
 def test_a_damaged_run_is_not_resumed(unfinished, capsys, file, content, message):
@@ -309,6 +311,24 @@ def test_a_finished_run_is_extended_from_its_folder_alone_and_its_record_says_so
     assert "has no checkpoint to go on from; it cannot be extended" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"steps": null}'])
+def test_a_run_with_a_damaged_result_is_not_extended(finished, tmp_path, capsys, content):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "result.json").write_text(content)
+    assert train_words("--resume", tmp_path / "run", "--training.max_steps", 4) == 2
+    assert f"{tmp_path / 'run' / 'result.json'} is damaged (" in capsys.readouterr().err
+    assert (tmp_path / "run" / "result.json").read_text() == content
+
+
+def test_too_little_memory_is_one_line(tmp_path, monkeypatch, capsys):
+    def allocate(*_):
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    monkeypatch.setattr(TrainingModule, "training_step", allocate)
+    assert train(tmp_path / "run") == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "error: not enough memory (Unable to allocate 9 GiB)"
+
+
 def test_a_run_without_a_checkpoint_says_that_it_begins_anew(unfinished, caplog):
     shutil.rmtree(unfinished / "checkpoints")
     assert train_words("--resume", unfinished) == 0
@@ -341,7 +361,7 @@ def test_help_lists_every_key_of_the_config(capsys):
         "--norm.backbone NormSpec (default none) after every convolution of the backbone",
         "--optimizer.biases.lr_factor NonNegativeFloat (default 2.0) on the learning rate",
         "--data.train.format ['voc'] | ['coco'] | ['yolo'] | ['shapes'] voc where it is left out",
-        "--data.validation.num_images PositiveInt",
+        "--data.validation.num_images int (gt=0, le=10 ** 7) shapes: how many",
         "--training.ema_decay Fraction | None (default null)",
     ):
         assert line in text

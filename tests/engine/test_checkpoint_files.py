@@ -13,7 +13,10 @@ from ssdnorm.engine.module import TrainingModule
 from ssdnorm.files import whole_rows
 from tests.small_training import rows, train, weights
 
-CONTENT = {"state_dict": {"weight": torch.arange(1000.0)}, "world_size": 1}
+CONTENT = {
+    **{key: {} for key in ("pytorch-lightning_version", "loops", "callbacks", "optimizer_states", "lr_schedulers")},
+    **{"state_dict": {"weight": torch.arange(1000.0)}, "global_step": 1, "world_size": 1},
+}
 
 
 @pytest.fixture
@@ -75,6 +78,9 @@ def test_a_checkpoint_without_a_checksum_is_taken_if_its_parts_are_whole(tmp_pat
     whole = (tmp_path / "last.ckpt").read_bytes()
     place = whole.index(CONTENT["state_dict"]["weight"].numpy().tobytes()) + 1000
     (tmp_path / "last.ckpt").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(ValueError, match="no checkpoint"):
+        find_checkpoint(tmp_path)
+    torch.save({"a": 1}, tmp_path / "last.ckpt")
     with pytest.raises(ValueError, match="no checkpoint"):
         find_checkpoint(tmp_path)
     (tmp_path / "last.ckpt").write_bytes(b"PK" + bytes(500))

@@ -121,6 +121,10 @@ RUN_FILE_CASES = st.sampled_from(sorted(RUN_FILES)).flatmap(
     )
 )
 YAML_FOUND = [bomb(), b"[" * 5000, b"a: &a [*a]", b"data: &a {train: *a}", b"{? {a: 1} : 2}", b"- 2001-99-99"]
+YAML_FOUND += [
+    b"a0: &a0 {k: 1}\n"
+    + b"".join(b"a%d: &a%d {<<: [%s]}\n" % (i + 1, i + 1, b", ".join([b"*a%d" % i] * 8)) for i in range(9))
+]
 YAML_FOUND += [b"a: " + b"x" * 100_000, b"\n".join(b"k%d: 1" % i for i in range(5_000)), b"0: 1", b"norm: 2001-01-01"]
 CONFIG_FOUND = [*YAML_FOUND, yaml_bytes({**CONFIG, "model": {"width": 1e300}})]
 OVERRIDES_FOUND = [["--norm", bomb().decode()], ["--model.width", "1e300"], ["--norm.backbone", "[" * 5000]]
