@@ -36,8 +36,6 @@ _QUESTIONS = {  # (arm or contrast, comparison) → the README's question, in it
     ("l2_norm_all_taps", "compare_playing_cards_scratch"): "L2Norm on all taps, from scratch?",
     ("none", "compare_playing_cards_scratch"): "No norm instead of L2Norm, from scratch?",
     ("none", "compare_bccd_pretrained"): "… from ImageNet weights, first 60 steps?",
-    ("batch_norm_dropout", "compare_dropout"): "Dropout in fc6 and fc7, with batch norm?",
-    ("dropout without batch norm", "compare_dropout"): "… with L2Norm alone?",
 }
 _BEGIN, _END = "<!-- begin: benchmarks/published_comparisons.py -->\n", "<!-- end -->"
 _NORMAL_WIDTH = 2 * 1.96  # of a 95 % interval, in standard errors
