@@ -213,7 +213,7 @@ def in_id_order(truth: GroundTruth, found: DetectionTable) -> tuple[GroundTruth,
 
 def id_array(ids: Sequence[Hashable] | np.ndarray) -> np.ndarray:
     """Ids as int64, or as objects where they are not all integers."""
-    if all(isinstance(value, int | np.integer) for value in ids):
+    if all(issubclass(kind, int | np.integer) for kind in set(map(type, ids))):
         try:
             return np.array(ids, np.int64)
         except OverflowError:
