@@ -11,6 +11,7 @@ from difflib import get_close_matches
 _LONGEST_NAME = 100  # characters; comparing two names takes the product of their lengths
 _MOST_NAMES = 1000
 _LONGEST_LINE = 1000
+_LONGEST_VALUE = 300
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 80
@@ -26,7 +27,8 @@ def shown(value: object) -> str:
         ("[1, 'a']", 80)
     """
     try:
-        return _repr.repr(value)
+        text = _repr.repr(value)
+        return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
     except ValueError:  # Python prints no integers of more than 4,300 digits
         return "a number of thousands of digits"
 
