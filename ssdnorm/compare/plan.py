@@ -23,7 +23,7 @@ from ssdnorm.config_file import (
     read_yaml,
 )
 from ssdnorm.engine.loggers import named
-from ssdnorm.messages import did_you_mean
+from ssdnorm.messages import did_you_mean, shown, unknown_name
 from ssdnorm.settle import settle, settle_precision
 from ssdnorm.validation import Section, sections, validate
 
@@ -236,8 +236,7 @@ def read_plan(path: str | Path, overrides: Sequence[str] = (), *, seeds: str | N
     named += [(f"contrasts.{key}", name) for key, pairs in file.contrasts.items() for pair in pairs for name in pair]
     for key, name in named:
         if name not in file.arms:
-            hint = did_you_mean(name, file.arms)
-            raise ValueError(f"{where}: {key}: unknown arm {name!r}; choose one of: {', '.join(file.arms)}.{hint}")
+            raise ValueError(f"{where}: {key}: {unknown_name('arm', name, file.arms)}")
     if any(len(lrs) > 1 for lrs in rates.values()) and base.data.validation is None:
         raise ValueError(
             f"{where}: learning_rates: rates are chosen on validation images; base.data.validation is null"
@@ -283,8 +282,11 @@ def _check_varied(key: str, base: Config, where: str) -> None:
         raise ValueError(f"{where}: vary: {key}: arms share their seeds, data and runtime")
     known = [*sections(Config), *flatten(config_to_mapping(base), where=where)]
     if not any(key == name or (name not in sections(Config) and _below(key, name)) for name in known):
-        hint = did_you_mean(key, known)
-        raise ValueError(f"{where}: vary: {key}: unknown key; choose one of: {', '.join(filter(None, known))}.{hint}")
+        names = ", ".join(name for name in sections(Config) if name and "." not in name)
+        raise ValueError(
+            f"{where}: vary: {shown(key)}: unknown key; choose one of: {names}, or a key of theirs."
+            f"{did_you_mean(key, known)}"
+        )
 
 
 def _arm(name: str, changes: Mapping[str, Any], base: Config, file: Comparison, where: str) -> Arm:
