@@ -15,7 +15,8 @@ _LONGEST_VALUE = 300
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 80
-_repr.maxlist = _repr.maxtuple = _repr.maxset = _repr.maxdict = 6
+_repr.maxlist = _repr.maxtuple = 12
+_repr.maxset = _repr.maxdict = 6
 _repr.maxlevel = 3
 
 

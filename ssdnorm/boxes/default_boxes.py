@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ssdnorm.messages import did_you_mean
+from ssdnorm.messages import did_you_mean, shown
 from ssdnorm.resize import ImageSize, height_and_width
 
 
@@ -51,7 +51,7 @@ class DefaultBoxSpec:
         for name in ("steps", "min_sizes", "max_sizes", "aspect_ratios"):
             for value in getattr(self, name):
                 if not all(number > 0 for number in (value if isinstance(value, tuple) else (value,))):
-                    raise ValueError(f"DefaultBoxSpec: {name}: must be above 0; got {value}")
+                    raise ValueError(f"DefaultBoxSpec: {name}: must be above 0; got {shown(value)}")
 
     @property
     def grids(self) -> tuple[tuple[int, int], ...]:
@@ -109,13 +109,15 @@ def default_box_spec(spec: str | DefaultBoxSpec | Mapping[str, Any], *, where: s
         for name in spec:
             if name not in known:
                 hint = did_you_mean(name, known)
-                raise ValueError(f"{where}: unknown field {name!r}; choose among: {', '.join(known)}.{hint}")
+                raise ValueError(f"{where}: unknown field {shown(name)}; choose among: {', '.join(known)}.{hint}")
         if missing := [name for name, needed in known.items() if needed and name not in spec]:
-            raise ValueError(f"{where}: {', '.join(missing)} missing; got {', '.join(map(str, spec))}")
+            raise ValueError(f"{where}: {', '.join(missing)} missing; got {shown(list(spec))}")
         return DefaultBoxSpec(**{key: _as_tuple(value) for key, value in spec.items()})
     if not isinstance(spec, str) or spec not in DEFAULT_BOXES:
         hint = did_you_mean(spec, DEFAULT_BOXES)
-        raise ValueError(f"{where}: unknown default boxes {spec!r}; choose one of: {', '.join(DEFAULT_BOXES)}.{hint}")
+        raise ValueError(
+            f"{where}: unknown default boxes {shown(spec)}; choose one of: {', '.join(DEFAULT_BOXES)}.{hint}"
+        )
     return DEFAULT_BOXES[spec]
 
 
@@ -219,7 +221,7 @@ def spread_default_boxes(
         sizes = [round(scale * min(height, width), 3) for scale in scales]
     elif len(sizes) != len(grids) + 1 or list(sizes) != sorted(sizes) or not sizes[0] > 0:
         raise ValueError(
-            f"sizes: expected {len(grids) + 1} rising numbers, one per tap and one more; got {list(sizes)}"
+            f"sizes: expected {len(grids) + 1} rising numbers, one per tap and one more; got {shown(list(sizes))}"
         )
     if aspect_ratios is None:
         aspect_ratios = ((2.0, 3.0),) * len(grids)

@@ -40,8 +40,9 @@ class OnnxDetector:
             runtime = importlib.import_module("onnxruntime")
         except ImportError as error:
             raise ValueError(f"{path}: the package onnxruntime is missing; pip install 'ssdnorm[onnx]'") from error
+        providers = [name for name in runtime.get_available_providers() if name != "AzureExecutionProvider"]  # remote
         try:
-            self.session = runtime.InferenceSession(str(path), providers=runtime.get_available_providers())
+            self.session = runtime.InferenceSession(str(path), providers=providers)
         except Exception as error:  # onnxruntime's own classes
             raise ValueError(f"{path}: not a readable ONNX file, or cut off ({type(error).__name__})") from error
         try:

@@ -109,7 +109,7 @@ def test_entries_of_unequal_length_are_refused():
     ("spec", "message"),
     [
         ({"gridsizes": [38]}, r"here: unknown field 'gridsizes'; .* Did you mean 'grid_sizes'\?"),
-        ({"image_size": 300}, r"here: grid_sizes, steps, .* missing; got image_size"),
+        ({"image_size": 300}, r"here: grid_sizes, steps, .* missing; got \['image_size'\]"),
         (["ssd300_voc"], r"here: unknown default boxes \['ssd300_voc'\]"),
     ],
 )
