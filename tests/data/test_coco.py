@@ -54,7 +54,10 @@ BAD = {
         7,
         [5, 5, -3, 2],
     ),
-    "annotations[1] (id 101): bbox: got [1, 2, 3], allowed: four finite numbers x, y, width, height": (7, [1, 2, 3]),
+    "annotations[1] (id 101): bbox: got [1, 2, 3], allowed: four finite numbers x, y, width, height, below 1e9": (
+        7,
+        [1, 2, 3],
+    ),
     "annotations[1] (id 101): category_id 5 is not among the categories": (5, [0, 0, 5, 5]),
 }
 
