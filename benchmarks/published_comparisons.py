@@ -33,9 +33,9 @@ _QUESTIONS = {  # (arm or contrast, comparison) → the README's question, in it
     ("batch_norm", "compare_bccd_pretrained"): "… from ImageNet weights, first 60 steps?",
     ("group_norm", "compare_playing_cards_scratch"): "Group norm instead of L2Norm, from scratch?",
     ("group_norm", "compare_bccd_pretrained"): "… from ImageNet weights, first 60 steps?",
-    ("l2_norm_all_taps", "compare_playing_cards_scratch"): "L2Norm on all taps, from scratch?",
     ("none", "compare_playing_cards_scratch"): "No norm instead of L2Norm, from scratch?",
     ("none", "compare_bccd_pretrained"): "… from ImageNet weights, first 60 steps?",
+    ("batch_norm_dropout", "compare_dropout"): "Dropout in fc6 and fc7, with batch norm, from scratch?",
 }
 _BEGIN, _END = "<!-- begin: benchmarks/published_comparisons.py -->\n", "<!-- end -->"
 _NORMAL_WIDTH = 2 * 1.96  # of a 95 % interval, in standard errors
