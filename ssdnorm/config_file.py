@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from ssdnorm.config import Config, NormConfig, write_out_preset
-from ssdnorm.files import shortened
 from ssdnorm.messages import did_you_mean, shown
 from ssdnorm.validation import sections, validate
 from ssdnorm.yaml_files import parse_yaml, read_yaml
@@ -44,7 +43,7 @@ def find_config(path: str | Path, kind: str = "recipe") -> Path:
     path = Path(path)
     if os.path.isfile(path):  # Path.is_file raises for a name that is too long
         return path
-    named = shortened(str(path), 500)
+    named = str(path)[:500]
     if path.suffix or len(path.parts) != 1:
         raise FileNotFoundError(f"{named}: no such config file")
     folder = SHIPPED / "norms" if kind == "norm preset" else SHIPPED

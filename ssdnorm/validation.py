@@ -17,6 +17,7 @@ from ssdnorm.norm_specs import is_custom, parse_norm_spec
 
 Model = TypeVar("Model", bound=BaseModel)
 _MOST_ERRORS = 100  # looked at for the message
+_LONGEST_MESSAGE = 800
 _LONGEST_KEY = 80
 
 
@@ -88,7 +89,7 @@ def validate(model: type[Model], content: Mapping[str, Any] | str, origin: Calla
             raise ValueError(f"{origin('')}: not JSON: {error.errors()[0]['ctx']['error']}") from None
         whole = from_json(content) if isinstance(content, str) else content
         key, message = _explain(error, model, whole)
-        raise ValueError(f"{origin(key)}: {key and key + ': '}{message}") from None
+        raise ValueError(f"{origin(key)}: {key and key + ': '}{message[:_LONGEST_MESSAGE]}") from None
 
 
 def _explain(error: ValidationError, model: type[BaseModel], content: Mapping[str, Any]) -> tuple[str, str]:

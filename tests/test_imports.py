@@ -34,7 +34,7 @@ ALLOWED = {
     "messages": "",
     "ownership": "",
     "config": "norm_specs validation",
-    "config_file": "config validation yaml_files files",
+    "config_file": "config validation yaml_files",
     "detector": "structures layers boxes resize models losses",
     "build": "structures layers boxes models losses detector data metrics engine diagnose config resize",
     "settle": "config build engine resize",

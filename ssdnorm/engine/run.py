@@ -31,6 +31,7 @@ from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
 from ssdnorm.engine.nodes import cluster_environments, is_first_process
 from ssdnorm.engine.progress import make_progress
 from ssdnorm.files import FAILURE_FILE, write_json
+from ssdnorm.messages import shown
 from ssdnorm.metrics.thresholds import operating_points
 from ssdnorm.provenance import provenance
 
@@ -229,8 +230,8 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
                 benchmark=torch.cuda.is_available(),
             )
     except (MisconfigurationException, ImportError, ValueError) as error:
-        got = f"accelerator {settings.accelerator!r}, devices {settings.devices!r}"
-        raise ValueError(f"{got}: {' '.join(str(error).split())}") from error
+        got = f"accelerator {shown(settings.accelerator)}, devices {shown(settings.devices)}"
+        raise ValueError(f"{got}: {' '.join(str(error).split())[:500]}") from error
     if trainer.strategy.root_device.type == "mps":
         raise ValueError("accelerator: Apple's GPUs have no float64, which matching needs; choose cpu")
     if settings.ema_decay is not None and logs:  # Lightning's default keeps the average on the CPU
