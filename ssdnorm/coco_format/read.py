@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ssdnorm.coco_format.columns import (
-    Rows,
     are_boxes,
     box_array,
     check_dicts,
@@ -75,7 +74,6 @@ def ground_truth_table(ground_truth: Mapping[str, Any] | GroundTruth, *, on_bad:
         on_bad(kind, f"annotations[{row}]{which}: {message}")
     rows = np.flatnonzero(good)
     rows = rows[np.argsort(owner[rows], kind="stable")]
-    kept = [annotations[row] for row in rows.tolist()]
     names = text_column(images, "file_name", "images", [""] * len(images))
     return GroundTruth(
         image_ids=image_ids,
@@ -84,7 +82,7 @@ def ground_truth_table(ground_truth: Mapping[str, Any] | GroundTruth, *, on_bad:
         category_ids=category_ids,
         class_names=class_names(categories),
         starts=np.searchsorted(owner[rows], np.arange(len(images) + 1)),
-        ids=_annotation_ids(kept),
+        ids=_annotation_ids([row.get("id") for row in annotations], rows),
         boxes=boxes[rows],
         labels=label[rows],
         area=area[rows],
@@ -130,14 +128,15 @@ def detection_table(
     return DetectionTable(image, label, boxes, scores)
 
 
-def _annotation_ids(annotations: Rows) -> np.ndarray:
-    """The file's ids where every annotation has its own, else 1, 2, …"""
-    ids = [row.get("id") for row in annotations]
-    if set(map(type, ids)) <= {int} and len(set(ids)) == len(ids):
+def _annotation_ids(ids: list[Any], rows: np.ndarray) -> np.ndarray:
+    """The file's ids of these rows where each has its own, else 1, 2, …"""
+    if not set(map(type, ids)) <= {int}:
+        ids, rows = [ids[row] for row in rows.tolist()], np.arange(len(rows))  # those of bad annotations do not count
+    if set(map(type, ids)) <= {int}:
         numbers = id_array(ids)
-        if numbers.dtype != object:
-            return numbers
-    return np.arange(1, len(ids) + 1)
+        if numbers.dtype != object and len(np.unique(numbers[rows])) == len(rows):
+            return numbers[rows]
+    return np.arange(1, len(rows) + 1)
 
 
 def _plain(value: Any) -> Any:
