@@ -393,9 +393,11 @@ class TrainingConfig(Section):
 class RuntimeConfig(Section):
     """How it is run. Does not affect results beyond rounding, except batch_may_change; may change on --resume."""
 
-    devices: PositiveInt | Literal["auto"] = Field(default="auto", description="per machine; each takes a batch")
+    devices: Annotated[int, Field(gt=0, le=1024)] | Literal["auto"] = Field(
+        default="auto", description="per machine; each takes a batch"
+    )
     accelerator: str = Field(default="auto", description="auto, cpu, gpu, …")
-    num_nodes: PositiveInt = Field(default=1, description="machines")
+    num_nodes: Annotated[int, Field(gt=0, le=10_000)] = Field(default=1, description="machines")
     timeout: PositiveInt = Field(
         default=600, description="seconds to wait for the processes on other devices, at the start and later"
     )

@@ -220,7 +220,9 @@ def read_plan(path: str | Path, overrides: Sequence[str] = (), *, seeds: str | N
     """
     where = str(path)
     content = read_yaml(find_config(path, "comparison"))
-    if seeds is not None and isinstance(content, dict):
+    if not isinstance(content, dict):
+        raise ValueError(f"{where}: expected keys and values; got {shown(content)}")
+    if seeds is not None:
         content = {**content, "seeds": parse_seeds(seeds)}
     file = validate(Comparison, content, lambda _: where)
     base = merge_config(
