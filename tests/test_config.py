@@ -57,6 +57,8 @@ def test_every_shipped_schema_is_the_models_own_and_every_config_names_it():
         (["--training.max_step", "3"], r"training\.max_step: unknown key.*Did you mean 'training\.max_steps'\?"),
         (["--training.max_steps", "many"], r"training\.max_steps: must be a valid integer; got 'many'"),
         (["--runtime.num_workers", "100000"], r"runtime\.num_workers: must be less than or equal to 1024; got 100000"),
+        (["--runtime.devices", "999999999999"], r"runtime\.devices: must be less than or equal to 1024 or 'auto'"),
+        (["--runtime.num_nodes", "999999999999"], r"runtime\.num_nodes: must be less than or equal to 10000"),
         (["--training.batch_size", "1000000"], r"training\.batch_size: must be less than or equal to 65536"),
         (["--training.seed", "-1"], r"training\.seed: must be greater than or equal to 0; got -1"),
         (["--norm.taps", "null"], r"norm\.taps: must be a mapping; got null"),
