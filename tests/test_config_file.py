@@ -18,6 +18,7 @@ from ssdnorm.config_file import (
     put,
     read_config,
 )
+from ssdnorm.yaml_files import parse_yaml
 from tests.small_training import ROOT, SHAPES
 
 
@@ -145,3 +146,12 @@ def test_a_wheel_holds_every_config(tmp_path):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("ssdnorm/configs/")}
     files = {path.relative_to(ROOT).as_posix() for path in SHIPPED.rglob("*") if path.suffix in (".yaml", ".json")}
     assert names == {f"ssdnorm/{name}" for name in files}
+
+
+def test_a_mapping_that_is_merged_keeps_its_keys_and_merges_that_multiply_are_refused():
+    text = "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: {<<: [*a, {z: 4}]}"
+    assert parse_yaml(text, where="here")["b"] == {"x": 1, "y": 3}
+    assert parse_yaml(text, where="here")["c"] == {"x": 1, "y": 2, "z": 4}
+    levels = (f"a{i + 1}: &a{i + 1} {{<<: [{', '.join([f'*a{i}'] * 8)}]}}" for i in range(9))
+    with pytest.raises(ValueError, match="here: merges more than 100,000 values"):
+        parse_yaml("\n".join(["a0: &a0 {k: 1}", *levels]), where="here")

@@ -106,3 +106,9 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
 def test_a_picture_of_gigapixels_is_refused_before_it_takes_memory():
     with pytest.raises(ValueError, match=r"x\.png: Image size \(300000000 pixels\) exceeds limit of 178956970 pixels"):
         EncodedImage(png_of_size(15_000, 20_000), "x.png").decode()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_large_image_is_read_without_pillows_warning(tmp_path):
+    (tmp_path / "a.png").write_bytes(png_of_size(12_000, 12_000))
+    check_image_file(tmp_path / "a.png")
