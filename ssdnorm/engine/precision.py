@@ -24,7 +24,7 @@ def choose_precision(accelerator: str, measure: Callable[[torch.device, torch.dt
         measure: device, dtype → seconds; default: :func:`multiplication_seconds`.
     """
     measure = measure or multiplication_seconds
-    here = None if accelerator == "cpu" else torch.accelerator.current_accelerator()
+    here = None if accelerator == "cpu" else torch.accelerator.current_accelerator(check_available=True)
     device = torch.device("cpu") if here is None else here
     try:
         gain = measure(device, torch.float32) / measure(device, torch.bfloat16)

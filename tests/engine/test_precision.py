@@ -28,6 +28,17 @@ def test_a_device_that_cannot_multiply_bfloat16_gets_float32():
     assert choose_precision("cpu", measure) == "32-true"
 
 
+def test_a_torch_built_for_gpus_measures_the_cpu_of_a_machine_without_one():
+    devices = set()
+
+    def measure(device, dtype):
+        devices.add(device.type)
+        return 1.0
+
+    choose_precision("auto", measure)
+    assert (devices == {"cpu"}) is not torch.accelerator.is_available()
+
+
 def test_the_measurement_is_of_both_types_and_made_once(monkeypatch):
     monkeypatch.setitem(precision._SIDE, "cpu", 8)
     cpu = torch.device("cpu")
