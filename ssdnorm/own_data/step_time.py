@@ -24,7 +24,11 @@ def time_of_training(config: Config, class_names: Sequence[str]) -> str:
     model = build_model(config.model_copy(update={"model": drawn}), 1 + len(class_names)).train()
     loss = build_loss(config, model, class_names)
     on_cpu = runs_on_cpu(config.runtime.accelerator)
-    device = torch.device("cpu") if on_cpu else torch.accelerator.current_accelerator(check_available=True)
+    device = (
+        torch.device("cpu")
+        if on_cpu
+        else torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    )
     batch = config.training.batch_images
     measured = min(batch, 2) if on_cpu else batch
     images = torch.rand(measured, 3, *height_and_width(model.image_size)).to(device, memory_format=torch.channels_last)
