@@ -135,7 +135,9 @@ def test_a_folder_with_another_config_is_refused_before_anything_runs(jobs, tmp_
     assert not calls(tmp_path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_no_run_outlives_a_comparison_that_is_stopped(jobs, tmp_path, number):
     if number == signal.SIGKILL and sys.platform != "linux":
         pytest.skip("only Linux tells a process that its parent is gone")

@@ -75,7 +75,7 @@ def kolmogorov_smirnov(a, b):
     [
         (True, False, 10_000),
         pytest.param(False, True, 10_000, marks=pytest.mark.slow),
-        (True, True, 1_000),
+        (True, True, 300),
         pytest.param(True, True, 10_000, marks=pytest.mark.slow),
     ],
 )

@@ -151,7 +151,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch, capsys
     assert checkpoint_files.find_checkpoint(tmp_path / "run/checkpoints").name == "last.ckpt"
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGUSR2, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_run_that_is_told_to_stop_writes_a_checkpoint_and_goes_on_to_the_same_weights(tmp_path, monkeypatch, number):
     settings = {"training": {"max_steps": 3, "checkpoint_every": 100}, "runtime": {"log_every": 3}}
     assert train(tmp_path / "whole", **settings) == 0

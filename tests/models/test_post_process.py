@@ -102,7 +102,13 @@ def one_by_one(output: SSDOutput, top_k: int = 400, max_detections: int = 200) -
 
 @pytest.mark.parametrize(
     ("num_classes", "louder", "options"),
-    [(4, 4, {}), (12, 4, {}), (12, 2, {"max_detections": 40}), (4, 4, {"top_k": 30}), (2, 8, {"top_k": 9000})],
+    [
+        (4, 4, {}),
+        (12, 4, {}),
+        (12, 2, {"max_detections": 40}),
+        (4, 4, {"top_k": 30}),
+        pytest.param(2, 8, {"top_k": 9000}, marks=pytest.mark.slow),
+    ],
 )
 def test_few_classes_with_very_many_candidates_give_what_a_loop_gives(num_classes, louder, options):
     output = trained_output(1, num_classes, 5)
