@@ -19,8 +19,9 @@ from typing import Any
 import torch
 
 from benchmarks.table import Table, attempt, goals_table, render_page, report, write_tables
-from benchmarks.timing import Settings, has_fast_bf16
+from benchmarks.timing import Settings
 from ssdnorm.cli.checks import check_no_extra_arguments, parse_device
+from ssdnorm.engine.precision import choose_precision
 from ssdnorm.provenance import git_commit
 
 # benchmarks.<subject>.measure(settings) -> Table; on a GPU only what runs there
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     settings = Settings(
         device=device,
         quick=arguments.quick,
-        bf16=has_fast_bf16(device),
+        bf16=choose_precision(device.type) == "bf16-mixed",
         compiled=on_gpu and not arguments.quick,
         images=arguments.images,
         workers=16 if arguments.workers is None else arguments.workers,

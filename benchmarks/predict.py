@@ -24,7 +24,8 @@ from benchmarks.torchvision_ssd import torchvision_detector
 from ssdnorm.cli import main
 
 _NUM_CLASSES, _THRESHOLD = 21, 0.4
-_PEER, _OURS = "torchvision, one picture at a time", "ssdnorm predict, fp32"
+_PEER = "torchvision, one picture at a time"
+_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def measure(settings: Settings, *, num_photos: int | None = None) -> Table:
@@ -43,8 +44,8 @@ def measure(settings: Settings, *, num_photos: int | None = None) -> Table:
     )
     detector = torchvision_detector(_NUM_CLASSES).eval().to(settings.device)
     threads = torch.get_num_threads()
-    with TemporaryDirectory() as name:
-        folder = Path(name)
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         _, many = write_photo_dataset(folder / "many", photos[1:])
         _, one = write_photo_dataset(folder / "one", photos[:1])
         checkpoint = folder / "torchvision.pth"
@@ -52,21 +53,24 @@ def measure(settings: Settings, *, num_photos: int | None = None) -> Table:
         calls: dict[Any, Callable[[], Any]] = {
             _PEER: partial(_one_at_a_time, detector, many, folder / "peer", settings)
         }
-        for images in (one, many):  # the first call of all pays for imports
-            calls[_OURS, images] = partial(_predict, checkpoint, images, folder / "ours", settings)
+        ours = list(_PRECISIONS) if settings.bf16 else ["fp32"]
+        for name in ours:
+            for images in (one, many):  # the first call of all pays for imports
+                calls[name, images] = partial(_predict, checkpoint, images, folder / "ours", name, settings)
         try:
             torch.set_num_threads(os.cpu_count() or 1)
             rounds, warm_up = (1, 0) if settings.quick else (2, 1)
             times = interleaved(calls, rounds=rounds, warm_up=warm_up, clock=time.perf_counter)
         finally:
             torch.set_num_threads(threads)
-    ms = {
-        _PEER: times.ms(_PEER) / number,
-        _OURS: (times.ms((_OURS, many)) - times.ms((_OURS, one))) / (len(photos) - 2),
-    }
+    ms = {_PEER: times.ms(_PEER) / number}
+    for name in ours:
+        without_start = times.ms((name, many)) - times.ms((name, one))
+        ms[f"ssdnorm predict, {name}"] = without_start / (len(photos) - 2)
     table.rows = [{"candidate": name, "ms_per_picture": x, "speedup": ms[_PEER] / x} for name, x in ms.items()]
     if not settings.on_gpu:
-        table.measured = {"predict.fp32": ms[_PEER] / ms[_OURS], "predict.bf16": None}
+        speedups = {row["candidate"]: row["speedup"] for row in table.rows}
+        table.measured = {f"predict.{name}": speedups.get(f"ssdnorm predict, {name}") for name in _PRECISIONS}
     return table
 
 
@@ -80,8 +84,9 @@ def _one_at_a_time(detector: Any, folder: Path, output: Path, settings: Settings
         to_pil_image(draw_bounding_boxes(picture, boxes)).save(output / path.name, quality=92)
 
 
-def _predict(checkpoint: Path, folder: Path, output: Path, settings: Settings) -> None:
+def _predict(checkpoint: Path, folder: Path, output: Path, precision: str, settings: Settings) -> None:
     words = ["--output", str(output), "--score-threshold", str(_THRESHOLD), "--device", str(settings.device)]
+    words += ["--precision", _PRECISIONS[precision]]
     with contextlib.redirect_stdout(io.StringIO()):
         if main(["predict", str(folder), "--checkpoint", str(checkpoint), *words]) != 0:
             raise RuntimeError("ssdnorm predict failed; its message stands above")

@@ -53,14 +53,6 @@ class Settings:
             torch.cuda.synchronize(self.device)
 
 
-def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 natively; a CPU without it emulates, about three times slower than fp32."""
-    if device.type == "cuda":
-        return True
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
-
-
 @dataclass(frozen=True)
 class Times:
     """Seconds of each candidate in each round."""

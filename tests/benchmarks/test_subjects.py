@@ -11,7 +11,7 @@ from torch import nn
 from benchmarks import l2_norm, loader, loss, post_process, predict, startup, training_step
 from benchmarks.command import CPU_SUBJECTS, GPU_SUBJECTS, SUBJECTS
 from benchmarks.goals import GOALS
-from benchmarks.timing import Settings, compare, has_fast_bf16, interleaved, ready
+from benchmarks.timing import Settings, compare, interleaved, ready
 from benchmarks.training_step import Case
 from ssdnorm.models.ssd import ssd300_vgg16
 
@@ -143,8 +143,16 @@ def test_predict_is_measured_with_the_peers_weights_on_the_same_folder(monkeypat
     monkeypatch.setattr(predict, "torchvision_detector", lambda num_classes: Peer(1, 1))
     monkeypatch.setattr(predict, "main", lambda words: commands.append(words) or 0)
     table = predict.measure(TINY, num_photos=2)
-    assert [row["candidate"] for row in table.rows] == ["torchvision, one picture at a time", "ssdnorm predict, fp32"]
-    assert [words[0] for words in commands] == ["predict"] * 2
+    candidates = ["torchvision, one picture at a time", "ssdnorm predict, fp32", "ssdnorm predict, bf16"]
+    assert [row["candidate"] for row in table.rows] == candidates
+    assert [(words[0], words[-1]) for words in commands] == [
+        *[("predict", "32-true")] * 2,
+        *[("predict", "bf16-mixed")] * 2,
+    ]
+    assert set(table.measured) == {"predict.fp32", "predict.bf16"}
+    table = predict.measure(replace(TINY, bf16=False), num_photos=2)
+    assert [row["candidate"] for row in table.rows] == candidates[:2]
+    assert table.measured["predict.bf16"] is None
     monkeypatch.setattr(predict, "main", lambda words: 2)
     with pytest.raises(RuntimeError, match="ssdnorm predict failed"):
         predict.measure(TINY, num_photos=2)
@@ -178,10 +186,3 @@ def test_a_candidate_that_fails_leaves_the_others():
     rows = compare(makes, TINY, peer="peer", rounds=2, calls=3)
     assert rows["ours"] == {"failed": "RuntimeError: CUDA out of memory."}
     assert rows["peer"]["speedup"] == 1
-
-
-@pytest.mark.parametrize(("names", "fast"), [((), False), (("avx512_bf16",), True), (("amx_bf16",), True)])
-def test_bf16_is_fast_where_the_processor_multiplies_it(names, fast, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(names, True))
-    assert has_fast_bf16(torch.device("cpu")) is fast
-    assert has_fast_bf16(torch.device("cuda"))
