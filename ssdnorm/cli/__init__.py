@@ -66,8 +66,8 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, str] = _MOD
         return 2
     parsed, rest = parser.parse_known_args(arguments or ["--help"])
     assert module is not None, "argparse ends here without a command"
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
-    logging.getLogger("PIL").setLevel(logging.WARNING)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("ssdnorm").setLevel(logging.INFO)
     try:
         _check_paths(arguments)
         if output := getattr(parsed, "output", None):

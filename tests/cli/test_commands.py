@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -21,6 +22,19 @@ def test_help_lists_every_command_once_under_its_group(capsys):
     assert all(f"\n{title}:\n" in text for title in GROUPS)
     lines = [line.split()[0] for line in text.splitlines() if line.startswith("  ") and line.split()[0] in COMMANDS]
     assert lines == list(COMMANDS)
+
+
+def test_a_command_logs_what_this_library_says_and_of_others_only_warnings():
+    code = """
+from logging import getLogger
+from ssdnorm.cli import main
+main(["completion", "bash"])
+getLogger("ssdnorm.data").info("ours")
+getLogger().info("theirs")
+getLogger("scipy").warning("a warning")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stderr.splitlines() == ["ours", "a warning"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
