@@ -37,10 +37,12 @@ def time_of_training(config: Config, class_names: Sequence[str]) -> str:
     loss.to(device)
     boxes = torch.tensor([0.3, 0.3, 0.6, 0.6], device=device).expand(measured, 1, 4)
     labels = torch.ones(measured, 1, dtype=torch.long, device=device)
+    reduced = torch.autocast(device.type, torch.bfloat16, enabled=config.training.precision.startswith("bf16"))
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        total = torch.stack(list(loss(model(images), boxes, labels).values())).sum()
+        with reduced:
+            total = torch.stack(list(loss(model(images), boxes, labels).values())).sum()
         total.backward()
         if not on_cpu:
             torch.accelerator.synchronize()
