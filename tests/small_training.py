@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 from safetensors.torch import load_file
@@ -40,12 +42,36 @@ def tiny_config(**changes: dict[str, Any]) -> Config:
     return config_from_mapping(tiny(**changes), where="test")
 
 
-def train(output: Path, *words: str, config: Path | None = None, **changes: dict[str, Any]) -> int:
-    """Run ``ssdnorm train``; without a config file it is TINY with changes, written beside the run folder."""
+def train_words(*words: object, pictures: bool = False) -> int:
+    """Run ``ssdnorm train`` on these words; without pictures of the result, which take longer than the training."""
+    with nullcontext() if pictures else patch("ssdnorm.cli.train_pictures.draw_result"):
+        return main(["train", *map(str, words)])
+
+
+def train(
+    output: Path, *words: str, config: Path | None = None, pictures: bool = False, **changes: dict[str, Any]
+) -> int:
+    """The same; without a config file it is TINY with changes, written beside the run folder."""
     if config is None:
         config = output.with_suffix(".yaml")
         config.write_text(yaml.safe_dump(tiny(**changes)))
-    return main(["train", "--config", str(config), "--output", str(output), *words])
+    return train_words("--config", config, "--output", output, *words, pictures=pictures)
+
+
+def stopped_at(step: int, output: Path, *words: str, **changes: dict[str, Any]) -> None:
+    """Run a training that is interrupted in its batch ``step``, from 0."""
+    from ssdnorm.engine.module import TrainingModule
+
+    training_step = TrainingModule.training_step
+
+    def stop(self: TrainingModule, batch: Any, batch_idx: int) -> Tensor:
+        if batch_idx == step:
+            raise KeyboardInterrupt
+        return training_step(self, batch, batch_idx)
+
+    with patch.object(TrainingModule, "training_step", stop):
+        assert train(output, *words, **changes) == 130
+    assert not (output / "result.json").exists()
 
 
 def script(output: Path, *words: str, **changes: dict[str, Any]) -> subprocess.CompletedProcess[str]:

@@ -1,5 +1,6 @@
 """Every subject runs with tiny sizes; what only a GPU measures is measured here on a CPU."""
 
+import sys
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -159,9 +160,9 @@ def test_predict_is_measured_with_the_peers_weights_on_the_same_folder(monkeypat
 
 
 def test_a_command_that_fails_is_an_error_with_its_message():
-    assert startup.processor_seconds(["python3", "-c", "sum(range(10**6))"]) > 0
+    assert startup.processor_seconds([sys.executable, "-c", "sum(range(10**6))"]) > 0
     with pytest.raises(RuntimeError, match="no module"):
-        startup.processor_seconds(["python3", "-c", "raise SystemExit('no module')"])
+        startup.processor_seconds([sys.executable, "-c", "raise SystemExit('no module')"])
 
 
 def test_candidates_take_turns_and_warm_up_does_not_count():

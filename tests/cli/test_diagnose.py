@@ -89,24 +89,18 @@ def test_a_fresh_model_is_measured_on_its_data_with_gradients_beside_a_checkpoin
     assert "tap norm        initial" in capsys.readouterr().out
 
 
-def test_batch_norm_is_reported_with_ap_under_each_statistics_and_advice(tmp_path, capsys):
-    words = ["--config", "batch_norm.yaml", "--batch-norm", "--batch-size", "2", "--layers", "conv1_1"]
-    assert main(["diagnose", *words, "--output", str(tmp_path)]) == 0
+def test_batch_norm_is_reported_with_ap_under_each_statistics_and_advice_and_an_arm_without_it_named(tmp_path, capsys):
+    words = ["--config", "batch_norm.yaml", "--against", "model.safetensors", "--batch-norm", "--batch-size", "2"]
+    assert main(["diagnose", *words, "--layers", "conv1_1", "--output", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    report = read(tmp_path)["arms"]["batch_norm (drawn)"]["batch_norm"]
+    arms = read(tmp_path)["arms"]
+    report = arms["batch_norm (drawn)"]["batch_norm"]
     assert set(report["metrics"]) == {"batch", "running", "population"}
     assert len(report["layers"]) == 15
     assert "advice: the running statistics of features.backbone.conv1_1.norm" in out
     assert (tmp_path / "batch_norm.png").exists()
-    assert list(read(tmp_path)["arms"]["batch_norm (drawn)"]["activations"]) == ["conv1_1"]
-
-
-def test_an_arm_without_batch_norm_beside_one_with_it_is_named_and_the_other_reported(tmp_path, capsys):
-    words = ["--config", "batch_norm.yaml", "--against", "model.safetensors", "--batch-norm", "--layers", "conv1_1"]
-    assert main(["diagnose", *words, "--output", str(tmp_path)]) == 0
-    assert "model: no batch norm with running statistics" in capsys.readouterr().out
-    arms = read(tmp_path)["arms"]
-    assert "batch_norm" in arms["batch_norm (drawn)"]
+    assert list(arms["batch_norm (drawn)"]["activations"]) == ["conv1_1"]
+    assert "model: no batch norm with running statistics" in out
     assert "batch_norm" not in arms["model"]
 
 

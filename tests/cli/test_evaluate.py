@@ -49,11 +49,12 @@ def test_the_numbers_of_all_metrics_are_printed_and_written_with_where_they_come
     result = result_of(files)
     truth, found = loaded(files)
     coco = evaluate_coco(truth, found)
-    expected = {**coco.metrics, **{name: evaluate_voc(truth, found, interpolation=kind).metrics["mAP"]
-                                   for name, kind in (("VOC07", "11-point"), ("VOC", "all-point"))}}  # fmt: skip
-    assert result["metrics"] == expected
-    assert list(result["per_class"]["class 5"]) == ["AP", "AP50", "AP75", "AR", "VOC07", "VOC"]
-    assert result["per_class"]["class 5"]["AP"] == coco.per_class["class 5"]["AP"]
+    kinds = {"VOC07": "11-point", "VOC": "all-point"}
+    voc = {name: evaluate_voc(truth, found, interpolation=kind) for name, kind in kinds.items()}
+    expected = {**coco.metrics, **{name: value.metrics["mAP"] for name, value in voc.items()}}
+    assert list(result["metrics"].items()) == list(expected.items())
+    for label, row in result["per_class"].items():
+        assert row == {**coco.per_class[label], **{name: voc[name].per_class[label]["AP"] for name in voc}}
     assert result["backend"] == "ssdnorm"
     assert result["intervals"] is result["against"] is None
     assert sum(result["errors"]["counts"].values()) > 0
@@ -66,6 +67,8 @@ def test_the_numbers_of_all_metrics_are_printed_and_written_with_where_they_come
     assert [p.name for p in (files / "out").iterdir()] == ["result.json"]  # the detections were the input
     printed = capsys.readouterr().out
     assert coco.table() in printed
+    difficult = sum(row.get("difficult", 0) for row in truth["annotations"])
+    assert f"{difficult} difficult objects count like others here; VOC's metric ignores them" in printed
     assert f"11-point mAP {expected['VOC07']:.4f}, all-point mAP {expected['VOC']:.4f}" in printed
 
 

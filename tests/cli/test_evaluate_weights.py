@@ -131,7 +131,7 @@ def test_a_coco_file_with_its_images_takes_the_place_of_the_data(tmp_path, sourc
     result, detections = evaluation(tmp_path / "o")
     assert {row["image_id"] for row in detections} == {7}
     assert {row["category_id"] for row in detections} <= {20, 30}
-    assert list(result["per_class"]) == ["cat", "dog"] or list(result["per_class"]) == ["dog", "cat"]
+    assert list(result["per_class"]) == ["dog", "cat"]  # the checkpoint's order
 
 
 @pytest.mark.slow

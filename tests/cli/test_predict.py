@@ -1,14 +1,17 @@
 """The predict command: pictures, folders, patterns and videos in; drawings, a list and one line out."""
 
+import io
 import json
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
@@ -44,8 +47,13 @@ def exported(checkpoint):
     """The checkpoint with a threshold of 0.9, that as an ONNX file, and one of the first with its detections inside."""
     high, raw, inside = (checkpoint.with_name(name) for name in ("high.safetensors", "raw.onnx", "inside.onnx"))
     write_checkpoint(high, replace(read_checkpoint(checkpoint), post_process={"score_threshold": 0.9}))
-    for words in ([high, "--output", raw], [checkpoint, "--detections", "--output", inside]):
-        assert main(["export", "--checkpoint", *map(str, words)]) == 0
+    assert main(["export", "--checkpoint", str(high), "--output", str(raw)]) == 0
+    words = ["--detections", "--input", "float32", "--output", str(inside)]
+    with redirect_stdout(io.StringIO()) as printed:
+        assert main(["export", "--checkpoint", str(checkpoint), *words]) == 0
+    assert printed.getvalue().startswith(f"written: {inside} (")
+    outputs = "boxes, scores, labels, num_detections"
+    assert printed.getvalue().endswith(f"images (B, 3, 300, 300) float32 -> {outputs}\n")
     return {"high": high, "raw": raw, "inside": inside}
 
 
@@ -270,19 +278,33 @@ def test_auto_precision_is_honoured_and_refused_for_onnx(checkpoint, exported, p
     assert "--precision: an ONNX file has its own" in capsys.readouterr().err
 
 
-def test_the_best_threshold_of_each_class_is_the_checkpoints_and_the_onnx_files(checkpoint, pictures, tmp_path):
+def test_the_best_threshold_of_each_class_is_the_checkpoints_and_the_onnx_files(
+    checkpoint, exported, pictures, tmp_path
+):
     """Cat and dog score 0.48 each, between their two thresholds."""
     path = tmp_path / "model.safetensors"
     stored = read_checkpoint(checkpoint)
     bias = stored.state["head.logits.conv11_2.bias"]
     bias.copy_(torch.tensor([0.0, 2.4849, 2.4849]).repeat(len(bias) // 3))  # 12 to 1
     write_checkpoint(path, replace(stored, thresholds={"cat": 0.47, "dog": 0.49}))
-    for options, name in (((), "raw.onnx"), (("--detections", "--threshold", "best"), "inside.onnx")):
-        assert main(["export", "--checkpoint", str(path), "--output", str(tmp_path / name), *options]) == 0
-    for source in (("--checkpoint", path), ("--onnx", tmp_path / "raw.onnx"), ("--onnx", tmp_path / "inside.onnx")):
+    words = ["--detections", "--threshold", "best", "--output", str(tmp_path / "inside.onnx")]
+    assert main(["export", "--checkpoint", str(path), *words]) == 0
+
+    def classes(*source):
         assert predict(*source, "--threshold", "best", "--output", tmp_path / "out", pictures / "a.jpg") == 0
         (entry,) = json.loads((tmp_path / "out" / "detections.json").read_text())
-        assert {found["class"] for found in entry["detections"]} == {"cat"}, source
+        return {found["class"] for found in entry["detections"]}
+
+    assert classes("--checkpoint", path) == classes("--onnx", tmp_path / "inside.onnx") == {"cat"}
+    for threshold, found in ((0.66, {"cat"}), (0.68, set())):  # around the score of a cat there
+        raw = onnx.load(exported["raw"])
+        onnx.helper.set_model_props(
+            raw,
+            {entry.key: entry.value for entry in raw.metadata_props}
+            | {"thresholds": json.dumps({"cat": threshold, "dog": 0.5})},
+        )
+        onnx.save(raw, tmp_path / "raw.onnx")
+        assert classes("--onnx", tmp_path / "raw.onnx") == found
     inside = OnnxDetector(tmp_path / "inside.onnx")
     assert inside.thresholds == {"cat": 0.47, "dog": 0.49}
     (found,) = inside(torch.zeros(1, 3, 300, 300, dtype=torch.uint8), torch.tensor([[300, 300]]))

@@ -26,6 +26,7 @@ LAYERS = ("conv1_1", "conv4_3", "conv5_3", "fc6", "fc7", "conv8_2", "conv11_2")
 ARMS = ("l2_norm", "none", "batch_norm")
 SHARES = {"l2_norm": 0.5, "none": 0.5, "batch_norm": 0.95}  # of the objects that an arm finds
 STEPS = 1000
+DIFF = "+a <line>\n"
 REASON = "loss is nan at step 340 <after a spike>"
 
 
@@ -89,8 +90,10 @@ def make_runs(
 
 
 def analyse_made(plan: Plan, root: Path, test_set: DetectionDataset) -> Results:
-    """The analysis without models: operations and latencies are made up."""
+    """The analysis without models: operations, latencies and the state of the checkout are made up."""
     with (
+        mock.patch("ssdnorm.compare.origin.git_commit", return_value="7aa8a70-dirty"),
+        mock.patch("ssdnorm.compare.origin.git_diff", return_value=DIFF),
         mock.patch("ssdnorm.compare.costs.gflops", return_value=4.31),
         mock.patch("ssdnorm.compare.analysis.measure_latencies", lambda paths, image, **_: dict.fromkeys(paths, 7.0)),
     ):

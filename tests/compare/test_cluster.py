@@ -23,6 +23,7 @@ from ssdnorm.ownership import owned_folder
 from tests import private_slurm
 from tests.compare.test_plan import CONTENT
 from tests.faults.folders import differences, read_folder
+from tests.faults.kills import in_child
 
 STEPS = 30
 STOPPED = "told to stop; resuming continues from here"
@@ -335,9 +336,7 @@ def test_a_task_of_a_finished_or_owned_run_leaves_it_alone(tmp_path, monkeypatch
     with owned_folder(folder):
         RunTask(folder, "config: none", seconds=1.0)()
         assert not (folder / "log.txt").exists()
-        code = "import sys, pathlib; from ssdnorm.compare.run_process import record_failure as record; "
-        code += "record(pathlib.Path(sys.argv[1]), 'lost')"
-        subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
+        assert in_child(lambda: record_failure(folder, "lost") or 0, tmp_path / "output.txt") == 0
         assert not (folder / "failure.json").exists()
     record_failure(folder, "lost", exit_code=3)
     expected = {"status": "failed", "reason": "lost", "exit_code": 3}

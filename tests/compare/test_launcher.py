@@ -1,13 +1,11 @@
 """The launcher: which runs it starts, with what, and how they ended. A script stands in for the training."""
 
 import json
+import multiprocessing
 import os
-import pickle
 import signal
 import stat
-import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -41,9 +39,13 @@ if "batch_norm" in str(folder) and not Path({mended!r}).exists():
     print("error: No space left on device", file=sys.stderr)
     sys.exit(2)
 if "l2_norm" in str(folder) and Path({hang!r}).exists():
-    time.sleep(60)
-while Path({together!r}).exists() and len(Path({calls!r}).read_text().splitlines()) < 3:
+    time.sleep(3600)
+for _ in range(30_000):  # ten minutes, for a loaded machine
+    if not Path({together!r}).exists() or len(Path({calls!r}).read_text().splitlines()) >= 3:
+        break
     time.sleep(0.02)
+else:
+    sys.exit(3)
 (folder / "result.json").write_text("{{}}")
 """
 
@@ -106,6 +108,7 @@ def test_parallel_runs_share_the_cores(jobs, tmp_path, monkeypatch):
     (tmp_path / "together").touch()  # nobody ends before three have begun
     launch(jobs, tmp_path / "cmp", num_parallel=3)
     assert len(calls(tmp_path)) == 6
+    assert "failed" not in {state_of(job, tmp_path / "cmp") for job in jobs}, "three have not begun together"
     launch(jobs[:1], tmp_path / "again", num_parallel=3)
     assert {call["threads"] for call in calls(tmp_path)} == {"2"}, "a run that is alone gets no more than the others"
 
@@ -142,28 +145,29 @@ def test_no_run_outlives_a_comparison_that_is_stopped(jobs, tmp_path, number):
     if number == signal.SIGKILL and sys.platform != "linux":
         pytest.skip("only Linux tells a process that its parent is gone")
     (tmp_path / "hang").touch()
-    (tmp_path / "jobs").write_bytes(pickle.dumps(jobs))
-    code = f"""
-        import pickle, signal, sys
-        from pathlib import Path
-        from ssdnorm.compare import launcher
+
+    def compare():
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-        launcher.sys.executable = {str(tmp_path / "training")!r}
         try:
-            jobs = pickle.loads(Path({str(tmp_path / "jobs")!r}).read_bytes())
-            launcher.launch(jobs, Path({str(tmp_path / "cmp")!r}))
+            launch(jobs, tmp_path / "cmp")
         except KeyboardInterrupt:
             sys.exit(7)
-    """
-    process = subprocess.Popen([PYTHON, "-c", textwrap.dedent(code)], stderr=subprocess.DEVNULL)
+
+    process = multiprocessing.get_context("fork").Process(target=compare)
+    process.start()
+    run = None
     try:
         assert _soon(lambda: calls(tmp_path)), "no run began"
         run = calls(tmp_path)[0]["pid"]
         os.kill(process.pid, number)
-        assert process.wait(600) == (-signal.SIGKILL if number == signal.SIGKILL else 7)
+        process.join(600)
+        assert process.exitcode == (-signal.SIGKILL if number == signal.SIGKILL else 7)
         assert _soon(lambda: not _alive(run))
+        assert not list(tmp_path.rglob("result.json")), "it was not stopped, it ended"
     finally:
         process.kill()
+        if run and _alive(run):
+            os.kill(run, signal.SIGKILL)
 
 
 def _soon(condition):

@@ -36,9 +36,7 @@ def test_the_failure_test_is_the_largest_p_over_the_unknown_share_of_a_loop_over
         (a, b) for a in range(runs + 1) for b in range(of + 1) if wald(a, b) >= wald(failed, theirs) - 1e-12
     ]  # fmt: skip
     shares = np.linspace(0.001, 0.999, 999)
-    p = max(
-        sum(stats.binom.pmf(a, runs, share) * stats.binom.pmf(b, of, share) for a, b in extreme) for share in shares
-    )
+    p = sum(stats.binom.pmf(a, runs, shares) * stats.binom.pmf(b, of, shares) for a, b in extreme).max()
     assert failure_p(failed, runs, theirs, of) == pytest.approx(p, abs=2e-4)
 
 

@@ -60,8 +60,7 @@ def test_several_years_follow_each_other(tmp_path):
         VocDataset(first.root, ["train", "val"])
 
 
-@pytest.mark.parametrize("name", ["photo 1", "grün_ß", "a.b"])
-@pytest.mark.parametrize("suffix", [".JPG", ".png", ".jpeg"])
+@pytest.mark.parametrize(("name", "suffix"), [("photo 1", ".JPG"), ("grün_ß", ".png"), ("a.b", ".jpeg")])
 def test_any_file_name_is_found(voc, name, suffix):
     voc.add(name, voc_object("dog", 1, 1, 9, 9), suffix=suffix)
     data = VocDataset(voc.root, "train", on_bad_annotation="error")

@@ -2,8 +2,8 @@
 
 import csv
 import math
-import statistics
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -78,20 +78,19 @@ def count_hooks(module):
 
 
 def numbers_of(x):
-    """Every statistic of a layer's map, value by value."""
-    values = x.double().flatten().tolist()
-    lengths = sorted(x.double().permute(0, 2, 3, 1).flatten(0, 2).norm(dim=1).tolist())
-    by_channel = x.transpose(0, 1).flatten(1).tolist()
+    """Every statistic of a layer's map, by NumPy in float64."""
+    values = x.double().numpy()
+    lengths = sorted(np.sqrt((values**2).sum(axis=1)).flatten().tolist())
     return {
-        "mean": statistics.fmean(values),
-        "std": statistics.pstdev(values),
-        "rms": math.hypot(*values) / math.sqrt(len(values)),
-        "length_mean": statistics.fmean(lengths),
+        "mean": values.mean(),
+        "std": values.std(),
+        "rms": np.sqrt((values**2).mean()),
+        "length_mean": np.mean(lengths),
         "length_p05": lengths[int(0.05 * (len(lengths) - 1))],
         "length_median": lengths[int(0.5 * (len(lengths) - 1))],
         "length_p95": lengths[int(0.95 * (len(lengths) - 1))],
         "zero_positions": lengths.count(0.0) / len(lengths),
-        "dead_channels": sum(not any(channel) for channel in by_channel) / len(by_channel),
+        "dead_channels": (values == 0).all(axis=(0, 2, 3)).mean(),
     }
 
 
@@ -158,9 +157,9 @@ def test_gradient_norms_are_those_before_clipping_and_their_squares_add_up(watch
         assert norms["head"] == pytest.approx(float(sum(head)) ** 0.5, rel=1e-4)
 
 
-@pytest.mark.parametrize("norm", ["none", "batch_norm"])
-def test_the_training_is_bit_for_bit_the_one_without(tmp_path, norm):
-    c = config(norm={"backbone": norm, "extras": "none", "taps": {"conv4_3": "l2_norm"}})
+def test_the_training_is_bit_for_bit_the_one_without(tmp_path):
+    norms = {"backbone": "batch_norm", "extras": "none", "taps": {"conv4_3": "l2_norm"}}
+    c = config(norm=norms, training={"max_steps": 3, "batch_size": 2})
     plain = fit(tmp_path / "plain", c)
     measured = fit(tmp_path / "measured", c, DiagnosticsFile(tmp_path / "diagnostics.csv", every=2))
     for (name, a), b in zip(plain.state_dict().items(), measured.state_dict().values(), strict=True):

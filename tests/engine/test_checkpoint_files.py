@@ -10,13 +10,23 @@ import torch
 from ssdnorm.engine import checkpoint_files
 from ssdnorm.engine.checkpoint_files import LastCheckpoint, find_checkpoint, write_checkpoint_file
 from ssdnorm.engine.module import TrainingModule
-from ssdnorm.files import whole_rows
-from tests.small_training import rows, train, weights
+from tests.small_training import rows, stopped_at, train, weights
 
 CONTENT = {
     **{key: {} for key in ("pytorch-lightning_version", "loops", "callbacks", "optimizer_states", "lr_schedulers")},
     **{"state_dict": {"weight": torch.arange(1000.0)}, "global_step": 1, "world_size": 1},
 }
+
+
+SETTINGS = {"training": {"max_steps": 5, "checkpoint_every": 2, "eval_every": 2}, "runtime": {"log_every": 2}}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run of SETTINGS."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert train(folder, **SETTINGS) == 0
+    return folder
 
 
 @pytest.fixture
@@ -107,30 +117,19 @@ def test_nothing_is_written_outside_the_folder(two, monkeypatch, tmp_path):
     assert step_in(two / "last.ckpt") == 3
 
 
-def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before_to_the_same_weights(tmp_path, monkeypatch, caplog):
-    words = ["--training.max_steps", "5", "--training.checkpoint_every", "2", "--training.eval_every", "2"]
-    assert train(tmp_path / "whole", *words) == 0
-    step = TrainingModule.training_step
-
-    def stop_at_step_4(self, batch, batch_idx):
-        if self.global_step == 4:
-            raise KeyboardInterrupt
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingModule, "training_step", stop_at_step_4)
-        assert train(tmp_path / "halves", *words) == 130
-    folder = tmp_path / "halves" / "checkpoints"
+def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before_to_the_same_weights(whole, tmp_path, caplog):
+    halves = tmp_path / "halves"
+    stopped_at(4, halves, **SETTINGS)
+    folder = halves / "checkpoints"
     content = (folder / "last.ckpt").read_bytes()
     (folder / "last.ckpt").write_bytes(content[:5000] + bytes(5000) + content[10000:])
-    assert train(tmp_path / "halves", *words, "--resume") == 0
+    assert train(halves, "--resume", **SETTINGS) == 0
     assert "last.ckpt is damaged; going on from" in caplog.text
-    whole, halves = weights(tmp_path / "whole"), weights(tmp_path / "halves")
-    assert all(torch.equal(whole[name], halves[name]) for name in whole)
-    names = (tmp_path / "whole/checkpoints/model.safetensors", folder / "model.safetensors")
-    assert names[0].read_bytes() == names[1].read_bytes(), "equal weights are equal files"
-    evaluated = [[row["step"] for row in rows(tmp_path / run) if row["AP"]] for run in ("whole", "halves")]
-    assert evaluated == [["2", "4", "5"]] * 2
+    expected, found = weights(whole), weights(halves)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    for name in ("checkpoints/model.safetensors", "start.json"):
+        assert (whole / name).read_bytes() == (halves / name).read_bytes(), name  # equal weights are equal files
+    assert [[row["step"] for row in rows(run) if row["AP"]] for run in (whole, halves)] == [["2", "4", "5"]] * 2
     assert sorted(path.name for path in folder.iterdir()) == ["last.ckpt", "model.safetensors"]
 
 
@@ -152,23 +151,23 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGUSR2, marks=pytest.mark.slow), signal.SIGTERM])
-def test_a_run_that_is_told_to_stop_writes_a_checkpoint_and_goes_on_to_the_same_weights(tmp_path, monkeypatch, number):
-    settings = {"training": {"max_steps": 3, "checkpoint_every": 100}, "runtime": {"log_every": 3}}
-    assert train(tmp_path / "whole", **settings) == 0
-
+def test_a_run_that_is_told_to_stop_writes_a_checkpoint_and_goes_on_to_the_same_weights(
+    whole, tmp_path, monkeypatch, number
+):
     def tell(checkpoint, trainer, *more):
-        if trainer.global_step == 2:
+        if trainer.global_step == 3:
             os.kill(os.getpid(), number)
         original(checkpoint, trainer, *more)
 
     original = LastCheckpoint.on_train_batch_end
     with monkeypatch.context() as patch:
         patch.setattr(LastCheckpoint, "on_train_batch_end", tell)
-        assert train(tmp_path / "run", **settings) == 130
-    assert step_in(tmp_path / "run/checkpoints/last.ckpt") == 2
+        assert train(tmp_path / "run", **SETTINGS) == 130
+    assert step_in(tmp_path / "run/checkpoints/last.ckpt") == 3
     assert not (tmp_path / "run/failure.json").exists()
-    assert train(tmp_path / "run", "--resume", **settings) == 0
-    ours, whole = weights(tmp_path / "run"), weights(tmp_path / "whole")
-    assert all(torch.equal(ours[name], whole[name]) for name in whole)
-    losses = [[row["loss"] for row in whole_rows(tmp_path / name / "metrics.csv")] for name in ("run", "whole")]
+    assert train(tmp_path / "run", "--resume", **SETTINGS) == 0
+    expected, found = weights(whole), weights(tmp_path / "run")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    losses = [[(row["step"], row["loss"]) for row in rows(run) if row["loss"]] for run in (tmp_path / "run", whole)]
     assert losses[0] == losses[1], "a reading is the mean over its steps before and after the stop"
+    assert [step for step, _ in losses[0]] == ["2", "4"]

@@ -6,7 +6,6 @@ import torch
 from ssdnorm.coco_format import detection_table, ground_truth_table
 from ssdnorm.data import EvalTransform, ShapesDataset, make_eval_loader
 from ssdnorm.engine.evaluation import EvaluationOptions, Evaluator, evaluate_tables, predict_dataset
-from ssdnorm.metrics import evaluate_coco, evaluate_voc
 from ssdnorm.structures import Detections
 
 TRUTH = {
@@ -41,23 +40,6 @@ def test_places_and_labels_become_the_ids_of_the_data_set():
         {"image_id": 7, "category_id": 2, "bbox": [20.0, 20.0, 40.0, 50.0], "score": 0.75},
         {"image_id": 7, "category_id": 90, "bbox": [60.0, 0.0, 40.0, 50.0], "score": 0.5},
     ]
-
-
-def test_the_numbers_are_those_of_the_metrics():
-    result = Evaluator(ground_truth_table(TRUTH))(FOUND)
-    coco = evaluate_coco(TRUTH, result.detections)
-    voc07 = evaluate_voc(TRUTH, result.detections, interpolation="11-point")
-    voc = evaluate_voc(TRUTH, result.detections, interpolation="all-point")
-    means = {"VOC07": voc07.metrics["mAP"], "VOC": voc.metrics["mAP"]}
-    assert list(result.metrics.items()) == [*coco.metrics.items(), *means.items()]
-    for name, row in result.per_class.items():
-        assert row == {
-            **coco.per_class[name],
-            "VOC07": voc07.per_class[name]["AP"],
-            "VOC": voc.per_class[name]["AP"],
-        }
-    assert coco.table() in result.table
-    assert "1 difficult objects count like others here; VOC's metric ignores them" in result.table
 
 
 def test_an_image_without_an_entry_is_refused_though_one_without_detections_counts():

@@ -13,7 +13,7 @@ from ssdnorm.build import (
     check_statistics,
     loop_settings,
 )
-from ssdnorm.engine.module import NonFiniteLossError
+from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
 from ssdnorm.engine.run import make_trainer
 from tests.small_training import tiny_config as config
 
@@ -92,8 +92,16 @@ def test_population_statistics_of_a_model_without_batch_norm_are_left_out_and_sa
     assert "no batch norm with running statistics" in caplog.text
 
 
-def test_no_number_is_read_from_the_device_by_logging_and_each_reading_is_logged_once(tmp_path, monkeypatch):
+def test_readings_are_means_over_their_steps_logged_once_and_no_number_is_read_for_them(tmp_path, monkeypatch):
     reads, item = [], torch.Tensor.item
+    losses, step = [], TrainingModule.training_step
+
+    def recorded_step(*arguments):
+        loss = step(*arguments)
+        losses.append(loss.detach().clone())
+        return loss
+
+    monkeypatch.setattr(TrainingModule, "training_step", recorded_step)
     monkeypatch.setattr(torch.Tensor, "item", lambda tensor: reads.append(tensor) or item(tensor))
     slow = {"lr": 1e-4, "warmup_steps": 0}
     c = config(training={"max_steps": 9, "checkpoint_every": 20}, runtime={"log_every": 4}, optimizer=slow)
@@ -106,7 +114,9 @@ def test_no_number_is_read_from_the_device_by_logging_and_each_reading_is_logged
     assert not [tensor for tensor in reads if tensor.is_floating_point()], "whole numbers are the loaders' seeds"
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [3, 7]
-    assert events.Scalars("train/loss")[1].value == pytest.approx(module.readings["loss"])
+    means = torch.stack(losses)[:8].unflatten(0, (2, 4)).mean(dim=1).tolist()
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(means, rel=1e-5)
+    assert module.readings["loss"] == pytest.approx(means[1], rel=1e-5)
 
 
 def test_clipping_in_mixed_precision_takes_the_optimizer_that_goes_over_all_tensors_at_once():

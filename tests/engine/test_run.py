@@ -15,11 +15,10 @@ from tests.small_training import rows, tiny_config, train, weights
 BATCH_NORM = {"backbone": "batch_norm", "extras": "batch_norm"}
 
 
-@pytest.mark.parametrize("ema", [None, 0.9])
-def test_a_run_reports_population_statistics_beside_the_running_ones(tmp_path, ema):
+def test_a_run_reports_population_statistics_beside_the_running_ones(tmp_path):
     plain, population = tmp_path / "plain", tmp_path / "population"
-    assert train(plain, norm=BATCH_NORM, training={"ema_decay": ema}) == 0
-    assert train(population, norm=BATCH_NORM, training={"ema_decay": ema, "population_images": 5}) == 0
+    assert train(plain, norm=BATCH_NORM, training={"ema_decay": 0.9}) == 0
+    assert train(population, norm=BATCH_NORM, training={"ema_decay": 0.9, "population_images": 5}) == 0
     before, result = (json.loads((run / "result.json").read_text()) for run in (plain, population))
     assert result["metrics"] == before["metrics"]
     assert set(result["metrics_population"]) == set(result["metrics"])
@@ -53,7 +52,7 @@ def test_validation_images_serve_until_the_end_and_test_images_there_alone(tmp_p
     data = {"validation": {"format": "shapes", "num_images": 4, "seed": 3}}
     changes = {"data": data, "training": {"max_steps": 4, "eval_every": 2}}
     run = tmp_path / "run"
-    assert train(run, **changes) == 0
+    assert train(run, pictures=True, **changes) == 0
     evaluations = [(row["step"], row["evaluated_on"]) for row in rows(run) if row["AP"]]
     assert evaluations == [("2", "validation"), ("4", "validation"), ("4", "test")]
     seconds = [float(row["seconds"]) for row in rows(run)]
@@ -62,22 +61,11 @@ def test_validation_images_serve_until_the_end_and_test_images_there_alone(tmp_p
     result = json.loads((run / "result.json").read_text())
     assert set(result["metrics_validation"]) == set(result["metrics"])
     image_ids = {row["image_id"] for row in json.loads((run / "detections.json").read_text())}
-    assert image_ids <= {1, 2, 3}, "detections of the three test images"
+    assert image_ids == {1, 2, 3}, "detections of the three test images"
 
     (run / "result.json").unlink()  # as if killed during the last evaluation
     assert train(run, "--resume", **changes) == 0
     assert [float(row["seconds"]) for row in rows(run)] == seconds, "resumed to evaluate alone, it keeps its time"
-
-
-def test_a_logged_loss_is_the_mean_over_the_steps_since_the_last(tmp_path):
-    losses = {}
-    for every in (1, 3):
-        run = tmp_path / f"every_{every}"
-        assert train(run, norm=BATCH_NORM, training={"max_steps": 6}, runtime={"log_every": every}) == 0
-        losses[every] = {int(row["step"]): float(row["loss"]) for row in rows(run) if row["loss"]}
-    assert losses[3].keys() == {3, 6}
-    for step, loss in losses[3].items():
-        assert loss == pytest.approx(sum(losses[1][step - i] for i in range(3)) / 3, rel=1e-4)
 
 
 @pytest.mark.parametrize(("clip", "has_units"), [(None, True), (5.0, False)])
@@ -116,11 +104,14 @@ def test_the_average_of_the_weights_is_the_exponential_one(tmp_path):
             torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_a_resumed_run_counts_the_time_of_the_first_part_too(tmp_path):
-    first, again = (MetricsFile(tmp_path / "metrics.csv", epochs_per_step=0.2) for _ in range(2))
-    first._began -= 100.0
-    again.load_state_dict(first.state_dict())
-    assert 100.0 <= again.elapsed() < 101.0
+def test_a_resumed_run_counts_the_time_of_the_first_part_and_not_that_between_them(tmp_path, monkeypatch):
+    clock = iter([10.0, 110.0, 500.0, 507.0])
+    monkeypatch.setattr("ssdnorm.engine.callbacks.time.perf_counter", lambda: next(clock))
+    first = MetricsFile(tmp_path / "metrics.csv", epochs_per_step=0.2)
+    state = first.state_dict()
+    again = MetricsFile(tmp_path / "metrics.csv", epochs_per_step=0.2)
+    again.load_state_dict(state)
+    assert again.elapsed() == 107.0
 
 
 def test_metrics_of_another_loss_get_columns_of_their_own(tmp_path):

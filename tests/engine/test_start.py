@@ -10,11 +10,10 @@ from ssdnorm.engine.start import StartFile, digest
 from tests.small_training import tiny_config, train
 
 
-def test_a_run_records_its_initial_weights_and_first_batches_and_a_resumed_run_keeps_them(tmp_path):
-    changes = {"norm": {"backbone": "batch_norm"}, "training": {"max_steps": 3}}
+def test_a_run_records_its_initial_weights_and_first_batches(tmp_path):
+    changes = {"norm": {"backbone": "batch_norm"}, "training": {"max_steps": 2}}
     assert train(tmp_path / "run", **changes) == 0
-    path = tmp_path / "run" / "start.json"
-    start = json.loads(path.read_text())
+    start = json.loads((tmp_path / "run" / "start.json").read_text())
 
     config = tiny_config(**changes)
     train_set = build_dataset(config, "train")
@@ -26,11 +25,6 @@ def test_a_run_records_its_initial_weights_and_first_batches_and_a_resumed_run_k
     assert start["batches"] == expected
     assert start["batch_norm_images"] == 3
     assert sum(group["parameters"] for group in start["parameter_groups"]) == sum(p.numel() for p in model.parameters())
-
-    (tmp_path / "run" / "result.json").unlink()
-    path.write_text("as it was")
-    assert train(tmp_path / "run", "--resume", **changes) == 0
-    assert path.read_text() == "as it was"
 
 
 def test_a_process_that_is_not_the_first_and_a_run_past_its_first_step_write_nothing(tmp_path):

@@ -1,7 +1,6 @@
 """Options of a training, end to end: accumulation, best weights and patience, frozen layers, other losses, auto."""
 
 import json
-import shutil
 
 import pytest
 import torch
@@ -12,27 +11,12 @@ from ssdnorm.build import build_dataset, build_loss, build_model, build_optimize
 from ssdnorm.compare.plan import read_plan
 from ssdnorm.data import EvalTransform, make_eval_loader
 from ssdnorm.engine.memory import choose_batch_size, saved_bytes
-from ssdnorm.engine.module import TrainingModule
 from ssdnorm.models.checkpoint import save_checkpoint
 from ssdnorm.settle import settle
-from tests.small_training import SHAPES, TINY, rows, tiny_config, train, weights
+from tests.small_training import SHAPES, TINY, rows, stopped_at, tiny_config, train, weights
 
 WITH_VALIDATION = {**SHAPES, "validation": {"format": "shapes", "num_images": 4, "seed": 3}}
 BATCH_NORM = {"backbone": "batch_norm", "taps": {}}
-
-
-def stopped_at(step, monkeypatch, output, *words, **changes):
-    """Run a training that is interrupted in its batch ``step``."""
-    training_step = TrainingModule.training_step
-
-    def stop(self, batch, batch_idx):
-        if batch_idx == step:
-            raise KeyboardInterrupt
-        return training_step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingModule, "training_step", stop)
-        assert train(output, *words, **changes) == 130
 
 
 def test_an_accumulated_step_is_that_of_the_mean_gradient_of_its_batches(tmp_path):
@@ -55,15 +39,15 @@ def test_an_accumulated_step_is_that_of_the_mean_gradient_of_its_batches(tmp_pat
     assert [(row["step"], float(row["epoch"])) for row in rows(tmp_path / "run") if row["loss"]] == [("1", 0.6)]
 
 
-def test_a_resumed_run_with_accumulated_batches_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, monkeypatch):
+def test_a_resumed_run_with_accumulated_batches_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
     changes = {
         "training": {"max_steps": 4, "accumulate": 2, "eval_every": 2, "ema_decay": 0.9},
         "model": {"dropout": 0.5},
         "norm": BATCH_NORM,
-        "optimizer": {"name": "adamw", "schedule": "cosine", "lr": 1e-3},
+        "optimizer": {"name": "adamw", "schedule": "cosine", "lr": 1e-3, "warmup_steps": 0},
     }
     assert train(tmp_path / "whole", **changes) == 0
-    stopped_at(5, monkeypatch, tmp_path / "halves", **changes)
+    stopped_at(5, tmp_path / "halves", **changes)
     assert train(tmp_path / "halves", "--resume", **changes) == 0
     whole, halves = weights(tmp_path / "whole"), weights(tmp_path / "halves")
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
@@ -72,6 +56,8 @@ def test_a_resumed_run_with_accumulated_batches_ends_with_the_weights_of_an_unin
     ]
     assert losses[0] == losses[1]
     assert [step for step, _ in losses[0]] == ["1", "2", "3", "4"]
+    lrs = [float(row["lr"]) for row in rows(tmp_path / "halves") if row["loss"]]  # after the step, of the next one
+    assert lrs == pytest.approx([1e-3 * (1 + 0.5**0.5) / 2, 5e-4, 1e-3 * (1 - 0.5**0.5) / 2, 0], abs=1e-9)
 
 
 def test_batch_norms_guards_count_one_batch_however_many_are_accumulated():
@@ -80,7 +66,7 @@ def test_batch_norms_guards_count_one_batch_however_many_are_accumulated():
         check_model(tiny_config(**changes))
 
 
-def test_the_best_weights_are_kept_and_training_stops_when_patience_ends(tmp_path, monkeypatch):
+def test_the_best_weights_are_kept_and_training_stops_when_patience_ends(tmp_path):
     changes = {  # at this rate the loss rises from the first step on
         "data": WITH_VALIDATION,
         "training": {
@@ -108,7 +94,7 @@ def test_the_best_weights_are_kept_and_training_stops_when_patience_ends(tmp_pat
     assert result["best"]["metrics"] == json.loads((tmp_path / "short" / "result.json").read_text())["metrics"]
 
     changes["training"] |= {"max_steps": 6, "best": "loss", "patience": 2}
-    stopped_at(2, monkeypatch, tmp_path / "halves", **changes)
+    stopped_at(2, tmp_path / "halves", **changes)
     assert train(tmp_path / "halves", "--resume", **changes) == 0
     again = json.loads((tmp_path / "halves" / "result.json").read_text())
     assert [again[name] for name in ("best", "steps")] == [result[name] for name in ("best", "steps")]
@@ -197,12 +183,9 @@ def test_layers_that_cannot_be_frozen_are_refused_before_any_data_is_read(checkp
     check_model(tiny_config(model=model, norm={"backbone": "frozen_batch_norm"}))
 
 
-def test_adamw_and_the_cosine_come_from_the_config_and_drops_beside_a_cosine_are_refused(tmp_path):
-    adamw = {"name": "adamw", "schedule": "cosine", "lr": 1e-3, "warmup_steps": 0}
-    assert isinstance(build_optimizer(tiny_config(optimizer=adamw), build_model(tiny_config(), 6)), torch.optim.AdamW)
-    assert train(tmp_path / "run", optimizer=adamw, training={"max_steps": 4}) == 0
-    lrs = [float(row["lr"]) for row in rows(tmp_path / "run") if row["loss"]]  # after the step, of the next one
-    assert lrs == pytest.approx([1e-3 * (1 + 0.5**0.5) / 2, 5e-4, 1e-3 * (1 - 0.5**0.5) / 2, 0], abs=1e-9)
+def test_adamw_comes_from_the_config_and_drops_beside_a_cosine_are_refused():
+    config = tiny_config(optimizer={"name": "adamw", "schedule": "cosine"})
+    assert isinstance(build_optimizer(config, build_model(config, 6)), torch.optim.AdamW)
     with pytest.raises(ValueError, match=r"optimizer: lr_drops: schedule cosine has none; set them to \[\]; got \[1\]"):
         tiny_config(optimizer={"schedule": "cosine", "lr_drops": [1]})
 
@@ -258,16 +241,3 @@ def test_auto_takes_the_largest_batch_that_fits_and_refuses_what_cannot(caplog):
         choose_batch_size(model, shape, free_bytes=1 << 20)
     with pytest.raises(ValueError, match=r"training\.batch_size: auto is for one device; give a number for 2"):
         settle(tiny_config(training={"batch_size": "auto"}, runtime={"devices": 2}))
-
-
-def test_a_run_records_the_batch_size_that_auto_came_to_and_a_resumed_one_keeps_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("ssdnorm.settle.choose_batch_size", lambda *_, **__: 2)
-    changes = {"training": {"batch_size": "auto", "max_steps": 2}}
-    assert train(tmp_path / "run", **changes) == 0
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["batch_size"] == 2
-    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["training"]["batch_size"] == "auto"
-    shutil.copytree(tmp_path / "run", tmp_path / "again")
-    (tmp_path / "again" / "result.json").unlink()
-    monkeypatch.setattr("ssdnorm.settle.choose_batch_size", lambda *_, **__: pytest.fail("it is chosen again"))
-    assert train(tmp_path / "again", "--resume", **changes) == 0
-    assert json.loads((tmp_path / "again" / "result.json").read_text())["batch_size"] == 2

@@ -27,7 +27,7 @@ class Kind:
     cases: Callable[[], st.SearchStrategy[Any]]
     read: Callable[[Any, Path], object]
     found: Callable[[], Sequence[Any]] = list
-    number: int = 300
+    number: int = 100
     needs: tuple[str, ...] = field(default=())
 
 
@@ -41,19 +41,19 @@ KINDS = {
     "VOC detections": Kind(lambda: data_kinds.COMP4_CASES, data_kinds.read_comp4),
     "images": Kind(lambda: data_kinds.IMAGE_CASES, data_kinds.read_image, lambda: data_kinds.IMAGES_FOUND),
     "config": Kind(
-        lambda: config_kinds.CONFIG_CASES, config_kinds.read_config_file, lambda: config_kinds.CONFIG_FOUND, 60
+        lambda: config_kinds.CONFIG_CASES, config_kinds.read_config_file, lambda: config_kinds.CONFIG_FOUND, 30
     ),
-    "overrides": Kind(config_kinds.overrides, config_kinds.read_overrides, lambda: config_kinds.OVERRIDES_FOUND, 60),
+    "overrides": Kind(config_kinds.overrides, config_kinds.read_overrides, lambda: config_kinds.OVERRIDES_FOUND, 30),
     "comparison": Kind(
-        lambda: config_kinds.COMPARISON_CASES, config_kinds.read_comparison, lambda: config_kinds.YAML_FOUND, 40
+        lambda: config_kinds.COMPARISON_CASES, config_kinds.read_comparison, lambda: config_kinds.YAML_FOUND, 20
     ),
-    "run files": Kind(lambda: config_kinds.RUN_FILE_CASES, config_kinds.read_run_files, number=200),
+    "run files": Kind(lambda: config_kinds.RUN_FILE_CASES, config_kinds.read_run_files),
     "checkpoint": Kind(
-        model_kinds.checkpoint_cases, model_kinds.read_checkpoint_file, model_kinds.checkpoint_found, 120
+        model_kinds.checkpoint_cases, model_kinds.read_checkpoint_file, model_kinds.checkpoint_found, 60
     ),
     "ONNX metadata": Kind(
-        model_kinds.onnx_cases, model_kinds.read_onnx, model_kinds.onnx_found, 200, needs=("onnx", "onnxruntime")
+        model_kinds.onnx_cases, model_kinds.read_onnx, model_kinds.onnx_found, 80, needs=("onnx", "onnxruntime")
     ),
-    "npz": Kind(model_kinds.npz_cases, model_kinds.read_npz, model_kinds.npz_found, 150),
+    "npz": Kind(model_kinds.npz_cases, model_kinds.read_npz, model_kinds.npz_found, 60),
     "torch file": Kind(model_kinds.torch_cases, model_kinds.read_torch, model_kinds.torch_found),
 }

@@ -5,6 +5,7 @@ import os
 import pickle
 import sys
 import types
+import zipfile
 
 import numpy as np
 import pytest
@@ -93,6 +94,14 @@ def test_a_truncated_file_gets_one_line(tmp_path, name, part):
     with pytest.raises(ValueError, match=f"{name}: not a readable .* file, or cut off") as caught:
         read_tensors(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["f.npz", "f.pth"])
+def test_an_archive_that_unpacks_to_more_than_any_weights_of_its_size_is_refused(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros.npy", bytes(17 * 2**20))
+    with pytest.raises(ValueError, match=rf"{name}: [\d,]+ bytes that unpack to 17,825,792; no weights"):
+        read_tensors(tmp_path / name)
 
 
 def test_arrays_of_objects_are_refused(tmp_path):

@@ -1,5 +1,7 @@
 """ImageNet weights: every file's tensors in the backbone, and the statistics that belong to them."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,12 @@ def vgg():
     return convolutions_of(vgg16)
 
 
+@pytest.fixture(scope="module")
+def drawn():
+    """An SSD300 as it is drawn; copy it before changing it."""
+    return ssd300_vgg16(3)
+
+
 def test_torchvisions_vgg16_fills_all_fifteen_convolutions(tmp_path, vgg):
     vgg = vgg | classifier()
     torch.save(vgg, tmp_path / "vgg16.pth")
@@ -58,9 +66,9 @@ def test_torchvisions_vgg16_fills_all_fifteen_convolutions(tmp_path, vgg):
 
 
 @pytest.mark.parametrize("layers", [{}, {"classifier.0.weight": torch.tensor(torch.nan).expand(4096, 25088)}])
-def test_without_a_classifier_fc6_and_fc7_stay_as_drawn(tmp_path, vgg, layers):
+def test_without_a_classifier_fc6_and_fc7_stay_as_drawn(tmp_path, vgg, drawn, layers):
     torch.save(vgg | layers, tmp_path / "vgg16.pth")
-    model, drawn = ssd300_vgg16(3, weights=tmp_path / "vgg16.pth"), ssd300_vgg16(3)
+    model = ssd300_vgg16(3, weights=tmp_path / "vgg16.pth")
     assert torch.equal(model.features.backbone.fc6.conv.weight, drawn.features.backbone.fc6.conv.weight)
     assert torch.equal(model.features.backbone.conv1_1.conv.weight, vgg["features.0.weight"])
 
@@ -78,8 +86,8 @@ def test_batch_norms_are_loaded_where_there_are_some_and_folded_where_not(tmp_pa
         torch.testing.assert_close(blocks[0](x), blocks[1](x))
 
 
-def test_the_oxford_release_is_turned_from_bgr_to_rgb(tmp_path):
-    model = ssd300_vgg16(3)
+def test_the_oxford_release_is_turned_from_bgr_to_rgb(tmp_path, drawn):
+    model = copy.deepcopy(drawn)
     shapes = {name: model.features.backbone.get_submodule(name).conv.weight.shape for name in CONVS.values()}
     arrays = {f"{name}.weight": np.random.default_rng(0).random(shape, np.float32) for name, shape in shapes.items()}
     arrays |= {f"{name}.bias": np.zeros(shape[0], np.float32) for name, shape in shapes.items()}
@@ -92,8 +100,8 @@ def test_the_oxford_release_is_turned_from_bgr_to_rgb(tmp_path):
     torch.testing.assert_close(model.image_std * 255, torch.ones(3))
 
 
-def test_amdegroots_reduced_vgg_is_loaded_as_it_is(tmp_path):
-    model = ssd300_vgg16(3)
+def test_amdegroots_reduced_vgg_is_loaded_as_it_is(tmp_path, drawn):
+    model = copy.deepcopy(drawn)
     names = {**CONVS, 31: "fc6", 33: "fc7"}
     state = {
         f"{place}.{word}": torch.rand(getattr(model.features.backbone.get_submodule(name).conv, word).shape)
