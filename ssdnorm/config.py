@@ -371,6 +371,11 @@ class TrainingConfig(Section):
         assert self.batch_size != "auto", "the batch size is not chosen yet"
         return self.batch_size
 
+    @property
+    def num_images(self) -> int:
+        """Images that a device takes in all steps of a settled config."""
+        return self.num_steps * self.accumulate * self.batch_images
+
     @model_validator(mode="before")
     @classmethod
     def _epochs_stand_for_the_default(cls, content: Any) -> Any:

@@ -197,6 +197,7 @@ def _latencies(plan: Plan, finished: Runs, root: Path, test_set: DetectionDatase
 
 def _provenance(plan: Plan, runs: Sequence[Run], test_set: DetectionDataset) -> dict[str, object]:
     finished = [run.result for run in runs if run.status == "finished"]
+    trainings = {arm.name: arm.config.training for arm in plan.arms}
 
     def used(key: str) -> list[Any]:
         return sorted({result[key] for result in finished}, key=str)
@@ -213,8 +214,9 @@ def _provenance(plan: Plan, runs: Sequence[Run], test_set: DetectionDataset) -> 
         "seconds": round(sum(result["seconds"] for result in finished), 1),
         "num_runs": len(runs),
         "num_finished": len(finished),
-        "steps": plan.base.training.max_steps,
-        "batch_size": plan.base.training.batch_size,
+        "steps": sorted({training.num_steps for training in trainings.values()}),
+        "batch_size": sorted({training.batch_images for training in trainings.values()}),
+        "training_images": sum(trainings[run.arm].num_images for run in runs if run.status == "finished"),
         "test_images": len(test_set),
         "classes": list(test_set.class_names),
     }

@@ -74,8 +74,9 @@ class _Arm(_FileContent):
 
 class _Provenance(_FileContent):
     num_finished: int
-    steps: int
-    batch_size: int
+    training_images: int | None = None  # reports without it have numbers of steps and images for all arms
+    steps: int | list[int] = 0
+    batch_size: int | list[int] = 0
     seconds: float
 
 

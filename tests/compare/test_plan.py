@@ -90,6 +90,19 @@ def test_a_base_is_a_recipes_name_a_file_or_a_complete_config(tmp_path):
     assert named.base == read_config("quickstart")
 
 
+def test_a_comparison_read_again_gives_arms_of_other_lengths_their_own_shares_of_the_run(tmp_path):
+    arms = {"l2_norm": {}, "long": {"training.batch_size": 2, "training.max_steps": 1200}}
+    schedule = {"optimizer": {"warmup_steps": 0.05}, "training": {"max_steps": 300, "eval_every": 0.2}}
+    content = changed(vary=["training.batch_size", "training.max_steps"], learning_rates={}, arms=arms)
+    content["base"] |= {**schedule, "training": {**schedule["training"], "precision": "auto"}}
+    plan = plan_of(tmp_path, content)
+    assert [arm.config.optimizer.warmup_steps for arm in plan.arms] == [15, 60]
+    again = plan_of(tmp_path, plan.content)
+    assert [arm.config for arm in again.arms] == [arm.config for arm in plan.arms]
+    assert again.content == plan.content
+    assert plan.content["base"]["training"]["precision"] != "auto", "measured once, for all runs"
+
+
 def test_changes_and_the_command_line_set_keys_of_the_base_for_all_arms(tmp_path):
     changes = {"norm": "batch_norm", "training": {"max_steps": 6}, "model.width": 0.03, "data.validation.seed": 9}
     words = ("--base.training.max_steps", "7", "--base.norm.extras", "{kind: group_norm, groups: 2}")
@@ -155,6 +168,9 @@ def test_seeds_come_from_the_command_line_too(tmp_path):
     for seeds, message in (
         ("3-5", "3 seeds are not one of the declared looks: 2, 4"),
         ("3-", "expected seeds such as"),
+        ("0-9999999999", "got '0-9999999999'; at most 10,000 seeds"),
+        ("9" * 5000, "expected seeds such as"),
+        ("3,2147483648", r"seeds\.1: must be less than 2147483648"),
     ):
         with pytest.raises(ValueError, match=message):
             read_plan(path, seeds=seeds)
