@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -192,7 +193,6 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
     if names is None and config.model.head == "extend":
         names = _extended_names(config)
     dataset: DetectionDataset
-    image_names: list[str] | list[int]
     if isinstance(source, ShapesSource):
         options = source.model_dump(exclude={"format", "image_size"})
         shapes = ShapesDataset(**options, image_size=(source.image_size, source.image_size))
@@ -200,27 +200,51 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
             raise ValueError(f"data.class_names: shapes have the classes {shapes.class_names}; got {tuple(names)}")
         return shapes
     if isinstance(source, CocoSource):
-        coco = CocoDataset(source.annotations, source.images, class_names=names, on_bad_annotation=on_bad)
-        dataset, image_names = coco, [coco.image_id(i) for i in range(len(coco))]
+        dataset = CocoDataset(source.annotations, source.images, class_names=names, on_bad_annotation=on_bad)
     elif isinstance(source, YoloSource):
         dataset = YoloDataset(source.root, source.split, class_names=names, on_bad_annotation=on_bad)
-        image_names = [Path(dataset.image_name(i)).stem for i in range(len(dataset))]
     else:
         assert isinstance(source, VocSource), f"{where}: null"
         difficult = data.train_on_difficult
         dataset = VocDataset(
             source.root, source.split, class_names=names, train_on_difficult=difficult, on_bad_annotation=on_bad
         )
-        image_names = [Path(dataset.image_name(i)).stem for i in range(len(dataset))]
-    if source.only is None:
-        return dataset
-    only: Sequence[int | str] = source.only if not isinstance(source.only, str) else _listed(source.only, where)
-    if isinstance(source, CocoSource):
-        only = [int(name) if str(name).isdecimal() else name for name in only]
-    places = {name: i for i, name in enumerate(image_names)}
-    if missing := [name for name in only if name not in places]:
-        raise ValueError(f"{where}.only: no image {missing[0]!r} in the data set of {len(dataset)} images")
-    return subset(dataset, [places[name] for name in only])
+    return dataset if source.only is None else _chosen(dataset, source.only, f"{where}.only")
+
+
+def names_for_only(dataset: DetectionDataset) -> list[str]:
+    """What ``data.*.only`` calls the images of a whole data set: COCO's ids, and file stems elsewhere.
+
+    Files of equal stems have as many folders in front as tell them apart: ``camA/0001``.
+    """
+    if isinstance(dataset, CocoDataset):
+        return [str(dataset.image_id(i)) for i in range(len(dataset))]
+    paths = [PurePath(dataset.image_path(i)).with_suffix("") for i in range(len(dataset))]
+    names = [path.name for path in paths]
+    for depth in range(2, 1 + max(len(path.parts) for path in paths)):
+        counts = Counter(names)
+        if len(counts) == len(names):
+            break
+        names = ["/".join(path.parts[-depth:]) if counts[n] > 1 else n for path, n in zip(paths, names, strict=True)]
+    return names
+
+
+def _chosen(dataset: DetectionDataset, only: Sequence[int | str] | str, where: str) -> DetectionDataset:
+    """The images of a list, or of a text file of them, in its order."""
+    listed = _listed(only, where) if isinstance(only, str) else [str(name) for name in only]
+    if not listed:
+        raise ValueError(f"{where}: {only}: lists no image; null takes all")
+    if isinstance(dataset, CocoDataset):
+        listed = [str(int(name)) if name.isdecimal() else name for name in listed]
+    names = names_for_only(dataset)
+    places, counts = {name: i for i, name in enumerate(names)}, Counter(names)
+    for name in listed:
+        if counts[name] != 1:
+            alike = [other for other in names if f"/{other}".endswith(f"/{name}")]
+            several = f"{name!r} are {len(alike)} images; choose one of: {', '.join(alike[:3])}"
+            missing = f"no image {name!r} in the data set of {len(dataset)} images"
+            raise ValueError(f"{where}: {several if alike else missing}")
+    return subset(dataset, [places[name] for name in listed])
 
 
 def _listed(path: str, where: str) -> list[str]:
