@@ -19,6 +19,8 @@ from ssdnorm.data.dataset import DetectionDataset, subset
 from ssdnorm.data.images import EncodedImage
 from ssdnorm.data.transforms import EvalTransform
 from ssdnorm.detector import Detector, load_detector
+from ssdnorm.models.foreign import find_family
+from ssdnorm.models.tensor_files import read_tensors
 from ssdnorm.structures import Batch
 
 
@@ -90,7 +92,7 @@ def _load_arm(path: Path, custom_norms: Sequence[str], *, class_names: Sequence[
         return path.name, load_detector(path / "checkpoints" / "model.safetensors", custom_norms=custom_norms)
     if path.suffix in (".yaml", ".yml"):
         return f"{path.stem} (drawn)", _new_detector(read_config(path), None, class_names=class_names)
-    if path.suffix == ".npz":  # the Oxford release of VGG16; an SSD is never in one
+    if path.suffix == ".npz" and find_family(read_tensors(path)) is None:  # such as the Oxford release of VGG16
         return path.stem, _new_detector(None, path, class_names=class_names)
     return path.stem, load_detector(path, custom_norms=custom_norms)
 

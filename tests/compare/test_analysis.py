@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from ssdnorm.coco_format import load_detections
 from ssdnorm.compare.analysis import choose_rate, choose_rates, read_rates
 from ssdnorm.compare.differences import judge
 from ssdnorm.compare.formatting import duration
+from ssdnorm.compare.origin import origin_of
 from ssdnorm.compare.planning import Scatter, plan_markdown
 from ssdnorm.compare.power import Outlook
 from ssdnorm.compare.report import write_report
@@ -233,6 +235,14 @@ def test_one_seed_is_never_ranked(root):
     assert "one seed allows no conclusion about none and batch_norm" in results.answer.lower()
     assert "better" not in results.answer
     assert results.detectable is None
+
+
+def test_a_package_without_metadata_is_left_out_of_the_origin(tmp_path, monkeypatch):
+    (tmp_path / "leftover-1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    installed = origin_of({"test": TEST_SET})["installed"]
+    assert installed["torch"] == version("torch")
+    assert None not in installed
 
 
 def test_steps_and_images_are_those_of_the_arms_where_these_vary_them(tmp_path):

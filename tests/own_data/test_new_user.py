@@ -170,6 +170,7 @@ def test_the_page_tells_what_is_wrong_and_what_is_twice(tmp_path, monkeypatch, c
     [
         (["inspect", "nowhere"], "nowhere: no such folder or file"),
         (["inspect", "mine", "--model.width", "0"], "model.width: must be greater than 0; got 0"),
+        (["inspect", "mine", "--config", "mine/list.yaml"], "mine/list.yaml: expected keys and values; got [1]"),
         (["inspect", "mine", "--norm.taps", "{conv4_4: l2_norm}"], "unknown tap 'conv4_4'"),
         (
             ["init", "mine", "--image-size", "1", "2", "3"],
@@ -184,7 +185,7 @@ def test_the_page_tells_what_is_wrong_and_what_is_twice(tmp_path, monkeypatch, c
     ],
 )
 def test_mistakes_end_in_one_line_and_leave_nothing(words, message, tmp_path, monkeypatch, capsys):
-    yolo(tmp_path)
+    (yolo(tmp_path) / "list.yaml").write_text("- 1")
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
