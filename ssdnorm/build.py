@@ -41,7 +41,7 @@ from ssdnorm.layers import (
     warn_dropout_before_batch_norm,
 )
 from ssdnorm.losses.multibox_loss import MultiboxLoss
-from ssdnorm.messages import did_you_mean
+from ssdnorm.messages import unknown_name
 from ssdnorm.models.class_names import same_class
 from ssdnorm.models.foreign import read_any_checkpoint
 from ssdnorm.models.post_process import PostProcess
@@ -112,8 +112,7 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
 def model_of_shapes(config: Config) -> SSD:
     """The network without weights or memory, for two classes."""
     with torch.device("meta"):
-        drawn = config.model.model_copy(update={"weights": None, "checkpoint": None, "head": "keep"})
-        return build_model(config.model_copy(update={"model": drawn}), 2)
+        return build_model(config.with_values("model", weights=None, checkpoint=None, head="keep"), 2)
 
 
 def check_model(config: Config) -> None:
@@ -127,7 +126,7 @@ def check_model(config: Config) -> None:
     settled: dict[str, object] = {"max_steps": 1, "eval_every": None}  # whatever comes out
     if config.training.precision == "auto":
         settled["precision"] = "32-true"
-    trial = config.model_copy(update={"training": config.training.model_copy(update=settled)})
+    trial = config.with_values("training", **settled)
     try:
         make_trainer(loop_settings(trial, images_per_epoch=1), Path(), logs=False)
     except ValueError as error:
@@ -258,14 +257,8 @@ def _extended_names(config: Config) -> list[str]:
     """The classes of the checkpoint, and after them those of the training images that it lacks."""
     assert config.model.checkpoint is not None
     old = list(read_any_checkpoint(Path(config.model.checkpoint)).class_names)
-    kept = config.model_copy(update={"model": config.model.model_copy(update={"head": "keep"})})
-    found = build_dataset(kept, "train").class_names
+    found = build_dataset(config.with_values("model", head="keep"), "train").class_names
     return old + [name for name in found if not any(same_class(name, other) for other in old)]
-
-
-def build_evaluator(dataset: DetectionDataset) -> Evaluator:
-    """Detections of the data set → numbers."""
-    return Evaluator(dataset.ground_truth)
 
 
 def build_loss(config: Config, model: SSD, class_names: Sequence[str]) -> MultiboxLoss:
@@ -274,8 +267,7 @@ def build_loss(config: Config, model: SSD, class_names: Sequence[str]) -> Multib
     weights = loss.class_weights or {}
     for name in weights:
         if name not in names:
-            choices = f"{', '.join(names)}.{did_you_mean(name, names)}"
-            raise ValueError(f"loss.class_weights: unknown class {name!r}; choose one of: {choices}")
+            raise ValueError(f"loss.class_weights: {unknown_name('class', name, names)}")
     return MultiboxLoss(
         model.default_boxes,
         iou_threshold=loss.iou_threshold,
@@ -368,7 +360,7 @@ def _evaluation_set(name: str, config: Config, model: SSD, dataset: DetectionDat
         batch_size=config.training.batch_images,
         num_workers=config.runtime.num_workers,
     )
-    return EvaluationSet(name, build_evaluator(dataset), loader)
+    return EvaluationSet(name, Evaluator(dataset.ground_truth), loader)
 
 
 def _population(config: Config, model: nn.Module, make_train: partial[DataLoader]) -> PopulationImages | None:

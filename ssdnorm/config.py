@@ -444,6 +444,10 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
+    def with_values(self, section: str, **values: object) -> Self:
+        """The config with some keys of a section replaced; the values are not checked."""
+        return self.model_copy(update={section: getattr(self, section).model_copy(update=values)})
+
     @model_validator(mode="after")
     def _check_drops(self) -> Self:
         drops, max_steps = self.optimizer.lr_drops, self.training.max_steps

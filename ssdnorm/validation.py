@@ -96,7 +96,7 @@ def validate(model: type[Model], content: Mapping[str, Any] | str, origin: Calla
             return model.model_validate(content)
         return model.model_validate_json(content)
     except UnicodeEncodeError:
-        raise ValueError(f"{origin('')}: text with characters that are none (lone surrogates)") from None
+        raise ValueError(f"{origin('')}: text with invalid characters (lone surrogates)") from None
     except ValidationError as error:
         if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
             raise ValueError(f"{origin('')}: not JSON: {error.errors()[0]['ctx']['error']}") from None

@@ -109,8 +109,7 @@ def _new_detector(config: Config | None, weights: Path | None, *, class_names: S
     if weights is not None:
         if not weights.is_file():
             raise FileNotFoundError(f"--weights: {weights}: no such file")
-        model_config = config.model.model_copy(update={"weights": str(weights), "checkpoint": None})
-        config = config.model_copy(update={"model": model_config})
+        config = config.with_values("model", weights=str(weights), checkpoint=None)
     model = build_model(config, 1 + len(class_names) if class_names else 21, class_names=class_names)
     loss, post_process = build_loss(config, model, class_names or ()), build_post_process(config, model)
     return Detector(model, loss, post_process, class_names=class_names, antialias=True).eval()

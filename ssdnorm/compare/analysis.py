@@ -11,7 +11,6 @@ import torch
 
 from ssdnorm.compare.conclusions import conclude, conclude_arm, conclude_contrast
 from ssdnorm.compare.costs import costs_of, measure_latencies
-from ssdnorm.compare.curves import mean_diagnostics, read_diagnostics
 from ssdnorm.compare.differences import Runs, by_seed, differences, judge, outcomes, resample_runs
 from ssdnorm.compare.looks import level_of, second_look
 from ssdnorm.compare.origin import origin_of
@@ -85,7 +84,6 @@ def analyse(plan: Plan, root: Path, datasets: Mapping[str, DetectionDataset], *,
                 sentence="",
                 costs=costs,
                 matched=compare_starts(chosen[arm.name], chosen[file.baseline], root),
-                why=_first_and_last(mine, root),
             )
         )
     results = Results(
@@ -173,15 +171,6 @@ def _per_class(finished: Sequence[Run]) -> dict[str, float]:
     tables = [run.result["per_class"] for run in finished]
     names = tables[0] if tables else {}
     return {name: sum(t[name]["AP"] for t in tables) / len(tables) for name in names if tables[0][name]["AP"] >= 0}
-
-
-def _first_and_last(finished: Sequence[Run], root: Path) -> dict[str, dict[str, tuple[float, float]]]:
-    """Statistic → place → first and last value of the runs' diagnostics, mean over the seeds."""
-    means = mean_diagnostics([read_diagnostics(root / run.folder) for run in finished])
-    return {
-        statistic: {place: (float(c.values[0]), float(c.values[-1])) for place, c in curves.items() if len(c)}
-        for statistic, curves in means.items()
-    }
 
 
 def _latencies(plan: Plan, finished: Runs, root: Path, test_set: DetectionDataset) -> dict[str, float]:

@@ -148,11 +148,9 @@ class Plan:
 
 def make_job(arm: Arm, seed: int, lr: float) -> Job:
     """The run of an arm with a seed and a learning rate."""
-    training = arm.config.training.model_copy(update={"seed": seed})
-    optimizer = arm.config.optimizer.model_copy(update={"lr": lr})
     labels: dict[str, str | int | float] = {"group": arm.title, "arm": arm.name, "seed": seed, "lr": lr}
-    runtime = arm.config.runtime.model_copy(update={"loggers": named(arm.config.runtime.loggers, labels)})
-    config = arm.config.model_copy(update={"training": training, "optimizer": optimizer, "runtime": runtime})
+    config = arm.config.with_values("training", seed=seed).with_values("optimizer", lr=lr)
+    config = config.with_values("runtime", loggers=named(config.runtime.loggers, labels))
     return Job(arm.name, seed, lr, f"runs/{arm.name}/lr{lr!r}_seed{seed}", config)
 
 

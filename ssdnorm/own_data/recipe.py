@@ -164,7 +164,7 @@ def _fitted(
         network = _named(size)
         config = config_for(found, ("ssdnorm init", {"model": network}), ("command line", overrides))
         if config.model.default_boxes is not None:
-            continue  # somebody knows better, in pixels of the last size
+            continue  # default boxes are given, in pixels of the last size
         usual, _ = network_of(config)
         proposal = objects.suggest(usual)
         network["default_boxes"] = default_box_keys(proposal)

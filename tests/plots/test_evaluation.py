@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssdnorm.cli.evaluate_report import write_plots
 from ssdnorm.metrics import evaluate_coco
 from ssdnorm.metrics.errors import ErrorAnalysis
-from ssdnorm.plots.evaluation import mean_curves, plot_classes, plot_precision_recall, write_report
+from ssdnorm.plots.evaluation import mean_curves, plot_classes, plot_precision_recall
 from tests.metrics.random_sets import draw_set
 
 
@@ -40,10 +41,11 @@ def test_of_many_classes_the_best_and_the_worst_are_shown():
 
 def test_a_report_has_pictures_and_the_numbers_behind_them(tmp_path):
     result = evaluate_coco(*draw_set(1))
-    write_report(tmp_path / "report", result, ErrorAnalysis(result).breakdown())
+    analysis = ErrorAnalysis(result)
+    write_plots(tmp_path / "report", result, analysis, analysis.breakdown())
     paths = list((tmp_path / "report").iterdir())
     names = {f"{name}.{kind}" for name in ("precision_recall", "classes", "errors") for kind in ("png", "svg")}
-    assert {path.name for path in paths} == names
+    assert {path.name for path in paths} == names | {"confusion.png", "calibration.png", "f1.png"}
     assert all(Image.open(path).size[0] > 600 for path in paths if path.suffix == ".png")
     curves = mean_curves(result)["precision"].values()
     assert sum(map(sum, curves)) / (10 * 101) == pytest.approx(result.metrics["AP"])
@@ -57,7 +59,8 @@ def test_class_names_are_shown_as_they_are_whatever_they_hold(tmp_path):
     result = evaluate_coco(truth, found)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        write_report(tmp_path, result, ErrorAnalysis(result).breakdown())
+        analysis = ErrorAnalysis(result)
+        write_plots(tmp_path, result, analysis, analysis.breakdown())
     assert {label.get_text() for label in plot_classes(result).axes[0].get_yticklabels()} >= {"$\\frac{x$", "<b>"}
 
 
