@@ -22,8 +22,7 @@ from ssdnorm.own_data.survey import Objects, default_box_keys, percent
 from ssdnorm.settle import in_steps
 
 _HELD_OUT = 0.15  # of the images, for each of validation and test where they are missing
-_EPOCHS = 60
-_LEAST_STEPS, _MOST_STEPS = 1000, 120_000
+_EPOCHS, _LEAST_STEPS, _MOST_STEPS = 60, 1000, 120_000  # from scratch; half of them from weights
 _SIDES = (160, 224, 300)  # of the input; the time of a step grows with the square
 _ENOUGH = 0.9  # of the objects covered by default boxes
 _FEW = 20  # objects of a class
@@ -93,13 +92,13 @@ def choose_recipe(
     Args:
         path: where the config will be written; split lists get its name.
         image_size: of the network's input: a side, or [height, width]; None: the smallest of three at which fitted
-            default boxes cover nine tenths of the objects, and 300 with ``weights``.
+            default boxes cover nine tenths of the objects.
         weights: of the backbone; None trains a narrow network with batch norm from scratch.
         seed: of splits that are made, and of the training.
         overrides: dotted config keys that count more than what is chosen here.
     """
     image_size = image_size or overrides.get("model.image_size")
-    sizes = [image_size] if image_size else _SIDES if weights is None else _SIDES[-1:]
+    sizes = [image_size] if image_size else _SIDES
     first = config_for(found, ("ssdnorm init", {"model": _named(sizes[-1])}), ("command line", overrides))
     train = build_dataset(first, "train")
     data, splits, notes = _splits(found, train, path, seed)
@@ -108,14 +107,16 @@ def choose_recipe(
     network, fit = _fitted(found, objects, sizes, overrides)
     notes += fit
     batch = 8 if num_images < 2000 else 16 if num_images < 10_000 else 32
-    steps = min(_MOST_STEPS, max(_LEAST_STEPS, math.ceil(_EPOCHS * num_images / batch / 100) * 100))
+    part = 1.0 if weights is None else 0.5
+    steps = math.ceil(_EPOCHS * num_images / batch / 100) * 100
+    steps = int(part * min(_MOST_STEPS, max(_LEAST_STEPS, steps)))
+    norm = {"backbone": "batch_norm", "extras": "batch_norm", "taps": {"conv4_3": "none"}}
     optimizer: dict[str, Any] = {"preset": "modern", "warmup_steps": 0.05, "warmup_factor": 0.02}
     if weights is None:
         network |= {"width": 0.25, "dropout": 0.0}
-        norm = {"backbone": "batch_norm", "extras": "batch_norm", "taps": {"conv4_3": "none"}}
         optimizer |= {"name": "adamw", "lr": 0.002, "schedule": "cosine"}
         scratch = not overrides.get("model.checkpoint")
-        how = f"batch norm, {'from scratch; on a GPU prefer --weights' if scratch else 'from a checkpoint'}"
+        start = "from scratch; where bf16 is fast, as on GPUs, prefer --weights" if scratch else "from a checkpoint"
         counts = np.bincount(objects.labels.numpy(), minlength=1 + len(train.class_names))[1:]
         if scratch and (few := int((counts < _FEW).sum())):
             notes.append(
@@ -124,9 +125,8 @@ def choose_recipe(
             )
     else:
         network |= {"width": 1.0, "dropout": 0.0, "weights": weights}
-        norm = {"backbone": "none", "extras": "none", "taps": {"conv4_3": "l2_norm"}}
-        optimizer |= {"lr": 0.002 if batch == 8 else 0.001, "lr_drops": [0.7, 0.9]}
-        how = "L2Norm on conv4_3 as in the paper, ImageNet weights"
+        optimizer |= {"lr": 0.01, "lr_drops": [0.7, 0.9]}
+        start = "ImageNet weights"
     chosen = {
         "norm": norm,
         "model": network,
@@ -134,12 +134,12 @@ def choose_recipe(
         "augment": {"photometric": True, "zoom_out": False, "iou_crop": True, "flip": True},
         "optimizer": optimizer,
         "training": {
-            "max_steps": steps, "batch_size": batch, "seed": seed, "clip_grad_norm": 10.0,
+            "max_steps": steps, "batch_size": batch, "seed": seed, "precision": "auto", "clip_grad_norm": 10.0,
             "eval_every": 0.2, "checkpoint_every": 200,
         },
     }  # fmt: skip
     config = config_for(found, ("ssdnorm init", chosen), ("command line", overrides))
-    notes.append(f"network: {config.model.width:g} times VGG16's channels, {how}")
+    notes.append(f"network: {config.model.width:g} times VGG16's channels, batch norm, {start}")
     if config.training.batch_size != "auto":
         batch = config.training.batch_images * config.training.accumulate
         steps = in_steps(config, batch, num_images).training.num_steps

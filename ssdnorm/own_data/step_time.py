@@ -20,8 +20,8 @@ def time_of_training(config: Config, class_names: Sequence[str]) -> str:
     On a CPU two images are measured instead of a batch, since the time grows with their number.
     """
     config = settle(config)
-    drawn = config.model.model_copy(update={"weights": None, "checkpoint": None, "head": "keep", "freeze": []})
-    model = build_model(config.model_copy(update={"model": drawn}), 1 + len(class_names)).train()
+    drawn = config.with_values("model", weights=None, checkpoint=None, head="keep", freeze=[])
+    model = build_model(drawn, 1 + len(class_names)).train()
     loss = build_loss(config, model, class_names)
     on_cpu = runs_on_cpu(config.runtime.accelerator)
     device = (
@@ -37,10 +37,12 @@ def time_of_training(config: Config, class_names: Sequence[str]) -> str:
     loss.to(device)
     boxes = torch.tensor([0.3, 0.3, 0.6, 0.6], device=device).expand(measured, 1, 4)
     labels = torch.ones(measured, 1, dtype=torch.long, device=device)
+    reduced = torch.autocast(device.type, torch.bfloat16, enabled=config.training.precision.startswith("bf16"))
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        total = torch.stack(list(loss(model(images), boxes, labels).values())).sum()
+        with reduced:
+            total = torch.stack(list(loss(model(images), boxes, labels).values())).sum()
         total.backward()
         if not on_cpu:
             torch.accelerator.synchronize()

@@ -63,7 +63,7 @@ ALL_CHOICES = {
 def test_every_shipped_comparison_can_be_built_and_those_for_gpus_have_every_choice(path):
     plan = read_plan(path)
     arms = {arm.name: arm.config for arm in plan.arms}
-    assert len(arms) >= 3
+    assert len(arms) >= 2
     assert len(plan.file.seeds) >= 2
     assert plan.base.norm.taps.keys() == {"conv4_3"}
     if plan.base.runtime.num_workers == 0:  # sized for two CPU cores

@@ -12,6 +12,8 @@ import yaml
 from ssdnorm.build import build_dataset
 from ssdnorm.cli import main
 from ssdnorm.config_file import read_config
+from ssdnorm.data.formats import find_data
+from ssdnorm.own_data.recipe import choose_recipe
 from tests.data.small_sets import CocoFolder, VocFolder, YoloFolder, smooth_photo, voc_object, write_image
 
 CPU = ["--runtime.accelerator", "cpu", "--runtime.devices", "1"]
@@ -127,6 +129,21 @@ def test_pictures_of_equal_names_in_two_folders_are_told_apart(tmp_path, monkeyp
         (tmp_path / "empty.txt").touch()
         with pytest.raises(ValueError, match=message):
             build_dataset(read_config("mine.yaml", ["--data.train.only", only]), "train")
+
+
+def test_with_weights_it_is_the_full_network_with_batch_norm_and_half_of_the_steps(tmp_path):
+    found = find_data(yolo(tmp_path))
+    options = {"image_size": None, "seed": 0, "overrides": {}}
+    scratch, full = (
+        choose_recipe(found, tmp_path / "mine.yaml", weights=weights, **options).config
+        for weights in (None, "VGG16_Weights.IMAGENET1K_FEATURES")
+    )
+    assert (scratch.model.width, full.model.width, full.model.weights) == (0.25, 1, "VGG16_Weights.IMAGENET1K_FEATURES")
+    assert scratch.norm == full.norm
+    assert full.norm.backbone == "batch_norm"
+    assert full.training.max_steps * 2 == scratch.training.max_steps == 1000
+    assert full.training.precision == scratch.training.precision == "auto"
+    assert full.model.image_size == scratch.model.image_size == 160
 
 
 @pytest.mark.parametrize(("side", "chosen"), [("0.3", 160), ("0.01", 300)])
