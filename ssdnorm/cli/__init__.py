@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, str] = _MOD
         if output := getattr(parsed, "output", None):
             remove_unfinished(Path(output), Path(output).parent, older_than=3600.0)
         module.run(parsed, _long_options(parsed, rest) if first in SHORT_OPTIONS else rest)
-        sys.stdout.flush()  # fails here, not when Python ends, if nobody reads it any more
+        print(end="", flush=True)  # fails here, not when Python ends, if nobody reads the output any more
     except BrokenPipeError as error:
         _end_line()
         if _is_read(_STDOUT):
