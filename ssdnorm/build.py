@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ from ssdnorm.layers import (
     warn_dropout_before_batch_norm,
 )
 from ssdnorm.losses.multibox_loss import MultiboxLoss
-from ssdnorm.messages import did_you_mean
+from ssdnorm.messages import unknown_name
 from ssdnorm.models.class_names import same_class
 from ssdnorm.models.foreign import read_any_checkpoint
 from ssdnorm.models.post_process import PostProcess
@@ -111,8 +112,7 @@ def build_model(config: Config, num_classes: int, *, class_names: Sequence[str] 
 def model_of_shapes(config: Config) -> SSD:
     """The network without weights or memory, for two classes."""
     with torch.device("meta"):
-        drawn = config.model.model_copy(update={"weights": None, "checkpoint": None, "head": "keep"})
-        return build_model(config.model_copy(update={"model": drawn}), 2)
+        return build_model(config.with_values("model", weights=None, checkpoint=None, head="keep"), 2)
 
 
 def check_model(config: Config) -> None:
@@ -126,7 +126,7 @@ def check_model(config: Config) -> None:
     settled: dict[str, object] = {"max_steps": 1, "eval_every": None}  # whatever comes out
     if config.training.precision == "auto":
         settled["precision"] = "32-true"
-    trial = config.model_copy(update={"training": config.training.model_copy(update=settled)})
+    trial = config.with_values("training", **settled)
     try:
         make_trainer(loop_settings(trial, images_per_epoch=1), Path(), logs=False)
     except ValueError as error:
@@ -192,7 +192,6 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
     if names is None and config.model.head == "extend":
         names = _extended_names(config)
     dataset: DetectionDataset
-    image_names: list[str] | list[int]
     if isinstance(source, ShapesSource):
         options = source.model_dump(exclude={"format", "image_size"})
         shapes = ShapesDataset(**options, image_size=(source.image_size, source.image_size))
@@ -200,27 +199,51 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
             raise ValueError(f"data.class_names: shapes have the classes {shapes.class_names}; got {tuple(names)}")
         return shapes
     if isinstance(source, CocoSource):
-        coco = CocoDataset(source.annotations, source.images, class_names=names, on_bad_annotation=on_bad)
-        dataset, image_names = coco, [coco.image_id(i) for i in range(len(coco))]
+        dataset = CocoDataset(source.annotations, source.images, class_names=names, on_bad_annotation=on_bad)
     elif isinstance(source, YoloSource):
         dataset = YoloDataset(source.root, source.split, class_names=names, on_bad_annotation=on_bad)
-        image_names = [Path(dataset.image_name(i)).stem for i in range(len(dataset))]
     else:
         assert isinstance(source, VocSource), f"{where}: null"
         difficult = data.train_on_difficult
         dataset = VocDataset(
             source.root, source.split, class_names=names, train_on_difficult=difficult, on_bad_annotation=on_bad
         )
-        image_names = [Path(dataset.image_name(i)).stem for i in range(len(dataset))]
-    if source.only is None:
-        return dataset
-    only: Sequence[int | str] = source.only if not isinstance(source.only, str) else _listed(source.only, where)
-    if isinstance(source, CocoSource):
-        only = [int(name) if str(name).isdecimal() else name for name in only]
-    places = {name: i for i, name in enumerate(image_names)}
-    if missing := [name for name in only if name not in places]:
-        raise ValueError(f"{where}.only: no image {missing[0]!r} in the data set of {len(dataset)} images")
-    return subset(dataset, [places[name] for name in only])
+    return dataset if source.only is None else _chosen(dataset, source.only, f"{where}.only")
+
+
+def names_for_only(dataset: DetectionDataset) -> list[str]:
+    """What ``data.*.only`` calls the images of a whole data set: COCO's ids, and file stems elsewhere.
+
+    Files of equal stems have as many folders in front as tell them apart: ``camA/0001``.
+    """
+    if isinstance(dataset, CocoDataset):
+        return [str(dataset.image_id(i)) for i in range(len(dataset))]
+    paths = [PurePath(dataset.image_path(i)).with_suffix("") for i in range(len(dataset))]
+    names = [path.name for path in paths]
+    for depth in range(2, 1 + max(len(path.parts) for path in paths)):
+        counts = Counter(names)
+        if len(counts) == len(names):
+            break
+        names = ["/".join(path.parts[-depth:]) if counts[n] > 1 else n for path, n in zip(paths, names, strict=True)]
+    return names
+
+
+def _chosen(dataset: DetectionDataset, only: Sequence[int | str] | str, where: str) -> DetectionDataset:
+    """The images of a list, or of a text file of them, in its order."""
+    listed = _listed(only, where) if isinstance(only, str) else [str(name) for name in only]
+    if not listed:
+        raise ValueError(f"{where}: {only}: lists no image; null takes all")
+    if isinstance(dataset, CocoDataset):
+        listed = [str(int(name)) if name.isdecimal() else name for name in listed]
+    names = names_for_only(dataset)
+    places, counts = {name: i for i, name in enumerate(names)}, Counter(names)
+    for name in listed:
+        if counts[name] != 1:
+            alike = [other for other in names if f"/{other}".endswith(f"/{name}")]
+            several = f"{name!r} are {len(alike)} images; choose one of: {', '.join(alike[:3])}"
+            missing = f"no image {name!r} in the data set of {len(dataset)} images"
+            raise ValueError(f"{where}: {several if alike else missing}")
+    return subset(dataset, [places[name] for name in listed])
 
 
 def _listed(path: str, where: str) -> list[str]:
@@ -234,14 +257,8 @@ def _extended_names(config: Config) -> list[str]:
     """The classes of the checkpoint, and after them those of the training images that it lacks."""
     assert config.model.checkpoint is not None
     old = list(read_any_checkpoint(Path(config.model.checkpoint)).class_names)
-    kept = config.model_copy(update={"model": config.model.model_copy(update={"head": "keep"})})
-    found = build_dataset(kept, "train").class_names
+    found = build_dataset(config.with_values("model", head="keep"), "train").class_names
     return old + [name for name in found if not any(same_class(name, other) for other in old)]
-
-
-def build_evaluator(dataset: DetectionDataset) -> Evaluator:
-    """Detections of the data set → numbers."""
-    return Evaluator(dataset.ground_truth)
 
 
 def build_loss(config: Config, model: SSD, class_names: Sequence[str]) -> MultiboxLoss:
@@ -250,8 +267,7 @@ def build_loss(config: Config, model: SSD, class_names: Sequence[str]) -> Multib
     weights = loss.class_weights or {}
     for name in weights:
         if name not in names:
-            choices = f"{', '.join(names)}.{did_you_mean(name, names)}"
-            raise ValueError(f"loss.class_weights: unknown class {name!r}; choose one of: {choices}")
+            raise ValueError(f"loss.class_weights: {unknown_name('class', name, names)}")
     return MultiboxLoss(
         model.default_boxes,
         iou_threshold=loss.iou_threshold,
@@ -344,7 +360,7 @@ def _evaluation_set(name: str, config: Config, model: SSD, dataset: DetectionDat
         batch_size=config.training.batch_images,
         num_workers=config.runtime.num_workers,
     )
-    return EvaluationSet(name, build_evaluator(dataset), loader)
+    return EvaluationSet(name, Evaluator(dataset.ground_truth), loader)
 
 
 def _population(config: Config, model: nn.Module, make_train: partial[DataLoader]) -> PopulationImages | None:

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from ssdnorm.norm_specs import custom_norms
-from ssdnorm.validation import LoggerSpec, NormSpec, Section
+from ssdnorm.validation import LoggerSpec, NormSpec, PostProcessConfig, Section
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -129,7 +129,8 @@ class VocSource(Section):
     split: str | list[str] = Field(description="voc: name of the image list, one per root; yolo: train, val or test")
     only: Only = Field(
         default=None,
-        description="file stems (voc, yolo) or image ids (coco), or a text file with one per line; null takes all",
+        description="file stems (voc, yolo; folder/stem where stems are equal) or image ids (coco), or a text file of "
+        "them, one per line; null takes all",
     )
 
 
@@ -169,7 +170,7 @@ class ShapesSource(Section):
 
 
 _SOURCES = (VocSource, CocoSource, YoloSource, ShapesSource)
-_SOURCE_KEYS = {key for source in _SOURCES for key in source.model_fields} - {"format"}
+SOURCE_KEYS = {key for source in _SOURCES for key in source.model_fields} - {"format"}
 
 
 def _fill_format(source: Any) -> Any:
@@ -177,7 +178,7 @@ def _fill_format(source: Any) -> Any:
     if not isinstance(source, Mapping):
         return source
     return {"format": "voc"} | {
-        key: value for key, value in source.items() if value is not None or key not in _SOURCE_KEYS
+        key: value for key, value in source.items() if value is not None or key not in SOURCE_KEYS
     }
 
 
@@ -218,8 +219,8 @@ class FocalConfig(Section):
 class LossConfig(Section):
     """Matching, and which boxes count how much."""
 
-    iou_threshold: float = Field(default=0.5, description="smallest IoU at which a default box is matched")
-    negative_ratio: float = Field(default=3.0, description="mined background boxes per matched box")
+    iou_threshold: PositiveFraction = Field(default=0.5, description="smallest IoU at which a default box is matched")
+    negative_ratio: NonNegativeFloat = Field(default=3.0, description="mined background boxes per matched box")
     focal: FocalConfig | None = Field(
         default=None, description="focal loss over all boxes instead of hard negative mining; null for none"
     )
@@ -232,15 +233,6 @@ class LossConfig(Section):
         if self.focal is not None and self.negative_ratio != type(self).model_fields["negative_ratio"].default:
             raise ValueError("negative_ratio: focal takes all boxes and mines none; leave one of the two out")
         return self
-
-
-class PostProcessConfig(Section):
-    """From raw output to detections."""
-
-    score_threshold: float = Field(default=0.01, description="boxes below it are dropped before NMS")
-    nms_threshold: float = Field(default=0.45, description="IoU above which the lower-scored box is suppressed")
-    top_k: int = Field(default=400, description="boxes per class that enter NMS")
-    max_detections: int = Field(default=200, description="detections per image")
 
 
 class GroupConfig(Section):
@@ -371,6 +363,11 @@ class TrainingConfig(Section):
         assert self.batch_size != "auto", "the batch size is not chosen yet"
         return self.batch_size
 
+    @property
+    def num_images(self) -> int:
+        """Images that a device takes in all steps of a settled config."""
+        return self.num_steps * self.accumulate * self.batch_images
+
     @model_validator(mode="before")
     @classmethod
     def _epochs_stand_for_the_default(cls, content: Any) -> Any:
@@ -446,6 +443,10 @@ class Config(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    def with_values(self, section: str, **values: object) -> Self:
+        """The config with some keys of a section replaced; the values are not checked."""
+        return self.model_copy(update={section: getattr(self, section).model_copy(update=values)})
 
     @model_validator(mode="after")
     def _check_drops(self) -> Self:

@@ -10,13 +10,16 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from ssdnorm.messages import one_line
 
 # in a run folder
 FAILURE_FILE = "failure.json"  # why the run has no result: status (diverged or failed) and reason
 START_FILE = "start.json"  # digests of what it started from
+WITHOUT_ROWS = "delete it to go on without its rows"  # what a run does without its CSV file
 
 _UNFINISHED = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]*)?")
 _LONGEST_NAME = 255  # bytes, on common file systems
@@ -117,6 +120,14 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=None if isinstance(content, list) else 2))
 
 
+def write_rows(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a CSV file atomically, with a line of column names; what a row lacks stays empty."""
+    with replaced_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def append_rows(path: Path, rows: Sequence[Sequence[Any]]) -> None:
     """Append rows to a CSV file with one write, so that a killed process leaves all of them or none."""
     text = io.StringIO(newline="")
@@ -125,6 +136,15 @@ def append_rows(path: Path, rows: Sequence[Sequence[Any]]) -> None:
         content = text.getvalue().encode("utf-8")
         while content:  # a full disk may take a part
             content = content[file.write(content) :]
+
+
+@contextlib.contextmanager
+def damage_named(path: Path, remedy: str) -> Iterator[None]:
+    """Let errors about the content of a file of ours name it, and say what to do."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: damaged; {remedy}: {one_line(error)}") from error
 
 
 def whole_rows(path: str | Path) -> list[dict[str, str]]:

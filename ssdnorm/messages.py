@@ -91,7 +91,7 @@ def lost_worker(error: BaseException) -> str | None:
         return None
     if type(error).__name__.startswith("Dist") or "/gloo/" in text:  # torch.distributed's, without importing it
         reason = re.sub(r"^\[\S+\] ", "", text).partition(". ")[0]
-        return f"another process of this training did not come or answer within runtime.timeout, or is gone: {reason}"
+        return f"another process of this training did not respond within runtime.timeout, or exited: {reason}"
     if not text.startswith("DataLoader "):
         return None
     if late := re.match(r"DataLoader timed out after (\d+)", text):

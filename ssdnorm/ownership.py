@@ -87,7 +87,7 @@ def _claim(folder: Path, patience: float) -> Path:
             return claim
         claim.unlink(missing_ok=True)
         if time.monotonic() > deadline:
-            raise ValueError(f"{folder}: in use by {owner}; two at once would spoil it")
+            raise ValueError(f"{folder}: in use by {owner}; only one process may write to a run folder")
         time.sleep(random.SystemRandom().uniform(0.05, 0.5))  # training seeds the common generator
 
 

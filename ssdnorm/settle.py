@@ -31,9 +31,7 @@ def settle_precision(config: Config) -> Config:
     """Replace ``training.precision: auto`` by what :func:`choose_precision` measures on the device."""
     if config.training.precision != "auto":
         return config
-    precision = choose_precision(config.runtime.accelerator)
-    training = config.training.model_copy(update={"precision": precision})
-    return config.model_copy(update={"training": training})
+    return config.with_values("training", precision=choose_precision(config.runtime.accelerator))
 
 
 def in_steps(config: Config, images_per_step: int, num_images: int) -> Config:
@@ -58,15 +56,8 @@ def in_steps(config: Config, images_per_step: int, num_images: int) -> Config:
     drops = [steps(drop) for drop in optimizer.lr_drops]
     if any(drop >= max_steps for drop in optimizer.lr_drops):
         raise ValueError(f"optimizer.lr_drops: {drops} reaches past the {max_steps} steps of the run")
-    in_steps = {"max_steps": max_steps, "epochs": None, "eval_every": steps(training.eval_every)}
-    return config.model_copy(
-        update={
-            "training": training.model_copy(update=in_steps),
-            "optimizer": optimizer.model_copy(
-                update={"lr_drops": drops, "warmup_steps": steps(optimizer.warmup_steps)}
-            ),
-        }
-    )
+    config = config.with_values("optimizer", lr_drops=drops, warmup_steps=steps(optimizer.warmup_steps))
+    return config.with_values("training", max_steps=max_steps, epochs=None, eval_every=steps(training.eval_every))
 
 
 def schedule(config: Config) -> dict[str, object]:
@@ -87,4 +78,4 @@ def _settle_batch_size(config: Config) -> Config:
         batch_size = choose_batch_size(model, shape, free_bytes=free_memory(device))
     except ValueError as error:
         raise ValueError(f"training.{error}") from error
-    return config.model_copy(update={"training": config.training.model_copy(update={"batch_size": batch_size})})
+    return config.with_values("training", batch_size=batch_size)

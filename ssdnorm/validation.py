@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from ssdnorm.messages import did_you_mean, shown, unknown_name
@@ -52,6 +52,19 @@ def _logger_spec(spec: Any) -> Any:
 
 LoggerSpec = Annotated[str | Annotated[dict[str, Any], AfterValidator(_finite_options)], AfterValidator(_logger_spec)]
 
+_Count = Annotated[int, Field(ge=1, lt=2**31)]
+
+
+class PostProcessConfig(Section):
+    """From raw output to detections: a section of the config, and part of what checkpoints say."""
+
+    score_threshold: float = Field(default=0.01, ge=0, lt=1, description="boxes below it are dropped before NMS")
+    nms_threshold: float = Field(
+        default=0.45, ge=0, le=1, description="IoU above which the lower-scored box is suppressed"
+    )
+    top_k: _Count = Field(default=400, description="boxes per class that enter NMS")
+    max_detections: _Count = Field(default=200, description="detections per image")
+
 
 @cache
 def sections(model: type[BaseModel], prefix: str = "") -> dict[str, tuple[type[BaseModel], ...]]:
@@ -83,7 +96,7 @@ def validate(model: type[Model], content: Mapping[str, Any] | str, origin: Calla
             return model.model_validate(content)
         return model.model_validate_json(content)
     except UnicodeEncodeError:
-        raise ValueError(f"{origin('')}: text with characters that are none (lone surrogates)") from None
+        raise ValueError(f"{origin('')}: text with invalid characters (lone surrogates)") from None
     except ValidationError as error:
         if error.errors(include_url=False, include_input=False)[0]["type"] == "json_invalid":
             raise ValueError(f"{origin('')}: not JSON: {error.errors()[0]['ctx']['error']}") from None

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ssdnorm.messages import did_you_mean, shown
+from ssdnorm.messages import shown, unknown_name
 from ssdnorm.resize import ImageSize, height_and_width
 
 
@@ -108,16 +108,12 @@ def default_box_spec(spec: str | DefaultBoxSpec | Mapping[str, Any], *, where: s
         known = {field.name: field.default is MISSING for field in fields(DefaultBoxSpec)}  # whether it is needed
         for name in spec:
             if name not in known:
-                hint = did_you_mean(name, known)
-                raise ValueError(f"{where}: unknown field {shown(name)}; choose among: {', '.join(known)}.{hint}")
+                raise ValueError(f"{where}: {unknown_name('field', name, known)}")
         if missing := [name for name, needed in known.items() if needed and name not in spec]:
             raise ValueError(f"{where}: {', '.join(missing)} missing; got {shown(list(spec))}")
         return DefaultBoxSpec(**{key: _as_tuple(value) for key, value in spec.items()})
     if not isinstance(spec, str) or spec not in DEFAULT_BOXES:
-        hint = did_you_mean(spec, DEFAULT_BOXES)
-        raise ValueError(
-            f"{where}: unknown default boxes {shown(spec)}; choose one of: {', '.join(DEFAULT_BOXES)}.{hint}"
-        )
+        raise ValueError(f"{where}: {unknown_name('default boxes', spec, DEFAULT_BOXES)}")
     return DEFAULT_BOXES[spec]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import select
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -42,6 +44,7 @@ SHORT_OPTIONS = {  # of commands that read a config: options that other commands
     "evaluate": {"--device": "cpu or cuda; short for --runtime.accelerator"},
 }
 _KEYS = {"seed": "--training.seed", "device": "--runtime.accelerator"}
+_STDOUT = 1  # file descriptor
 _MODULES = {name: f"ssdnorm.cli.{name}" for name in COMMANDS}
 
 
@@ -73,6 +76,14 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, str] = _MOD
         if output := getattr(parsed, "output", None):
             remove_unfinished(Path(output), Path(output).parent, older_than=3600.0)
         module.run(parsed, _long_options(parsed, rest) if first in SHORT_OPTIONS else rest)
+        print(end="", flush=True)  # fails here, not when Python ends, if nobody reads the output any more
+    except BrokenPipeError as error:
+        _end_line()
+        if _is_read(_STDOUT):
+            print(f"error: {one_line(error)}", file=sys.stderr)
+            return 2
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)  # Python flushes once more at the end
+        return 141  # as a process that SIGPIPE ends
     except (ValueError, OSError, ArithmeticError, RuntimeError, MemoryError) as error:
         if isinstance(error, RuntimeError) and not lost_worker(error):
             raise
@@ -156,6 +167,13 @@ def _check_paths(arguments: Sequence[str]) -> None:
     for option in ("--output", "--config"):
         if f"{option}=" in arguments or (option, "") in pairwise(arguments):
             raise ValueError(f"{option}: a path is needed; got an empty one")
+
+
+def _is_read(descriptor: int) -> bool:
+    """Whether the other end of a pipe is open; true for files and terminals."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # reports errors alone
+    return not poll.poll(0)
 
 
 def _end_line() -> None:

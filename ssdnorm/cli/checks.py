@@ -56,7 +56,7 @@ def check_evaluation_keys(rest: Sequence[str], *, test_given: bool = False) -> N
         if test_given and key.split(".")[:2] == ["data", "test"]:
             raise ValueError(f"--{key}: does not go with --annotations, which takes the place of data.test")
         if not any(key == name or key.startswith(f"{name}.") for name in allowed):
-            raise ValueError(f"--{key}: changes nothing in a model that is trained; choose among: {', '.join(allowed)}")
+            raise ValueError(f"--{key}: has no effect on a trained model; choose among: {', '.join(allowed)}")
 
 
 def parse_threshold(text: str) -> float | str:

@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         _make_runs(plan, root, num_parallel=arguments.jobs or 1, shard=shard)
         log.info("shard %d/%d has ended; the report: --no-training, on the folders of all shards together", *shard)
         return
-    with owned_folder(root) if options is None else cluster.owned_when_free(root):
+    with owned_folder(root, further_patience=0.0 if options is None else cluster.TURN_SECONDS):
         if arguments.no_training:
             if not any(state_of(job, root) in ("finished", "diverged") for job in plan.jobs(lrs, rates)):
                 raise ValueError(f"--no-training: {root} holds no finished run of {arguments.config}")
@@ -203,7 +203,7 @@ def _on_slurm(plan: Plan, root: Path, options: SlurmOptions, *, follow_up: bool)
     from ssdnorm.compare.analysis import choose_rates
     from ssdnorm.compare.launcher import stages
 
-    with cluster.owned_when_free(root):
+    with owned_folder(root, further_patience=cluster.TURN_SECONDS):
         _write_plan(plan, root)
         under_way = cluster.submit_next(stages(plan, root), root, options, again=not follow_up)
     if not under_way or follow_up:
@@ -214,7 +214,7 @@ def _on_slurm(plan: Plan, root: Path, options: SlurmOptions, *, follow_up: bool)
     except KeyboardInterrupt:
         log.info("the jobs go on; --watch shows them. To cancel them: scancel --name=%s", cluster.job_name(root))
         raise
-    with cluster.owned_when_free(root):
+    with owned_folder(root, further_patience=cluster.TURN_SECONDS):
         cluster.record_lost(plan.jobs(*choose_rates(plan, root)[::-1]), root)
     return _written_at(root / "results.json") != before
 

@@ -159,9 +159,9 @@ def _measure_batch_norm(
     detector: Detector, batches: Sequence[Batch], pictures: Pictures
 ) -> tuple[BatchNormReport, dict[str, dict[str, float]]]:
     """Report on the batch norms; with objects, also COCO's AP and AP50 under each of the three statistics."""
-    from ssdnorm.build import build_evaluator
     from ssdnorm.diagnose.batch_norm import batch_norm_uses
     from ssdnorm.diagnose.batch_norm_advice import batch_norm_report
+    from ssdnorm.engine.evaluation import Evaluator
 
     batches = [batch for batch in batches if len(batch) > 1]  # one image has no variance on a 1×1 map
     report, population = batch_norm_report(detector.model, [batch.images for batch in batches])
@@ -173,7 +173,7 @@ def _measure_batch_norm(
             "--batch-norm: no AP: the last batch is one image, which has no batch statistics; change --batch-size"
         )
         return report, metrics
-    evaluator = build_evaluator(pictures.dataset)
+    evaluator = Evaluator(pictures.dataset.ground_truth)
     for statistics in ("batch", "running", "population"):
         detections: dict[int, Any] = {}
         with batch_norm_uses(detector.model, statistics, population):

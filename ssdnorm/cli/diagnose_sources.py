@@ -19,6 +19,8 @@ from ssdnorm.data.dataset import DetectionDataset, subset
 from ssdnorm.data.images import EncodedImage
 from ssdnorm.data.transforms import EvalTransform
 from ssdnorm.detector import Detector, load_detector
+from ssdnorm.models.foreign import find_family
+from ssdnorm.models.tensor_files import read_tensors
 from ssdnorm.structures import Batch
 
 
@@ -90,7 +92,7 @@ def _load_arm(path: Path, custom_norms: Sequence[str], *, class_names: Sequence[
         return path.name, load_detector(path / "checkpoints" / "model.safetensors", custom_norms=custom_norms)
     if path.suffix in (".yaml", ".yml"):
         return f"{path.stem} (drawn)", _new_detector(read_config(path), None, class_names=class_names)
-    if path.suffix == ".npz":  # the Oxford release of VGG16; an SSD is never in one
+    if path.suffix == ".npz" and find_family(read_tensors(path)) is None:  # such as the Oxford release of VGG16
         return path.stem, _new_detector(None, path, class_names=class_names)
     return path.stem, load_detector(path, custom_norms=custom_norms)
 
@@ -107,8 +109,7 @@ def _new_detector(config: Config | None, weights: Path | None, *, class_names: S
     if weights is not None:
         if not weights.is_file():
             raise FileNotFoundError(f"--weights: {weights}: no such file")
-        model_config = config.model.model_copy(update={"weights": str(weights), "checkpoint": None})
-        config = config.model_copy(update={"model": model_config})
+        config = config.with_values("model", weights=str(weights), checkpoint=None)
     model = build_model(config, 1 + len(class_names) if class_names else 21, class_names=class_names)
     loss, post_process = build_loss(config, model, class_names or ()), build_post_process(config, model)
     return Detector(model, loss, post_process, class_names=class_names, antialias=True).eval()

@@ -6,8 +6,7 @@ import argparse
 import io
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path, PurePath
@@ -121,11 +120,15 @@ def store_thresholds(path: Path, thresholds: dict[str, float] | None) -> None:
 
 def write_plots(folder: Path, coco: CocoResult, analysis: ErrorAnalysis, breakdown: ErrorBreakdown) -> dict[str, Any]:
     """Figures of the metric and of hotcoco's diagnostics, and the numbers behind them for ``result.json``."""
-    from ssdnorm.plots.diagnostics import plot_calibration, plot_confusion, plot_scores
-    from ssdnorm.plots.evaluation import mean_curves, write_report  # load matplotlib, which others need not wait for
+    # imported here: they load matplotlib, which others need not wait for
+    from ssdnorm.plots.diagnostics import plot_calibration, plot_confusion, plot_errors, plot_scores
+    from ssdnorm.plots.evaluation import mean_curves, plot_classes, plot_precision_recall
     from ssdnorm.plots.style import save
 
-    write_report(folder, coco, breakdown)
+    figures = {"precision_recall": plot_precision_recall(coco), "classes": plot_classes(coco)}
+    for name, figure in {**figures, "errors": plot_errors(breakdown)}.items():
+        for suffix in ("png", "svg"):
+            save(figure, folder / f"{name}.{suffix}")
     matrix, calibration, label_errors = analysis.confusion_matrix(), analysis.calibration(), analysis.label_errors()
     outcomes = find_outcomes(coco)
     names = outcomes.truth.class_names
@@ -195,8 +198,7 @@ def _intervals(coco: CocoResult | None, num_resamples: int | None) -> dict[str, 
     if num_resamples is None:
         return None
     assert coco is not None
-    with _progress("bootstrap", num_resamples) as progress:
-        intervals = bootstrap_coco(coco, num_resamples=num_resamples, metrics=_metrics(coco), progress=progress)
+    intervals = bootstrap_coco(coco, num_resamples=num_resamples, metrics=_metrics(coco), title="bootstrap")
     print(f"\n95 % intervals over images, {num_resamples} resamples")
     print("\n".join(f"  {name:<6} {interval}" for name, interval in intervals.items()))
     return intervals
@@ -215,8 +217,7 @@ def _difference(
         max_detections=options.max_detections,
     )
     num, metrics = arguments.bootstrap or _RESAMPLES, _metrics(result.coco)
-    with _progress("difference", num) as progress:
-        gaps = bootstrap_difference(result.coco, other, num_resamples=num, metrics=metrics, progress=progress)
+    gaps = bootstrap_difference(result.coco, other, num_resamples=num, metrics=metrics, title="difference")
     print(f"\nThese minus {arguments.against}, 95 % intervals over the same images, {num} resamples")
     for name, gap in gaps.items():
         low, high, share = f"{gap.low:+.4f}", f"{gap.high:+.4f}", f"{100 * gap.share_higher:.0f}"
@@ -226,10 +227,3 @@ def _difference(
 
 def _metrics(coco: CocoResult) -> Sequence[str]:
     return ("AP", "AP50") if 0.5 in coco.iou_thresholds else ("AP",)
-
-
-@contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[int], Any]]:
-    """A progress bar on a terminal, moved by the number of resamples done."""
-    with tqdm(total=total, desc=title, unit="resample", disable=None) as bar:
-        yield lambda done: bar.update(done - bar.n)

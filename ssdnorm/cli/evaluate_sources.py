@@ -15,7 +15,7 @@ import numpy as np
 
 from ssdnorm.cli.checks import check_evaluation_keys, check_no_extra_arguments
 from ssdnorm.coco_format import load_detections, load_ground_truth
-from ssdnorm.config import PostProcessConfig
+from ssdnorm.config import SOURCE_KEYS, PostProcessConfig
 from ssdnorm.config_file import config_from_mapping, parse_overrides, put, read_config
 from ssdnorm.metrics.voc_files import read_voc_detections
 from ssdnorm.tables import DetectionTable, GroundTruth
@@ -172,8 +172,7 @@ def _data_keys(arguments: argparse.Namespace) -> dict[str, Any]:
 def _data_overrides(arguments: argparse.Namespace) -> list[str]:
     if arguments.annotations is None:
         return []
-    values = dict.fromkeys(("root", "split", "annotations", "images", "num_images", "seed", "only"))
-    values |= _data_keys(arguments)
+    values = dict.fromkeys(sorted(SOURCE_KEYS)) | _data_keys(arguments)
     return [f"--data.test.{key}={json.dumps(value)}" for key, value in values.items()]
 
 

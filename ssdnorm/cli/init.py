@@ -59,6 +59,9 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         seed=arguments.seed,
         overrides=parse_overrides(rest),
     )
+    for lists in map(Path, recipe.splits):
+        if lists.exists():
+            raise ValueError(f"--output: {lists}, a list of images, exists already; choose another name")
     check_model(recipe.config)
     recipe.write(path)
     folder = Path("runs") / path.stem

@@ -13,7 +13,7 @@ Every key of the config can be set, e.g. --model.name ssd_vgg16 --model.image_si
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -40,8 +40,9 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     found = find_data(arguments.data)
     layers = [("command line", parse_overrides(rest))]
     if arguments.config is not None:
-        content = dict(read_yaml(find_config(arguments.config)) or {})
-        content.pop("data", None)  # the data are those of the first argument
+        content = read_yaml(find_config(arguments.config)) or {}
+        if isinstance(content, Mapping):  # the data are those of the first argument
+            content = {key: value for key, value in content.items() if key != "data"}
         layers.insert(0, (str(arguments.config), content))
     config = config_for(found, *layers)
     datasets = read_datasets(config)

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 from ssdnorm.cli.frames import is_video
 from ssdnorm.files import write_json, write_text
+from ssdnorm.messages import unknown_name
 
 _FORMATS = ("coco", "voc", "yolo")
 
@@ -25,7 +26,7 @@ def check_labels(words: str | None, sources: Sequence[Path | int]) -> list[str]:
     formats = [word.strip() for word in words.split(",")]
     for name in formats:
         if name not in _FORMATS:
-            raise ValueError(f"--labels: unknown format {name!r}; choose some of: {','.join(_FORMATS)}")
+            raise ValueError(f"--labels: {unknown_name('format', name, _FORMATS)}")
     for source in sources:
         if is_video(source):
             raise ValueError(f"--labels: are for pictures; {source} is a video or camera")

@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Detect in batches, draw and list in the order of the frames."""
     check_no_extra_arguments(rest)
     if arguments.threshold != "best" and not 0 <= arguments.threshold < 1:
-        raise ValueError(f"--score-threshold: must lie in [0, 1); got {arguments.threshold}")
+        raise ValueError(f"--threshold: must lie in [0, 1); got {arguments.threshold}")
     for option in ("max_frames", "mc_dropout", "batch_size"):
         if (value := getattr(arguments, option)) is not None and value < 1:
             raise ValueError(f"--{option.replace('_', '-')}: must be 1 or more; got {value}")
@@ -227,7 +227,7 @@ def _onnx_predictor(arguments: argparse.Namespace) -> Predictor:
     if onnx.output == "raw":
         onnx.post_process.score_threshold = lowest
     elif lowest < (inside := onnx.post_process.score_threshold):
-        raise ValueError(f"--score-threshold: the detections inside of {arguments.onnx} begin at {inside:g}")
+        raise ValueError(f"--threshold: the detections inside of {arguments.onnx} begin at {inside:g}")
 
     def prepare(image: Tensor) -> tuple[Tensor, Tensor]:
         resized = resize_image(image, *height_and_width(onnx.image_size), antialias=onnx.antialias)

@@ -39,7 +39,7 @@ def with_recorded_choices(config: Config, output: Path) -> Config:
     """The config with what ``auto`` came to when the run was started."""
     start = read_start(output)
     names = [name for name in ("precision", "batch_size") if getattr(config.training, name) == "auto" and name in start]
-    return config.model_copy(update={"training": config.training.model_copy(update={n: start[n] for n in names})})
+    return config.with_values("training", **{name: start[name] for name in names})
 
 
 def read_start(output: Path) -> dict[str, Any]:

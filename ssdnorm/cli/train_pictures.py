@@ -43,10 +43,12 @@ def draw_result(dataset: DetectionDataset, result: EvaluationResult, output: Pat
     save(plot_training(whole_rows(output / "metrics.csv")), folder / "curves.png")
     assert result.coco is not None
     outcomes = find_outcomes(result.coco, min_score=_DRAWN_SCORE)
+    rows = {image_id: row for row, image_id in enumerate(outcomes.truth.image_ids.tolist())}  # in order of the ids
     pictures = []
     for place in np.unique(np.linspace(0, len(dataset) - 1, _PICTURES).round().astype(int)).tolist():
         name = dataset.image_name(place)
-        picture = draw_side_by_side(dataset.load_image(place), *boxes_of_image(outcomes, place), title=name)
+        boxes = boxes_of_image(outcomes, rows[dataset.image_id(place)])
+        picture = draw_side_by_side(dataset.load_image(place), *boxes, title=name)
         save_picture(picture, folder / f"{place:03d}_{shortened(Path(name).stem, 200)}.png")
         pictures.append(picture)
     save_picture(contact_sheet(pictures, columns=2, side=900), folder / SHEET)

@@ -11,7 +11,6 @@ import torch
 
 from ssdnorm.compare.conclusions import conclude, conclude_arm, conclude_contrast
 from ssdnorm.compare.costs import costs_of, measure_latencies
-from ssdnorm.compare.curves import mean_diagnostics, read_diagnostics
 from ssdnorm.compare.differences import Runs, by_seed, differences, judge, outcomes, resample_runs
 from ssdnorm.compare.looks import level_of, second_look
 from ssdnorm.compare.origin import origin_of
@@ -85,7 +84,6 @@ def analyse(plan: Plan, root: Path, datasets: Mapping[str, DetectionDataset], *,
                 sentence="",
                 costs=costs,
                 matched=compare_starts(chosen[arm.name], chosen[file.baseline], root),
-                why=_first_and_last(mine, root),
             )
         )
     results = Results(
@@ -175,15 +173,6 @@ def _per_class(finished: Sequence[Run]) -> dict[str, float]:
     return {name: sum(t[name]["AP"] for t in tables) / len(tables) for name in names if tables[0][name]["AP"] >= 0}
 
 
-def _first_and_last(finished: Sequence[Run], root: Path) -> dict[str, dict[str, tuple[float, float]]]:
-    """Statistic → place → first and last value of the runs' diagnostics, mean over the seeds."""
-    means = mean_diagnostics([read_diagnostics(root / run.folder) for run in finished])
-    return {
-        statistic: {place: (float(c.values[0]), float(c.values[-1])) for place, c in curves.items() if len(c)}
-        for statistic, curves in means.items()
-    }
-
-
 def _latencies(plan: Plan, finished: Runs, root: Path, test_set: DetectionDataset) -> dict[str, float]:
     checkpoints = {}
     for name, runs in finished.items():
@@ -197,6 +186,7 @@ def _latencies(plan: Plan, finished: Runs, root: Path, test_set: DetectionDatase
 
 def _provenance(plan: Plan, runs: Sequence[Run], test_set: DetectionDataset) -> dict[str, object]:
     finished = [run.result for run in runs if run.status == "finished"]
+    trainings = {arm.name: arm.config.training for arm in plan.arms}
 
     def used(key: str) -> list[Any]:
         return sorted({result[key] for result in finished}, key=str)
@@ -213,8 +203,9 @@ def _provenance(plan: Plan, runs: Sequence[Run], test_set: DetectionDataset) -> 
         "seconds": round(sum(result["seconds"] for result in finished), 1),
         "num_runs": len(runs),
         "num_finished": len(finished),
-        "steps": plan.base.training.max_steps,
-        "batch_size": plan.base.training.batch_size,
+        "steps": sorted({training.num_steps for training in trainings.values()}),
+        "batch_size": sorted({training.batch_images for training in trainings.values()}),
+        "training_images": sum(trainings[run.arm].num_images for run in runs if run.status == "finished"),
         "test_images": len(test_set),
         "classes": list(test_set.class_names),
     }

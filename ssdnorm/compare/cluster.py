@@ -29,7 +29,6 @@ from ssdnorm.compare.slurm_options import SlurmOptions, ask_slurm
 from ssdnorm.config_file import config_to_yaml
 from ssdnorm.files import write_json
 from ssdnorm.messages import one_line
-from ssdnorm.ownership import owned_folder
 
 log = logging.getLogger("ssdnorm.compare")
 
@@ -37,6 +36,7 @@ _RECORD = "slurm/submitted.json"
 _MOST_TIMEOUTS = 10_000  # of a run; those without progress are counted in RunTask
 _MOST_REPORTS = 2  # begun anew after the end of the time
 _POLL_SECONDS = 5.0
+TURN_SECONDS = 120.0  # to wait for those who submit or report
 _GONE_SECONDS = 30.0  # until the results of a task that ended are seen on another machine
 
 
@@ -44,21 +44,6 @@ def job_name(root: Path) -> str:
     """The name of all jobs of a comparison, by which ``squeue`` and ``scancel`` find them."""
     digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
     return f"ssdnorm-{re.sub(r'[^A-Za-z0-9]', '_', root.resolve().name)[:30]}-{digest}"
-
-
-@contextlib.contextmanager
-def owned_when_free(root: Path, seconds: float = 120.0) -> Iterator[None]:
-    """Own a comparison's folder, after those who submit or report."""
-    deadline = time.monotonic() + seconds
-    with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(owned_folder(root))
-                break
-            except ValueError:
-                if time.monotonic() > deadline:
-                    raise
-        yield
 
 
 def submit_next(

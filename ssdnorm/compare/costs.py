@@ -45,9 +45,9 @@ def gflops(arm: Arm, num_classes: int) -> float:
 
     PyTorch's counter covers matrix products and convolutions; norms are not counted.
     """
-    drawn = arm.config.model.model_copy(update={"weights": None, "checkpoint": None, "head": "keep"})
+    drawn = arm.config.with_values("model", weights=None, checkpoint=None, head="keep")
     with torch.device("meta"):
-        model = build_model(arm.config.model_copy(update={"model": drawn}), num_classes)
+        model = build_model(drawn, num_classes)
     with FlopCounterMode(display=False) as counter:
         model.eval()(torch.zeros(1, 3, *height_and_width(model.image_size), device="meta"))
     return counter.get_total_flops() / 1e9

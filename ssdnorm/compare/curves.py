@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ssdnorm.compare.results import Run, Status
-from ssdnorm.files import whole_rows
+from ssdnorm.compare.run_folders import REPEAT
+from ssdnorm.files import damage_named, whole_rows
 
 
 @dataclass(frozen=True)
@@ -56,23 +57,29 @@ class RunLog:
 
 def read_run_log(run: Run, root: Path, metric: str) -> RunLog:
     """The curves of a run's ``metrics.csv`` and ``diagnostics.csv``."""
-    rows = whole_rows(root / run.folder / "metrics.csv")
+    path = root / run.folder / "metrics.csv"
+    rows = whole_rows(path)
     by_images: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         if row.get(metric):
             by_images.setdefault(row.get("evaluated_on") or "", []).append(row)
-    evaluations = {images: _curve(evaluated, metric) for images, evaluated in sorted(by_images.items())}
-    return RunLog(run.seed, run.status, _curve(rows, "loss"), evaluations, read_diagnostics(root / run.folder))
+    with damage_named(path, REPEAT):
+        loss = _curve(rows, "loss")
+        evaluations = {images: _curve(evaluated, metric) for images, evaluated in sorted(by_images.items())}
+    return RunLog(run.seed, run.status, loss, evaluations, read_diagnostics(root / run.folder))
 
 
 def read_diagnostics(folder: Path) -> Diagnostics:
     """The curves of a run's ``diagnostics.csv``."""
+    path = folder / "diagnostics.csv"
     found: dict[str, dict[str, list[dict[str, str]]]] = {}
-    for row in whole_rows(folder / "diagnostics.csv"):
-        found.setdefault(row["statistic"], {}).setdefault(row["name"], []).append(row)
-    return {
-        statistic: {name: _curve(rows, "value") for name, rows in names.items()} for statistic, names in found.items()
-    }
+    with damage_named(path, REPEAT):
+        for row in whole_rows(path):
+            found.setdefault(row["statistic"], {}).setdefault(row["name"], []).append(row)
+        return {
+            statistic: {name: _curve(rows, "value") for name, rows in names.items()}
+            for statistic, names in found.items()
+        }
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:

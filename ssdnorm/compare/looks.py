@@ -63,7 +63,7 @@ def second_look(file: Comparison, root: Path) -> str:
     if len(file.seeds) > len(before) and looks is None:
         raise ValueError(
             f"seeds: {path} reports on {len(before)} seeds and declared no looks; adding seeds until a difference "
-            f"turns up is no evidence. Declare looks before the first run, or compare new seeds in another --output"
+            f"appears is not evidence. Declare looks before the first run, or compare new seeds in another --output"
         )
     if file.looks != looks:
         raise ValueError(f"looks: declared before the results in {path}: {looks}; got {file.looks}")

@@ -18,12 +18,12 @@ from ssdnorm.provenance import git_commit, git_diff
 
 def origin_of(datasets: Mapping[str, DetectionDataset]) -> dict[str, Any]:
     """The report's own origin; runs record theirs in ``result.json``."""
-    commit = git_commit()
+    commit, named = git_commit(), [each for each in distributions() if each.name]  # None without a METADATA file
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "report_commit": commit,
         "data": {name: fingerprint(dataset) for name, dataset in datasets.items()},
-        "installed": {each.name: each.version for each in sorted(distributions(), key=lambda d: d.name.lower())},
+        "installed": {each.name: each.version for each in sorted(named, key=lambda d: d.name.lower())},
         "diff": git_diff() if commit and commit.endswith("-dirty") else "",
     }
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat
+from pydantic import AfterValidator, Field, PositiveFloat
 
 from ssdnorm.build import check_model
 from ssdnorm.compare.rules import RuleName
-from ssdnorm.config import Config, Fraction
+from ssdnorm.config import Config, Fraction, Seed
 from ssdnorm.config_file import (
     config_to_mapping,
     differing_keys,
@@ -28,6 +28,7 @@ from ssdnorm.settle import settle, settle_precision
 from ssdnorm.validation import Section, sections, validate
 
 _NEVER_VARIED = ("training.seed", "runtime", "data")
+_MOST_SEEDS = 10_000
 _MOST_EXTENSIONS = 4  # of a list of learning rates, to either side together
 
 
@@ -49,7 +50,7 @@ def _rising(looks: list[int]) -> list[int]:
     return looks
 
 
-Seeds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_different)]
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_different)]
 Rates = Annotated[list[PositiveFloat], Field(min_length=1), AfterValidator(_different)]
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 
@@ -112,12 +113,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison as its file describes it, checked."""
+    """A comparison as its file describes it, checked.
+
+    Attributes:
+        base: with epochs and shares as given, since they become steps by each arm's batch size and length.
+        content: of the file, with the base config complete; read again, it gives the same plan.
+    """
 
     file: Comparison
     base: Config
     arms: tuple[Arm, ...]
-    content: dict[str, Any]  # of the file, with the base config complete
+    content: dict[str, Any]
 
     def choosing_jobs(self, rates: Mapping[str, Sequence[float]]) -> list[Job]:
         """The runs that decide between the learning rates of arms that have several."""
@@ -142,11 +148,9 @@ class Plan:
 
 def make_job(arm: Arm, seed: int, lr: float) -> Job:
     """The run of an arm with a seed and a learning rate."""
-    training = arm.config.training.model_copy(update={"seed": seed})
-    optimizer = arm.config.optimizer.model_copy(update={"lr": lr})
     labels: dict[str, str | int | float] = {"group": arm.title, "arm": arm.name, "seed": seed, "lr": lr}
-    runtime = arm.config.runtime.model_copy(update={"loggers": named(arm.config.runtime.loggers, labels)})
-    config = arm.config.model_copy(update={"training": training, "optimizer": optimizer, "runtime": runtime})
+    config = arm.config.with_values("training", seed=seed).with_values("optimizer", lr=lr)
+    config = config.with_values("runtime", loggers=named(config.runtime.loggers, labels))
     return Job(arm.name, seed, lr, f"runs/{arm.name}/lr{lr!r}_seed{seed}", config)
 
 
@@ -176,12 +180,15 @@ def parse_seeds(words: str) -> list[int]:
         >>> parse_seeds("0-3"), parse_seeds("0,2,5-6")
         ([0, 1, 2, 3], [0, 2, 5, 6])
     """
-    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", words):
-        raise ValueError(f"--seeds: got {words!r}; expected seeds such as 0-9 or 0,1,5")
+    if not re.fullmatch(r"\d{1,10}(-\d{1,10})?(,\d{1,10}(-\d{1,10})?)*", words):
+        raise ValueError(f"--seeds: got {shown(words)}; expected seeds such as 0-9 or 0,1,5")
     seeds: list[int] = []
     for part in words.split(","):
         first, _, last = part.partition("-")
-        seeds += range(int(first), int(last or first) + 1)
+        found = range(int(first), int(last or first) + 1)
+        if len(seeds) + len(found) > _MOST_SEEDS:
+            raise ValueError(f"--seeds: got {shown(words)}; at most {_MOST_SEEDS:,} seeds")
+        seeds += found
     return seeds
 
 
@@ -254,7 +261,6 @@ def read_plan(path: str | Path, overrides: Sequence[str] = (), *, seeds: str | N
         looks = ", ".join(map(str, file.looks))
         raise ValueError(f"{where}: seeds: {len(file.seeds)} seeds are not one of the declared looks: {looks}")
     arms = tuple(_arm(name, changes or {}, base, file, where) for name, changes in file.arms.items())
-    base = settle(base)
     complete = {"base": config_to_mapping(base), "arms": {arm.name: arm.changes for arm in arms}}
     content = {key: complete.get(key, value) for key, value in content.items() if key != "changes"}
     return Plan(file, base, arms, content)

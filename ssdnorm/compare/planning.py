@@ -54,10 +54,10 @@ def read_scatter(given: str, metric: str) -> Scatter:
 
 def plan_markdown(plan: Plan, scatter: Scatter, *, num_parallel: int = 1) -> str:
     """Tables: number of seeds → what it shows and costs; difference → seeds that it takes."""
-    file, training = plan.file, plan.base.training
+    file = plan.file
     num = len(plan.arms) - 1 + len(file.contrasts)
     levels = dict(zip(file.looks, spent_alpha(file.looks), strict=True)) if file.looks else {}
-    choosing = len(plan.choosing_jobs({arm.name: arm.lrs for arm in plan.arms}))
+    choosing = [job.config for job in plan.choosing_jobs({arm.name: arm.lrs for arm in plan.arms})]
     lines = [
         f"{len(plan.arms)} arms, {num} comparisons under {file.rule}; {scatter.source}.",
         "",
@@ -66,16 +66,14 @@ def plan_markdown(plan: Plan, scatter: Scatter, *, num_parallel: int = 1) -> str
     ]
     for n in levels or _NUM_SEEDS:
         outlook = Outlook(scatter.paired_std, num, scatter.images_std, levels.get(n, ALPHA), file.rule)
-        runs = choosing + n * len(plan.arms)
-        time = "unknown"
-        if scatter.seconds_per_image is not None and training.max_steps is not None:
-            assert training.batch_size != "auto"  # refused by comparisons
-            seconds = scatter.seconds_per_image * runs * training.max_steps * training.batch_size
-            time = duration(seconds / num_parallel)
+        runs, time = choosing + n * [arm.config for arm in plan.arms], "unknown"
+        if scatter.seconds_per_image is not None:
+            images = sum(config.training.num_images for config in runs)
+            time = duration(scatter.seconds_per_image * images / num_parallel)
         level = f"{100 * outlook.alpha:.2g} | " if levels else ""
         two = 100 * outlook.power(math.sqrt(2) * scatter.paired_std, n)
         found, equal = plain_points(outlook.detectable(n)), plain_points(outlook.equivalence_margin(n))
-        lines.append(f"| {n} | {level}{found} | {two:.0f} % | ±{equal} | {runs} | {time} |")
+        lines.append(f"| {n} | {level}{found} | {two:.0f} % | ±{equal} | {len(runs)} | {time} |")
     lines += ["", "| true difference | seeds |", "| --- | --- |"]
     outlook = Outlook(scatter.paired_std, num, scatter.images_std, rule=file.rule)
     needed = {f"{100 * difference:g}": outlook.seeds_to_decide(difference) for difference in _DIFFERENCES}
@@ -102,7 +100,9 @@ def _earlier(path: Path, metric: str) -> Scatter:
         raise ValueError(f"--plan: {path}: holds no {metric} of two seeds or more that scatter")
     images = [s for difference in found if (s := difference.get("images_std")) is not None]
     origin = earlier["provenance"]
-    seen = origin["num_finished"] * origin["steps"] * origin["batch_size"]
+    seen, lengths = origin.get("training_images"), [origin.get("steps"), origin.get("batch_size")]
+    if seen is None and all(isinstance(length, int) for length in lengths):
+        seen = origin["num_finished"] * lengths[0] * lengths[1]
     source = f"paired differences over seeds have a standard deviation of {100 * std:.3g} points in {path}"
     source += f", over test images of {100 * median(images):.3g}" if images else ", test images are not accounted for"
     return Scatter(std, median(images) if images else 0.0, origin["seconds"] / seen if seen else None, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def write_report(results: Results, root: Path, test_set: DetectionDataset, outpu
 
 def _facts(results: Results, test_set: DetectionDataset) -> dict[str, str]:
     base = results.config.get("base", {})
-    training, train = base.get("training", {}), base.get("data", {}).get("train") or {}
+    train, origin = base.get("data", {}).get("train") or {}, results.provenance
     source = " ".join(str(train[key]) for key in ("format", "root", "split") if train.get(key))
     if train.get("num_images"):
         source += f", {amount(train['num_images'])} images"
@@ -93,11 +94,15 @@ def _facts(results: Results, test_set: DetectionDataset) -> dict[str, str]:
         "arms × seeds": f"{len(results.arms)} × {len(results.seeds)}",
         "trained on": source,
         "tested on": f"{amount(len(test_set))} images, {num_classes} class{'es' if num_classes > 1 else ''}",
-        "steps": f"{amount(training['max_steps'])} of {training.get('batch_size', '?')} images" if training else "",
+        "steps": f"{_range(origin['steps'])} of {_range(origin['batch_size'])} images",
         "device": ", ".join(sorted(devices)),
         "computing time": duration(seconds) if seconds else "",
     }
     return {name: words for name, words in facts.items() if words}
+
+
+def _range(values: Sequence[int]) -> str:
+    return " to ".join(amount(value) for value in dict.fromkeys((min(values), max(values))))
 
 
 def _population(results: Results) -> list[dict[str, Any]]:
@@ -154,9 +159,10 @@ def limits_of(results: Results) -> list[str]:
     """What the comparison does not show."""
     num_seeds = len(results.seeds)
     lost = sum(run.status != "finished" for arm in results.arms for run in arm.runs)
+    varied = any(len(results.provenance[key]) > 1 for key in ("steps", "batch_size"))
+    one, other = ("", "") if varied else (" one schedule,", ", more steps or another batch size")
     limits = [
-        "One data set, one schedule, one architecture: other data, more steps or another batch size may change the "
-        "order.",
+        f"One data set,{one} one architecture: other data{other} may change the order.",
         f"Verdicts are about {results.metric} alone. Intervals of the other metrics are not corrected for multiple "
         "comparisons.",
     ]

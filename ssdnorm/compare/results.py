@@ -184,7 +184,6 @@ class ArmResult:
         population: as metrics, with recomputed batch-norm statistics.
         differences: to the baseline, by metric.
         matched: None if the runs did not record their start.
-        why: statistic of ``diagnostics.csv`` → tap, layer or block → first and last value, mean over the seeds.
     """
 
     name: str
@@ -202,7 +201,6 @@ class ArmResult:
     sentence: str
     costs: Costs
     matched: Matched | None
-    why: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def chosen_runs(self) -> list[Run]:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ssdnorm.coco_format import load_detections
 from ssdnorm.compare.plan import Job
 from ssdnorm.compare.results import Matched, Run, Status
 from ssdnorm.engine.evaluation import EvaluationOptions, evaluate_tables
-from ssdnorm.files import FAILURE_FILE, START_FILE, whole_rows
-from ssdnorm.messages import one_line
+from ssdnorm.files import FAILURE_FILE, START_FILE, damage_named, whole_rows
 from ssdnorm.metrics.coco import CocoResult
 from ssdnorm.tables import GroundTruth
+from ssdnorm.validation import validate
 
-_REPEAT = "delete the run folder to repeat the run"
+REPEAT = "delete the run folder to repeat the run"
 
 _Content = TypeVar("_Content", bound="_FileContent")
 
@@ -74,8 +72,9 @@ class _Arm(_FileContent):
 
 class _Provenance(_FileContent):
     num_finished: int
-    steps: int
-    batch_size: int
+    training_images: int | None = None  # reports without it have numbers of steps and images for all arms
+    steps: int | list[int] = 0
+    batch_size: int | list[int] = 0
     seconds: float
 
 
@@ -111,22 +110,10 @@ def read_run(job: Job, root: Path, target_ap50: float) -> Run:
     )
 
 
-def _read_mapping(path: Path, *, remedy: str = _REPEAT) -> dict[str, Any]:
-    """The content of a run's JSON file; a damaged one is refused by its name."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: damaged; {remedy}: {one_line(error)}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: damaged, expected keys and values; {remedy}")
-    return content
-
-
 def images_per_second(folder: Path) -> float | None:
     """Training speed: median over the readings of a run without the first, which includes start-up."""
     path = folder / "metrics.csv"
-    with _named(path):
+    with damage_named(path, REPEAT):
         rows = whole_rows(path)[1:]
         readings = [float(row["images_per_second"]) for row in rows if row["images_per_second"]]
     return median(readings) if readings else None
@@ -177,29 +164,15 @@ def read_report(path: Path) -> dict[str, Any]:
     return _read(_Report, path, remedy="no report of this library").model_dump(exclude_unset=True)
 
 
-def _read(kind: type[_Content], path: Path, *, remedy: str = _REPEAT) -> _Content:
-    content = _read_mapping(path, remedy=remedy)
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{path}: damaged; {remedy}: {key}: {first['msg']}") from error
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Refuse what is not in the form that runs write, by the file."""
-    try:
-        yield
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{path}: damaged; {_REPEAT}: {one_line(error)}") from error
+def _read(kind: type[_Content], path: Path, *, remedy: str = REPEAT) -> _Content:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return validate(kind, text, lambda _: f"{path}: damaged; {remedy}")
 
 
 def _seconds_to(folder: Path, target_ap50: float) -> float | None:
     """Training time until an evaluation during training reached the target, on the images evaluated first."""
     path = folder / "metrics.csv"
-    with _named(path):
+    with damage_named(path, REPEAT):
         rows = [row for row in whole_rows(path) if row["AP50"]]
         for row in rows:
             if row["evaluated_on"] == rows[0]["evaluated_on"] and float(row["AP50"]) >= target_ap50:

@@ -141,14 +141,11 @@ class RunTask:
 
     def _is_free(self) -> bool:
         """Whether nobody owns the run; an owner that was killed on another machine counts as such for some minutes."""
-        deadline = time.monotonic() + _OWNER_SECONDS
-        while True:
-            try:
-                with owned_folder(self.folder):
-                    return True
-            except ValueError:
-                if time.monotonic() > deadline:
-                    return False
+        try:
+            with owned_folder(self.folder, further_patience=_OWNER_SECONDS):
+                return True
+        except ValueError:
+            return False
 
     def _runs(self) -> bool:
         look = os.WEXITED | os.WNOHANG | os.WNOWAIT  # leaves the exit code to poll()

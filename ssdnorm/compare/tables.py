@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from ssdnorm.compare import formatting as say
 from ssdnorm.compare.formatting import NOTHING
 from ssdnorm.compare.results import METRICS, ArmResult, Contrast, Difference, Finding, Results, Run
-from ssdnorm.files import replaced_file
+from ssdnorm.files import write_rows
 
 
 def table_markdown(results: Results) -> str:
@@ -41,10 +40,7 @@ def write_csv(results: Results, path: Path) -> None:
     extra = sorted({name for row in rows for name in row if name.endswith("_population")})
     columns = ["arm", "seed", "lr", "chosen", "compared", "status", "reason", *METRICS, *extra]
     columns += ["validation", "seconds", "seconds_to_target", "parameters", "peak_memory_mib", "device", "commit"]
-    with replaced_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*columns, "folder"], restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(path, [*columns, "folder"], rows)
 
 
 def _table(rows: Sequence[dict[str, str]], always: Sequence[str] = ()) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from ssdnorm.diagnose.feature_maps import is_dead, position_lengths, root_mean_square, zero_positions
 from ssdnorm.diagnose.layers import SSDParts, block_of, find_ssd_parts
 from ssdnorm.diagnose.model_state import preserve_state
-from ssdnorm.files import append_rows, replaced_file, whole_rows
+from ssdnorm.files import WITHOUT_ROWS, append_rows, damage_named, whole_rows, write_rows
 
 LENGTH_QUANTILES = {"length_p05": 0.05, "length_median": 0.5, "length_p95": 0.95}
 _COLUMNS = ["step", "statistic", "name", "value"]
@@ -78,11 +77,13 @@ class DiagnosticsFile(pl.Callback):
         self._compiled = any(m._compiled_call_impl is not None or hasattr(m, "_orig_mod") for m in pl_module.modules())
         if not trainer.is_global_zero:
             return
-        rows = [row for row in whole_rows(self.path) if int(row["step"]) < trainer.global_step]
-        with replaced_file(self.path) as unfinished, unfinished.open("w", newline="") as file:
-            writer = csv.DictWriter(file, _COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        with damage_named(self.path, WITHOUT_ROWS):
+            rows = [
+                {name: row[name] for name in _COLUMNS}
+                for row in whole_rows(self.path)
+                if int(row["step"]) < trainer.global_step
+            ]
+        write_rows(self.path, _COLUMNS, rows)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 
 from ssdnorm.engine.module import TrainingModule
-from ssdnorm.files import append_rows, replaced_file, whole_rows
-from ssdnorm.messages import one_line
+from ssdnorm.files import WITHOUT_ROWS, append_rows, damage_named, whole_rows, write_rows
 
 _COLUMNS = [
     *("step", "epoch", "lr", "loss", "bbox_regression", "classification", "images_per_second", "seconds"),
@@ -61,7 +59,7 @@ class MetricsFile(pl.Callback):
         self._columns += [name for name in (rows[0] if rows else ()) if name not in self._columns]
         self._seconds = max((float(row["seconds"]) for row in rows), default=0.0)
         self._since = time.perf_counter()
-        self._start_with(rows)
+        write_rows(self.path, self._columns, rows)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -101,13 +99,9 @@ class MetricsFile(pl.Callback):
     def _rows(self) -> list[dict[str, str]]:
         """The rows that are there; ``ValueError`` if they are none of a run."""
         rows = whole_rows(self.path)
-        try:
+        with damage_named(self.path, WITHOUT_ROWS):
             for row in rows:
                 int(row["step"]), float(row["seconds"])
-        except (KeyError, ValueError) as error:
-            raise ValueError(
-                f"{self.path}: damaged ({one_line(error)}); delete it to go on without its rows"
-            ) from error
         return rows
 
     def _trained(self) -> float:
@@ -120,12 +114,6 @@ class MetricsFile(pl.Callback):
             row = {"step": step, "epoch": (step - fewer) * self.epochs_per_step, "seconds": self._trained(), **values}
             if more := [name for name in row if name not in self._columns]:  # other losses or metrics
                 self._columns += more
-                self._start_with(whole_rows(self.path))
+                write_rows(self.path, self._columns, whole_rows(self.path))
             values = {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
             append_rows(self.path, [[values.get(name, "") for name in self._columns]])
-
-    def _start_with(self, rows: Sequence[Mapping[str, str]]) -> None:
-        with replaced_file(self.path) as unfinished, unfinished.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(rows)

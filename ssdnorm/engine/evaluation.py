@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ssdnorm.coco_format import result_rows
 from ssdnorm.engine.precision import choose_precision
-from ssdnorm.messages import did_you_mean
+from ssdnorm.messages import unknown_name
 from ssdnorm.metrics.coco import CocoResult, check_options, evaluate_coco
 from ssdnorm.metrics.precision_recall import score_text
 from ssdnorm.metrics.voc import VocResult, evaluate_voc
@@ -50,8 +50,7 @@ class EvaluationOptions:
     def __post_init__(self) -> None:
         for name in self.metrics:
             if name not in METRICS:
-                guess = did_you_mean(name, METRICS)
-                raise ValueError(f"metric: unknown metric {name!r}; choose one of: {', '.join(METRICS)}.{guess}")
+                raise ValueError(f"metric: {unknown_name('metric', name, METRICS)}")
         if not self.metrics:
             raise ValueError(f"metric: none is asked for; choose some of: {', '.join(METRICS)}")
         check_options(self.backend, self.iou_thresholds, self.max_detections)

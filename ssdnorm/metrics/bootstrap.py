@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from ssdnorm.metrics.coco import CocoResult
 from ssdnorm.metrics.matching import Matches
@@ -44,7 +44,7 @@ def bootstrap_coco(
     metrics: Sequence[str] = ("AP", "AP50"),
     level: float = 0.95,
     seed: int = 0,
-    progress: Callable[[int], Any] | None = None,
+    title: str | None = None,
 ) -> dict[str, Interval]:
     """Intervals of AP, AP50, AP75 over images: "if the test images had been as many others of the same kind".
 
@@ -65,7 +65,7 @@ def bootstrap_coco(
         result: from ``evaluate_coco`` with backend ``ssdnorm``.
         metrics: AP50 alone costs about a fifth of AP, which looks at every threshold of the result.
         level: share of the resamples inside the interval.
-        progress: called with the number of resamples done, for a progress bar.
+        title: of a progress bar on a terminal; None for none.
 
     Raises:
         ValueError: the result has no matches or no images, a metric is unknown or its threshold was not evaluated.
@@ -73,7 +73,7 @@ def bootstrap_coco(
     Sources:
         B. Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13, for intervals from quantiles.
     """
-    draws = _resample([result], num_resamples, metrics, level, seed, progress)
+    draws = _resample([result], num_resamples, metrics, level, seed, title)
     return {
         name: Interval(
             result.metrics[name], *interval_around(result.metrics[name], values[0], level=level), level, num_resamples
@@ -90,7 +90,7 @@ def bootstrap_difference(
     metrics: Sequence[str] = ("AP", "AP50"),
     level: float = 0.95,
     seed: int = 0,
-    progress: Callable[[int], Any] | None = None,
+    title: str | None = None,
 ) -> dict[str, Difference]:
     """Paired intervals of ``result`` minus ``other``: both are evaluated on the same resampled images.
 
@@ -106,7 +106,7 @@ def bootstrap_difference(
         if not np.array_equal(mine, theirs):
             raise ValueError("bootstrap_difference: the two results must be of the same images and classes")
     differences = {}
-    for name, (first, second) in _resample([result, other], num_resamples, metrics, level, seed, progress).items():
+    for name, (first, second) in _resample([result, other], num_resamples, metrics, level, seed, title).items():
         value = result.metrics[name] - other.metrics[name]
         gap = resampled_gap(first, second)
         share = float(np.mean(value + (gap.mean() - gap) > 0))
@@ -146,7 +146,7 @@ def _resample(
     metrics: Sequence[str],
     level: float,
     seed: int,
-    progress: Callable[[int], Any] | None,
+    title: str | None,
 ) -> dict[str, np.ndarray]:
     """Metric name → ``(results, num_resamples)``, with the same images drawn for every result."""
     rankings: list[Ranking] = []
@@ -160,7 +160,7 @@ def _resample(
     num_images = _matches(results[0]).ground_truth.num_images
     rng = np.random.default_rng(seed)
     values = {name: np.empty((len(results), num_resamples)) for name in metrics}
-    for n in range(num_resamples):
+    for n in tqdm(range(num_resamples), desc=title, unit="resample", disable=True if title is None else None):
         weights = np.bincount(rng.integers(0, num_images, num_images), minlength=num_images)
         for place, ranking in enumerate(rankings):
             precision, _ = precision_at_recalls(ranking, weights)
@@ -168,8 +168,6 @@ def _resample(
                 chosen = precision[which]
                 chosen = chosen[chosen > -1]
                 values[name][place, n] = chosen.mean() if chosen.size else -1.0
-        if progress is not None:
-            progress(n + 1)
     return values
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssdnorm.coco_format import detection_table, ground_truth_table
-from ssdnorm.messages import did_you_mean
+from ssdnorm.messages import unknown_name
 from ssdnorm.metrics.backends import BACKENDS as PACKAGES
 from ssdnorm.metrics.backends import evaluate_with
 from ssdnorm.metrics.collect import ImageCollector
@@ -187,8 +187,7 @@ def check_options(
         ValueError: an unknown backend; thresholds or limits that are not allowed.
     """
     if backend not in BACKENDS:
-        guess = did_you_mean(backend, BACKENDS)
-        raise ValueError(f"backend: unknown backend {backend!r}; choose one of: {', '.join(BACKENDS)}.{guess}")
+        raise ValueError(f"backend: {unknown_name('backend', backend, BACKENDS)}")
     thresholds = IOU_THRESHOLDS if iou_thresholds is None else np.asarray(iou_thresholds, np.float64)
     if thresholds.ndim != 1 or not len(thresholds) or not ((thresholds > 0) & (thresholds <= 1)).all():
         raise ValueError(f"iou_thresholds: got {iou_thresholds!r}, allowed: numbers above 0, up to 1")

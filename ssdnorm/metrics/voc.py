@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssdnorm.coco_format import detection_table, ground_truth_table
-from ssdnorm.messages import did_you_mean
+from ssdnorm.messages import unknown_name
 from ssdnorm.metrics.collect import ImageCollector
 from ssdnorm.metrics.matching import (
     best_first,
@@ -150,9 +150,7 @@ class VocMetric(ImageCollector):
 
 def _check_options(iou_threshold: float, interpolation: str) -> None:
     if interpolation not in INTERPOLATIONS:
-        guess = did_you_mean(interpolation, INTERPOLATIONS)
-        choices = ", ".join(INTERPOLATIONS)
-        raise ValueError(f"interpolation: unknown interpolation {interpolation!r}; choose one of: {choices}.{guess}")
+        raise ValueError(f"interpolation: {unknown_name('interpolation', interpolation, INTERPOLATIONS)}")
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold: got {iou_threshold!r}, allowed: a number above 0, up to 1")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ssdnorm.layers.modes import restore_modes
-from ssdnorm.messages import did_you_mean
+from ssdnorm.messages import unknown_name
 from ssdnorm.resize import ImageSize, height_and_width
 
 
@@ -38,8 +38,7 @@ class TapNorms(nn.ModuleDict):
     def __init__(self, channels: Mapping[str, int], norms: Mapping[str, Callable[[int], nn.Module]]) -> None:
         for name in norms:
             if name not in channels:
-                hint = did_you_mean(name, channels)
-                raise ValueError(f"tap_norms: unknown tap {name!r}; choose one of: {', '.join(channels)}.{hint}")
+                raise ValueError(f"tap_norms: {unknown_name('tap', name, channels)}")
         super().__init__({name: norms[name](c) if name in norms else nn.Identity() for name, c in channels.items()})
 
     def forward(self, maps: Mapping[str, Tensor] | Sequence[Tensor]) -> OrderedDict[str, Tensor]:

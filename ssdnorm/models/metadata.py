@@ -7,14 +7,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import from_json, to_json
 
-from ssdnorm.validation import NormSpec, Section, validate
+from ssdnorm.validation import NormSpec, PostProcessConfig, Section, validate
 
 _Pixels = Annotated[int, Field(ge=1, le=4096)]
 _Cells = Annotated[int, Field(ge=1, le=512)]
 _Length = Annotated[float, Field(gt=0, le=1e6)]
 _Taps = Field(min_length=1, max_length=64)  # one entry per tap
 _ClassName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]  # drawn on one line
-_Count = Annotated[int, Field(ge=1, lt=2**31)]
 _Thresholds = dict[str, Annotated[float, Field(ge=0, le=1)]]  # by class name
 
 
@@ -52,21 +51,12 @@ class ModelArguments(Section):
         return self
 
 
-class PostProcessSettings(Section):
-    """Arguments of ``PostProcess``."""
-
-    score_threshold: float = Field(default=0.01, ge=0, lt=1)
-    nms_threshold: float = Field(default=0.45, ge=0, le=1)
-    top_k: _Count = 400
-    max_detections: _Count = 200
-
-
 class CheckpointMetadata(Section):
     """What a checkpoint says beside its tensors."""
 
     model: ModelArguments
     class_names: list[_ClassName]
-    post_process: PostProcessSettings = PostProcessSettings()
+    post_process: PostProcessConfig = PostProcessConfig()
     antialias: bool = True
     thresholds: _Thresholds | None = None
 
@@ -98,7 +88,7 @@ class ExportMetadata(Section):
     output: Literal["raw", "detections"]
     default_boxes: BoxNumbers
     variances: tuple[_Length, _Length, _Length, _Length]
-    post_process: PostProcessSettings
+    post_process: PostProcessConfig
     thresholds: _Thresholds | None = None
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssdnorm.boxes.default_boxes import default_box_spec
-from ssdnorm.messages import did_you_mean
+from ssdnorm.messages import unknown_name
 from ssdnorm.models.checkpoint import Checkpoint, check_shapes, is_norm_key, shapes_of
 from ssdnorm.models.class_names import same_class
 from ssdnorm.models.ssd import SSD
@@ -124,10 +124,7 @@ def freeze_layers(model: SSD, names: Sequence[str], *, where: str = "freeze") ->
     for wanted in names:
         chosen = [name for name in blocks if wanted in (name, name.partition("_")[0])]
         if not chosen:
-            known = list(dict.fromkeys((*stages, *blocks)))
-            raise ValueError(
-                f"{where}: unknown layer {wanted!r}; choose among: {', '.join(known)}.{did_you_mean(wanted, known)}"
-            )
+            raise ValueError(f"{where}: {unknown_name('layer', wanted, dict.fromkeys((*stages, *blocks)))}")
         for name in chosen:
             blocks[name].requires_grad_(False)
             if any(isinstance(module, _BatchNorm) for module in blocks[name].modules()):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssdnorm.boxes.default_boxes import DefaultBoxSpec
-from ssdnorm.build import build_dataset, model_of_shapes
+from ssdnorm.build import build_dataset, model_of_shapes, names_for_only
 from ssdnorm.config import Config
 from ssdnorm.config_file import config_to_yaml, merge_config
 from ssdnorm.data.dataset import DetectionDataset
@@ -164,7 +164,7 @@ def _fitted(
         network = _named(size)
         config = config_for(found, ("ssdnorm init", {"model": network}), ("command line", overrides))
         if config.model.default_boxes is not None:
-            continue  # somebody knows better, in pixels of the last size
+            continue  # default boxes are given, in pixels of the last size
         usual, _ = network_of(config)
         proposal = objects.suggest(usual)
         network["default_boxes"] = default_box_keys(proposal)
@@ -193,18 +193,14 @@ def _splits(
     if len(train) < 2 + len(made):
         raise ValueError(f"{found.splits['train']}: {len(train)} pictures are too few to split")
     parts = stratified_split(train.ground_truth, [1 - _HELD_OUT * len(made), *[_HELD_OUT] * len(made)], seed=seed)
-    lists = {}
+    lists, names = {}, names_for_only(train)
     for name, places in zip(("train", *made), parts, strict=True):
         file = _list_file(path, name)
         sources[name] = {**found.splits["train"], "only": str(file)}
-        lists[str(file)] = [_name_of(found.format, train, place) for place in np.asarray(places).tolist()]
+        lists[str(file)] = [names[place] for place in np.asarray(places).tolist()]
     said = ", ".join(f"{len(lists[str(_list_file(path, name))])} {name}" for name in ("train", *made))
     return sources, lists, [f"splits: {said} pictures, made from the training pictures class by class with seed {seed}"]
 
 
 def _list_file(path: Path, name: str) -> Path:
     return path.with_name(f"{path.stem}.{name}.txt")
-
-
-def _name_of(kind: str, dataset: DetectionDataset, place: int) -> str:
-    return str(dataset.image_id(place)) if kind == "coco" else Path(dataset.image_name(place)).stem

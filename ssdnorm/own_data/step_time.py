@@ -20,8 +20,8 @@ def time_of_training(config: Config, class_names: Sequence[str]) -> str:
     On a CPU two images are measured instead of a batch, since the time grows with their number.
     """
     config = settle(config)
-    drawn = config.model.model_copy(update={"weights": None, "checkpoint": None, "head": "keep", "freeze": []})
-    model = build_model(config.model_copy(update={"model": drawn}), 1 + len(class_names)).train()
+    drawn = config.with_values("model", weights=None, checkpoint=None, head="keep", freeze=[])
+    model = build_model(drawn, 1 + len(class_names)).train()
     loss = build_loss(config, model, class_names)
     on_cpu = runs_on_cpu(config.runtime.accelerator)
     device = (

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from ssdnorm.metrics.coco import CocoResult
-from ssdnorm.metrics.errors import ErrorBreakdown
 from ssdnorm.metrics.precision_recall import RECALLS, score_text
 from ssdnorm.plots.colors import COLORS
-from ssdnorm.plots.diagnostics import plot_errors
-from ssdnorm.plots.style import panels, save, styled
+from ssdnorm.plots.style import panels, styled
 
 _MOST_CLASSES = 40
 
@@ -58,14 +55,6 @@ def plot_classes(result: CocoResult) -> Figure:
     axes.legend(loc="lower right")
     axes.grid(False, axis="y")
     return figure
-
-
-def write_report(folder: Path, result: CocoResult, breakdown: ErrorBreakdown) -> None:
-    """Write ``precision_recall``, ``classes`` and ``errors`` into a folder, as PNG and as SVG."""
-    figures = {"precision_recall": plot_precision_recall(result), "classes": plot_classes(result)}
-    for name, figure in {**figures, "errors": plot_errors(breakdown)}.items():
-        for suffix in ("png", "svg"):
-            save(figure, folder / f"{name}.{suffix}")
 
 
 def mean_curves(result: CocoResult) -> dict[str, Any]:

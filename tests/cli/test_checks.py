@@ -19,7 +19,7 @@ from ssdnorm.cli.checks import check_evaluation_keys, parse_device
     ],
 )
 def test_keys_of_a_training_are_refused_where_there_is_none(word):
-    with pytest.raises(ValueError, match=f"{word.partition('=')[0]}: changes nothing in a model that is trained"):
+    with pytest.raises(ValueError, match=f"{word.partition('=')[0]}: has no effect on a trained model"):
         check_evaluation_keys([word])
 
 

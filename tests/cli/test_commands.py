@@ -37,6 +37,23 @@ getLogger("scipy").warning("a warning")
     assert ended.stderr.splitlines() == ["ours", "a warning"]
 
 
+def test_a_command_whose_output_nobody_reads_any_more_ends_quietly():
+    words = [sys.executable, "-m", "ssdnorm", "completion", "bash"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+
+
+def test_a_pipe_that_broke_elsewhere_is_an_error(monkeypatch, capsys):
+    def run(arguments, rest):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("ssdnorm.cli.completion.run", run)
+    assert main(["completion", "bash"]) == 2
+    assert capsys.readouterr().err == "error: [Errno 32] Broken pipe\n"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_command_shows_examples_whose_options_it_has(name, capsys):
     text = help_of(capsys, name)

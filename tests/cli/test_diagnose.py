@@ -8,7 +8,7 @@ import yaml
 from PIL import Image
 
 from ssdnorm import ssd300_vgg16
-from ssdnorm.cli import main
+from ssdnorm.cli import diagnose_sources, main
 from ssdnorm.models.checkpoint import save_checkpoint
 
 CONFIG = {
@@ -51,6 +51,14 @@ def here(folder, monkeypatch):
 
 def read(output):
     return json.loads((output / "diagnostics.json").read_text())
+
+
+def test_an_npz_is_a_backbone_only_if_its_tensors_are_no_ssds(tmp_path, monkeypatch):
+    monkeypatch.setattr(diagnose_sources, "load_detector", lambda path, **_: "an SSD")
+    monkeypatch.setattr(diagnose_sources, "_new_detector", lambda config, path, **_: "a backbone")
+    for name, expected in (("extractor/norm4/scale", "an SSD"), ("conv1_1.weight", "a backbone")):
+        np.savez(tmp_path / "x.npz", **{name: np.ones(3, np.float32)})
+        assert diagnose_sources._load_arm(tmp_path / "x.npz", (), class_names=None) == ("x", expected)
 
 
 def test_a_checkpoint_is_measured_on_pictures_and_unreadable_ones_are_named(tmp_path, capsys):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from PIL import Image
 
 from ssdnorm import load_detector, ssd300_vgg16
 from ssdnorm.cli import main
+from ssdnorm.cli.evaluate_sources import _data_overrides
+from ssdnorm.config_file import read_config
 from ssdnorm.data import EncodedImage, ShapesDataset
 from ssdnorm.metrics import evaluate_coco, evaluate_voc
 from ssdnorm.models.checkpoint import save_checkpoint
@@ -89,6 +92,15 @@ def test_weights_are_evaluated_on_a_voc_folder_with_their_own_post_processing(tm
     assert list(result["per_class"]) == ["dog", "cat"]  # the checkpoint's order
     assert len(detections) == 2 * 20
     assert {row["image_id"] for row in detections} == {1, 2}
+
+
+def test_annotations_take_the_place_of_drawn_test_images_with_every_key(tmp_path):
+    shapes = {"format": "shapes", "num_images": 3, "seed": 2, "image_size": 99, "max_objects": 3, "min_side": 0.2}
+    shapes |= {"max_side": 0.4, "class_colors": True}
+    path = write_json(tmp_path / "config.yaml", {"data": {"train": shapes, "test": shapes}})
+    words = _data_overrides(Namespace(annotations=[Path("VOC")], split=["test"], images=None))
+    source = read_config(path, words).data.test
+    assert (source.format, source.root, source.split) == ("voc", ["VOC"], ["test"])
 
 
 def test_weights_of_another_system_see_images_resized_as_they_were_trained_on(tmp_path):

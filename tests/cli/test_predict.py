@@ -202,7 +202,7 @@ def test_a_damaged_picture_is_named_and_the_others_go_on(checkpoint, pictures, t
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--score-threshold", "1.5"], "--score-threshold: must lie in [0, 1); got 1.5"),
+        (["--score-threshold", "1.5"], "--threshold: must lie in [0, 1); got 1.5"),
         (["--max-frames", "0"], "--max-frames: must be 1 or more"),
         (["99999999999"], "99999999999: no such picture, video"),
         (["nowhere.jpg"], "nowhere.jpg: no such picture, video, folder with pictures, or pattern"),
@@ -212,7 +212,7 @@ def test_a_damaged_picture_is_named_and_the_others_go_on(checkpoint, pictures, t
         (["--batch-size", "0"], "--batch-size: must be 1 or more; got 0"),
         (["--threshold", "best"], "--threshold: best: "),
         (["1", "--labels", "yolo"], "--labels: are for pictures; 1 is a video or camera"),
-        (["--labels", "coco,pascal"], "--labels: unknown format 'pascal'; choose some of: coco,voc,yolo"),
+        (["--labels", "coco,pascal"], "--labels: unknown format 'pascal'; choose one of: coco, voc, yolo"),
         (["--wrong"], "--wrong: ssdnorm predict has no such option"),
     ],
 )

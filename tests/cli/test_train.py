@@ -160,8 +160,8 @@ def test_a_finished_run_is_not_continued_by_any_of_its_processes(finished, monke
         ("checkpoints/last.ckpt", b"PK half", "last.ckpt is damaged or no checkpoint"),
         ("config.yaml", b"a: [", "config.yaml: not readable as YAML"),
         ("config.yaml", b"", "config.yaml: data: is missing"),
-        ("metrics.csv", b"step,loss\nx,y\n", "metrics.csv: damaged (invalid literal for int() with base 10: 'x')"),
-        ("metrics.csv", b"step,loss\n1,y\n", "metrics.csv: damaged (KeyError: 'seconds')"),
+        ("metrics.csv", b"step,loss\nx,y\n", "metrics.csv: damaged; delete it to go on without its rows: invalid lit"),
+        ("metrics.csv", b"step,loss\n1,y\n", "metrics.csv: damaged; delete it to go on without its rows: KeyError"),
     ],
 )
 def test_a_damaged_run_is_not_resumed(unfinished, capsys, file, content, message):

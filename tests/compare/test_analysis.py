@@ -1,6 +1,8 @@
 """From run folders to results and sentences, whatever is missing in the folders."""
 
+import dataclasses
 import json
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -9,7 +11,11 @@ from scipy import stats
 from ssdnorm.coco_format import load_detections
 from ssdnorm.compare.analysis import choose_rate, choose_rates, read_rates
 from ssdnorm.compare.differences import judge
+from ssdnorm.compare.formatting import duration
+from ssdnorm.compare.origin import origin_of
+from ssdnorm.compare.planning import Scatter, plan_markdown
 from ssdnorm.compare.power import Outlook
+from ssdnorm.compare.report import write_report
 from ssdnorm.compare.results import METRICS, Difference, Rate
 from ssdnorm.compare.statistics import failure_p, mean_with_interval
 from ssdnorm.engine.evaluation import evaluate_tables
@@ -165,14 +171,13 @@ def test_seeds_that_fail_are_an_outcome(whole):
     assert arms["l2_norm"].p is None
 
 
-def test_costs_diagnostics_scatter_and_versions_come_from_the_runs(whole):
+def test_costs_scatter_and_versions_come_from_the_runs(whole):
     results = whole[0]
     first, _, arm = results.arms
     costs = arm.costs
     assert (costs.parameters, costs.images_per_second, costs.peak_memory_mib) == (1_703_456 + 1024, 8.0, 2102)
     assert (costs.seconds_to_target, costs.num_reached) == (7.0, 3), "the mean of 6, 7 and 8 seconds to AP50 0.5"
     assert first.costs.seconds_to_target is None
-    assert arm.why["length_before"]["conv4_3"] == (11.0, 911.0), "the mean of three seeds"
     assert results.provenance["versions"] == {"torch": "2.14.0, 2.14.1", "numpy": "2.4"}
     squares = [(value - arm.metrics["AP"].mean) ** 2 for arm in results.arms for value in arm.metrics["AP"].values]
     assert results.provenance["data"]["test"]["images"] == 30
@@ -229,3 +234,28 @@ def test_one_seed_is_never_ranked(root):
     assert "one seed allows no conclusion about none and batch_norm" in results.answer.lower()
     assert "better" not in results.answer
     assert results.detectable is None
+
+
+def test_a_package_without_metadata_is_left_out_of_the_origin(tmp_path, monkeypatch):
+    (tmp_path / "leftover-1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    installed = origin_of({"test": TEST_SET})["installed"]
+    assert installed["torch"] == version("torch")
+    assert None not in installed
+
+
+def test_steps_and_images_are_those_of_the_arms_where_these_vary_them(tmp_path):
+    plan = make_plan()
+    training = plan.base.training.model_copy(update={"max_steps": 100, "batch_size": 2, "accumulate": 3})
+    shorter = dataclasses.replace(plan.arms[2], config=plan.base.model_copy(update={"training": training}))
+    plan = dataclasses.replace(plan, arms=(*plan.arms[:2], shorter))
+    root, test_set = tmp_path / "old", shapes(6)
+    make_runs(plan, root, test_set, diverged=(), diagnostics=False)
+    results = analyse_made(plan, root, test_set)
+    trained = 2 * (3 + 2) * 1000 * 8 + (3 + 2) * 100 * 2 * 3  # three seeds, and two rates tried with one
+    assert results.provenance["training_images"] == trained
+    write_report(results, root, test_set, root / "report.html")
+    assert "100 to 1\u202f000 of 2 to 8 images" in (root / "report.html").read_text(encoding="utf-8")
+    scatter = Scatter(0.01, 0.0, 1.0, "a test")
+    needed = duration(2 * 3 * 1000 * 8 + 3 * 100 * 2 * 3 + 2 * (2 * 1000 * 8 + 100 * 2 * 3))
+    assert f"| 15 | {needed} |" in plan_markdown(plan, scatter)

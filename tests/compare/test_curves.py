@@ -45,6 +45,21 @@ def test_a_loss_that_is_no_number_and_a_cut_last_line_are_left_out(tmp_path):
     assert list(log.diagnostics) == ["rms"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("diagnostics.csv", "step,statistic,value\n0,rms,2.0\n"),
+        ("diagnostics.csv", "step,statistic,name,value\n0,rms,fc7,much\n"),
+        ("metrics.csv", "step,loss,evaluated_on,AP\n1,abc,,\n"),
+        ("metrics.csv", "loss,evaluated_on,AP\n,test,0.1\n"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=rf"/{name}: damaged; delete the run folder to repeat the run: "):
+        read_run_log(RUN, tmp_path, "AP")
+
+
 def test_the_mean_is_taken_where_all_curves_have_a_value():
     mean = mean_curve([curve([0, 10, 20], [1, 2, 3]), curve([10, 20, 30], [4, 7, 9]), curve([], [])])
     assert mean.steps.tolist() == [10, 20]

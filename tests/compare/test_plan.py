@@ -63,7 +63,7 @@ ALL_CHOICES = {
 def test_every_shipped_comparison_can_be_built_and_those_for_gpus_have_every_choice(path):
     plan = read_plan(path)
     arms = {arm.name: arm.config for arm in plan.arms}
-    assert len(arms) >= 3
+    assert len(arms) >= 2
     assert len(plan.file.seeds) >= 2
     assert plan.base.norm.taps.keys() == {"conv4_3"}
     if plan.base.runtime.num_workers == 0:  # sized for two CPU cores
@@ -88,6 +88,19 @@ def test_a_base_is_a_recipes_name_a_file_or_a_complete_config(tmp_path):
     assert (again.content, again.first_jobs(rates)) == (complete.content, complete.first_jobs(rates))
     named = plan_of(tmp_path, {**CONTENT, "base": "quickstart", "learning_rates": {}})
     assert named.base == read_config("quickstart")
+
+
+def test_a_comparison_read_again_gives_arms_of_other_lengths_their_own_shares_of_the_run(tmp_path):
+    arms = {"l2_norm": {}, "long": {"training.batch_size": 2, "training.max_steps": 1200}}
+    schedule = {"optimizer": {"warmup_steps": 0.05}, "training": {"max_steps": 300, "eval_every": 0.2}}
+    content = changed(vary=["training.batch_size", "training.max_steps"], learning_rates={}, arms=arms)
+    content["base"] |= {**schedule, "training": {**schedule["training"], "precision": "auto"}}
+    plan = plan_of(tmp_path, content)
+    assert [arm.config.optimizer.warmup_steps for arm in plan.arms] == [15, 60]
+    again = plan_of(tmp_path, plan.content)
+    assert [arm.config for arm in again.arms] == [arm.config for arm in plan.arms]
+    assert again.content == plan.content
+    assert plan.content["base"]["training"]["precision"] != "auto", "measured once, for all runs"
 
 
 def test_changes_and_the_command_line_set_keys_of_the_base_for_all_arms(tmp_path):
@@ -155,6 +168,9 @@ def test_seeds_come_from_the_command_line_too(tmp_path):
     for seeds, message in (
         ("3-5", "3 seeds are not one of the declared looks: 2, 4"),
         ("3-", "expected seeds such as"),
+        ("0-9999999999", "got '0-9999999999'; at most 10,000 seeds"),
+        ("9" * 5000, "expected seeds such as"),
+        ("3,2147483648", r"seeds\.1: must be less than 2147483648"),
     ):
         with pytest.raises(ValueError, match=message):
             read_plan(path, seeds=seeds)

@@ -277,5 +277,8 @@ def test_each_weakness_of_a_comparison_adds_a_limit_that_names_the_arms(whole):
     num_fixed = len(limits_of(replace(results, arms=fixed)))
     fixed[0] = replace(fixed[0], lr=0.01)
     assert len(limits_of(replace(results, arms=fixed))) == num_fixed + 1
+    assert "One data set, one schedule, one architecture" in " ".join(outermost)
+    lengths = {**results.provenance, "steps": [150, 1200], "batch_size": [2, 16]}
+    assert "one schedule" not in " ".join(limits_of(replace(results, provenance=lengths)))
     two = {**results.provenance, "commits": ["a", "b"]}
     assert len(limits_of(replace(results, provenance=two))) == len(outermost) + 1

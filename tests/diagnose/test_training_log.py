@@ -2,6 +2,7 @@
 
 import csv
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -179,6 +180,16 @@ def test_hooks_are_on_at_measured_steps_alone_and_none_stays_when_a_step_fails(w
         fit(tmp_path, config(), Fail(), DiagnosticsFile(tmp_path / "diagnostics.csv", every=1), watch)
     assert watch.hooks_in_loss[0] > 0
     assert watch.hooks_after == [0]
+
+
+@pytest.mark.parametrize("content", ["stp,statistic,name,value\n1,rms,fc7,2\n", "step,statistic,value\n0,rms,2\n"])
+def test_a_damaged_file_of_a_resumed_run_is_named(tmp_path, content):
+    (tmp_path / "diagnostics.csv").write_text(content)
+    callback = DiagnosticsFile(tmp_path / "diagnostics.csv", every=2)
+    module = torch.nn.Module()
+    module.tap_norms = torch.nn.ModuleDict()
+    with pytest.raises(ValueError, match=r"diagnostics\.csv: damaged; delete it to go on without its rows: KeyError"):
+        callback.on_train_start(SimpleNamespace(is_global_zero=True, global_step=2), module)
 
 
 def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(tmp_path):

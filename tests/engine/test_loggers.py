@@ -9,7 +9,7 @@ from pytorch_lightning.loggers import CSVLogger
 
 from ssdnorm.cli import main
 from ssdnorm.config_file import config_to_mapping, differences_of_run
-from ssdnorm.engine.loggers import IDS_FILE, check_loggers, named
+from ssdnorm.engine.loggers import IDS_FILE, check_loggers, make_loggers, named
 from tests.cli.test_compare import TINY
 from tests.small_training import rows, tiny_config, train
 
@@ -110,6 +110,13 @@ def numbers(part):
         for item in record.history.item:
             found.setdefault(item.key or "/".join(item.nested_key), []).append(json.loads(item.value_json))
     return found
+
+
+@pytest.mark.parametrize("content", ["{", "[1]"])
+def test_a_damaged_file_of_ids_is_named(tmp_path, content):
+    (tmp_path / IDS_FILE).write_text(content)
+    with pytest.raises(ValueError, match=r"loggers\.json: damaged; delete it to begin new runs there: "):
+        make_loggers(["csv"], tmp_path, settings={})
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ def test_a_process_that_starts_from_another_step_or_setting_than_the_first_is_re
     ],
 )
 def test_a_process_that_is_gone_is_one_line(error, reason):
-    said = "another process of this training did not come or answer within runtime.timeout, or is gone: "
+    said = "another process of this training did not respond within runtime.timeout, or exited: "
     assert one_line(error) == said + reason
 
 
@@ -186,7 +186,7 @@ def test_a_node_that_never_comes_is_an_error_of_one_line_after_the_time_given(tm
     process = node(tmp_path / "node", tmp_path / "run", *words, NODE_RANK=rank, MASTER_PORT=free_port())
     _, error = process.communicate(timeout=600)
     assert process.returncode == 2
-    assert error.splitlines()[-1].startswith("error: another process of this training did not come or answer")
+    assert error.splitlines()[-1].startswith("error: another process of this training did not respond")
     assert "Traceback" not in error
 
 

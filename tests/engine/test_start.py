@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from ssdnorm.build import build_dataset, build_model, build_training
@@ -32,6 +33,14 @@ def test_a_process_that_is_not_the_first_and_a_run_past_its_first_step_write_not
     for first, step in ((False, 0), (True, 2)):
         callback.on_train_batch_start(SimpleNamespace(is_global_zero=first, global_step=step), None, None, 0)
     assert not callback.path.exists()
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{}", '{"batches": 3}'])
+def test_a_damaged_start_of_a_run_resumed_after_its_first_step_is_named(tmp_path, content):
+    callback = StartFile(tmp_path, {})
+    callback.path.write_text(content)
+    with pytest.raises(ValueError, match=r"start\.json: damaged; delete it to go on without it: "):
+        callback.on_train_batch_start(SimpleNamespace(is_global_zero=True, global_step=1), None, None, 1)
 
 
 def test_digests_tell_values_shapes_and_the_smallest_bit_apart():

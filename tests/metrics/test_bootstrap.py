@@ -80,11 +80,9 @@ def test_the_paired_difference_is_taken_resample_by_resample():
     assert gap.high - gap.low < alone.high - alone.low
 
 
-def test_progress_is_told_and_intervals_are_plain_numbers():
-    told: list[int] = []
+def test_intervals_are_plain_numbers():
     result = evaluate_coco(*draw_set(2))
-    intervals = bootstrap_coco(result, num_resamples=5, progress=told.append)
-    assert told == [1, 2, 3, 4, 5]
+    intervals = bootstrap_coco(result, num_resamples=5)
     assert set(intervals_json(intervals)["AP"]) == {"value", "low", "high", "level", "num_resamples"}
     assert str(intervals["AP"]).startswith(f"{result.metrics['AP']:.4f} [")
 

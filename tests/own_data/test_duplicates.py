@@ -17,4 +17,8 @@ def test_a_picture_stored_again_is_found_and_another_is_not(tmp_path):
     again = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 70])[1]
     np.asarray(again).tofile(folder.root / "test" / "images" / "copy.jpg")
     datasets = {"train": YoloDataset(folder.root, "train"), "test": YoloDataset(folder.root, "test")}
+    for split, name in (("train", "p5"), ("test", "q4")):  # the sixth of both splits
+        (folder.root / split / "images" / f"{name}.jpg").write_bytes(b"no picture any more")
+    assert datasets["train"].image_name(5) == "p5.jpg"
+    assert datasets["test"].image_name(5) == "q4.jpg"
     assert find_duplicates(datasets) == [("train", "p3.jpg", "test", "copy.jpg")]

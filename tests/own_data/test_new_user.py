@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ssdnorm.build import build_dataset
 from ssdnorm.cli import main
+from ssdnorm.config_file import read_config
 from ssdnorm.data.formats import find_data
 from ssdnorm.own_data.recipe import choose_recipe
 from tests.data.small_sets import CocoFolder, VocFolder, YoloFolder, smooth_photo, voc_object, write_image
@@ -93,6 +95,40 @@ def test_a_missing_validation_split_is_made_from_the_training_pictures(tmp_path,
     assert "# default boxes: fitted" in text
     assert "with seed 4" in text
     assert config["training"]["seed"] == 4
+    (tmp_path / "a.yaml").unlink()
+    (tmp_path / "a.train.txt").write_text("a0")
+    assert main(["init", "mine", "--output", "a.yaml", "--image-size", "64", *CPU]) == 2
+    assert "--output: a.train.txt, a list of images, exists already; choose another" in capsys.readouterr().err
+    assert (tmp_path / "a.train.txt").read_text() == "a0"
+
+
+def test_pictures_of_equal_names_in_two_folders_are_told_apart(tmp_path, monkeypatch, capsys):
+    folder = YoloFolder(tmp_path / "mine")
+    for camera in ("camA", "camB"):
+        for part in ("images", "labels"):
+            (folder.root / "train" / part / camera).mkdir(parents=True)
+        for i in range(6):
+            folder.add(f"{camera}/000{i}", f"{i % 2} 0.4 0.5 0.3 0.5")
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "mine", *TINY]) == 0
+    lists = [(tmp_path / f"mine.{split}.txt").read_text().split() for split in ("train", "validation", "test")]
+    names = [f"{camera}/000{i}" for camera in ("camA", "camB") for i in range(6)]
+    assert sorted(name for listed in lists for name in listed) == names
+    config = read_config("mine.yaml")
+    for split, listed in zip(("train", "validation", "test"), lists, strict=True):
+        data = build_dataset(config, split)
+        assert [str(Path(data.image_path(i)).relative_to("mine/train/images")) for i in range(len(data))] == [
+            f"{name}.jpg" for name in listed
+        ]
+    for only, message in (
+        ("['0001']", "'0001' are 2 images; choose one of: camA/0001, camB/0001"),
+        ("[camA/9]", "no image 'camA/9' in the data set of 12 images"),
+        ("[]", r"data\.train\.only: \[\]: lists no image; null takes all"),
+        ("empty.txt", r"data\.train\.only: empty\.txt: lists no image"),
+    ):
+        (tmp_path / "empty.txt").touch()
+        with pytest.raises(ValueError, match=message):
+            build_dataset(read_config("mine.yaml", ["--data.train.only", only]), "train")
 
 
 def test_with_weights_it_is_the_full_network_with_batch_norm_and_half_of_the_steps(tmp_path):
@@ -151,6 +187,7 @@ def test_the_page_tells_what_is_wrong_and_what_is_twice(tmp_path, monkeypatch, c
     [
         (["inspect", "nowhere"], "nowhere: no such folder or file"),
         (["inspect", "mine", "--model.width", "0"], "model.width: must be greater than 0; got 0"),
+        (["inspect", "mine", "--config", "mine/list.yaml"], "mine/list.yaml: expected keys and values; got [1]"),
         (["inspect", "mine", "--norm.taps", "{conv4_4: l2_norm}"], "unknown tap 'conv4_4'"),
         (
             ["init", "mine", "--image-size", "1", "2", "3"],
@@ -165,7 +202,7 @@ def test_the_page_tells_what_is_wrong_and_what_is_twice(tmp_path, monkeypatch, c
     ],
 )
 def test_mistakes_end_in_one_line_and_leave_nothing(words, message, tmp_path, monkeypatch, capsys):
-    yolo(tmp_path)
+    (yolo(tmp_path) / "list.yaml").write_text("- 1")
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]

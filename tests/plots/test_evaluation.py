@@ -7,9 +7,10 @@ import warnings
 import numpy as np
 import pytest
 
+from ssdnorm.cli.evaluate_report import write_plots
 from ssdnorm.metrics import evaluate_coco
 from ssdnorm.metrics.errors import ErrorAnalysis
-from ssdnorm.plots.evaluation import plot_classes, plot_precision_recall, write_report
+from ssdnorm.plots.evaluation import plot_classes, plot_precision_recall
 from tests.metrics.random_sets import draw_set
 
 
@@ -45,7 +46,8 @@ def test_class_names_are_shown_as_they_are_whatever_they_hold(tmp_path):
     result = evaluate_coco(truth, found)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        write_report(tmp_path, result, ErrorAnalysis(result).breakdown())
+        analysis = ErrorAnalysis(result)
+        write_plots(tmp_path, result, analysis, analysis.breakdown())
     assert {label.get_text() for label in plot_classes(result).axes[0].get_yticklabels()} >= {"$\\frac{x$", "<b>"}
 
 

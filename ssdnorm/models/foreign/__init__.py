@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ssdnorm.models.checkpoint import Checkpoint, read_checkpoint, read_metadata
 from ssdnorm.models.foreign.families import FAMILIES
+from ssdnorm.models.foreign.family import Family
 from ssdnorm.models.tensor_files import read_tensors
 
 
@@ -30,7 +31,7 @@ def convert_tensors(
     Raises:
         ValueError: an unknown system, or missing, unexpected or wrongly shaped tensors.
     """
-    family = next((family for family in FAMILIES if family.recognises(tensors)), None)
+    family = find_family(tensors)
     if family is None and "model.image_mean" in tensors:
         raise ValueError(f"{where}: a training checkpoint; the trained detector is model.safetensors beside it")
     if family is None:
@@ -40,6 +41,11 @@ def convert_tensors(
             f"library's own; the file begins with {some}. A VGG16 without a head is loaded as backbone weights"
         )
     return family.convert(tensors, where=where, default_boxes=default_boxes, class_names=class_names)
+
+
+def find_family(tensors: Mapping[str, Tensor]) -> Family | None:
+    """The system that wrote these tensors of an SSD; None if it is not known."""
+    return next((family for family in FAMILIES if family.recognises(tensors)), None)
 
 
 def read_any_checkpoint(
