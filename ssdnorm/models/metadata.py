@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import from_json, to_json
 
+from ssdnorm.messages import shown
 from ssdnorm.validation import NormSpec, Section, validate
 
 _Pixels = Annotated[int, Field(ge=1, le=4096)]
@@ -75,6 +76,7 @@ class CheckpointMetadata(Section):
         if len(self.class_names) != self.model.num_classes - 1:
             got = f"{len(self.class_names)} class names for {self.model.num_classes - 1} classes"
             raise ValueError(f"{got} (background has none)")
+        _check_thresholds(self.thresholds, self.class_names)
         return self
 
 
@@ -100,6 +102,17 @@ class ExportMetadata(Section):
     variances: tuple[_Length, _Length, _Length, _Length]
     post_process: PostProcessSettings
     thresholds: _Thresholds | None = None
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        _check_thresholds(self.thresholds, self.class_names)
+        return self
+
+
+def _check_thresholds(thresholds: dict[str, float] | None, class_names: list[str]) -> None:
+    if thresholds is not None and thresholds.keys() != set(class_names):
+        got = f"{shown(list(thresholds))} for {shown(class_names)}"
+        raise ValueError(f"thresholds: must have the name of every class and no other; got {got}")
 
 
 def read_checkpoint_metadata(text: str, *, where: str) -> CheckpointMetadata:
