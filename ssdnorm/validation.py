@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from ssdnorm.messages import did_you_mean, shown, unknown_name
@@ -50,6 +50,7 @@ def _logger_spec(spec: Any) -> Any:
     return spec
 
 
+BoxNumber = Annotated[float, Field(gt=0, le=1e6)]  # of default boxes: pixels, or a ratio
 LoggerSpec = Annotated[str | Annotated[dict[str, Any], AfterValidator(_finite_options)], AfterValidator(_logger_spec)]
 
 

@@ -171,10 +171,11 @@ def freeze_batch_norm(module: nn.Module) -> nn.Module:
     if _can_freeze(module, "the module itself"):
         return FrozenBatchNorm.from_batch_norm(module)
     frozen: dict[int, nn.Module] = {}  # a norm that several parents share stays shared
-    for parent_name, parent in list(module.named_modules()):
-        for name, child in list(parent.named_children()):
-            if _can_freeze(child, f"{parent_name}.{name}".lstrip(".")):
-                setattr(parent, name, frozen.setdefault(id(child), FrozenBatchNorm.from_batch_norm(child)))
+    for name, child in list(module.named_modules(remove_duplicate=False)):
+        if _can_freeze(child, name):
+            parent, _, own_name = name.rpartition(".")
+            norm = frozen.setdefault(id(child), FrozenBatchNorm.from_batch_norm(child))
+            setattr(module.get_submodule(parent), own_name, norm)
     return module
 
 

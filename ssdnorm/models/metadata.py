@@ -8,11 +8,10 @@ from pydantic import Field, model_validator
 from pydantic_core import from_json, to_json
 
 from ssdnorm.messages import shown
-from ssdnorm.validation import NormSpec, Section, validate
+from ssdnorm.validation import BoxNumber, NormSpec, Section, validate
 
 _Pixels = Annotated[int, Field(ge=1, le=4096)]
 _Cells = Annotated[int, Field(ge=1, le=512)]
-_Length = Annotated[float, Field(gt=0, le=1e6)]
 _Taps = Field(min_length=1, max_length=64)  # one entry per tap
 _ClassName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]  # drawn on one line
 _Count = Annotated[int, Field(ge=1, lt=2**31)]
@@ -24,10 +23,10 @@ class BoxNumbers(Section):
 
     image_size: _Pixels | tuple[_Pixels, _Pixels]
     grid_sizes: Annotated[tuple[_Cells | tuple[_Cells, _Cells], ...], _Taps]
-    steps: Annotated[tuple[_Length | tuple[_Length, _Length], ...], _Taps]
-    min_sizes: Annotated[tuple[_Length, ...], _Taps]
-    max_sizes: Annotated[tuple[_Length, ...], _Taps]
-    aspect_ratios: Annotated[tuple[Annotated[tuple[_Length, ...], Field(max_length=64)], ...], _Taps]
+    steps: Annotated[tuple[BoxNumber | tuple[BoxNumber, BoxNumber], ...], _Taps]
+    min_sizes: Annotated[tuple[BoxNumber, ...], _Taps]
+    max_sizes: Annotated[tuple[BoxNumber, ...], _Taps]
+    aspect_ratios: Annotated[tuple[Annotated[tuple[BoxNumber, ...], Field(max_length=64)], ...], _Taps]
     clip: Literal["none", "size", "all"] = "none"
 
 
@@ -99,7 +98,7 @@ class ExportMetadata(Section):
     antialias: bool
     output: Literal["raw", "detections"]
     default_boxes: BoxNumbers
-    variances: tuple[_Length, _Length, _Length, _Length]
+    variances: tuple[BoxNumber, BoxNumber, BoxNumber, BoxNumber]
     post_process: PostProcessSettings
     thresholds: _Thresholds | None = None
 
