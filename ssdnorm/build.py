@@ -26,7 +26,6 @@ from ssdnorm.data.transforms import EvalTransform, TrainTransform
 from ssdnorm.data.voc import VocDataset
 from ssdnorm.data.yolo import YoloDataset
 from ssdnorm.detector import MODELS
-from ssdnorm.engine.evaluation import Evaluator
 from ssdnorm.engine.loggers import check_loggers
 from ssdnorm.engine.module import EvaluationSet, PopulationImages, TrainingModule
 from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_optimizer
@@ -239,11 +238,6 @@ def _extended_names(config: Config) -> list[str]:
     return old + [name for name in found if not any(same_class(name, other) for other in old)]
 
 
-def build_evaluator(dataset: DetectionDataset) -> Evaluator:
-    """Detections of the data set → numbers."""
-    return Evaluator(dataset.ground_truth)
-
-
 def build_loss(config: Config, model: SSD, class_names: Sequence[str]) -> MultiboxLoss:
     """Build the loss on the model's default boxes; ``ValueError`` for the weight of a class that is not there."""
     loss, names = config.loss, ["background", *class_names]
@@ -344,7 +338,7 @@ def _evaluation_set(name: str, config: Config, model: SSD, dataset: DetectionDat
         batch_size=config.training.batch_images,
         num_workers=config.runtime.num_workers,
     )
-    return EvaluationSet(name, build_evaluator(dataset), loader)
+    return EvaluationSet(name, dataset.ground_truth, loader)
 
 
 def _population(config: Config, model: nn.Module, make_train: partial[DataLoader]) -> PopulationImages | None:
