@@ -27,7 +27,6 @@ from ssdnorm.data.transforms import EvalTransform, TrainTransform
 from ssdnorm.data.voc import VocDataset
 from ssdnorm.data.yolo import YoloDataset
 from ssdnorm.detector import MODELS
-from ssdnorm.engine.evaluation import Evaluator
 from ssdnorm.engine.loggers import check_loggers
 from ssdnorm.engine.module import EvaluationSet, PopulationImages, TrainingModule
 from ssdnorm.engine.optimizer import GroupRule, lr_schedule, make_optimizer
@@ -360,7 +359,7 @@ def _evaluation_set(name: str, config: Config, model: SSD, dataset: DetectionDat
         batch_size=config.training.batch_images,
         num_workers=config.runtime.num_workers,
     )
-    return EvaluationSet(name, Evaluator(dataset.ground_truth), loader)
+    return EvaluationSet(name, dataset.ground_truth, loader)
 
 
 def _population(config: Config, model: nn.Module, make_train: partial[DataLoader]) -> PopulationImages | None:

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from ssdnorm.norm_specs import custom_norms
-from ssdnorm.validation import LoggerSpec, NormSpec, PostProcessConfig, Section
+from ssdnorm.validation import BoxNumber, LoggerSpec, NormSpec, PostProcessConfig, Section
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -41,13 +41,13 @@ class NormConfig(Section):
 class DefaultBoxesConfig(Section):
     """Default boxes for the network's own taps: conv4_3, fc7, conv8_2, …"""
 
-    sizes: list[PositiveFloat] | None = Field(
+    sizes: list[BoxNumber] | None = Field(
         default=None, description="pixels of the input, one per tap and one more, rising; null spreads them"
     )
-    aspect_ratios: list[list[PositiveFloat]] | None = Field(
+    aspect_ratios: list[Annotated[list[BoxNumber], Field(max_length=64)]] | None = Field(
         default=None, description="width / height, a list per tap; each brings its reciprocal; null: the paper's"
     )
-    steps: list[PositiveFloat | list[PositiveFloat]] | None = Field(
+    steps: list[BoxNumber | list[BoxNumber]] | None = Field(
         default=None, description="between cells, pixels, one per tap, or [down, across]; null: the taps' strides"
     )
 

@@ -1,11 +1,13 @@
-"""Parts of error messages: the nearest known name, a value that is not too long, one line from an exception."""
+"""Messages: the nearest known name, a value that is not too long, one line of an exception, silent loggers."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 _LONGEST_NAME = 100  # characters; comparing two names takes the product of their lengths
@@ -82,6 +84,20 @@ def one_line(error: BaseException) -> str:
         text = f"{type(error).__name__}: {text}"
     half = _LONGEST_LINE // 2
     return text if len(text) <= _LONGEST_LINE else f"{text[: half - 2]} … {text[1 - half :]}"
+
+
+@contextmanager
+def quiet_loggers(level: int, *names: str) -> Iterator[None]:
+    """Let other libraries' loggers pass nothing below a level for a while."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(level)
+        yield
+    finally:
+        for logger, own_level in zip(loggers, before, strict=True):
+            logger.setLevel(own_level)
 
 
 def lost_worker(error: BaseException) -> str | None:

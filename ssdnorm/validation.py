@@ -50,6 +50,7 @@ def _logger_spec(spec: Any) -> Any:
     return spec
 
 
+BoxNumber = Annotated[float, Field(gt=0, le=1e6)]  # of default boxes: pixels, or a ratio
 LoggerSpec = Annotated[str | Annotated[dict[str, Any], AfterValidator(_finite_options)], AfterValidator(_logger_spec)]
 
 _Count = Annotated[int, Field(ge=1, lt=2**31)]

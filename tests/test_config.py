@@ -130,6 +130,12 @@ def test_a_mistake_in_a_file_is_told_with_the_file(file):
         read_config(file)
 
 
+@pytest.mark.parametrize("name", ["sizes", "aspect_ratios", "steps"])
+def test_default_boxes_that_no_checkpoint_may_have_are_refused(file, name):
+    with pytest.raises(ValueError, match=rf"model\.default_boxes\.{name}\.0.*: must be less than or equal to 1000000"):
+        read_config(file, [f"--model.default_boxes.{name}", "[[2e6]]" if name == "aspect_ratios" else "[2e6]"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

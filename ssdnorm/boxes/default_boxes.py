@@ -99,7 +99,7 @@ def default_box_spec(spec: str | DefaultBoxSpec | Mapping[str, Any], *, where: s
     """Look a spec up by its name, or make it from its fields; a spec is returned as it is.
 
     Raises:
-        ValueError: if there is no such name, or a field is missing, unknown or wrong; says where, what was got, and the
+        ValueError: if there is no such name, or a field is missing, unknown or wrong; says where, the value, and the
             choices.
     """
     if isinstance(spec, DefaultBoxSpec):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ssdnorm.detector import Detector
     from ssdnorm.diagnose.activations import ActivationStatistics
     from ssdnorm.diagnose.batch_norm_advice import BatchNormReport
-    from ssdnorm.structures import Batch
+    from ssdnorm.structures import Batch, Detections
 
 log = logging.getLogger("ssdnorm.diagnose")
 
@@ -161,7 +161,7 @@ def _measure_batch_norm(
     """Report on the batch norms; with objects, also COCO's AP and AP50 under each of the three statistics."""
     from ssdnorm.diagnose.batch_norm import batch_norm_uses
     from ssdnorm.diagnose.batch_norm_advice import batch_norm_report
-    from ssdnorm.engine.evaluation import Evaluator
+    from ssdnorm.engine.evaluation import by_place, evaluate_detections
 
     batches = [batch for batch in batches if len(batch) > 1]  # one image has no variance on a 1×1 map
     report, population = batch_norm_report(detector.model, [batch.images for batch in batches])
@@ -173,14 +173,12 @@ def _measure_batch_norm(
             "--batch-norm: no AP: the last batch is one image, which has no batch statistics; change --batch-size"
         )
         return report, metrics
-    evaluator = Evaluator(pictures.dataset.ground_truth)
     for statistics in ("batch", "running", "population"):
-        detections: dict[int, Any] = {}
+        found: dict[int, Detections] = {}
         with batch_norm_uses(detector.model, statistics, population):
             for batch in batches:
-                found = detector.post_process(detector.model(batch.images), batch.sizes)
-                for index, row in zip(batch.indices.tolist(), found, strict=True):
-                    detections[index] = {key: value.cpu() for key, value in row.items()}
-        result = evaluator(detections)
+                detections = detector.post_process(detector.model(batch.images), batch.sizes)
+                found |= by_place(detections, batch.indices.tolist())
+        result = evaluate_detections(pictures.dataset.ground_truth, found)
         metrics[statistics] = {name: result.metrics[name] for name in ("AP", "AP50")}
     return report, metrics

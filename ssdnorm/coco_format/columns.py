@@ -77,6 +77,11 @@ def class_names(categories: Rows) -> tuple[str, ...]:
     return tuple(names)
 
 
+def is_one_line(text: str) -> bool:
+    """Whether text has no control characters and no halves of surrogates, so that it can be shown and saved."""
+    return text.isprintable() or not _UNUSABLE.search(text)
+
+
 def text_column(rows: Rows, key: str, where: str, defaults: Sequence[str]) -> list[str]:
     """Text without control characters; empty only where the default is.
 
@@ -86,7 +91,7 @@ def text_column(rows: Rows, key: str, where: str, defaults: Sequence[str]) -> li
     values = [row.get(key, default) for row, default in zip(rows, defaults, strict=True)]
     for place, (value, default) in enumerate(zip(values, defaults, strict=True)):
         is_text = isinstance(value, str) and bool(value or not default)
-        if not is_text or (not value.isprintable() and _UNUSABLE.search(value)):
+        if not is_text or not is_one_line(value):
             raise ValueError(f"{where}[{place}]: {key}: got {shown(value)}, allowed: text")
     return values
 

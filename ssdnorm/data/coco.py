@@ -66,6 +66,11 @@ class CocoDataset(DetectionDataset):
 
 
 def choose_classes(truth: GroundTruth, class_names: Sequence[str] | None, problems: Problems) -> GroundTruth:
+    """The objects of these classes, with labels in their order; the others are counted.
+
+    Raises:
+        ValueError: a name that the data have not, one given twice, or none.
+    """
     place_of = {name: k for k, name in enumerate(truth.class_names)}
     names = tuple(truth.class_names if class_names is None else class_names)
     for name in names:

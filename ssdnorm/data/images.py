@@ -117,7 +117,7 @@ def _header_size(file: BinaryIO, name: str) -> tuple[tuple[int, int], int]:
         raise ValueError(f"{name}: {error}") from None
     except Exception as error:  # Pillow raises half a dozen kinds, and what they mean here is one thing
         raise ValueError(f"{name}: not an image that can be read ({type(error).__name__})") from None
-    return (height, width), int(orientation)
+    return (height, width), orientation if isinstance(orientation, int) else 1
 
 
 def _is_complete_jpeg(tail: bytes) -> bool:

@@ -83,6 +83,6 @@ def lacks_shared_memory(needed_mib: int) -> bool:
 
 
 def use_one_thread(_worker: int) -> None:
-    # Workers are the parallelism; thread pools that a fork left behind would hang or fight over the cores.
+    """Give a worker process one thread: thread pools that a fork left behind would hang or fight over the cores."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

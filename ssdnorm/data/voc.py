@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssdnorm.coco_format.columns import is_one_line
 from ssdnorm.data.annotation_checks import BOX_KINDS, BOX_REASONS, Problems, find_bad_boxes
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import IMAGE_SUFFIXES, check_image_file
@@ -260,6 +261,8 @@ def _checked_class_names(class_names: Sequence[str], images: list[_Image]) -> li
     names = list(class_names)
     if isinstance(class_names, str) or not names or len(set(names)) < len(names):
         raise ValueError(f"class_names: expected a list of different names; got {class_names!r}")
+    if wrong := [name for name in names if not name or not is_one_line(name)]:
+        raise ValueError(f"class_names: expected names of one line; got {wrong[0]!r}")
     found = Counter(item[1] for image in images for item in image.objects)
     unlisted = [name for name, _ in found.most_common() if name not in names]
     for name in names:

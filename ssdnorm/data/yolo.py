@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ssdnorm.coco_format.columns import is_one_line
 from ssdnorm.data.annotation_checks import BOX_KINDS, BOX_REASONS, Problems, find_bad_boxes
 from ssdnorm.data.coco import choose_classes
 from ssdnorm.data.dataset import DetectionDataset
@@ -115,8 +116,9 @@ def yolo_class_names(content: Mapping[str, Any], file: Path) -> list[str]:
         )
     if "nc" in content and content["nc"] != len(names):
         raise ValueError(f"{file}: nc: says {shown(content['nc'])} classes, names has {len(names)}")
-    if wrong := [name for name in names if not isinstance(name, str | int) or not str(name).isprintable()]:
-        raise ValueError(f"{file}: names: expected text; got {shown(wrong[0])}")
+    for name in names:
+        if not isinstance(name, str | int) or name == "" or not is_one_line(str(name)):
+            raise ValueError(f"{file}: names: expected text; got {shown(name)}")
     names = [str(name) for name in names]
     if len(set(names)) < len(names):
         raise ValueError(f"{file}: names: a class is named twice; got {shown(names)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -121,15 +122,13 @@ def batch_norm_distances(
     of_images: dict[str, list[_Moments]] = {name: [] for name in layers}
     with preserve_state(model) as handles:
         for name, layer in layers.items():
-            hook = lambda _, args, found=of_batches[name]: found.append(_batch_moments(args[0]))  # noqa: E731
-            handles.append(layer.register_forward_pre_hook(hook))
+            handles.append(layer.register_forward_pre_hook(partial(_keep, of_batches[name], _batch_moments)))
         recompute_population_stats(model, batches, num_images, forward=forward)
         for handle in handles:
             handle.remove()
         population = running_statistics(model)
         for name, layer in layers.items():
-            hook = lambda _, args, found=of_images[name]: found.append(_image_moments(args[0]))  # noqa: E731
-            handles.append(layer.register_forward_pre_hook(hook))
+            handles.append(layer.register_forward_pre_hook(partial(_keep, of_images[name], _image_moments)))
         with torch.no_grad():
             model.eval()
             for batch in batches:
@@ -184,6 +183,12 @@ def distance(mean: Tensor, var: Tensor, population_mean: Tensor, population_var:
 
 
 _Moments = tuple[Tensor, Tensor, int]  # means and variances (n, C) on the host in float64; values per row
+
+
+def _keep(
+    kept: list[_Moments], moments: Callable[[Tensor], _Moments], _layer: nn.Module, args: tuple[Tensor, ...]
+) -> None:
+    kept.append(moments(args[0]))
 
 
 def _batch_moments(x: Tensor) -> _Moments:

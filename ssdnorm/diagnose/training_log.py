@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,17 +170,24 @@ class _TrainingMaps:
 
     def add_hooks(self) -> None:
         for name, relu in self.parts.activations.items():
-            after = lambda _, args, y, name=name: self._read_layer(name, y)  # noqa: E731
-            self._handles.append(relu.register_forward_hook(after))
+            self._handles.append(relu.register_forward_hook(partial(self._after_layer, name)))
         for name, norm in self.parts.tap_norms.items():
-            before = lambda _, args, name=name: self._read_tap("before", name, args[0])  # noqa: E731
-            after = lambda _, args, y, name=name: self._read_tap("after", name, y)  # noqa: E731
-            self._handles += [norm.register_forward_pre_hook(before), norm.register_forward_hook(after)]
+            self._handles.append(norm.register_forward_pre_hook(partial(self._before_tap, name)))
+            self._handles.append(norm.register_forward_hook(partial(self._after_tap, name)))
 
     def remove_hooks(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+
+    def _after_layer(self, name: str, _relu: nn.Module, _args: tuple[Tensor, ...], y: Tensor) -> None:
+        self._read_layer(name, y)
+
+    def _before_tap(self, name: str, _norm: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self._read_tap("before", name, args[0])
+
+    def _after_tap(self, name: str, _norm: nn.Module, _args: tuple[Tensor, ...], y: Tensor) -> None:
+        self._read_tap("after", name, y)
 
     @torch.no_grad()
     def _read_layer(self, name: str, x: Tensor) -> None:

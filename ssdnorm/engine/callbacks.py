@@ -97,7 +97,7 @@ class MetricsFile(pl.Callback):
         self._elapsed_before = state_dict["elapsed"]
 
     def _rows(self) -> list[dict[str, str]]:
-        """The rows that are there; ``ValueError`` if they are none of a run."""
+        """The rows written so far; ``ValueError`` if they are not those of a run."""
         rows = whole_rows(self.path)
         with damage_named(self.path, WITHOUT_ROWS):
             for row in rows:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from ssdnorm.coco_format import result_rows
 from ssdnorm.engine.precision import choose_precision
-from ssdnorm.messages import unknown_name
+from ssdnorm.messages import quiet_loggers, unknown_name
 from ssdnorm.metrics.coco import CocoResult, check_options, evaluate_coco
 from ssdnorm.metrics.precision_recall import score_text
 from ssdnorm.metrics.voc import VocResult, evaluate_voc
@@ -121,29 +120,15 @@ def evaluate_tables(
     return EvaluationResult(metrics, per_class, "\n\n".join(tables), truth, found, coco)
 
 
-class Evaluator:
-    """Turns detections, by place in the data set, into numbers.
+def evaluate_detections(truth: GroundTruth, found: Mapping[int, Detections]) -> EvaluationResult:
+    """All numbers of detections by place in the data set; every image must be in ``found``.
 
-    Args:
-        truth: of the whole data set (``DetectionDataset.ground_truth``).
-        options: which numbers; default all.
+    Raises:
+        ValueError: if images are missing.
     """
-
-    def __init__(self, truth: GroundTruth, options: EvaluationOptions | None = None) -> None:
-        self.truth = truth
-        self.options = options or EvaluationOptions()
-
-    def __call__(self, found: Mapping[int, Detections]) -> EvaluationResult:
-        """Evaluate; every image of the data set must be in ``found``, once.
-
-        Raises:
-            ValueError: if images are missing.
-        """
-        if len(found) != self.truth.num_images:
-            raise ValueError(
-                f"evaluation: detections for {len(found)} of the {self.truth.num_images} images of the data set"
-            )
-        return evaluate_tables(self.truth, DetectionTable.from_images(found), self.options)
+    if len(found) != truth.num_images:
+        raise ValueError(f"evaluation: detections for {len(found)} of the {truth.num_images} images of the data set")
+    return evaluate_tables(truth, DetectionTable.from_images(found))
 
 
 def predict_dataset(
@@ -181,7 +166,7 @@ def predict_dataset(
     if precision == "16-mixed" and (accelerator == "cpu" or not torch.accelerator.is_available()):
         log.warning("training.precision: 16-mixed needs a GPU; this is evaluated in 32-true")
         precision = "32-true"
-    with _quiet_fabric():
+    with quiet_loggers(logging.WARNING, "lightning_fabric"):
         try:
             fabric = Fabric(
                 accelerator=accelerator,
@@ -225,17 +210,6 @@ def is_main_process() -> bool:
     """Whether this process reports: the only one, or the first of several."""
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     return not distributed or torch.distributed.get_rank() == 0
-
-
-@contextmanager
-def _quiet_fabric() -> Iterator[None]:
-    logger = logging.getLogger("lightning_fabric")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _voc_table(results: Mapping[str, VocResult]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ssdnorm.engine.evaluation import EvaluationResult, Evaluator
+from ssdnorm.engine.evaluation import EvaluationResult, by_place, evaluate_detections
 from ssdnorm.structures import Batch, Detections
+from ssdnorm.tables import GroundTruth
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class EvaluationSet:
     """Images to evaluate on."""
 
     name: str  # test or validation, in logs
-    evaluator: Evaluator
+    truth: GroundTruth
     make_loader: Callable[..., Iterable[Batch]]  # rank, world_size -> batches, every image once
 
 
@@ -213,13 +215,7 @@ class TrainingModule(pl.LightningModule):
         output = self(batch.images)
         parts = self.loss(output, batch.boxes, batch.labels)
         self._losses.append({name: part * len(batch) for name, part in parts.items()})
-        detections = self.post_process(output, batch.sizes)
-        counts = [len(found["scores"]) for found in detections]
-        boxes, scores, labels = (  # three copies to the host per batch
-            torch.cat([found[key] for found in detections]).cpu().split(counts) for key in ("boxes", "scores", "labels")
-        )
-        for place, index in enumerate(batch.indices.tolist()):
-            self._found[index] = Detections(boxes=boxes[place], scores=scores[place], labels=labels[place])
+        self._found |= by_place(self.post_process(output, batch.sizes), batch.indices.tolist())
 
     def on_validation_epoch_start(self) -> None:
         """Drop earlier detections and losses; recompute batch norm's statistics if those are to be evaluated."""
@@ -242,21 +238,11 @@ class TrainingModule(pl.LightningModule):
 
         Sets ``population_statistics`` to one row per layer; ``save_weights`` is called while they are in place.
         """
-        before = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        last, self._recompute = self.last_evaluation, True
-        callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        trainer.callbacks = [c for c in callbacks if isinstance(c, ProgressBar)]  # type: ignore[attr-defined]
-        try:
-            trainer.validate(self, verbose=False)
-            assert self.last_evaluation is not None
-            save_weights(self.last_evaluation[1])
-            return self.last_evaluation[1]
-        finally:
-            self._recompute, self.last_evaluation = False, last
-            trainer.callbacks = callbacks  # type: ignore[attr-defined]
-            with torch.no_grad():
-                for name, buffer in self.model.named_buffers():
-                    buffer.copy_(before[name])
+        with self._put_back(trainer):
+            self._recompute = True
+            result = self.evaluate_on(trainer, self.evaluated_on)
+            save_weights(result)
+            return result
 
     def evaluate_on(self, trainer: pl.Trainer, images: EvaluationSet) -> EvaluationResult:
         """Evaluate on ``images`` from now on; reuses an evaluation of them at this step."""
@@ -269,16 +255,22 @@ class TrainingModule(pl.LightningModule):
 
     def evaluate_weights(self, trainer: pl.Trainer, state: Mapping[str, Tensor]) -> EvaluationResult:
         """Evaluate other weights on the test images; the module's own are restored afterwards."""
+        with self._put_back(trainer):
+            self.model.load_state_dict(state)
+            return self.evaluate_on(trainer, self.test)
+
+    @contextmanager
+    def _put_back(self, trainer: pl.Trainer) -> Iterator[None]:
+        """Restore weights, statistics, the last evaluation and the callbacks, of which only the bar acts meanwhile."""
         own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         last, self.last_evaluation = self.last_evaluation, None
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         trainer.callbacks = [c for c in callbacks if isinstance(c, ProgressBar)]  # type: ignore[attr-defined]
         try:
-            self.model.load_state_dict(state)
-            return self.evaluate_on(trainer, self.test)
+            yield
         finally:
             self.model.load_state_dict(own)
-            self.last_evaluation = last
+            self._recompute, self.last_evaluation = False, last
             trainer.callbacks = callbacks  # type: ignore[attr-defined]
 
     def on_validation_epoch_end(self) -> None:
@@ -288,7 +280,7 @@ class TrainingModule(pl.LightningModule):
         if self.trainer.world_size > 1:
             torch.distributed.all_gather_object(parts, parts[0])
         found = {index: found for detections, _ in parts for index, found in detections.items()}
-        result = self.evaluated_on.evaluator(found)
+        result = evaluate_detections(self.evaluated_on.truth, found)
         mean = {name: sum(losses[name] for _, losses in parts) / len(found) for name in sums}
         self.evaluation_losses = {"loss": sum(mean.values()), **mean}
         self.last_evaluation = (self.global_step, result)

@@ -21,7 +21,7 @@ def is_first_process() -> bool:
 def may_be_restarted() -> bool:
     """Whether torchrun starts the processes of a run again when one was killed.
 
-    The number of the restart says little: torchrun does not count those of nodes whose own processes are well.
+    The number of the restart says little: torchrun does not count those of healthy nodes.
     """
     return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) > 0
 
@@ -50,7 +50,7 @@ def check_processes(num_processes: int) -> None:
 def cluster_environments() -> list[ClusterEnvironment]:
     """For Lightning's plugins: torchrun's variables where they are set, whoever set them; else Lightning chooses.
 
-    In a task of Slurm, Lightning shall not queue the job again by itself: it would do so with a checkpoint of its own.
+    In a task of Slurm, Lightning must not requeue the job: it would do so with a checkpoint of its own.
     """
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         try:

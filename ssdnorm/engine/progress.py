@@ -36,11 +36,11 @@ class StepBar(TQDMProgressBar):
 
 
 class ProgressLines(ProgressBar):
-    """Log ``step 120 of 400, loss 3.21, 12.3 img/s, 0:45 to go`` when ten seconds have passed since the last line."""
+    """Log ``step 120 of 400, loss 3.21, 12.3 img/s, 0.8 min to go``, ten seconds or more after the last line."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._next = 0.0  # the first step has a line, so that a log says from the start that it goes on
+        self._next = 0.0  # the first step is logged at once, to show progress from the start
         self._began, self._first = 0.0, 0
 
     def disable(self) -> None:

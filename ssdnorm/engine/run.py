@@ -31,7 +31,7 @@ from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
 from ssdnorm.engine.nodes import cluster_environments, is_first_process
 from ssdnorm.engine.progress import make_progress
 from ssdnorm.files import FAILURE_FILE, write_json
-from ssdnorm.messages import shown
+from ssdnorm.messages import quiet_loggers, shown
 from ssdnorm.metrics.thresholds import operating_points
 from ssdnorm.provenance import provenance
 
@@ -267,9 +267,7 @@ def _warn_if_bf16_is_slow() -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Suppress Lightning's tips, and its warnings about what is intended here."""
-    lightning = logging.getLogger("pytorch_lightning")
-    level = lightning.level
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), quiet_loggers(logging.WARNING, "pytorch_lightning"):
         for text in (
             "does not have many workers",
             "isn't accessible",
@@ -281,8 +279,4 @@ def _quiet() -> Iterator[None]:
             r"`isinstance\(treespec, LeafSpec\)` is deprecated",
         ):
             warnings.filterwarnings("ignore", f".*{text}")
-        lightning.setLevel(logging.WARNING)
-        try:
-            yield
-        finally:
-            lightning.setLevel(level)
+        yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -171,10 +172,11 @@ def freeze_batch_norm(module: nn.Module) -> nn.Module:
     if _can_freeze(module, "the module itself"):
         return FrozenBatchNorm.from_batch_norm(module)
     frozen: dict[int, nn.Module] = {}  # a norm that several parents share stays shared
-    for parent_name, parent in list(module.named_modules()):
-        for name, child in list(parent.named_children()):
-            if _can_freeze(child, f"{parent_name}.{name}".lstrip(".")):
-                setattr(parent, name, frozen.setdefault(id(child), FrozenBatchNorm.from_batch_norm(child)))
+    for name, child in list(module.named_modules(remove_duplicate=False)):
+        if _can_freeze(child, name):
+            parent, _, own_name = name.rpartition(".")
+            norm = frozen.setdefault(id(child), FrozenBatchNorm.from_batch_norm(child))
+            setattr(module.get_submodule(parent), own_name, norm)
     return module
 
 
@@ -213,7 +215,8 @@ def check_batch_statistics(model: nn.Module, input_shape: Sequence[int], *, worl
     """
     counts: dict[str, tuple[int, Sequence[int]]] = {}  # the smallest number of values per layer, and that input's shape
 
-    def record(name: str, module: nn.Module, x: Tensor) -> None:
+    def record(name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        x = args[0]
         count = math.prod(x.shape[2:])
         if isinstance(module, nn.GroupNorm):
             count *= x.shape[1] // module.num_groups
@@ -226,8 +229,7 @@ def check_batch_statistics(model: nn.Module, input_shape: Sequence[int], *, worl
         for name, module in model.named_modules():
             per_batch = isinstance(module, _BatchNorm | _InstanceNorm) and module.training
             if per_batch or isinstance(module, nn.GroupNorm):
-                hook = lambda module, args, name=name: record(name, module, args[0])  # noqa: E731
-                handles.append(module.register_forward_pre_hook(hook))
+                handles.append(module.register_forward_pre_hook(partial(record, name)))
         model.eval()
         tensors = (*model.named_parameters(), *model.named_buffers())
         on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}

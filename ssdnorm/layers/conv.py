@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -79,7 +80,8 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
     Folds batch, synchronised and frozen norms with running statistics wherever the order is certain: the conv and norm
     of a ``ConvBlock``, and neighbours in an ``nn.Sequential``. A folded norm becomes ``nn.Identity``; all other norms
-    stay. The weights are computed in float64. The copy is in eval mode.
+    stay, also those after a convolution that stands in several places. The weights are computed in float64. The copy is
+    in eval mode.
 
     Example:
         >>> from ssdnorm.layers.norms import norm_layer
@@ -87,12 +89,14 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
         Identity()
     """
     folded = copy.deepcopy(model).eval()
+    uses = Counter(module for _, module in folded.named_modules(remove_duplicate=False))
     for module in folded.modules():
-        if isinstance(module, ConvBlock):
+        if isinstance(module, ConvBlock) and uses[module.conv] == 1:
             module.norm = _fold(module.conv, module.norm)
         elif isinstance(module, nn.Sequential):
             for i in range(len(module) - 1):
-                module[i + 1] = _fold(module[i], module[i + 1])
+                if uses[module[i]] == 1:
+                    module[i + 1] = _fold(module[i], module[i + 1])
     return folded
 
 
@@ -104,6 +108,7 @@ def _fold(conv: nn.Module, norm: nn.Module) -> nn.Module:
         return norm
     scale, shift = FrozenBatchNorm.from_batch_norm(norm).double().scale_and_shift()
     bias = torch.zeros_like(shift) if conv.bias is None else conv.bias.double()
-    conv.weight.copy_(conv.weight.double() * scale.reshape(-1, 1, 1, 1))
+    weight = conv.weight.double() * scale.reshape(-1, 1, 1, 1)
+    conv.weight = nn.Parameter(weight.to(conv.weight.dtype))  # a new one: another convolution may share the old
     conv.bias = nn.Parameter((bias * scale + shift).to(conv.weight.dtype))
     return nn.Identity()

@@ -180,8 +180,9 @@ _MARK = "is_ssdnorm_norm"
 
 
 def mark_norm(module: nn.Module) -> nn.Module:
-    """Mark a module of any class as a norm and return it. The mark survives deepcopy and pickle."""
-    setattr(module, _MARK, True)
+    """Mark a module of any class but ``nn.Identity`` as a norm and return it. The mark survives deepcopy and pickle."""
+    if not isinstance(module, nn.Identity):
+        setattr(module, _MARK, True)
     return module
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, distributed, nn
@@ -95,8 +96,7 @@ def recompute_population_stats(
     seen = 0
     with restore_modes(model) as handles:
         for name, layer in layers.items():
-            hook = lambda _, args, found=parts[name]: found.append(_moments(args[0]))  # noqa: E731
-            handles.append(layer.register_forward_pre_hook(hook))
+            handles.append(layer.register_forward_pre_hook(partial(_keep_moments, parts[name])))
         try:
             model.eval()
             for layer in layers.values():
@@ -124,6 +124,10 @@ def _moments(x: Tensor) -> _Moments:
     var, mean = torch.var_mean(wide, [0, *range(2, x.dim())], correction=0)
     count = x.numel() // x.shape[1]
     return count, mean.double(), var.double() * count
+
+
+def _keep_moments(kept: list[_Moments], _layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+    kept.append(_moments(args[0]))
 
 
 def _install(name: str, layer: _BatchNorm, parts: Sequence[_Moments]) -> StatisticsShift:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
+from ssdnorm.coco_format import coco_dict
 from ssdnorm.metrics.precision_recall import PrecisionRecall
 from ssdnorm.tables import DetectionTable, GroundTruth
 
@@ -74,23 +76,19 @@ def make_evaluator(
         raise ImportError(f"backend {backend!r}: the package is not installed: pip install {backend}")
     module, name = BACKENDS[backend]
     api = import_module("pycocotools.coco" if backend == "pycocotools" else module).COCO
-    frame: dict[str, Any] = {
-        "info": {},
-        "images": [{"id": i} for i in range(truth.num_images)],
-        "categories": [{"id": k, "name": class_name} for k, class_name in enumerate(truth.class_names)],
-    }
-    columns = (truth.image, truth.labels - 1, truth.boxes, truth.area, truth.iscrowd.astype(np.int64))
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    annotations = [
-        {"id": n, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": crowd}
-        for n, (image, category, box, area, crowd) in enumerate(rows, 1)
-    ]
-    objects = _indexed(api(), {**frame, "annotations": annotations})
+    numbered = replace(
+        truth,
+        image_ids=np.arange(truth.num_images),
+        category_ids=np.arange(truth.num_classes),
+        ids=np.arange(1, truth.num_objects + 1),
+    )
+    content = {"info": {}, **coco_dict(numbered)}
+    objects = _indexed(api(), content)
     if len(found):
         array = np.column_stack([found.image, found.boxes, found.scores, found.labels - 1])
         detections = objects.loadRes(array)
     else:
-        detections = _indexed(api(), {**frame, "annotations": []})
+        detections = _indexed(api(), {**content, "annotations": []})
     evaluation = getattr(import_module(module), name)(objects, detections, "bbox")
     thresholds = np.asarray(iou_thresholds, np.float64)
     evaluation.params.iouThrs = thresholds.tolist() if backend == "hotcoco" else thresholds

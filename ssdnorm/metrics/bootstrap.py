@@ -97,14 +97,9 @@ def bootstrap_difference(
     Images that are hard for both cancel, so the interval is narrower than those of the two numbers suggest.
 
     Raises:
-        ValueError: as ``bootstrap_coco``; or the results are not of the same images and classes.
+        ValueError: as ``bootstrap_coco``; or the results are not of the same images and classes, or differ in the IoU
+            thresholds of a metric or in the limit of detections.
     """
-    for each in (result, other):
-        _check(each, metrics, num_resamples, level)
-    truth, others = _matches(result).ground_truth, _matches(other).ground_truth
-    for mine, theirs in ((truth.image_ids, others.image_ids), (truth.category_ids, others.category_ids)):
-        if not np.array_equal(mine, theirs):
-            raise ValueError("bootstrap_difference: the two results must be of the same images and classes")
     differences = {}
     for name, (first, second) in _resample([result, other], num_resamples, metrics, level, seed, title).items():
         value = result.metrics[name] - other.metrics[name]
@@ -152,6 +147,7 @@ def _resample(
     rankings: list[Ranking] = []
     for result in results:
         _check(result, metrics, num_resamples, level)
+        _check_alike(results[0], result, metrics)
         matches, places = _matches(result), _thresholds(result, metrics)
         matches = replace(matches, iou_thresholds=matches.iou_thresholds[places], found=matches.found[places])
         rankings.append(rank_hits(matches))
@@ -183,6 +179,20 @@ def _check(result: CocoResult, metrics: Sequence[str], num_resamples: int, level
             raise ValueError(f"bootstrap: {name} needs IoU {_THRESHOLDS[name]}; got {result.iou_thresholds.tolist()}")
     if not _matches(result).ground_truth.num_images:
         raise ValueError("bootstrap: there are no images to draw from")
+
+
+def _check_alike(first: CocoResult, second: CocoResult, metrics: Sequence[str]) -> None:
+    """Refuse two results of which one number minus the other would mean nothing."""
+    truth, other = _matches(first).ground_truth, _matches(second).ground_truth
+    for mine, theirs in ((truth.image_ids, other.image_ids), (truth.category_ids, other.category_ids)):
+        if not np.array_equal(mine, theirs):
+            raise ValueError("bootstrap_difference: the two results must be of the same images and classes")
+    ours, others = (each.iou_thresholds[_thresholds(each, metrics)].tolist() for each in (first, second))
+    if ours != others:
+        raise ValueError(f"bootstrap_difference: results must have the same IoU thresholds; got {ours} and {others}")
+    if first.max_detections[-1] != second.max_detections[-1]:
+        got = f"{first.max_detections[-1]} and {second.max_detections[-1]}"
+        raise ValueError(f"bootstrap_difference: results must have the same highest limit of detections; got {got}")
 
 
 def _matches(result: CocoResult) -> Matches:

@@ -192,15 +192,16 @@ def _overlapping_pairs(
     """
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     object_group = class_and_image(ground_truth, ground_truth.num_images)
-    for detection, thing in expand_pairs(group, object_group):
-        iou = box_iou_pairs(detections.boxes[order[detection]], ground_truth.boxes[thing], ground_truth.iscrowd[thing])
+    for detection, object_place in expand_pairs(group, object_group):
+        boxes, is_crowd = ground_truth.boxes[object_place], ground_truth.iscrowd[object_place]
+        iou = box_iou_pairs(detections.boxes[order[detection]], boxes, is_crowd)
         enough = iou >= min(lowest, 1 - 1e-10)
-        found.append((detection[enough], thing[enough], iou[enough]))
+        found.append((detection[enough], object_place[enough], iou[enough]))
     if not found:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
-    detection, thing, iou = (np.concatenate(columns) for columns in zip(*found, strict=True))
-    best_first = np.lexsort((-thing, -iou, detection))
-    return detection[best_first], thing[best_first], iou[best_first]
+    detection, object_place, iou = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    by_detection = np.lexsort((-object_place, -iou, detection))
+    return detection[by_detection], object_place[by_detection], iou[by_detection]
 
 
 @dataclass(frozen=True)
@@ -223,9 +224,9 @@ def _rounds(
     ends = np.cumsum(np.bincount(turn)) if len(turn) else np.empty(0, np.int64)
     rounds = []
     for start, end in zip(np.r_[0, ends[:-1]], ends, strict=False):
-        who = order[start:end]
-        having = np.searchsorted(-num[who], -np.arange(num[who[0]]), "left")
-        rounds.append(_Round(who, first_pair[who], having.tolist()))
+        chosen = order[start:end]
+        having = np.searchsorted(-num[chosen], -np.arange(num[chosen[0]]), "left")
+        rounds.append(_Round(chosen, first_pair[chosen], having.tolist()))
     return rounds
 
 
@@ -257,17 +258,18 @@ def _choose(
         for second_choice in (False, True):  # objects that count first, ignored ones for what is left
             for slot, num in enumerate(turn.having):
                 pair = turn.first_pair[:num] + slot
-                thing = pair_object[pair]
-                kind = ignored[thing] if second_choice else ~ignored[thing]
-                take = allowed[pair] & free[thing] & kind & undecided[:num]
+                object_place = pair_object[pair]
+                kind = ignored[object_place] if second_choice else ~ignored[object_place]
+                take = allowed[pair] & free[object_place] & kind & undecided[:num]
                 undecided[:num] &= ~take
-                free[thing] &= ~np.where(crowd[thing], np.uint64(0), take)
-                takes.append((turn.relevant[:num], thing, take))
+                free[object_place] &= ~np.where(crowd[object_place], np.uint64(0), take)
+                takes.append((turn.relevant[:num], object_place, take))
     if not takes:
         return
-    who, thing, take = (np.concatenate(columns) for columns in zip(*takes, strict=True))
-    who, thing, take = who[take > 0], thing[take > 0], take[take > 0]
+    detection_place, object_place, take = (np.concatenate(columns) for columns in zip(*takes, strict=True))
+    taken = take > 0
+    detection_place, object_place, take = detection_place[taken], object_place[taken], take[taken]
     for a in range(num_ranges):
         for t in range(num_thresholds):
             chosen = (take & bit[a * num_thresholds + t]) > 0
-            found[t, a, who[chosen]] = thing[chosen]
+            found[t, a, detection_place[chosen]] = object_place[chosen]

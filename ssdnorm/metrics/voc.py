@@ -19,6 +19,7 @@ from ssdnorm.metrics.matching import (
     expand_pairs,
     stable_order,
 )
+from ssdnorm.metrics.precision_recall import score_text
 from ssdnorm.tables import DetectionTable, GroundTruth, in_id_order
 
 INTERPOLATIONS = ("11-point", "all-point")
@@ -45,11 +46,12 @@ class VocResult:
         """The mean, then one line a class, as text."""
         lines = [f"VOC metric ({self.interpolation}, IoU {self.iou_threshold:g}, difficult objects ignored)"]
         width = max([len(name) for name in self.per_class] + [5])
-        lines += [f"  mAP {self.metrics['mAP']:.4f}", ""]
+        lines += [f"  mAP {score_text(self.metrics['mAP'], 4)}", ""]
         lines += [f"  {'class':<{width}} {'objects':>8} {'detections':>11} {'AP':>8} {'recall':>8}"]
         for name, row in self.per_class.items():
             counts = f"{row['objects']:>8.0f} {row['detections']:>11.0f}"
-            lines.append(f"  {name:<{width}} {counts} {row['AP']:8.4f} {row['recall']:8.4f}")
+            values = " ".join(f"{score_text(row[key], 4):>8}" for key in ("AP", "recall"))
+            lines.append(f"  {name:<{width}} {counts} {values}")
         return "\n".join(lines)
 
 
@@ -161,11 +163,11 @@ def _judge(
     """Which detections, in ``order``, are hits and which are ignored; the others are false positives."""
     wanted = np.full(len(found), -1)  # of each detection, as they came: the object of highest IoU, if that is enough
     num_images, no_crowd = truth.num_images, np.zeros(1, bool)
-    for detection, thing in expand_pairs(class_and_image(found, num_images), class_and_image(truth, num_images)):
-        iou = box_iou_pairs(found.boxes[detection], truth.boxes[thing], no_crowd)
+    for detection, object_place in expand_pairs(class_and_image(found, num_images), class_and_image(truth, num_images)):
+        iou = box_iou_pairs(found.boxes[detection], truth.boxes[object_place], no_crowd)
         enough = np.flatnonzero(iou >= threshold)
-        who, pair = best_of_each(detection[enough], iou[enough])
-        wanted[who] = thing[enough[pair]]
+        detection_place, pair = best_of_each(detection[enough], iou[enough])
+        wanted[detection_place] = object_place[enough[pair]]
     best_object = wanted[order]
     overlaps = best_object >= 0
     difficult = np.append(truth.difficult, False)[best_object]

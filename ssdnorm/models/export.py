@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 from torchvision.ops import nms
 
 from ssdnorm.files import write_bytes
+from ssdnorm.messages import quiet_loggers
 from ssdnorm.models.post_process import PostProcess
 from ssdnorm.models.ssd import SSD
 from ssdnorm.resize import height_and_width
@@ -244,13 +245,7 @@ def _import(package: str) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")}
-    with warnings.catch_warnings():
+    names = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")
+    with warnings.catch_warnings(), quiet_loggers(logging.ERROR, *names):
         warnings.simplefilter("ignore")
-        for name in levels:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)
+        yield

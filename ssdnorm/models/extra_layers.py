@@ -23,7 +23,7 @@ class ExtraLayer:
     padding: int = 1
 
     def output_size(self, cells: int) -> int:
-        """Cells along a side that becomes of so many."""
+        """Cells along a side after this layer."""
         return (cells + 2 * self.padding - self.kernel_size) // self.stride + 1
 
 

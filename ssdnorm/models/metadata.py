@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import from_json, to_json
 
-from ssdnorm.validation import NormSpec, PostProcessConfig, Section, validate
+from ssdnorm.messages import shown
+from ssdnorm.validation import BoxNumber, NormSpec, PostProcessConfig, Section, validate
 
 _Pixels = Annotated[int, Field(ge=1, le=4096)]
 _Cells = Annotated[int, Field(ge=1, le=512)]
-_Length = Annotated[float, Field(gt=0, le=1e6)]
 _Taps = Field(min_length=1, max_length=64)  # one entry per tap
 _ClassName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]  # drawn on one line
 _Thresholds = dict[str, Annotated[float, Field(ge=0, le=1)]]  # by class name
@@ -22,10 +22,10 @@ class BoxNumbers(Section):
 
     image_size: _Pixels | tuple[_Pixels, _Pixels]
     grid_sizes: Annotated[tuple[_Cells | tuple[_Cells, _Cells], ...], _Taps]
-    steps: Annotated[tuple[_Length | tuple[_Length, _Length], ...], _Taps]
-    min_sizes: Annotated[tuple[_Length, ...], _Taps]
-    max_sizes: Annotated[tuple[_Length, ...], _Taps]
-    aspect_ratios: Annotated[tuple[Annotated[tuple[_Length, ...], Field(max_length=64)], ...], _Taps]
+    steps: Annotated[tuple[BoxNumber | tuple[BoxNumber, BoxNumber], ...], _Taps]
+    min_sizes: Annotated[tuple[BoxNumber, ...], _Taps]
+    max_sizes: Annotated[tuple[BoxNumber, ...], _Taps]
+    aspect_ratios: Annotated[tuple[Annotated[tuple[BoxNumber, ...], Field(max_length=64)], ...], _Taps]
     clip: Literal["none", "size", "all"] = "none"
 
 
@@ -65,6 +65,7 @@ class CheckpointMetadata(Section):
         if len(self.class_names) != self.model.num_classes - 1:
             got = f"{len(self.class_names)} class names for {self.model.num_classes - 1} classes"
             raise ValueError(f"{got} (background has none)")
+        _check_thresholds(self.thresholds, self.class_names)
         return self
 
 
@@ -87,9 +88,20 @@ class ExportMetadata(Section):
     antialias: bool
     output: Literal["raw", "detections"]
     default_boxes: BoxNumbers
-    variances: tuple[_Length, _Length, _Length, _Length]
+    variances: tuple[BoxNumber, BoxNumber, BoxNumber, BoxNumber]
     post_process: PostProcessConfig
     thresholds: _Thresholds | None = None
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        _check_thresholds(self.thresholds, self.class_names)
+        return self
+
+
+def _check_thresholds(thresholds: dict[str, float] | None, class_names: list[str]) -> None:
+    if thresholds is not None and thresholds.keys() != set(class_names):
+        got = f"{shown(list(thresholds))} for {shown(class_names)}"
+        raise ValueError(f"thresholds: must have the name of every class and no other; got {got}")
 
 
 def read_checkpoint_metadata(text: str, *, where: str) -> CheckpointMetadata:

@@ -69,7 +69,7 @@ class OnnxDetector:
         self.post_process = PostProcess(make_default_boxes(spec), coder=coder, **about.post_process.model_dump())
 
     def _check_graph(self, num_boxes: int) -> None:
-        """Refuse a graph whose inputs and outputs are not those that the metadata tell of."""
+        """Refuse a graph whose inputs and outputs are not those that the metadata describe."""
         size, num_classes = self.image_size, len(self.class_names) + 1
         if num_boxes > _MOST_BOXES:
             raise ValueError(f"{self._path}: metadata: {num_boxes:,} default boxes; at most {_MOST_BOXES:,} are made")
@@ -83,8 +83,8 @@ class OnnxDetector:
         if list(got) != names or wrong or tensors[0].type != f"tensor({_ONNX_TYPES[self.input_dtype]})":
             said = ", ".join(f"{name} {shown(shape)}" for name, shape in got.items())
             raise ValueError(
-                f"{self._path}: the graph has {said} ({tensors[0].type}); its metadata tell of {', '.join(names)} with "
-                f"{expected} ({self.input_dtype})"
+                f"{self._path}: the graph has {said} ({tensors[0].type}); its metadata describe {', '.join(names)} "
+                f"with {expected} ({self.input_dtype})"
             )
 
     def __call__(self, images: Tensor, sizes: Tensor) -> list[Detections]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -139,16 +139,17 @@ def _blocks(model: SSD, part: str) -> list[tuple[str, nn.Module]]:
 
 def _check_boxes(checkpoint: Checkpoint, model: SSD, head: str, where: str) -> list[str]:
     theirs, ours = default_box_spec(checkpoint.model["default_boxes"]), model.spec
-    if replace(theirs, clip="none") == replace(ours, clip="none"):
-        if theirs.clip == ours.clip:
-            return []
-        return [f"{where}: default boxes clipped: {theirs.clip} in the file, {ours.clip} in the model"]
-    sizes = f"{theirs.min_sizes} in the file, {ours.min_sizes} in the model"
+    differing = [field.name for field in fields(ours) if getattr(theirs, field.name) != getattr(ours, field.name)]
+    if "image_size" in differing:
+        differing = ["image_size"]  # the others follow from it
+    told = "; ".join(f"{k} {getattr(theirs, k)} in the file, {getattr(ours, k)} in the model" for k in differing)
+    if set(differing) <= {"clip"}:
+        return [f"{where}: default boxes: {told}"] if told else []
     if head != "fresh":
         raise ValueError(
-            f"{where}: other default boxes, sizes {sizes}; build the model with those of the file, or use head: fresh"
+            f"{where}: other default boxes: {told}; build the model with those of the file, or use head: fresh"
         )
-    return [f"{where}: other default boxes, sizes {sizes}: the offsets must be learnt again"]
+    return [f"{where}: other default boxes: {told}; the offsets must be learnt again"]
 
 
 def _norm_at(arguments: Mapping[str, Any], key: str) -> str:

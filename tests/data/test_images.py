@@ -1,5 +1,6 @@
 import io
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -42,6 +43,13 @@ def test_transparent_pixels_keep_their_colour():
 def test_cmyk_loads_in_about_its_colours():
     difference = encode(PHOTO.convert("CMYK"), "JPEG", quality=95).decode().astype(int) - np.asarray(PHOTO)
     assert np.abs(difference).mean() < 5
+
+
+@pytest.mark.parametrize("kind", [2, 7])  # text, bytes
+def test_an_orientation_that_is_no_number_is_upright(tmp_path, kind):
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHHI4sI", 8, 1, 0x0112, kind, 4, b"up!\0", 0)
+    (tmp_path / "a.jpg").write_bytes(encode(PHOTO, "JPEG", exif=exif).data)
+    assert check_image_file(tmp_path / "a.jpg") == ((30, 41), 1)
 
 
 def test_pixels_stay_as_stored_whatever_exif_says(tmp_path):

@@ -187,6 +187,9 @@ def test_a_class_list_that_does_not_fit_is_refused_with_a_guess(voc):
         VocDataset(voc.root, "train", class_names=["rbc", "WBC"])
     with pytest.raises(ValueError, match="class_names: expected a list of different names"):
         VocDataset(voc.root, "train", class_names=["RBC", "RBC"])
+    for wrong in ("", "a\nb"):
+        with pytest.raises(ValueError, match="class_names: expected names of one line; got"):
+            VocDataset(voc.root, "train", class_names=["RBC", "WBC", wrong])
 
 
 def test_labels_follow_the_class_list_and_other_classes_are_dropped(voc):

@@ -87,6 +87,7 @@ def test_what_is_wrong_with_a_line_is_told_with_its_place_and_dropped_or_refused
         ("train: nowhere\nnames: [a]", "train: 'nowhere': no such folder or list below 'path' or beside"),
         (f"train: {'x' * 5000}\nnames: [a]", "no such folder or list below 'path' or beside"),
         ("names: [cat", "not readable as YAML"),
+        ("names: [cat, '']", "names: expected text; got ''"),
         ("train: 1", "has no data.yaml with the names of the classes"),
     ],
 )

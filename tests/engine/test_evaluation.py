@@ -5,8 +5,9 @@ import torch
 
 from ssdnorm.coco_format import detection_table, ground_truth_table
 from ssdnorm.data import EvalTransform, ShapesDataset, make_eval_loader
-from ssdnorm.engine.evaluation import EvaluationOptions, Evaluator, evaluate_tables, predict_dataset
+from ssdnorm.engine.evaluation import EvaluationOptions, evaluate_detections, evaluate_tables, predict_dataset
 from ssdnorm.structures import Detections
+from ssdnorm.tables import DetectionTable
 
 TRUTH = {
     "images": [{"id": 30, "file_name": "x.jpg"}, {"id": 7, "file_name": "y.jpg"}, {"id": 8, "file_name": "z.jpg"}],
@@ -33,7 +34,7 @@ FOUND = {
 
 
 def test_places_and_labels_become_the_ids_of_the_data_set():
-    result = Evaluator(ground_truth_table(TRUTH))(FOUND)
+    result = evaluate_detections(ground_truth_table(TRUTH), FOUND)
     assert result.detections == [
         {"image_id": 30, "category_id": 90, "bbox": [10.0, 10.0, 40.0, 40.0], "score": 0.5},
         {"image_id": 30, "category_id": 2, "bbox": [0.0, 0.0, 9.0, 9.0], "score": 0.25},
@@ -43,13 +44,13 @@ def test_places_and_labels_become_the_ids_of_the_data_set():
 
 
 def test_an_image_without_an_entry_is_refused_though_one_without_detections_counts():
-    evaluator = Evaluator(ground_truth_table(TRUTH))
     with pytest.raises(ValueError, match="evaluation: detections for 2 of the 3 images of the data set"):
-        evaluator({0: FOUND[0], 1: FOUND[1]})
+        evaluate_detections(ground_truth_table(TRUTH), {0: FOUND[0], 1: FOUND[1]})
 
 
 def test_one_table_holds_both_interpolations():
-    result = Evaluator(ground_truth_table(TRUTH), EvaluationOptions(metrics=("voc07", "voc"), voc_iou=0.9))(FOUND)
+    options = EvaluationOptions(metrics=("voc07", "voc"), voc_iou=0.9)
+    result = evaluate_tables(ground_truth_table(TRUTH), DetectionTable.from_images(FOUND), options)
     assert result.coco is None
     assert result.table.splitlines() == [
         "VOC metric (IoU 0.9, difficult objects ignored)",

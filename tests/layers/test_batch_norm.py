@@ -162,6 +162,9 @@ def test_a_shared_layer_stays_shared():
     model = freeze_batch_norm(nn.ModuleDict({"a": norm, "b": nn.Sequential(norm)}))
     assert model["a"] is model["b"][0]
     assert isinstance(freeze_batch_norm(norm), FrozenBatchNorm)
+    twice = freeze_batch_norm(nn.Sequential(norm, nn.ReLU(), norm))
+    assert twice[0] is twice[2]
+    assert isinstance(twice[2], FrozenBatchNorm)
 
 
 def test_what_cannot_be_frozen_is_refused():

@@ -97,6 +97,22 @@ def test_norms_whose_place_is_not_certain_or_that_keep_no_statistics_stay():
     assert [type(layer) for layer in folded] == [type(layer) for layer in model]
 
 
+@pytest.mark.parametrize("tied", ["module", "weight"])
+def test_a_convolution_shared_by_several_norms_gives_the_same_outputs(tied):
+    conv, other = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+    if tied == "module":
+        other = conv
+    else:
+        other.weight = conv.weight
+    norms = [nn.BatchNorm2d(4), nn.BatchNorm2d(4)]
+    for factor, norm in enumerate(norms, 2):
+        nn.init.constant_(norm.weight, factor)
+    model = nn.ModuleList([nn.Sequential(conv, norms[0]), nn.Sequential(other, norms[1])]).eval()
+    x = torch.randn(2, 3, 4, 4)
+    for folded, branch in zip(fold_batch_norm(model), model, strict=True):
+        torch.testing.assert_close(folded(x), branch(x))
+
+
 def test_a_subclass_with_an_activation_inside_is_not_folded():
     layers = pytest.importorskip("timm.layers")
     model = nn.Sequential(nn.Conv2d(3, 4, 1), layers.BatchNormAct2d(4)).eval()

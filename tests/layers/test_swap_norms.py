@@ -59,6 +59,8 @@ def test_device_dtype_and_mode_are_those_of_the_old_norm():
 def test_nothing_matched_is_an_error_that_lists_what_is_there():
     with pytest.raises(ValueError, match=r"old='group_norm' matches nothing in Sequential; it has: BatchNorm2d"):
         swap_norms(small_model(), old="group_norm", new="none")
+    with pytest.raises(ValueError, match=r"matches nothing in Sequential; it has: no norm at all"):
+        swap_norms(small_model("none"), old="batch_norm", new="group_norm")
 
 
 @pytest.mark.parametrize(

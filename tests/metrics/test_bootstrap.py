@@ -111,3 +111,25 @@ def test_results_without_matches_images_or_thresholds_are_refused():
     other = evaluate_coco(*draw_set(2, num_images=7))
     with pytest.raises(ValueError, match="must be of the same images and classes"):
         bootstrap_difference(evaluate_coco(truth, found), other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"iou_thresholds": [0.5, 0.75]}, r"IoU thresholds; got \[0\.5, 0\.55, .*\] and \[0\.5, 0\.75\]"),
+        ({"max_detections": (1, 10)}, "the same highest limit of detections; got 100 and 10"),
+    ],
+)
+def test_a_difference_of_two_aps_that_mean_different_things_is_refused(options, message):
+    truth, found = draw_set(2)
+    first, second = evaluate_coco(truth, found), evaluate_coco(truth, found, **options)
+    with pytest.raises(ValueError, match=message):
+        bootstrap_difference(first, second)
+    with pytest.raises(ValueError, match="results must have the same"):
+        bootstrap_difference(second, first)
+
+
+def test_thresholds_that_no_metric_reads_may_differ():
+    truth, found = draw_set(2)
+    ten, two = evaluate_coco(truth, found), evaluate_coco(truth, found, iou_thresholds=[0.75, 0.5])
+    assert bootstrap_difference(ten, two, metrics=("AP50",), num_resamples=5)["AP50"].value == 0

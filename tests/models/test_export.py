@@ -8,6 +8,7 @@ import torch
 
 from ssdnorm import NORMS, Detector, PostProcess, ssd300_vgg16
 from ssdnorm.models.export import ExportedNetwork, FixedPostProcess, export_onnx, export_torch, nms_mask
+from ssdnorm.models.metadata import read_export_metadata
 from ssdnorm.models.onnx_detector import OnnxDetector
 from ssdnorm.structures import SSDOutput
 
@@ -102,6 +103,8 @@ def test_the_file_is_one_checked_onnx_of_opset_18_with_its_metadata(with_nms):
     assert json.loads(about["input"])["dtype"] == dtype
     loaded = OnnxDetector(path)
     assert (loaded.class_names, loaded.image_size, loaded.antialias) == (("cat", "dog", "owl"), 300, True)
+    with pytest.raises(ValueError, match=r"m\.onnx: metadata: thresholds: must have the name of every class"):
+        read_export_metadata({**about, "thresholds": '{"cat": 0.5, "dog": 0.5, "cow": 0.5}'}, where="m.onnx")
 
 
 def test_raw_outputs_end_in_the_same_detections(tmp_path, images):

@@ -60,6 +60,11 @@ def test_a_class_is_allowed_by_its_name(tmp_path, where):
         ({"model": {"default_boxes": None}}, r"model\.default_boxes: must be a valid string or a mapping.*; got null"),
         ({"class_names": ["cat", ["dog"]]}, r"class_names\.1: must be a valid string; got \['dog'\]"),
         ({"class_names": ["cat", "do\ng"]}, r"class_names\.1: .*; got 'do\\ng'"),
+        (
+            {"thresholds": {"cat": 0.5}},
+            r"thresholds: must have the name of every class and no .* got \['cat'\] for \['cat', 'dog'\]",
+        ),
+        ({"thresholds": {"cat": 0.5, "cow": 0.5}}, r"thresholds: .*; got \['cat', 'cow'\]"),
         ({"class_names": ["cat"]}, r"1 class names for 2 classes \(background has none\)"),
         ({"post_process": {"top_k": 0}}, r"post_process\.top_k: must be greater than or equal to 1; got 0"),
         ({"antialias": "no"}, r"antialias: must be a valid boolean; got 'no'"),

@@ -1,9 +1,12 @@
 """Fine-tuning: a checkpoint into a model with other norms or classes; the outputs at step 0."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from ssdnorm import NORMS, ssd300_vgg16, ssd512_vgg16
+from ssdnorm.boxes.default_boxes import DEFAULT_BOXES
 from ssdnorm.build import build_model
 from ssdnorm.config_file import config_from_mapping
 from ssdnorm.models.checkpoint import Checkpoint, save_checkpoint
@@ -97,8 +100,11 @@ def test_other_classes_need_a_fresh_head_or_picking(checkpoint):
 
 def test_other_default_boxes_are_refused_with_the_head_and_said_without(checkpoint):
     model = small(default_boxes="ssd300_coco")
-    with pytest.raises(ValueError, match=r"other default boxes, sizes \(30, .*build the model with those of the file"):
+    with pytest.raises(ValueError, match=r"boxes: min_sizes \(30, .*; max_sizes .*build the model with those of"):
         transfer_weights(checkpoint, model)
+    boxes = replace(DEFAULT_BOXES["ssd300_voc"], steps=(7, 16, 32, 64, 100, 300))
+    with pytest.raises(ValueError, match=r"default boxes: steps \(8, .* in the file, \(7, [^()]*\) in the model;"):
+        transfer_weights(checkpoint, small(default_boxes=boxes))
     assert "the offsets must be learnt again" in transfer_weights(checkpoint, model, head="fresh")[0]
 
 

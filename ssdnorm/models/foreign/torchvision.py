@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
-from ssdnorm.boxes.default_boxes import DEFAULT_BOXES, default_box_spec
+from ssdnorm.boxes.default_boxes import DEFAULT_BOXES, DefaultBoxSpec, default_box_spec
 from ssdnorm.models.checkpoint import Checkpoint
 from ssdnorm.models.foreign.families import TORCHVISION, TORCHVISION_MEAN
 
@@ -18,7 +19,8 @@ def to_torchvision(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], list[str]
     pass to ``ssd300_vgg16`` or to set, one sentence each.
 
     Raises:
-        ValueError: a network that torchvision does not have: SSD512, another width, other norms.
+        ValueError: a network that torchvision does not have: SSD512, another width, other norms, default boxes that
+            its generator cannot make.
     """
     model = checkpoint.model
     taps = {name: spec for name, spec in model["tap_norms"].items() if _kind(spec) != "none"}
@@ -39,16 +41,28 @@ def _notes(checkpoint: Checkpoint) -> list[str]:
     mean, std = checkpoint.state["image_mean"].tolist(), checkpoint.state["image_std"].tolist()
     if any(abs(a - b) > 1e-6 for a, b in zip([*mean, *std], [*TORCHVISION_MEAN, *[1 / 255] * 3], strict=True)):
         notes.append(f"pass image_mean={_short(mean)}, image_std={_short(std)} to ssd300_vgg16")
-    spec, theirs = default_box_spec(checkpoint.model["default_boxes"]), DEFAULT_BOXES["ssd300_coco"]
-    if spec.min_sizes != theirs.min_sizes or spec.max_sizes != theirs.max_sizes or spec.clip != "size":
-        sizes = [round(v / 300, 6) for v in (*spec.min_sizes, spec.max_sizes[-1])]
-        clip = spec.clip != "none"
-        notes.append(f"replace the anchor_generator: DefaultBoxGenerator(…, scales={sizes}, clip={clip})")
+    spec = default_box_spec(checkpoint.model["default_boxes"])
+    if spec != replace(DEFAULT_BOXES["ssd300_coco"], clip="size"):
+        notes.append(f"replace the anchor_generator: {_anchor_generator(spec)}")
     if dict(checkpoint.post_process) != dict(TORCHVISION.post_process):
         notes.append(f"set the thresholds: {dict(checkpoint.post_process)}")
     if checkpoint.antialias:
         notes.append("the weights were trained on images resized with antialiasing; torchvision resizes without")
     return notes
+
+
+def _anchor_generator(spec: DefaultBoxSpec) -> str:
+    """The call that makes these default boxes; its scales are shares of the image's side."""
+    sizes, steps = [*spec.min_sizes, spec.max_sizes[-1]], list(spec.steps)
+    if list(spec.max_sizes) != sizes[1:] or any(isinstance(step, tuple) for step in steps):
+        got = f"steps {steps}, min_sizes {list(spec.min_sizes)}, max_sizes {list(spec.max_sizes)}"
+        raise ValueError(
+            "default_boxes: torchvision's DefaultBoxGenerator takes one step per tap and, as max_size, the next tap's "
+            f"min_size; got {got}"
+        )
+    ratios, scales = [list(ratios) for ratios in spec.aspect_ratios], _short([size / 300 for size in sizes])
+    lost = "; it does not limit the boxes' centres to the image, as was done in training" if spec.clip == "all" else ""
+    return f"DefaultBoxGenerator({ratios}, scales={scales}, steps={steps}, clip={spec.clip != 'none'}){lost}"
 
 
 def _kind(spec: str | Mapping[str, object]) -> object:

@@ -1,10 +1,13 @@
 """Ours against torchvision's SSD300 itself, with the same weights, on photographs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torchvision.models.detection import ssd300_vgg16
 from torchvision.ops import box_iou
 
+from ssdnorm.boxes.default_boxes import DEFAULT_BOXES, default_box_spec
 from ssdnorm.boxes.matcher import cxcywh_to_xyxy
 from ssdnorm.data.images import EncodedImage
 from ssdnorm.detector import make_detector
@@ -142,8 +145,38 @@ def test_what_torchvision_keeps_in_its_code_is_said(theirs):
     checkpoint.post_process["score_threshold"] = 0.2
     notes = to_torchvision(checkpoint)[1]
     assert "image_mean=[0.485, 0.456, 0.406]" in notes[0]
-    assert "scales=[0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05], clip=True" in notes[1]
+    assert "scales=[0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05], steps=[8, 16, 32, 64, 100, 300], clip=True" in notes[1]
     assert "'score_threshold': 0.2" in notes[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"aspect_ratios": ((3,), *DEFAULT_BOXES["ssd300_coco"].aspect_ratios[1:])},
+            "DefaultBoxGenerator([[3], [2,",
+        ),
+        ({"steps": (7.5, 16, 32, 64, 100, 300)}, "steps=[7.5, 16, 32, 64, 100, 300], clip=True"),
+        ({"clip": "none"}, "clip=False"),
+        ({"clip": "all"}, "clip=True); it does not limit the boxes' centres to the image, as was done in training"),
+    ],
+)
+def test_default_boxes_that_are_not_torchvisions_are_written_out(theirs, change, message):
+    checkpoint = convert_tensors(theirs.state_dict())
+    checkpoint.model["default_boxes"] = replace(default_box_spec(checkpoint.model["default_boxes"]), **change)
+    (note,) = to_torchvision(checkpoint)[1]
+    assert message in note
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"max_sizes": (46, 99, 153, 207, 261, 315)}, {"steps": ((8, 9), 16, 32, 64, 100, 300)}],
+)
+def test_default_boxes_that_torchvision_cannot_make_are_refused(theirs, change):
+    checkpoint = convert_tensors(theirs.state_dict())
+    checkpoint.model["default_boxes"] = replace(default_box_spec(checkpoint.model["default_boxes"]), **change)
+    with pytest.raises(ValueError, match=r"one step per tap and, as max_size, the next tap's min_size; got steps "):
+        to_torchvision(checkpoint)
 
 
 @pytest.mark.parametrize(
