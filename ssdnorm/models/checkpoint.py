@@ -78,7 +78,13 @@ def save_checkpoint(
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically."""
     about = {name: value for name, value in vars(checkpoint).items() if name != "state"}
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.state.items()}
+    state: dict[str, Tensor] = {}
+    storages = set()
+    for name, value in checkpoint.state.items():
+        tensor = value.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        state[name] = tensor.clone() if storage in storages else tensor  # safetensors refuses shared memory
+        storages.add(storage)
     metadata = {"format": _FORMAT, "about": json.dumps(about, default=asdict)}
     write_bytes(path, _reproducible(save(state, metadata)))
 

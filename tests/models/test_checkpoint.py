@@ -58,6 +58,17 @@ def test_misfits_are_listed_with_their_likely_reason(file, model, message):
         check_shapes(shapes_of(model().state_dict()), shapes_of(file().state_dict()), where="f")
 
 
+def test_weights_that_share_memory_are_written_as_two(tmp_path):
+    model = small(backbone_norm="batch_norm", tap_norms={})
+    first, second = model.features.backbone.conv1_1.norm, model.features.backbone.conv1_2.norm
+    second.weight.data = first.weight.data  # tied, as in some checkpoints of others
+    save_checkpoint(tmp_path / "m.safetensors", model, class_names=["a", "b", "c"], post_process={})
+    state = read_checkpoint(tmp_path / "m.safetensors").state
+    names = [name for name in state if name.endswith(("conv1_1.norm.weight", "conv1_2.norm.weight"))]
+    assert len(names) == 2
+    assert all(torch.equal(state[name], first.weight) for name in names)
+
+
 def test_a_model_put_together_by_hand_cannot_be_saved(tmp_path):
     model = small()
     model.arguments = None
