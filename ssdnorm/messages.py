@@ -88,7 +88,7 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def quiet_loggers(level: int, *names: str) -> Iterator[None]:
-    """Let other libraries' loggers pass nothing below a level for a while."""
+    """Let loggers pass nothing below a level for a while."""
     loggers = [logging.getLogger(name) for name in names]
     before = [logger.level for logger in loggers]
     try:

@@ -12,8 +12,11 @@ the training will take. Every key of the config can be set, e.g. --training.max_
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+
+from ssdnorm.messages import quiet_loggers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of splits that are made, and of the training (0)")
 
 
+@quiet_loggers(logging.ERROR, "ssdnorm.data")  # ssdnorm inspect tells it
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Choose, check, write, and say what comes next."""
-    import logging
     import shlex
 
     from ssdnorm.build import check_model
@@ -50,7 +53,6 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     path: Path = arguments.output or Path(f"{arguments.data.resolve().stem}.yaml")
     if path.exists():
         raise ValueError(f"--output: {path} exists already; choose another name")
-    logging.getLogger("ssdnorm.data").setLevel(logging.ERROR)  # ssdnorm inspect tells it
     recipe = choose_recipe(
         find_data(arguments.data),
         path,

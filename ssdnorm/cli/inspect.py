@@ -13,8 +13,11 @@ Every key of the config can be set, e.g. --model.name ssd_vgg16 --model.image_si
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from ssdnorm.messages import quiet_loggers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,10 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path("inspect.html"), help="the page (inspect.html)")
 
 
+@quiet_loggers(logging.ERROR, "ssdnorm.data")  # all that it says is on the page
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Read, look, print, write the page."""
-    import logging
-
     from ssdnorm.config_file import find_config, parse_overrides, read_yaml
     from ssdnorm.data.formats import find_data
     from ssdnorm.own_data.page import make_chapters, terminal_text, write_page
@@ -36,7 +38,6 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
 
     if arguments.output.is_dir():
         raise ValueError(f"--output: {arguments.output} is a folder; a file is written")
-    logging.getLogger("ssdnorm.data").setLevel(logging.ERROR)  # all that it says is on the page
     found = find_data(arguments.data)
     layers = [("command line", parse_overrides(rest))]
     if arguments.config is not None:
