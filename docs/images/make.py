@@ -1,14 +1,11 @@
-"""Make the README's pictures.
+"""Make the README's pictures from a comparison that is published.
 
-The intervals come from a figure of docs/results, in a light and a dark form. The panels show one test image of three
-short trainings, an illustration with one seed and no searched learning rates:
+The intervals come from a figure of docs/results, in a light and a dark form. The panels show one test image with the
+detections of three of its runs:
 
-    ssdnorm train --config docs/images/panels.yaml --output runs/batch_norm
-    ssdnorm train --config docs/images/panels.yaml --output runs/group_norm --norm group_norm_8
-    ssdnorm train --config docs/images/panels.yaml --output runs/l2_norm --norm.backbone none --norm.extras none \\
-        --norm.taps '{conv4_3: {kind: l2_norm, scale: 10.0}}' --optimizer.lr 0.002
-    python docs/images/make.py --runs l2_norm=runs/l2_norm group_norm=runs/group_norm \\
-        batch_norm=runs/batch_norm --place 9
+    ssdnorm compare --config compare_l2_norm --output runs/l2_norm --seeds 0-2 --jobs 2
+    python docs/images/make.py --place 3 --runs none=runs/l2_norm/runs/none/lr0.008_seed0 \\
+        l2_norm=runs/l2_norm/runs/l2_norm/lr0.008_seed0 batch_norm=runs/l2_norm/runs/batch_norm/lr0.04_seed0
 """
 
 import argparse
@@ -24,18 +21,18 @@ from ssdnorm.config_file import read_config
 from ssdnorm.plots.boxes import draw_boxes
 
 HERE = Path(__file__).parent
-FIGURE = HERE.parent / "results" / "compare_playing_cards_scratch" / "differences.svg"
+FIGURE = HERE.parent / "results" / "compare_l2_norm" / "differences.svg"
 INK = {"light": "#1c2128", "dark": "#e8eaed"}
-SCORE = 0.2
+SCORE = 0.4
 SIDE, GAP, LINE = 300, 12, 30
 
 
 def make_intervals() -> None:
     """Fix the colours of a figure that follows its reader's mode."""
     svg = FIGURE.read_text(encoding="utf-8")
-    (dark,) = re.findall(r"@media \(prefers-color-scheme: dark\) \{ :root \{(.*?)\} \}", svg)
-    light_svg = re.sub(r"\n?@media \(prefers-color-scheme: dark\) \{ :root \{.*?\} \}", "", svg)
-    dark_svg = light_svg.replace("</style>", f" :root {{{dark}}}</style>")
+    (dark,) = re.findall(r"@media \(prefers-color-scheme: dark\) \{ .plot \{(.*?)\} \}", svg)
+    light_svg = re.sub(r"\n?@media \(prefers-color-scheme: dark\) \{ .plot \{.*?\} \}", "", svg)
+    dark_svg = light_svg.replace("</style>", f" .plot {{{dark}}}</style>")
     (HERE / "intervals-light.svg").write_text(light_svg, encoding="utf-8")
     (HERE / "intervals-dark.svg").write_text(dark_svg, encoding="utf-8")
 
