@@ -31,7 +31,7 @@ NUM_IMAGES = {"compare_bccd": 72, "compare_bccd_pretrained": 72, "compare_playin
 _QUESTIONS = {  # (arm or contrast, comparison) → the README's question, in its order
     ("batch_norm", "compare_playing_cards_scratch"): "Batch norm instead of L2Norm, from scratch?",
     ("batch_norm", "compare_l2_norm"): "… from ImageNet weights, 400 steps?",
-    ("l2_norm with batch norm", "compare_l2_norm"): "L2Norm besides batch norm, from ImageNet weights?",
+    ("l2_norm with batch norm", "compare_l2_norm"): "L2Norm in addition to batch norm, from ImageNet weights?",
     ("batch_norm_conv4_3", "compare_l2_norm"): "Batch norm on conv4_3 alone instead of L2Norm?",
     ("group_norm", "compare_playing_cards_scratch"): "Group norm instead of L2Norm, from scratch?",
     ("none", "compare_playing_cards_scratch"): "No norm instead of L2Norm, from scratch?",

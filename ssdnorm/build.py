@@ -219,7 +219,7 @@ def names_for_only(dataset: DetectionDataset) -> list[str]:
         return [str(dataset.image_id(i)) for i in range(len(dataset))]
     paths = [PurePath(dataset.image_path(i)).with_suffix("") for i in range(len(dataset))]
     names = [path.name for path in paths]
-    for depth in range(2, 1 + max(len(path.parts) for path in paths)):
+    for depth in range(2, 1 + max((len(path.parts) for path in paths), default=1)):
         counts = Counter(names)
         if len(counts) == len(names):
             break

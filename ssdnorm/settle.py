@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from ssdnorm.build import build_dataset, model_of_shapes, num_processes
 from ssdnorm.config import Config
 from ssdnorm.engine.memory import choose_batch_size, free_memory
-from ssdnorm.engine.precision import choose_precision
-from ssdnorm.engine.run import runs_on_cpu
+from ssdnorm.engine.precision import choose_precision, device_of
 from ssdnorm.resize import height_and_width
 
 
@@ -71,11 +68,10 @@ def _settle_batch_size(config: Config) -> Config:
         return config
     if (processes := num_processes(config)) > 1:
         raise ValueError(f"training.batch_size: auto is for one device; give a number for {processes}")
-    device = torch.device("cpu" if runs_on_cpu(config.runtime.accelerator) else "cuda")
     model = model_of_shapes(config)
     try:
         shape = (3, *height_and_width(model.image_size))
-        batch_size = choose_batch_size(model, shape, free_bytes=free_memory(device))
+        batch_size = choose_batch_size(model, shape, free_bytes=free_memory(device_of(config.runtime.accelerator)))
     except ValueError as error:
         raise ValueError(f"training.{error}") from error
     return config.with_values("training", batch_size=batch_size)

@@ -24,8 +24,7 @@ def choose_precision(accelerator: str, measure: Callable[[torch.device, torch.dt
         measure: device, dtype → seconds; default: :func:`multiplication_seconds`.
     """
     measure = measure or multiplication_seconds
-    here = None if accelerator == "cpu" else torch.accelerator.current_accelerator(check_available=True)
-    device = torch.device("cpu") if here is None else here
+    device = device_of(accelerator)
     try:
         gain = measure(device, torch.float32) / measure(device, torch.bfloat16)
     except RuntimeError as error:  # a device without bfloat16
@@ -34,6 +33,12 @@ def choose_precision(accelerator: str, measure: Callable[[torch.device, torch.dt
     chosen = "bf16-mixed" if gain >= _LEAST_GAIN else "32-true"
     log.info("precision: auto is %s; bfloat16 multiplies %.2g times as fast as float32 on %s", chosen, gain, device)
     return chosen
+
+
+def device_of(accelerator: str) -> torch.device:
+    """The device that a training runs on: the machine's accelerator if it has one and may use it, else the CPU."""
+    here = None if accelerator == "cpu" else torch.accelerator.current_accelerator(check_available=True)
+    return here or torch.device("cpu")
 
 
 @cache

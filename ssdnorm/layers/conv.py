@@ -89,7 +89,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
         Identity()
     """
     folded = copy.deepcopy(model).eval()
-    uses = Counter(module for _, module in folded.named_modules(remove_duplicate=False))
+    uses = Counter(child for parent in folded.modules() for child in parent._modules.values())
     for module in folded.modules():
         if isinstance(module, ConvBlock) and uses[module.conv] == 1:
             module.norm = _fold(module.conv, module.norm)

@@ -9,7 +9,7 @@ import torch
 
 from ssdnorm.build import build_loss, build_model
 from ssdnorm.config import Config
-from ssdnorm.engine.run import runs_on_cpu
+from ssdnorm.engine.precision import device_of
 from ssdnorm.resize import height_and_width
 from ssdnorm.settle import settle
 
@@ -23,12 +23,8 @@ def time_of_training(config: Config, class_names: Sequence[str]) -> str:
     drawn = config.with_values("model", weights=None, checkpoint=None, head="keep", freeze=[])
     model = build_model(drawn, 1 + len(class_names)).train()
     loss = build_loss(config, model, class_names)
-    on_cpu = runs_on_cpu(config.runtime.accelerator)
-    device = (
-        torch.device("cpu")
-        if on_cpu
-        else torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    )
+    device = device_of(config.runtime.accelerator)
+    on_cpu = device.type == "cpu"
     batch = config.training.batch_images
     measured = min(batch, 2) if on_cpu else batch
     images = torch.rand(measured, 3, *height_and_width(model.image_size)).to(device, memory_format=torch.channels_last)

@@ -97,6 +97,17 @@ def test_norms_whose_place_is_not_certain_or_that_keep_no_statistics_stay():
     assert [type(layer) for layer in folded] == [type(layer) for layer in model]
 
 
+def test_a_block_that_stands_under_two_names_is_folded_once_for_both():
+    block = ConvBlock(3, 4, 3, norm=norm_layer("batch_norm")).eval()
+    torch.nn.init.uniform_(block.norm.running_var, 0.5, 2)
+    model = nn.ModuleDict({"one": block, "other": block, "in a sequence": nn.Sequential(block)})
+    folded, x = fold_batch_norm(model), torch.randn(2, 3, 6, 5)
+    for name in model:
+        torch.testing.assert_close(folded[name](x), block(x), rtol=1e-4, atol=1e-5)
+    assert isinstance(folded["one"].norm, nn.Identity)
+    assert folded["one"] is folded["other"] is folded["in a sequence"][0]
+
+
 @pytest.mark.parametrize("tied", ["module", "weight"])
 def test_a_convolution_shared_by_several_norms_gives_the_same_outputs(tied):
     conv, other = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
