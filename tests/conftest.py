@@ -59,7 +59,8 @@ def real_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
         if not target.exists():
             own = tmp_path_factory.mktemp(name)
             with tarfile.open(file) as archive:
-                archive.extractall(own, filter="data")
+                archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python before 3.11.4 has none
+                archive.extractall(own)
             try:
                 own.rename(target)  # at once, so that no worker sees half of it
             except OSError:  # another worker came first
