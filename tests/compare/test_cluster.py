@@ -1,5 +1,6 @@
 """Comparisons on a Slurm of one node that the tests start; and without it: options, shards, commands that clash."""
 
+import contextlib
 import json
 import os
 import re
@@ -94,11 +95,11 @@ def slurm_says(environment, *words):
     ).stdout  # a slow controller answers late
 
 
-def in_training(root, but=()):
+def in_training(root, pattern="*/*", but=()):
     """The folder of a run that has made some steps and is far from its end."""
 
     def found():
-        for path in root.glob("runs/*/*/metrics.csv"):
+        for path in root.glob(f"runs/{pattern}/metrics.csv"):
             if path.parent not in but and 3 < len(path.read_text().splitlines()) < STEPS // 2:
                 return path.parent
         return None
@@ -106,11 +107,42 @@ def in_training(root, but=()):
     return wait_until(found)
 
 
+@contextlib.contextmanager
+def held_in_training(root, pattern="*/*", but=()):
+    """A run in training that stands still until a signal from Slurm waits for it: a fast one would end before."""
+    folder = in_training(root, pattern, but)
+    [process] = [
+        path.parent
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if f"\0--output\0{folder}\0" in path.read_text(errors="replace")
+    ]
+    os.kill(int(process.name), signal.SIGSTOP)
+    wait_until(lambda: _status(process)["State"].startswith("T"))
+    yield folder
+
+    def is_told():
+        try:
+            status = _status(process)
+        except OSError:  # it has ended
+            return True
+        waiting = int(status["ShdPnd"], 16)
+        told = any(waiting >> number - 1 & 1 for number in (signal.SIGUSR2, signal.SIGTERM))
+        return told or not status["State"].startswith("T")
+
+    wait_until(is_told)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(process.name), signal.SIGCONT)
+
+
+def _status(process):
+    return dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
+
+
 def wait_until(condition):
-    for _ in range(6000):
+    for _ in range(20_000):
         if found := condition():
             return found
-        time.sleep(0.1)
+        time.sleep(0.03)
     raise AssertionError("waited for ten minutes")
 
 
@@ -127,16 +159,20 @@ def test_a_grid_that_is_signalled_requeued_and_out_of_time_equals_a_local_one(wo
         late = root / "runs/none/lr0.004_seed1"  # waits still
         wait_until(lambda: (root / "slurm/submitted.json").exists())
         slurm_says(slurm, "scontrol", "update", f"jobid={task_of(root, late)}", "timelimit=1")
-        signalled = in_training(root)
-        # it may send the signal again and again until the task has ended
-        signal_words = ["scancel", "--signal=USR2", task_of(root, signalled)]
-        sending = subprocess.Popen(signal_words, env=slurm, stderr=subprocess.DEVNULL)
-        requeued = in_training(root, [signalled, late])
-        slurm_says(slurm, "scontrol", "requeue", task_of(root, requeued))
+        slurm_says(slurm, "scontrol", "hold", task_of(root, late))  # it starts when this test looks at it
+        with held_in_training(root, but=[late]) as signalled:
+            # it may send the signal again and again until the task has ended
+            signal_words = ["scancel", "--signal=USR2", task_of(root, signalled)]
+            sending = subprocess.Popen(signal_words, env=slurm, stderr=subprocess.DEVNULL)
+        with held_in_training(root, but=[signalled, late]) as requeued:
+            slurm_says(slurm, "scontrol", "requeue", task_of(root, requeued))
         again = command([*words, *slurm_words], slurm)  # the same command, once more
         sending.kill()
         sending.wait()
-        wait_until(lambda: (late / "log.txt").exists() and STOPPED in (late / "log.txt").read_text())
+        slurm_says(slurm, "scontrol", "release", task_of(root, late))
+        with held_in_training(root, "none/lr0.004_seed1"):
+            pass
+        wait_until(lambda: STOPPED in (late / "log.txt").read_text())
         slurm_says(slurm, "scontrol", "update", f"jobid={task_of(root, late)}", "timelimit=5")
         printed, errors = process.communicate(timeout=3000)
         assert process.returncode == 0, errors
