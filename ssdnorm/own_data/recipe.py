@@ -18,6 +18,7 @@ from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.formats import FoundData
 from ssdnorm.data.splits import stratified_split
 from ssdnorm.files import write_text
+from ssdnorm.norm_specs import parse_norm_spec
 from ssdnorm.own_data.survey import Objects, default_box_keys, percent
 from ssdnorm.settle import in_steps
 
@@ -99,12 +100,12 @@ def choose_recipe(
     """
     image_size = image_size or overrides.get("model.image_size")
     sizes = [image_size] if image_size else _SIDES
-    first = config_for(found, ("ssdnorm init", {"model": _named(sizes[-1])}), ("command line", overrides))
+    first = config_for(found, ("ssdnorm init", {"model": _network(sizes[-1], weights)}), ("command line", overrides))
     train = build_dataset(first, "train")
     data, splits, notes = _splits(found, train, path, seed)
     num_images = len(splits.get(str(_list_file(path, "train")), ())) or len(train)
     objects = Objects.of(train)
-    network, fit = _fitted(found, objects, sizes, overrides)
+    network, fit = _fitted(found, objects, sizes, weights, overrides)
     notes += fit
     batch = 8 if num_images < 2000 else 16 if num_images < 10_000 else 32
     part = 1.0 if weights is None else 0.5
@@ -124,7 +125,7 @@ def choose_recipe(
                 "collect more, or start from a detector: --model.checkpoint FILE --model.head fresh --model.width 1"
             )
     else:
-        network |= {"width": 1.0, "dropout": 0.0, "weights": weights}
+        network |= {"width": 1.0, "dropout": 0.0}
         optimizer |= {"lr": 0.01, "lr_drops": [0.7, 0.9]}
         start = "ImageNet weights"
     chosen = {
@@ -139,7 +140,9 @@ def choose_recipe(
         },
     }  # fmt: skip
     config = config_for(found, ("ssdnorm init", chosen), ("command line", overrides))
-    notes.append(f"network: {config.model.width:g} times VGG16's channels, batch norm, {start}")
+    kind, _ = parse_norm_spec(config.norm.backbone)
+    normed = "no norm" if kind == "none" else kind.replace("_", " ")
+    notes.append(f"network: {config.model.width:g} times VGG16's channels, {normed}, {start}")
     if config.training.batch_size != "auto":
         batch = config.training.batch_images * config.training.accumulate
         steps = in_steps(config, batch, num_images).training.num_steps
@@ -149,19 +152,23 @@ def choose_recipe(
     return Recipe(config, train.class_names, splits, notes)
 
 
-def _named(image_size: int | list[int]) -> dict[str, Any]:
-    """The network's name for an input."""
+def _network(image_size: int | list[int], weights: str | None) -> dict[str, Any]:
+    """Keys of a network for an input."""
     names = {300: "ssd300_vgg16", 512: "ssd512_vgg16"}
     name = names.get(image_size, "ssd_vgg16") if isinstance(image_size, int) else "ssd_vgg16"
-    return {"name": name, "image_size": image_size}
+    return {"name": name, "image_size": image_size, "weights": weights}
 
 
 def _fitted(
-    found: FoundData, objects: Objects, sizes: Sequence[int | list[int]], overrides: Mapping[str, Any]
+    found: FoundData,
+    objects: Objects,
+    sizes: Sequence[int | list[int]],
+    weights: str | None,
+    overrides: Mapping[str, Any],
 ) -> tuple[dict[str, Any], list[str]]:
     """A network with fitted default boxes, for the first size at which they cover enough objects, or the last."""
     for size in sizes:
-        network = _named(size)
+        network = _network(size, weights)
         config = config_for(found, ("ssdnorm init", {"model": network}), ("command line", overrides))
         if config.model.default_boxes is not None:
             continue  # default boxes are given, in pixels of the last size

@@ -146,6 +146,15 @@ def test_with_weights_it_is_the_full_network_with_batch_norm_and_half_of_the_ste
     assert full.model.image_size == scratch.model.image_size == 160
 
 
+def test_with_weights_layers_can_be_frozen_and_another_norm_is_named(tmp_path):
+    overrides = {"model.freeze": ["conv1", "conv2"], "norm": {"backbone": {"kind": "none"}, "extras": "none"}}
+    weights = "VGG16_Weights.IMAGENET1K_FEATURES"
+    options = {"image_size": None, "seed": 0, "overrides": overrides}
+    recipe = choose_recipe(find_data(yolo(tmp_path)), tmp_path / "mine.yaml", weights=weights, **options)
+    assert recipe.config.model.freeze == ["conv1", "conv2"]
+    assert "network: 1 times VGG16's channels, no norm, ImageNet weights" in recipe.notes
+
+
 @pytest.mark.parametrize(("side", "chosen"), [("0.3", 160), ("0.01", 300)])
 def test_the_input_is_the_smallest_whose_default_boxes_cover_the_objects(side, chosen, tmp_path, monkeypatch, capsys):
     folder = YoloFolder(tmp_path / "mine")
