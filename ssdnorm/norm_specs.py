@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -55,10 +56,27 @@ def is_custom(kind: str) -> bool:
     return re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", kind) is not None
 
 
+def import_class(path: str) -> Any:
+    """What ``"package.module:Class"`` names; its module is imported, and that module's code runs.
+
+    Raises:
+        ValueError: it cannot be imported.
+    """
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"cannot import {path!r} (package.module:Class): {error}") from error
+
+
+def norm_kind(spec: str | Mapping[str, Any]) -> str:
+    """The kind that a valid norm spec names."""
+    return spec if isinstance(spec, str) else str(spec["kind"])
+
+
 def custom_norms(*specs: str | Mapping[str, Any]) -> set[str]:
     """The custom classes among norm specs."""
-    kinds = {spec if isinstance(spec, str) else str(spec["kind"]) for spec in specs}
-    return {kind for kind in kinds if is_custom(kind)}
+    return {kind for kind in map(norm_kind, specs) if is_custom(kind)}
 
 
 def parse_norm_spec(spec: object) -> tuple[str, dict[str, Any]]:

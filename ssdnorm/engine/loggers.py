@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 
 from ssdnorm.files import damage_named, write_json
 from ssdnorm.messages import one_line
-from ssdnorm.norm_specs import check_option_names
+from ssdnorm.norm_specs import check_option_names, import_class
 from ssdnorm.validation import LOGGERS
 
 IDS_FILE = "loggers.json"  # in a run folder: spec of a tracker → id of the run there
@@ -157,11 +157,7 @@ def _parts(spec: Spec) -> tuple[str, dict[str, Any]]:
 def _class_of(kind: str) -> type[Logger]:
     if kind in _CLASSES:
         return _CLASSES[kind]
-    module, _, name = kind.partition(":")
-    try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"cannot import {kind!r} (package.module:Class): {error}") from error
+    found = import_class(kind)
     if not (isinstance(found, type) and issubclass(found, Logger)):
         raise ValueError(f"{kind!r} is no class of Lightning's loggers (pytorch_lightning.loggers.Logger)")
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from ssdnorm.layers.batch_norm import FrozenBatchNorm, SyncBatchNorm, frozen_batch_norm_types
 from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm, InstanceNorm
 from ssdnorm.layers.l2_norm import L2Norm
-from ssdnorm.norm_specs import check_option_names, is_custom, parse_norm_spec
+from ssdnorm.norm_specs import check_option_names, import_class, is_custom, parse_norm_spec
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,13 @@ class NormFactory:
         kind: a name of ``NORMS``, or ``"package.module:Class"``.
         options: arguments of the norm besides the channel count.
         where: the argument or config key that messages start with.
+        given: a class or function ``channels -> Module`` that is called instead; its model cannot be saved.
     """
 
     kind: str
     options: Mapping[str, Any]
     where: str
+    given: Callable[[int], nn.Module] | None = None
 
     @property
     def spec(self) -> str | dict[str, Any]:
@@ -74,10 +75,13 @@ class NormFactory:
         return {"kind": self.kind, **self.options} if self.options else self.kind
 
     def __call__(self, channels: int) -> nn.Module:
-        if self.kind in NORMS:
+        build: Callable[..., nn.Module]
+        if self.given is not None:
+            build = self.given
+        elif self.kind in NORMS:
             build = NORMS[self.kind].build
         else:
-            build = _load(self.kind)
+            build = import_class(self.kind)
             with torch.device("cpu"), torch.random.fork_rng(devices=[]):
                 self._check_shape_is_kept(self._build(build, channels), channels)
         return mark_norm(self._build(build, channels))
@@ -106,16 +110,6 @@ class NormFactory:
             raise ValueError(f"{self.where}: {self.kind}: expected a map {tuple(maps.shape)} from it; got {got}")
 
 
-@dataclass(frozen=True)
-class GivenFactory(NormFactory):
-    """A class or function ``channels -> Module`` as a factory. It has no spec, so its model cannot be saved."""
-
-    build: Callable[[int], nn.Module]
-
-    def __call__(self, channels: int) -> nn.Module:
-        return mark_norm(self._build(self.build, channels))
-
-
 def norm_layer(spec: str | Mapping[str, Any] | Callable[[int], nn.Module], *, where: str = "norm") -> NormFactory:
     """Turn a norm spec into a norm factory.
 
@@ -139,11 +133,14 @@ def norm_layer(spec: str | Mapping[str, Any] | Callable[[int], nn.Module], *, wh
     if isinstance(spec, NormFactory):
         return spec
     if callable(spec) and not isinstance(spec, nn.Module):
-        return GivenFactory(getattr(spec, "__name__", type(spec).__name__), {}, where, spec)
+        return NormFactory(getattr(spec, "__name__", type(spec).__name__), {}, where, spec)
     try:
         kind, options = parse_norm_spec(spec)
         if is_custom(kind):
-            check_option_names(kind, options, _named_options(_load(kind)))
+            build = import_class(kind)
+            if not callable(build):
+                raise ValueError(f"{kind!r} is not a class; got {build!r}")
+            check_option_names(kind, options, _named_options(build))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     return NormFactory(kind, options, where)
@@ -155,18 +152,6 @@ def _named_options(build: Callable[..., nn.Module]) -> list[str]:
     except (TypeError, ValueError):  # C functions have no signature
         return []
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-
-
-def _load(path: str) -> Callable[..., nn.Module]:
-    module_name, _, class_name = path.partition(":")
-    try:
-        loaded = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"cannot import {path!r} (package.module:Class): {error}") from error
-    if not callable(loaded):
-        raise ValueError(f"{path!r} is not a class; got {loaded!r}")
-    build: Callable[..., nn.Module] = loaded
-    return build
 
 
 _NORM_TYPES = (

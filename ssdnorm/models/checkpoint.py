@@ -11,14 +11,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from ssdnorm.files import write_bytes
 from ssdnorm.messages import shown
-from ssdnorm.models.metadata import read_checkpoint_metadata
+from ssdnorm.models.metadata import CheckpointMetadata
 from ssdnorm.models.ssd import SSD
+from ssdnorm.models.tensor_files import read_tensors
 from ssdnorm.norm_specs import custom_norms
+from ssdnorm.validation import validate
 
 _FORMAT = "ssdnorm 1"
 Shapes = Mapping[str, tuple[int, ...]]
@@ -109,13 +111,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     metadata = read_metadata(path)
     if (got := metadata.get("format")) != _FORMAT:
         raise ValueError(f"{path}: not a checkpoint of ssdnorm (format {shown(got)}, expected {_FORMAT!r})")
-    about = read_checkpoint_metadata(metadata.get("about", ""), where=str(path)).model_dump(exclude_unset=True)
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({type(error).__name__})") from error
+    about = validate(CheckpointMetadata, metadata.get("about", ""), lambda _: f"{path}: metadata")
+    state = read_tensors(path)
     check_types(state, where=str(path))
-    return Checkpoint(state=state, **about)
+    return Checkpoint(state=state, **about.model_dump(exclude_unset=True))
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -161,7 +160,7 @@ def check_shapes(expected: Shapes, got: Shapes, *, where: str) -> None:
         return
     shaped = [f"{key} {got[key]} in the file, {expected[key]} in the model" for key in wrong]
     groups = (("missing", missing), ("unexpected", unexpected), ("wrongly shaped", shaped))
-    parts = [f"{name} ({len(keys)}): {_first_few(keys)}" for name, keys in groups if keys]
+    parts = [f"{name} ({len(keys)}): {first_few(keys)}" for name, keys in groups if keys]
     reasons = _likely_reasons(expected, got, [*missing, *unexpected], wrong)
     because = f". Likely: {'; '.join(reasons)}" if reasons else ""
     raise ValueError(f"{where}: does not fit the model; {'; '.join(parts)}{because}")
@@ -174,16 +173,15 @@ def num_classes_of(shapes: Shapes) -> int | None:
     return None if not logits or not locs or locs < 4 else logits // (locs // 4)
 
 
+def first_few(names: Sequence[str]) -> str:
+    """The first four names, short whatever they are, and the number of the others."""
+    listed = ", ".join(name if len(name) < 120 else shown(name) for name in names[:4])
+    return f"{listed} and {len(names) - 4} more" if len(names) > 4 else listed
+
+
 def is_norm_key(key: str) -> bool:
     """Whether a tensor name belongs to a conv norm or a tap norm of an SSD."""
     return ".norm." in key or key.startswith("features.tap_norms.")
-
-
-def _first_few(keys: Sequence[str]) -> str:
-    rest = len(keys) - 4
-    return ", ".join(key if len(key) < 120 else shown(key) for key in keys[:4]) + (
-        f" and {rest} more" if rest > 0 else ""
-    )
 
 
 def _likely_reasons(expected: Shapes, got: Shapes, absent: Sequence[str], wrong: Sequence[str]) -> list[str]:

@@ -104,13 +104,12 @@ def _check_thresholds(thresholds: dict[str, float] | None, class_names: list[str
         raise ValueError(f"thresholds: must have the name of every class and no other; got {got}")
 
 
-def read_checkpoint_metadata(text: str, *, where: str) -> CheckpointMetadata:
-    """The metadata of a checkpoint, checked; ``ValueError`` of one line if they are not as written by this library."""
-    return validate(CheckpointMetadata, text, lambda _: f"{where}: metadata")
-
-
 def read_export_metadata(entries: dict[str, str], *, where: str) -> ExportMetadata:
-    """The metadata of an exported file, checked as above; entries of other tools are left out."""
+    """The metadata of an exported file; entries of other tools are left out.
+
+    Raises:
+        ValueError: of one line, if they are not as written by this library.
+    """
     content: dict[str, Any] = {}
     for name in ExportMetadata.model_fields.keys() & entries.keys():
         try:

@@ -19,7 +19,7 @@ from ssdnorm.boxes.default_boxes import (
     spread_default_boxes,
 )
 from ssdnorm.layers.batch_norm import check_batch_statistics
-from ssdnorm.layers.norms import GivenFactory, norm_layer
+from ssdnorm.layers.norms import norm_layer
 from ssdnorm.models.extra_layers import ExtraLayers, extra_layers_for
 from ssdnorm.models.features import SSDFeatures, tap_grids
 from ssdnorm.models.head import MultiboxHead
@@ -209,11 +209,8 @@ def ssd_vgg16(
     extra_layers = extra_layers_for(*vgg16_grids(image_size)[0]["fc7"])
     extras = ExtraLayers(backbone.out_channels, extra_layers, norm=extras_factory, width=width)
     model = SSD(SSDFeatures(backbone, extras, tap_norms=tap_factories), default_boxes, num_classes)
-    given = any(isinstance(f, GivenFactory) for f in (backbone_factory, extras_factory, *tap_factories.values()))
-    model.arguments = (
-        None
-        if given
-        else {
+    if all(factory.given is None for factory in (backbone_factory, extras_factory, *tap_factories.values())):
+        model.arguments = {
             "name": "ssd_vgg16",
             "image_size": image_size,
             "num_classes": num_classes,
@@ -224,7 +221,6 @@ def ssd_vgg16(
             "default_boxes": default_boxes,
             "width": width,
         }
-    )
     draw_initial_weights(model, seed)
     if weights is not None:
         load_backbone_weights(model, weights)

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssdnorm.boxes.default_boxes import default_box_spec
 from ssdnorm.messages import unknown_name
-from ssdnorm.models.checkpoint import Checkpoint, check_shapes, is_norm_key, shapes_of
+from ssdnorm.models.checkpoint import Checkpoint, Shapes, check_shapes, first_few, is_norm_key, shapes_of
 from ssdnorm.models.class_names import same_class
 from ssdnorm.models.ssd import SSD
+from ssdnorm.norm_specs import norm_kind
 
 _SAME_TENSORS = {"frozen_batch_norm": "batch_norm", "sync_batch_norm": "batch_norm"}
 
@@ -56,25 +57,27 @@ def transfer_weights(
         file |= _extended_logits(checkpoint, initial, class_names or (), where)
     theirs, ours = checkpoint.model, model.arguments or {}
 
-    def kept_apart(keys: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> list[str]:
+    shapes, initial_shapes = shapes_of(file), shapes_of(initial)
+
+    def kept_apart(keys: Shapes, others: Shapes) -> list[str]:
         return [
             key
-            for key in keys
+            for key, shape in keys.items()
             if (is_norm_key(key) and _norm_at(theirs, key) != _norm_at(ours, key))
             or (key.endswith(".num_batches_tracked") and key not in others)  # frozen batch norm has none
             or (head == "fresh" and key.startswith("head.logits."))
-            or (head == "fresh" and not key.startswith("features.backbone.") and _differs(keys[key], others.get(key)))
+            or (head == "fresh" and not key.startswith("features.backbone.") and others.get(key) != shape)
         ]
 
-    dropped, fresh = kept_apart(file, initial), kept_apart(initial, file)
+    dropped, fresh = kept_apart(shapes, initial_shapes), kept_apart(initial_shapes, shapes)
     state = {key: tensor for key, tensor in file.items() if key not in set(dropped)}
     state |= {key: initial[key] for key in fresh}
-    check_shapes(shapes_of(initial), shapes_of(state), where=where)
+    check_shapes(initial_shapes, shapes_of(state), where=where)
     model.load_state_dict(state)
     for name, keys in (("not loaded from the file", dropped), ("initial values kept in the model", fresh)):
         if keys:
             modules = dict.fromkeys(key.rsplit(".", 1)[0].removeprefix("features.") for key in keys)
-            notes.append(f"{where}: {name}: {len(keys)} tensors, {_short(list(modules))}")
+            notes.append(f"{where}: {name}: {len(keys)} tensors, {first_few(list(modules))}")
     return notes
 
 
@@ -85,8 +88,8 @@ def _check_classes(checkpoint: Checkpoint, class_names: Sequence[str], where: st
     held = all(any(same_class(name, other) for other in theirs) for name in class_names)
     select = f"select the classes {','.join(class_names)} from the checkpoint first, or " if held else ""
     raise ValueError(
-        f"{where}: head: keep: the checkpoint has {len(theirs)} classes ({_short(theirs)}), the data "
-        f"{len(class_names)} ({_short(class_names)}); {select}use head: fresh"
+        f"{where}: head: keep: the checkpoint has {len(theirs)} classes ({first_few(theirs)}), the data "
+        f"{len(class_names)} ({first_few(class_names)}); {select}use head: fresh"
     )
 
 
@@ -119,7 +122,8 @@ def freeze_layers(model: SSD, names: Sequence[str], *, where: str = "freeze") ->
     Raises:
         ValueError: an unknown name, or a layer with batch norm, whose running statistics would go on changing.
     """
-    blocks = {name: block for part in ("backbone", "extras") for name, block in _blocks(model, part)}
+    rooms = [model.features.get_submodule(room) for room in ("backbone", "extras")]
+    blocks = {name: block for room in rooms for name, block in room.named_children()}
     stages = dict.fromkeys(name.partition("_")[0] for name in blocks)
     for wanted in names:
         chosen = [name for name in blocks if wanted in (name, name.partition("_")[0])]
@@ -131,10 +135,6 @@ def freeze_layers(model: SSD, names: Sequence[str], *, where: str = "freeze") ->
                 raise ValueError(
                     f"{where}: {name} has batch norm, whose statistics would go on changing; choose frozen_batch_norm"
                 )
-
-
-def _blocks(model: SSD, part: str) -> list[tuple[str, nn.Module]]:
-    return list(model.features.get_submodule(part).named_children())
 
 
 def _check_boxes(checkpoint: Checkpoint, model: SSD, head: str, where: str) -> list[str]:
@@ -160,13 +160,5 @@ def _norm_at(arguments: Mapping[str, Any], key: str) -> str:
         if part == "tap_norms"
         else arguments.get("backbone_norm" if part == "backbone" else "extras_norm", "none")
     )
-    kind = spec if isinstance(spec, str) else str(spec["kind"])
+    kind = norm_kind(spec)
     return _SAME_TENSORS.get(kind, kind)
-
-
-def _differs(tensor: Tensor, other: Tensor | None) -> bool:
-    return other is None or tensor.shape != other.shape
-
-
-def _short(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")

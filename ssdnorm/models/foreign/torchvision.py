@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from ssdnorm.boxes.default_boxes import DEFAULT_BOXES, DefaultBoxSpec, default_box_spec
 from ssdnorm.models.checkpoint import Checkpoint
 from ssdnorm.models.foreign.families import TORCHVISION, TORCHVISION_MEAN
+from ssdnorm.norm_specs import norm_kind
 
 
 def to_torchvision(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], list[str]]:
@@ -23,12 +24,12 @@ def to_torchvision(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], list[str]
             its generator cannot make.
     """
     model = checkpoint.model
-    taps = {name: spec for name, spec in model["tap_norms"].items() if _kind(spec) != "none"}
+    taps = {name: spec for name, spec in model["tap_norms"].items() if norm_kind(spec) != "none"}
     if model["name"] != "ssd300_vgg16" or model["width"] != 1.0:
         raise ValueError(f"torchvision has only ssd300_vgg16 of width 1; got {model['name']} of width {model['width']}")
-    if _kind(model["backbone_norm"]) != "none" or _kind(model["extras_norm"]) != "none":
+    if norm_kind(model["backbone_norm"]) != "none" or norm_kind(model["extras_norm"]) != "none":
         raise ValueError("torchvision's ssd300_vgg16 has no norms in its backbone and extra layers; fold them first")
-    if list(taps) != ["conv4_3"] or _kind(taps["conv4_3"]) != "l2_norm":
+    if list(taps) != ["conv4_3"] or norm_kind(taps["conv4_3"]) != "l2_norm":
         raise ValueError(
             f"torchvision's ssd300_vgg16 has l2_norm on conv4_3 and no other tap norm; got {taps or 'none'}"
         )
@@ -63,10 +64,6 @@ def _anchor_generator(spec: DefaultBoxSpec) -> str:
     ratios, scales = [list(ratios) for ratios in spec.aspect_ratios], _short([size / 300 for size in sizes])
     lost = "; it does not limit the boxes' centres to the image, as was done in training" if spec.clip == "all" else ""
     return f"DefaultBoxGenerator({ratios}, scales={scales}, steps={steps}, clip={spec.clip != 'none'}){lost}"
-
-
-def _kind(spec: str | Mapping[str, object]) -> object:
-    return spec if isinstance(spec, str) else spec["kind"]
 
 
 def _short(values: Sequence[float]) -> list[float]:
