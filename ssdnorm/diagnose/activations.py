@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -138,18 +137,13 @@ def activation_statistics(
     def read_gradient(key: str, grad: Tensor) -> None:
         gradients.setdefault(key, _Sums(grad.shape[1])).add(grad)
 
-    def read_input(name: str, _module: nn.Module, args: tuple[Any, ...]) -> None:
-        read(name, args[0])
-
-    def read_output(name: str, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        read(name, output)
-
     with preserve_state(model) as handles, torch.set_grad_enabled(loss is not None):
         for name, layer in measured.items():
             if layer.side == "input":
-                handles.append(layer.module.register_forward_pre_hook(partial(read_input, name)))
+                hook = layer.module.register_forward_pre_hook(lambda _, args, name=name: read(name, args[0]))
             else:
-                handles.append(layer.module.register_forward_hook(partial(read_output, name)))
+                hook = layer.module.register_forward_hook(lambda _, args, output, name=name: read(name, output))
+            handles.append(hook)
         model.train(train_mode)
         for batch in batches:
             output = model(batch) if forward is None else forward(model, batch)

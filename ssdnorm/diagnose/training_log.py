@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +85,7 @@ class DiagnosticsFile(pl.Callback):
             ]
         write_rows(self.path, _COLUMNS, rows)
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, *_: Any) -> None:
         """Add the hooks if this step is measured."""
         step = trainer.global_step
         self._step = step if step % self.every == 0 or step == trainer.max_steps - 1 else None
@@ -128,9 +125,7 @@ class DiagnosticsFile(pl.Callback):
             numbers["scale_mean", name], numbers["scale_std", name] = w.mean(), w.std(correction=0)
             numbers["scale_min", name], numbers["scale_max", name] = w.min(), w.max()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Write the measurement after the optimizer step."""
         self._remove_hooks()
         step, maps = self._step, self._maps
@@ -170,24 +165,17 @@ class _TrainingMaps:
 
     def add_hooks(self) -> None:
         for name, relu in self.parts.activations.items():
-            self._handles.append(relu.register_forward_hook(partial(self._after_layer, name)))
+            self._handles.append(relu.register_forward_hook(lambda _, args, y, name=name: self._read_layer(name, y)))
         for name, norm in self.parts.tap_norms.items():
-            self._handles.append(norm.register_forward_pre_hook(partial(self._before_tap, name)))
-            self._handles.append(norm.register_forward_hook(partial(self._after_tap, name)))
+            self._handles += [
+                norm.register_forward_pre_hook(lambda _, args, name=name: self._read_tap("before", name, args[0])),
+                norm.register_forward_hook(lambda _, args, y, name=name: self._read_tap("after", name, y)),
+            ]
 
     def remove_hooks(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-
-    def _after_layer(self, name: str, _relu: nn.Module, _args: tuple[Tensor, ...], y: Tensor) -> None:
-        self._read_layer(name, y)
-
-    def _before_tap(self, name: str, _norm: nn.Module, args: tuple[Tensor, ...]) -> None:
-        self._read_tap("before", name, args[0])
-
-    def _after_tap(self, name: str, _norm: nn.Module, _args: tuple[Tensor, ...], y: Tensor) -> None:
-        self._read_tap("after", name, y)
 
     @torch.no_grad()
     def _read_layer(self, name: str, x: Tensor) -> None:

@@ -61,9 +61,7 @@ class MetricsFile(pl.Callback):
         self._since = time.perf_counter()
         write_rows(self.path, self._columns, rows)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         assert isinstance(pl_module, TrainingModule)
         step = trainer.global_step
         if step % pl_module.log_every == 0 and step != self._last_written and pl_module.readings:
