@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 log = logging.getLogger("ssdnorm.engine")
 
-_LARGEST = 32  # the paper's, for which rates are known
+_SIZES = (1, 2, 4, 8, 16, 32)  # the last is the paper's, for which rates are known
 _SHARE = 0.8  # of the free memory
 _WORKSPACE = 1.5  # gradients of the maps, and what convolutions need beside them
 _COPIES = 4  # of the parameters: weights, gradients, two moments or a momentum and an average
@@ -30,7 +30,7 @@ def choose_batch_size(model: nn.Module, image_shape: tuple[int, int, int], *, fr
     """
     parameters = _COPIES * sum(p.numel() * p.element_size() for p in model.parameters())
     image = _WORKSPACE * saved_bytes(model, (2, *image_shape)) / 2
-    fitting = [n for n in (1, 2, 4, 8, 16, 32) if n <= _LARGEST and parameters + n * image <= _SHARE * free_bytes]
+    fitting = [n for n in _SIZES if parameters + n * image <= _SHARE * free_bytes]
     if not fitting:
         needed, free = (parameters + image) / 2**30, free_bytes / 2**30
         raise ValueError(f"batch_size: auto: one image needs about {needed:.1f} GiB; {free:.1f} GiB are free")
@@ -64,7 +64,5 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     info = Path("/proc/meminfo")
-    lines: Mapping[str, str] = (
-        dict(line.split(":", 1) for line in info.read_text().splitlines()) if info.exists() else {}
-    )
-    return int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else 4 << 30
+    available = re.search(r"^MemAvailable: +(\d+) kB$", info.read_text() if info.exists() else "", re.MULTILINE)
+    return int(available[1]) * 1024 if available else 4 << 30

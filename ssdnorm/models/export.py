@@ -154,7 +154,8 @@ def export_onnx(network: ExportedNetwork, path: Path, *, opset: int = OPSET) -> 
     if opset < OPSET:
         raise ValueError(f"opset: must be {OPSET} or more; got {opset}")
     _, onnxscript = (_import(package) for package in ("onnx", "onnxscript"))
-    if not hasattr(onnxscript, f"opset{opset}"):
+    operators = getattr(onnxscript, f"opset{opset}", None)
+    if operators is None:
         raise ValueError(f"opset: the installed onnxscript does not know {opset}; choose a lower one, from {OPSET}")
     program = _program(network)
     with _quiet():
@@ -165,7 +166,7 @@ def export_onnx(network: ExportedNetwork, path: Path, *, opset: int = OPSET) -> 
             opset_version=opset,
             input_names=["images"],
             output_names=list(network.output_names),
-            custom_translation_table={torch.ops.ssdnorm.nms_mask.default: _onnx_nms_mask(opset)},
+            custom_translation_table={torch.ops.ssdnorm.nms_mask.default: _onnx_nms_mask(operators)},
         )
     assert exported is not None
     proto = exported.model_proto
@@ -207,9 +208,8 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: floa
     return torch.empty_like(scores, dtype=torch.bool)
 
 
-def _onnx_nms_mask(opset: int) -> Callable[..., Any]:
-    """The operator in ONNX: NonMaxSuppression, its list of survivors written into a mask."""
-    op = getattr(importlib.import_module("onnxscript"), f"opset{opset}")
+def _onnx_nms_mask(op: Any) -> Callable[..., Any]:
+    """``nms_mask`` by ONNX's operators ``op``: NonMaxSuppression, its list of survivors written into a mask."""
 
     def translate(boxes: Any, scores: Any, iou_threshold: float, score_threshold: float) -> Any:
         one_class = op.Unsqueeze(scores, op.Constant(value_ints=[1]))  # (N, 1, P)

@@ -52,17 +52,9 @@ def mc_dropout_detections(
     # the softmax of the logarithm of probabilities is these probabilities
     logits = samples.mean(dim=0).clamp_min(torch.finfo(samples.dtype).tiny).log()
     locs = torch.stack([output.locs.float() for output in outputs]).mean(dim=0)
-    found = post_process(SSDOutput(locs, logits), sizes)
+    found: list[Detections] = post_process(SSDOutput(locs, logits), sizes)
     probabilities, spread = logits.softmax(dim=-1), samples.std(dim=0, correction=0)
-    return [
-        UncertainDetections(
-            boxes=one["boxes"],
-            scores=one["scores"],
-            labels=one["labels"],
-            score_std=_spread_of(one, probabilities[i], spread[i]),
-        )
-        for i, one in enumerate(found)
-    ]
+    return [{**one, "score_std": _spread_of(one, probabilities[i], spread[i])} for i, one in enumerate(found)]
 
 
 def _spread_of(found: Detections, probabilities: Tensor, spread: Tensor) -> Tensor:
