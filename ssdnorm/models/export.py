@@ -153,7 +153,7 @@ def export_onnx(network: ExportedNetwork, path: Path, *, opset: int = OPSET) -> 
     """
     if opset < OPSET:
         raise ValueError(f"opset: must be {OPSET} or more; got {opset}")
-    _, onnxscript = (_import(package) for package in ("onnx", "onnxscript"))
+    _, onnxscript = (import_onnx_package(package, where="export") for package in ("onnx", "onnxscript"))
     operators = getattr(onnxscript, f"opset{opset}", None)
     if operators is None:
         raise ValueError(f"opset: the installed onnxscript does not know {opset}; choose a lower one, from {OPSET}")
@@ -236,11 +236,12 @@ def _program(network: ExportedNetwork) -> ExportedProgram:
         return torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
 
 
-def _import(package: str) -> Any:
+def import_onnx_package(package: str, *, where: str) -> Any:
+    """Import one of the packages that ONNX files need; ``ValueError`` if it is missing."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise ValueError(f"export: the package {package} is missing; pip install 'ssdnorm[onnx]'") from error
+        raise ValueError(f"{where}: the package {package} is missing; pip install 'ssdnorm[onnx]'") from error
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from ssdnorm.boxes.coder import BoxCoder
 from ssdnorm.boxes.default_boxes import default_box_spec, make_default_boxes
 from ssdnorm.messages import one_line, shown
-from ssdnorm.models.export import DETECTION_NAMES, FORMAT, RAW_NAMES
+from ssdnorm.models.export import DETECTION_NAMES, FORMAT, RAW_NAMES, import_onnx_package
 from ssdnorm.models.metadata import read_export_metadata
 from ssdnorm.models.post_process import PostProcess
 from ssdnorm.resize import height_and_width
@@ -36,10 +35,7 @@ class OnnxDetector:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such ONNX file")
-        try:
-            runtime = importlib.import_module("onnxruntime")
-        except ImportError as error:
-            raise ValueError(f"{path}: the package onnxruntime is missing; pip install 'ssdnorm[onnx]'") from error
+        runtime = import_onnx_package("onnxruntime", where=str(path))
         providers = [name for name in runtime.get_available_providers() if name != "AzureExecutionProvider"]  # remote
         try:
             self.session = runtime.InferenceSession(str(path), providers=providers)
