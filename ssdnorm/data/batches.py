@@ -67,11 +67,11 @@ class Samples(Dataset[Sample | Unloaded]):
 
     def __getitem__(self, key: Key) -> Sample | Unloaded:
         """The sample; in a worker, what is wrong with it instead of an error, whose message would be its traceback."""
-        if not is_worker():
-            return self._load(*key)
         try:
             return self._load(*key)
         except (ValueError, OSError) as error:
+            if not is_worker():
+                raise
             reason, path = one_line(error), self.dataset.image_path(key[1])
             return Unloaded(reason if path in reason else f"{path}: {reason}")
 
