@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ssdnorm.metrics.coco import CocoResult
 from ssdnorm.metrics.matching import Matches
-from ssdnorm.metrics.precision_recall import Ranking, precision_at_recalls, rank_hits
+from ssdnorm.metrics.precision_recall import Ranking, mean_of_defined, precision_at_recalls, rank_hits
 
 _THRESHOLDS = {"AP50": 0.5, "AP75": 0.75}
 METRICS = ("AP", *_THRESHOLDS)
@@ -161,9 +161,7 @@ def _resample(
         for place, ranking in enumerate(rankings):
             precision, _ = precision_at_recalls(ranking, weights)
             for name, which in rows.items():
-                chosen = precision[which]
-                chosen = chosen[chosen > -1]
-                values[name][place, n] = chosen.mean() if chosen.size else -1.0
+                values[name][place, n] = mean_of_defined(precision[which])
     return values
 
 
