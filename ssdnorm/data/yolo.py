@@ -170,22 +170,22 @@ def _read_labels(image: Path, size: tuple[int, int], names: Sequence[str], probl
         if not words:
             continue
         try:
-            label, *values = int(float(words[0])), *map(float, words[1:])
-        except (ValueError, OverflowError):
+            label, *values = map(float, words)
+        except ValueError:
             problems.drop("object", f"{where}: expected a class number and numbers; got {line[:60]!r}")
             continue
         if len(values) < 4 or (len(values) > 5 and len(values) % 2):
             problems.drop("object", f"{where}: expected class, centre x, y, width, height; got {len(words)} numbers")
-        elif not 0 <= label < len(names):
-            problems.drop("class", f"{where}: class {label} is not in 0 … {len(names) - 1}")
+        elif label not in range(len(names)):
+            problems.drop("class", f"{where}: class {words[0][:20]} is not in 0 … {len(names) - 1}")
         elif len(values) <= 5:  # a fifth is a tracker's or a score
             x, y, w, h = values[:4]
             corners = _in_pixels((x - w / 2, y - h / 2, x + w / 2, y + h / 2), size)
-            boxes.append(AnnotatedBox(where, names[label], corners))
+            boxes.append(AnnotatedBox(where, names[int(label)], corners))
         else:
             xs, ys = values[::2], values[1::2]
             corners = _in_pixels((min(xs), min(ys), max(xs), max(ys)), size)
-            boxes.append(AnnotatedBox(where, names[label], corners))
+            boxes.append(AnnotatedBox(where, names[int(label)], corners))
     return boxes
 
 
