@@ -6,6 +6,7 @@ import os
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from ssdnorm.coco_format.columns import is_one_line
@@ -110,7 +111,7 @@ class _Year:
         """The images of the list that can be used, counted from ``first``; the others are reported to ``problems``."""
         files = {
             entry.name.rsplit(".", 1)[0]: Path(entry.path)
-            for entry in os.scandir(self.root / "JPEGImages")
+            for entry in sorted(os.scandir(self.root / "JPEGImages"), key=attrgetter("name"), reverse=True)
             if entry.name.lower().endswith(IMAGE_SUFFIXES)
         }
         images, seen = [], set()
