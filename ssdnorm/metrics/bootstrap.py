@@ -166,8 +166,7 @@ def _resample(
 
 
 def _check(result: CocoResult, metrics: Sequence[str], num_resamples: int, level: float) -> None:
-    unknown = [name for name in metrics if name not in METRICS]
-    if unknown or not metrics:
+    if not metrics or not set(metrics) <= set(METRICS):
         raise ValueError(f"bootstrap: metrics: got {list(metrics)!r}, allowed: {', '.join(METRICS)}")
     if num_resamples < 1 or not 0 < level < 1:
         got = f"num_resamples {num_resamples}, level {level}"

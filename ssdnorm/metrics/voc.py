@@ -110,9 +110,8 @@ def evaluate_voc(
     per_class, curves = {}, {}
     for k, name in enumerate(truth.class_names):
         part = slice(starts[k], starts[k + 1])
-        row, curves[name] = _class_result(hit[part], int(objects[k]), interpolation)
+        per_class[name], curves[name] = _class_result(hit[part], int(objects[k]), interpolation)
         curves[name]["score"] = found.scores[counted[part]]
-        per_class[name] = row
     mean = mean_of_defined(np.array([row["AP"] for row in per_class.values()]))
     return VocResult({"mAP": mean}, per_class, curves, iou_threshold, interpolation)
 
