@@ -75,20 +75,14 @@ def suggest_default_boxes(boxes: Tensor, labels: Tensor, spec: DefaultBoxSpec) -
     steps = torch.tensor([max(step) if isinstance(step, tuple) else step for step in spec.steps])
     tap = ((sizes[:, None] >= 3 * steps).sum(dim=1) - 1).clamp_(min=0)
     old = [*spec.min_sizes, spec.max_sizes[-1]]
-    found: list[float | None] = []
-    ratios = []
+    fitted, ratios = [], []
     for k in range(len(old) - 1):
         own = shapes[tap == k]
-        centres = kmeans_iou(own, 1) if len(own) else own
-        found.append(float(centres.prod(dim=1).sqrt()) if len(own) else None)
+        fitted.append(float(kmeans_iou(own, 1).prod(dim=1).sqrt()) if len(own) else old[k])
         ratios.append(_ratios(own, len(spec.aspect_ratios[k])) or spec.aspect_ratios[k])
-    fitted = [value if value is not None else old[k] for k, value in enumerate(found)]
     proposal = _with_sizes(spec, [*fitted, max(fitted[-1] * 1.2, old[-1])], tuple(ratios))
-    best, best_value = proposal, value_of(proposal)
-    for candidate in (spec, _with_sizes(spec, old, tuple(ratios)), replace(proposal, aspect_ratios=spec.aspect_ratios)):
-        if (value := value_of(candidate)) > best_value:
-            best, best_value = candidate, value
-    return _refine(best, value_of)
+    mixed = _with_sizes(spec, old, tuple(ratios)), replace(proposal, aspect_ratios=spec.aspect_ratios)
+    return _refine(max((proposal, spec, *mixed), key=value_of), value_of)
 
 
 def kmeans_iou(shapes: Tensor, k: int, *, rounds: int = 30) -> Tensor:

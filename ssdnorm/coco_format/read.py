@@ -82,7 +82,7 @@ def ground_truth_table(ground_truth: Mapping[str, Any] | GroundTruth, *, on_bad:
         category_ids=category_ids,
         class_names=class_names(categories),
         starts=np.searchsorted(owner[rows], np.arange(len(images) + 1)),
-        ids=_annotation_ids([row.get("id") for row in annotations], rows),
+        ids=_annotation_ids([annotations[row].get("id") for row in rows.tolist()]),
         boxes=boxes[rows],
         labels=label[rows],
         area=area[rows],
@@ -128,15 +128,13 @@ def detection_table(
     return DetectionTable(image, label, boxes, scores)
 
 
-def _annotation_ids(ids: list[Any], rows: np.ndarray) -> np.ndarray:
-    """The file's ids of these rows where each has its own, else 1, 2, …"""
-    if not set(map(type, ids)) <= {int}:
-        ids, rows = [ids[row] for row in rows.tolist()], np.arange(len(rows))  # those of bad annotations do not count
+def _annotation_ids(ids: list[Any]) -> np.ndarray:
+    """The file's ids of these annotations where each has its own, else 1, 2, …"""
     if set(map(type, ids)) <= {int}:
         numbers = id_array(ids)
-        if numbers.dtype != object and len(np.unique(numbers[rows])) == len(rows):
-            return numbers[rows]
-    return np.arange(1, len(rows) + 1)
+        if numbers.dtype != object and len(np.unique(numbers)) == len(ids):
+            return numbers
+    return np.arange(1, len(ids) + 1)
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -34,7 +35,7 @@ KINDS = {
 
 # What find_bad_boxes answers for a box; 0 is good, the last is only noted.
 BOX_KINDS = ("", "not finite", "inverted", "area", "outside", "clipped")
-BOX_REASONS = {
+_BOX_REASONS = {
     "not finite": "is not four finite numbers below 1e9",
     "inverted": "is inverted",
     "area": "has no area",
@@ -132,6 +133,11 @@ def find_bad_boxes(boxes_px: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         reach > _CLIP_TOLERANCE_PX,
     ]
     return np.select(conditions, range(1, len(BOX_KINDS)), default=0)
+
+
+def bad_box_reason(kind: str, size: Sequence[int]) -> str:
+    """What is wrong with a box of a kind, in an image of this height and width."""
+    return _BOX_REASONS[kind].format(height=size[0], width=size[1])
 
 
 def _count(kind: str, number: int) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ssdnorm.data.dataset import DetectionDataset
+from ssdnorm.data.images import size_of
 from ssdnorm.data.loader import (
     TIMEOUT_SECONDS,
     BatchLoader,
@@ -67,11 +68,11 @@ class Samples(Dataset[Sample | Unloaded]):
 
     def __getitem__(self, key: Key) -> Sample | Unloaded:
         """The sample; in a worker, what is wrong with it instead of an error, whose message would be its traceback."""
-        if not is_worker():
-            return self._load(*key)
         try:
             return self._load(*key)
         except (ValueError, OSError) as error:
+            if not is_worker():
+                raise
             reason, path = one_line(error), self.dataset.image_path(key[1])
             return Unloaded(reason if path in reason else f"{path}: {reason}")
 
@@ -81,8 +82,7 @@ class Samples(Dataset[Sample | Unloaded]):
         image, boxes, labels = self.transform(
             source, boxes_px, labels, rng=_rng(self.seed, _AUGMENTATION, epoch, index)
         )
-        size = (source.shape[0], source.shape[1]) if isinstance(source, np.ndarray) else source.size
-        return Sample(image, boxes, labels, size, index)
+        return Sample(image, boxes, labels, size_of(source), index)
 
 
 class TrainBatchSampler(Sampler[list[Key]]):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ssdnorm.coco_format import load_ground_truth
-from ssdnorm.data.annotation_checks import BOX_KINDS, BOX_REASONS, Problems, find_bad_boxes
+from ssdnorm.data.annotation_checks import BOX_KINDS, Problems, bad_box_reason, find_bad_boxes
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import check_image_file
 from ssdnorm.messages import shown, unknown_name
@@ -122,9 +122,9 @@ def _usable_boxes(truth: GroundTruth, problems: Problems) -> GroundTruth:
     kinds = find_bad_boxes(xywh_to_xyxy(truth.boxes), truth.sizes[image])
     keep = (kinds == 0) | (kinds == BOX_KINDS.index("clipped"))
     for row in np.flatnonzero(~keep).tolist():
-        kind, (height, width) = BOX_KINDS[kinds[row]], truth.sizes[image[row]]
+        kind = BOX_KINDS[kinds[row]]
         what = f"annotation {truth.ids[row]} of {truth.names[image[row]]} ({truth.class_names[truth.labels[row] - 1]})"
-        reason = BOX_REASONS[kind].format(height=height, width=width)
+        reason = bad_box_reason(kind, truth.sizes[image[row]])
         problems.drop(kind, f"{problems.where}: {what}: bbox {truth.boxes[row].tolist()} {reason}")
     problems.count("clipped", int((kinds[keep] > 0).sum()))
     return truth.select_objects(keep)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,13 +37,14 @@ class Window:
         return self.bottom - self.top
 
     def place_boxes(self, boxes_px: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The boxes whose centre is in the window, cut to it and relative to it.
+        """The boxes whose centre is strictly inside the window, cut to it and relative to it.
 
         Shape:
             boxes_px ``(G, 4)`` xyxy pixels of the image, labels ``(G,)``; result ``(g, 4)`` float32 xyxy in [0, 1]
             and ``(g,)``, g ≤ G. Boxes thinner than ``MIN_SIDE`` after the cut are left out.
         """
-        keep = self.holds_centre(boxes_px)
+        x, y = (boxes_px[:, 0] + boxes_px[:, 2]) / 2, (boxes_px[:, 1] + boxes_px[:, 3]) / 2
+        keep = (self.left < x) & (x < self.right) & (self.top < y) & (y < self.bottom)
         origin = np.array([self.left, self.top, self.left, self.top], np.float64)
         scale = np.array([self.width, self.height, self.width, self.height], np.float64)
         boxes = np.clip((boxes_px[keep] - origin) / scale, 0, 1)
@@ -51,11 +52,6 @@ class Window:
             boxes[:, [0, 2]] = 1 - boxes[:, [2, 0]]
         thick = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(axis=1)
         return boxes[thick].astype(np.float32), labels[keep][thick]
-
-    def holds_centre(self, boxes_px: np.ndarray) -> np.ndarray:
-        """Which boxes ``(G, 4)`` have their centre strictly inside the window, ``(G,)`` bool."""
-        x, y = (boxes_px[:, 0] + boxes_px[:, 2]) / 2, (boxes_px[:, 1] + boxes_px[:, 3]) / 2
-        return (self.left < x) & (x < self.right) & (self.top < y) & (y < self.bottom)
 
 
 def whole_image(height: int, width: int) -> Window:
@@ -108,8 +104,7 @@ def draw_iou_crop(window: Window, boxes_px: np.ndarray, rng: np.random.Generator
 
 def draw_flip(window: Window, rng: np.random.Generator) -> Window:
     """Mirror the window left to right half the time."""
-    flip = window.flip ^ bool(rng.random() < 0.5)
-    return Window(window.left, window.top, window.right, window.bottom, flip)
+    return replace(window, flip=window.flip ^ bool(rng.random() < 0.5))
 
 
 def _draw_windows(window: Window, draws: np.ndarray) -> np.ndarray:

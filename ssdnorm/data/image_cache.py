@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ssdnorm.data.dataset import DetectionDataset
-from ssdnorm.data.images import EncodedImage
+from ssdnorm.data.images import EncodedImage, size_of
 from ssdnorm.resize import ImageSize, height_and_width
 
 logger = logging.getLogger("ssdnorm.data")
@@ -91,14 +91,13 @@ class CachedDataset(DetectionDataset):
             _check_budget(needed, len(dataset), budget_mib, where)
             self._pixels = torch.empty(needed, dtype=torch.uint8).share_memory_()
             list(threads.map(self._fill, range(len(dataset))))
-        self._place_of_id = np.argsort(dataset.ground_truth.image_ids, kind="stable")
-        self._sorted_ids = dataset.ground_truth.image_ids[self._place_of_id]
+        self._places = {dataset.image_id(place): place for place in range(len(dataset))}
         seconds = time.perf_counter() - start
         logger.info("%s: %d images decoded, %.0f MiB, in %.1f s", where, len(dataset), needed / _MIB, seconds)
 
     def open_image(self, index: int) -> EncodedImage | np.ndarray:
         """The image from memory; a copy of the pixels where the data set draws them."""
-        place = int(self._place_of_id[np.searchsorted(self._sorted_ids, self.image_id(index))])
+        place = self._places[self.image_id(index)]
         most_reduced = int(self._most_reduced[place])
         if not most_reduced:
             return self._pixels_of(place).copy()
@@ -110,9 +109,7 @@ class CachedDataset(DetectionDataset):
     def _head(self, place: int) -> tuple[int, int, int]:
         """Height, width and the largest reduction of an image; 0 for one that is drawn."""
         image = self._source.open_image(place)
-        if isinstance(image, EncodedImage):
-            return *image.size, max(image.reductions)
-        return image.shape[0], image.shape[1], 0
+        return *size_of(image), max(image.reductions) if isinstance(image, EncodedImage) else 0
 
     def _fill(self, place: int) -> None:
         image = self._source.open_image(place)

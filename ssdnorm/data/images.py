@@ -80,6 +80,11 @@ class EncodedImage:
         return pixels if reduction == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
 
 
+def size_of(image: EncodedImage | np.ndarray) -> tuple[int, int]:
+    """Height and width of an image that is encoded, or drawn ``(H, W, 3)``."""
+    return image.size if isinstance(image, EncodedImage) else (image.shape[0], image.shape[1])
+
+
 def check_image_file(path: str | os.PathLike[str]) -> tuple[tuple[int, int], int]:
     """Size ``(height, width)`` and EXIF orientation (1: upright) of an image file, without decoding it.
 

@@ -45,7 +45,8 @@ class Distortion:
         if self.contrast_last and self.contrast != 1:
             image = cv2.LUT(image, _to_uint8(_VALUES * self.contrast))
         if self.channels != (0, 1, 2):
-            image = _in_order(image, self.channels)
+            planes = cv2.split(image)
+            image = cv2.merge([planes[channel] for channel in self.channels])
         return image
 
     def _shift_hsv(self, image: np.ndarray) -> np.ndarray:
@@ -76,13 +77,6 @@ def draw_distortion(rng: np.random.Generator, *, channel_swap: bool = False) -> 
         contrast_last=bool(use[4]),
         channels=(channels[0], channels[1], channels[2]),
     )
-
-
-def _in_order(image: np.ndarray, channels: tuple[int, int, int]) -> np.ndarray:
-    """``image[:, :, channels]``, ten times as fast."""
-    result = np.empty(image.shape, np.uint8)
-    cv2.mixChannels([image], [result], [place for pair in zip(channels, range(3), strict=True) for place in pair])
-    return result
 
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:

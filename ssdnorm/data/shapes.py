@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from ssdnorm.data.annotated_images import AnnotatedBox, AnnotatedImage, table_of_images
+from ssdnorm.data.annotation_checks import Problems
 from ssdnorm.data.dataset import DetectionDataset
-from ssdnorm.tables import GroundTruth, PackedStrings
+from ssdnorm.tables import GroundTruth
 
 SHAPES = ("circle", "cross", "square", "star", "triangle")
 CLASS_COLORS = ((220, 60, 50), (60, 170, 75), (60, 90, 220), (240, 200, 40), (170, 70, 200))  # RGB
@@ -107,24 +110,12 @@ class ShapesDataset(DetectionDataset):
         return scene, rng
 
     def _ground_truth(self, num_images: int) -> GroundTruth:
-        scenes = [self._plan(place)[0] for place in range(num_images)]
-        shapes = [shape for scene in scenes for shape in scene.shapes]
-        boxes = np.array([shape.box for shape in shapes])
-        sides = boxes[:, 2:] - boxes[:, :2]
-        return GroundTruth(
-            image_ids=np.arange(1, num_images + 1),
-            sizes=np.array([(scene.height, scene.width) for scene in scenes]),
-            names=PackedStrings([f"shapes_{self._seed}_{place}.png" for place in range(num_images)]),
-            category_ids=np.arange(1, len(SHAPES) + 1),
-            class_names=SHAPES,
-            starts=np.cumsum([0, *(len(scene.shapes) for scene in scenes)]),
-            ids=np.arange(1, len(shapes) + 1),
-            boxes=np.concatenate([boxes[:, :2], sides], axis=1),
-            labels=np.array([shape.label for shape in shapes]),
-            area=sides.prod(axis=1),
-            iscrowd=np.zeros(len(shapes), bool),
-            difficult=np.zeros(len(shapes), bool),
-        )
+        images = []
+        for place in range(num_images):
+            scene, name = self._plan(place)[0], f"shapes_{self._seed}_{place}.png"
+            boxes = [AnnotatedBox(name, SHAPES[shape.label - 1], shape.box) for shape in scene.shapes]
+            images.append(AnnotatedImage(place + 1, Path(name), (scene.height, scene.width), boxes))
+        return table_of_images(images, SHAPES, Problems("error", where="shapes"))
 
 
 @dataclass(frozen=True)

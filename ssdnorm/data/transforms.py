@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ssdnorm.data.crops import Window, draw_flip, draw_iou_crop, draw_zoom_out, whole_image
-from ssdnorm.data.images import EncodedImage
+from ssdnorm.data.images import EncodedImage, size_of
 from ssdnorm.data.photometric import draw_distortion
 from ssdnorm.resize import ImageSize, height_and_width, resize_image
 
@@ -69,7 +69,7 @@ class TrainTransform:
             Result: image ``(3, *size)`` uint8, channels last in memory; boxes ``(g, 4)`` float32 xyxy in [0, 1]; labels
             ``(g,)`` int64. g may be less than G, and 0.
         """
-        height, width = _size_of(image)
+        height, width = size_of(image)
         window = self.draw_window(height, width, boxes_px, rng)
         distort = draw_distortion(rng, channel_swap=self.channel_swap) if self.photometric else None
         pixels, scale = _decode_for(image, window, self.size)
@@ -208,10 +208,6 @@ def _decode_for(
     fine = min(window.height / size[0], window.width / size[1]) / 2
     reduction = max(factor for factor in image.reductions if factor <= max(fine, 1))
     return image.decode(reduction), (1 / reduction, 1 / reduction)
-
-
-def _size_of(image: EncodedImage | np.ndarray) -> tuple[int, int]:
-    return image.size if isinstance(image, EncodedImage) else (image.shape[0], image.shape[1])
 
 
 def _checked_fill(fill: Sequence[int]) -> tuple[int, int, int]:

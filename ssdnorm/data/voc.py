@@ -6,17 +6,16 @@ import os
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
-import numpy as np
-
 from ssdnorm.coco_format.columns import is_one_line
-from ssdnorm.data.annotation_checks import BOX_KINDS, BOX_REASONS, Problems, find_bad_boxes
+from ssdnorm.data.annotated_images import AnnotatedBox, AnnotatedImage, table_of_images
+from ssdnorm.data.annotation_checks import Problems
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import IMAGE_SUFFIXES, check_image_file
 from ssdnorm.messages import unknown_name
-from ssdnorm.tables import GroundTruth, PackedStrings, xyxy_to_xywh
+from ssdnorm.tables import PackedStrings
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -72,7 +71,7 @@ class VocDataset(DetectionDataset):
             raise ValueError(f"VocDataset: {got}; give one split for all, or one for each root")
         years = [_Year(path, name, check_images) for path, name in zip(roots, splits, strict=True)]
         problems = Problems(on_bad_annotation, where=" + ".join(f"{year.root.name} {year.split}" for year in years))
-        images: list[_Image] = []
+        images: list[AnnotatedImage] = []
         first = 1
         for year in years:
             images += year.read_images(first, problems)
@@ -81,29 +80,10 @@ class VocDataset(DetectionDataset):
             names = sorted(set().union(*(year.all_class_names() for year in years)))
         else:
             names = _checked_class_names(class_names, images)
-        truth = _ground_truth(images, names, problems)
-        if not images:
-            raise ValueError(
-                f"{problems.where}: no usable image. First problem: {next(iter(problems.messages), 'empty list')}"
-            )
+        truth = table_of_images(images, names, problems, one_based=True)
         problems.report()
         paths = PackedStrings([str(image.path) for image in images])
         super().__init__(truth, paths, train_on_difficult=train_on_difficult, problems=problems)
-
-
-@dataclass
-class _Image:
-    """One annotated image as its XML has it; objects are (number, class, corners, difficult).
-
-    Args:
-        number: its 1-based place in the lists.
-    """
-
-    number: int
-    path: Path
-    where: str
-    size: tuple[int, int]
-    objects: list[tuple[int, str, tuple[float, ...], bool]] = field(default_factory=list)
 
 
 class _Year:
@@ -127,11 +107,11 @@ class _Year:
         lines = self.list_file.read_text(encoding="utf-8-sig").splitlines()
         self.listed = [name for name in map(str.strip, lines) if name]
 
-    def read_images(self, first: int, problems: Problems) -> list[_Image]:
+    def read_images(self, first: int, problems: Problems) -> list[AnnotatedImage]:
         """The images of the list that can be used, counted from ``first``; the others are reported to ``problems``."""
         files = {
             entry.name.rsplit(".", 1)[0]: Path(entry.path)
-            for entry in os.scandir(self.root / "JPEGImages")
+            for entry in sorted(os.scandir(self.root / "JPEGImages"), key=attrgetter("name"), reverse=True)
             if entry.name.lower().endswith(IMAGE_SUFFIXES)
         }
         images, seen = [], set()
@@ -156,7 +136,7 @@ class _Year:
             names.update(name for item in root.iterfind("object") if (name := _name(item)))
         return names
 
-    def _read_image(self, number: int, name: str, path: Path, problems: Problems) -> _Image | None:
+    def _read_image(self, number: int, name: str, path: Path, problems: Problems) -> AnnotatedImage | None:
         where = f"Annotations/{name}.xml"
         try:
             root = _parse(self.root / where)
@@ -177,13 +157,13 @@ class _Year:
                     "size",
                     f"{where}: says {annotated[1]} × {annotated[0]}, {path.name} has {size[1]} × {size[0]}{hint}",
                 )
-        image = _Image(number, path, where, size)
+        boxes = []
         for place, item in enumerate(root.iterfind("object")):
             try:
-                image.objects.append((place, *_read_object(item)))
+                boxes.append(_read_object(item, f"{where}: object {place}"))
             except ValueError as error:
                 problems.drop("object", f"{where}: object {place}: {error}")
-        return image
+        return AnnotatedImage(number, path, size, boxes)
 
 
 def _parse(path: Path) -> ElementTree.Element:
@@ -203,7 +183,7 @@ def _name(item: ElementTree.Element) -> str:
     return " ".join((item.findtext("name") or "").split())
 
 
-def _read_object(item: ElementTree.Element) -> tuple[str, tuple[float, ...], bool]:
+def _read_object(item: ElementTree.Element, where: str) -> AnnotatedBox:
     name = _name(item)
     if not name:
         raise ValueError("has no <name>")
@@ -214,56 +194,17 @@ def _read_object(item: ElementTree.Element) -> tuple[str, tuple[float, ...], boo
         corners = tuple(float(text or "") for text in texts)
     except ValueError as error:
         raise ValueError(f"({name}) {error}") from None
-    return name, corners, (item.findtext("difficult") or "0").strip() == "1"
+    shown = f"box ({', '.join(f'{value:g}' for value in corners)})"
+    return AnnotatedBox(where, name, corners, (item.findtext("difficult") or "0").strip() == "1", shown)
 
 
-def _ground_truth(images: list[_Image], class_names: list[str], problems: Problems) -> GroundTruth:
-    labels = {name: label for label, name in enumerate(class_names, start=1)}
-    owners = [i for i, image in enumerate(images) for _ in image.objects]
-    objects = [item for image in images for item in image.objects]
-    corners = np.array([item[2] for item in objects], np.float64).reshape(-1, 4)
-    sizes = np.array([image.size for image in images], np.int64).reshape(-1, 2)
-    boxes = corners - [1, 1, 0, 0]
-    boxes[corners == 0] = 0
-    kinds = find_bad_boxes(corners, sizes[owners])
-    keep = np.zeros(len(objects), bool)
-    for row, (number, name, box, _) in enumerate(objects):
-        image, kind = images[owners[row]], BOX_KINDS[kinds[row]]
-        where = f"{image.where}: object {number}"
-        if name not in labels:
-            problems.drop("class", f"{where}: {unknown_name('class', name, class_names)}")
-        elif kind in BOX_REASONS:
-            reason = BOX_REASONS[kind].format(height=image.size[0], width=image.size[1])
-            problems.drop(kind, f"{where} ({name}): box ({', '.join(f'{value:g}' for value in box)}) {reason}")
-        else:
-            keep[row] = True
-    problems.count("clipped", int((kinds[keep] == BOX_KINDS.index("clipped")).sum()))
-    kept = np.flatnonzero(keep)
-    boxes = xyxy_to_xywh(boxes[kept])
-    counts = np.bincount(np.array(owners, np.int64)[kept], minlength=len(images))
-    return GroundTruth(
-        image_ids=np.array([image.number for image in images], np.int64),
-        sizes=sizes,
-        names=PackedStrings([image.path.name for image in images]),
-        category_ids=np.arange(1, len(class_names) + 1),
-        class_names=tuple(class_names),
-        starts=np.concatenate([[0], np.cumsum(counts)]),
-        ids=np.arange(1, len(kept) + 1),
-        boxes=boxes,
-        labels=np.array([labels[objects[row][1]] for row in kept], np.int64),
-        area=boxes[:, 2:].prod(axis=1),
-        iscrowd=np.zeros(len(kept), bool),
-        difficult=np.array([objects[row][3] for row in kept], bool),
-    )
-
-
-def _checked_class_names(class_names: Sequence[str], images: list[_Image]) -> list[str]:
+def _checked_class_names(class_names: Sequence[str], images: list[AnnotatedImage]) -> list[str]:
     names = list(class_names)
     if isinstance(class_names, str) or not names or len(set(names)) < len(names):
         raise ValueError(f"class_names: expected a list of different names; got {class_names!r}")
     if wrong := [name for name in names if not name or not is_one_line(name)]:
         raise ValueError(f"class_names: expected names of one line; got {wrong[0]!r}")
-    found = Counter(item[1] for image in images for item in image.objects)
+    found = Counter(box.name for image in images for box in image.boxes)
     unlisted = [name for name, _ in found.most_common() if name not in names]
     for name in names:
         # A rare class may be absent from a small split; together with a name that is not listed it is a mistake.

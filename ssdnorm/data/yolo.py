@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ssdnorm.coco_format.columns import is_one_line
-from ssdnorm.data.annotation_checks import BOX_KINDS, BOX_REASONS, Problems, find_bad_boxes
+from ssdnorm.data.annotated_images import AnnotatedBox, AnnotatedImage, table_of_images
+from ssdnorm.data.annotation_checks import Problems
 from ssdnorm.data.coco import choose_classes
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import IMAGE_SUFFIXES, check_image_file
 from ssdnorm.messages import shown, unknown_name
-from ssdnorm.tables import GroundTruth, PackedStrings, xyxy_to_xywh
+from ssdnorm.tables import PackedStrings
 from ssdnorm.yaml_files import read_yaml
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -57,11 +56,7 @@ class YoloDataset(DetectionDataset):
         names = yolo_class_names(content, file)
         listed = list_yolo_images(content, file, split)
         problems = Problems(on_bad_annotation, where=f"{file.parent.name or file} {split}")
-        numbers: list[int] = []
-        paths: list[Path] = []
-        sizes: list[tuple[int, int]] = []
-        rows: list[tuple[int, int, float, float, float, float]] = []
-        places: list[str] = []
+        images: list[AnnotatedImage] = []
         for number, path in enumerate(listed, 1):
             try:
                 size, orientation = check_image_file(path)
@@ -70,19 +65,11 @@ class YoloDataset(DetectionDataset):
                 continue
             if orientation != 1:
                 problems.note("size", f"{path.name}: its EXIF orientation {orientation} is not applied")
-            for row, where in _read_labels(path, names, problems):
-                rows.append((len(paths), *row))
-                places.append(where)
-            numbers.append(number)
-            paths.append(path)
-            sizes.append(size)
-        if not paths:
-            first = next(iter(problems.messages), "the split lists none")
-            raise ValueError(f"{problems.where}: no usable image. First problem: {first}")
-        truth = _ground_truth(numbers, paths, np.array(sizes, np.int64), rows, places, names, problems)
+            images.append(AnnotatedImage(number, path, size, _read_labels(path, size, names, problems)))
+        truth = table_of_images(images, names, problems)
         truth = choose_classes(truth, class_names, problems)
         problems.report()
-        super().__init__(truth, PackedStrings([str(path) for path in paths]), problems=problems)
+        super().__init__(truth, PackedStrings([str(image.path) for image in images]), problems=problems)
 
 
 def yolo_file(root: str | os.PathLike[str]) -> Path:
@@ -169,72 +156,41 @@ def _labels_of(image: Path) -> Path:
     return Path(*parts)
 
 
-def _read_labels(
-    image: Path, names: Sequence[str], problems: Problems
-) -> list[tuple[tuple[int, float, float, float, float], str]]:
-    """Class number and corners in [0, 1] of every line that can be used, and where it stands."""
+def _read_labels(image: Path, size: tuple[int, int], names: Sequence[str], problems: Problems) -> list[AnnotatedBox]:
+    """The objects of every line that can be read."""
     file = _labels_of(image)
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines() if os.path.isfile(file) else []
     except UnicodeDecodeError:
         problems.drop("annotations", f"{file}: not text in UTF-8")
         return []
-    found = []
+    boxes = []
     for number, line in enumerate(lines, 1):
         words, where = line.split(), f"labels/{file.name}: line {number}"
         if not words:
             continue
         try:
-            label, *values = int(float(words[0])), *map(float, words[1:])
-        except (ValueError, OverflowError):
+            label, *values = map(float, words)
+        except ValueError:
             problems.drop("object", f"{where}: expected a class number and numbers; got {line[:60]!r}")
             continue
         if len(values) < 4 or (len(values) > 5 and len(values) % 2):
             problems.drop("object", f"{where}: expected class, centre x, y, width, height; got {len(words)} numbers")
-        elif not 0 <= label < len(names):
-            problems.drop("class", f"{where}: class {label} is not in 0 … {len(names) - 1}")
+        elif label not in range(len(names)):
+            problems.drop("class", f"{where}: class {words[0][:20]} is not in 0 … {len(names) - 1}")
         elif len(values) <= 5:  # a fifth is a tracker's or a score
             x, y, w, h = values[:4]
-            found.append(((label, x - w / 2, y - h / 2, x + w / 2, y + h / 2), where))
+            corners = _in_pixels((x - w / 2, y - h / 2, x + w / 2, y + h / 2), size)
+            boxes.append(AnnotatedBox(where, names[int(label)], corners))
         else:
             xs, ys = values[::2], values[1::2]
-            found.append(((label, min(xs), min(ys), max(xs), max(ys)), where))
-    return found
+            corners = _in_pixels((min(xs), min(ys), max(xs), max(ys)), size)
+            boxes.append(AnnotatedBox(where, names[int(label)], corners))
+    return boxes
 
 
-def _ground_truth(
-    numbers: list[int],
-    paths: list[Path],
-    sizes: np.ndarray,
-    rows: list[tuple[int, int, float, float, float, float]],
-    places: list[str],
-    names: list[str],
-    problems: Problems,
-) -> GroundTruth:
-    table = np.array(rows, np.float64).reshape(-1, 6)
-    owner, labels, shares = table[:, 0].astype(np.int64), table[:, 1].astype(np.int64) + 1, table[:, 2:]
-    shares = np.where(np.abs(np.clip(shares, 0, 1) - shares) < _ROUNDING, np.clip(shares, 0, 1), shares)
-    boxes = shares * sizes[owner][:, [1, 0, 1, 0]]
-    kinds = find_bad_boxes(boxes, sizes[owner])
-    keep = (kinds == 0) | (kinds == BOX_KINDS.index("clipped"))
-    for row in np.flatnonzero(~keep).tolist():
-        kind, (height, width) = BOX_KINDS[kinds[row]], sizes[owner[row]]
-        reason = BOX_REASONS[kind].format(height=height, width=width)
-        problems.drop(kind, f"{places[row]} ({names[labels[row] - 1]}): {reason}")
-    problems.count("clipped", int((kinds[keep] > 0).sum()))
-    boxes = xyxy_to_xywh(boxes[keep])
-    counts = np.bincount(owner[keep], minlength=len(paths))
-    return GroundTruth(
-        image_ids=np.array(numbers, np.int64),
-        sizes=sizes,
-        names=PackedStrings([path.name for path in paths]),
-        category_ids=np.arange(1, len(names) + 1),
-        class_names=tuple(names),
-        starts=np.concatenate([[0], np.cumsum(counts)]),
-        ids=np.arange(1, len(boxes) + 1),
-        boxes=boxes,
-        labels=labels[keep],
-        area=boxes[:, 2:].prod(axis=1),
-        iscrowd=np.zeros(len(boxes), bool),
-        difficult=np.zeros(len(boxes), bool),
-    )
+def _in_pixels(shares: Sequence[float], size: tuple[int, int]) -> list[float]:
+    """Corners in [0, 1] as pixels; one that rounding took out of the image is put on its edge."""
+    inside = [min(max(share, 0.0), 1.0) for share in shares]
+    shares = [near if abs(near - share) < _ROUNDING else share for near, share in zip(inside, shares, strict=True)]
+    return [share * size[1 - axis % 2] for axis, share in enumerate(shares)]

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ssdnorm.metrics.coco import CocoResult
 from ssdnorm.metrics.matching import Matches
-from ssdnorm.metrics.precision_recall import Ranking, precision_at_recalls, rank_hits
+from ssdnorm.metrics.precision_recall import Ranking, mean_of_defined, precision_at_recalls, rank_hits
 
 _THRESHOLDS = {"AP50": 0.5, "AP75": 0.75}
 METRICS = ("AP", *_THRESHOLDS)
@@ -161,15 +161,12 @@ def _resample(
         for place, ranking in enumerate(rankings):
             precision, _ = precision_at_recalls(ranking, weights)
             for name, which in rows.items():
-                chosen = precision[which]
-                chosen = chosen[chosen > -1]
-                values[name][place, n] = chosen.mean() if chosen.size else -1.0
+                values[name][place, n] = mean_of_defined(precision[which])
     return values
 
 
 def _check(result: CocoResult, metrics: Sequence[str], num_resamples: int, level: float) -> None:
-    unknown = [name for name in metrics if name not in METRICS]
-    if unknown or not metrics:
+    if not metrics or not set(metrics) <= set(METRICS):
         raise ValueError(f"bootstrap: metrics: got {list(metrics)!r}, allowed: {', '.join(METRICS)}")
     if num_resamples < 1 or not 0 < level < 1:
         got = f"num_resamples {num_resamples}, level {level}"

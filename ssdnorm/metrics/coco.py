@@ -14,7 +14,7 @@ from ssdnorm.metrics.backends import BACKENDS as PACKAGES
 from ssdnorm.metrics.backends import evaluate_with
 from ssdnorm.metrics.collect import ImageCollector
 from ssdnorm.metrics.matching import Matches, match_detections
-from ssdnorm.metrics.precision_recall import PrecisionRecall, accumulate, score_text
+from ssdnorm.metrics.precision_recall import PrecisionRecall, accumulate, mean_of_defined, score_text
 from ssdnorm.tables import DetectionTable, GroundTruth, in_id_order
 
 BACKENDS = ("ssdnorm", *PACKAGES)
@@ -110,9 +110,13 @@ def evaluate_coco(
     else:
         curves = evaluate_with(backend, truth, found, iou_thresholds=thresholds, max_detections=limits)
     counts = np.bincount(truth.labels[~truth.iscrowd], minlength=truth.num_classes + 1)[1:]
+    precision, recall = curves.precision[..., 0, -1], curves.recall[..., 0, -1]
     return CocoResult(
         metrics=_summary(curves, thresholds, limits),
-        per_class={name: _class_summary(curves, thresholds, k) for k, name in enumerate(truth.class_names)},
+        per_class={
+            name: {**_average_precisions(precision[:, :, k], thresholds), "AR": mean_of_defined(recall[:, k])}
+            for k, name in enumerate(truth.class_names)
+        },
         curves=curves,
         matches=matches,
         backend=backend,
@@ -198,26 +202,16 @@ def check_options(
 
 
 def _summary(curves: PrecisionRecall, thresholds: np.ndarray, limits: tuple[int, ...]) -> dict[str, float]:
-    metrics = {
-        "AP": _mean(curves.precision[:, :, :, 0, -1]),
-        "AP50": _mean(curves.precision[thresholds == 0.5, :, :, 0, -1]),
-        "AP75": _mean(curves.precision[thresholds == 0.75, :, :, 0, -1]),
-    }
-    metrics |= {f"AP{size}": _mean(curves.precision[:, :, :, a, -1]) for a, size in enumerate("sml", 1)}
-    metrics |= {f"AR{limit}": _mean(curves.recall[:, :, 0, m]) for m, limit in enumerate(limits)}
-    return metrics | {f"AR{size}": _mean(curves.recall[:, :, a, -1]) for a, size in enumerate("sml", 1)}
+    metrics = _average_precisions(curves.precision[..., 0, -1], thresholds)
+    metrics |= {f"AP{size}": mean_of_defined(curves.precision[..., a, -1]) for a, size in enumerate("sml", 1)}
+    metrics |= {f"AR{limit}": mean_of_defined(curves.recall[..., 0, m]) for m, limit in enumerate(limits)}
+    return metrics | {f"AR{size}": mean_of_defined(curves.recall[..., a, -1]) for a, size in enumerate("sml", 1)}
 
 
-def _class_summary(curves: PrecisionRecall, thresholds: np.ndarray, k: int) -> dict[str, float]:
-    precision = curves.precision[:, :, k, 0, -1]
+def _average_precisions(precision: np.ndarray, thresholds: np.ndarray) -> dict[str, float]:
+    """AP, AP50 and AP75 of precisions ``(T, …)``."""
     return {
-        "AP": _mean(precision),
-        "AP50": _mean(precision[thresholds == 0.5]),
-        "AP75": _mean(precision[thresholds == 0.75]),
-        "AR": _mean(curves.recall[:, k, 0, -1]),
+        "AP": mean_of_defined(precision),
+        "AP50": mean_of_defined(precision[thresholds == 0.5]),
+        "AP75": mean_of_defined(precision[thresholds == 0.75]),
     }
-
-
-def _mean(values: np.ndarray) -> float:
-    defined = values[values > -1]
-    return float(np.mean(defined)) if len(defined) else -1.0

@@ -10,7 +10,7 @@ import numpy as np
 
 from ssdnorm.metrics.backends import make_evaluator
 from ssdnorm.metrics.coco import CocoResult
-from ssdnorm.metrics.precision_recall import RECALLS
+from ssdnorm.metrics.precision_recall import RECALLS, mean_of_defined
 
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 _HOTCOCO_KINDS = dict(zip(("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"), KINDS, strict=True))
@@ -138,5 +138,4 @@ def f_scores(result: CocoResult) -> dict[str, float]:
         f1 = np.nan_to_num(2 * precision * recall / (precision + recall)).max(axis=1)
     f1[(precision < 0).any(axis=1)] = -1
     rows = {"F1": slice(None), "F1_50": result.iou_thresholds == 0.5, "F1_75": result.iou_thresholds == 0.75}
-    chosen = {name: f1[row][f1[row] >= 0] for name, row in rows.items()}
-    return {name: float(values.mean()) if values.size else -1.0 for name, values in chosen.items()}
+    return {name: mean_of_defined(f1[row]) for name, row in rows.items()}

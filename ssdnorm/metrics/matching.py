@@ -104,24 +104,15 @@ def expand_pairs(detection_group: np.ndarray, object_group: np.ndarray) -> Itera
     Yields places in the two arrays, sorted by detection, then object; a detection's pairs are in one portion.
     """
     by_group = stable_order(object_group)
-    first, count = _runs_of(detection_group, object_group[by_group])
+    sorted_groups = object_group[by_group]
+    first = np.searchsorted(sorted_groups, detection_group, "left")
+    count = np.searchsorted(sorted_groups, detection_group, "right") - first
     candidates = np.flatnonzero(count)
     portions = np.cumsum(count[candidates]) // _PAIRS_AT_ONCE
     for part in np.split(candidates, np.flatnonzero(np.diff(portions)) + 1):
         detection = np.repeat(part, count[part])
         if len(detection):
             yield detection, by_group[np.repeat(first[part], count[part]) + _place_in_run(detection)]
-
-
-def _runs_of(wanted: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the run of each wanted group starts among sorted groups, and its length (0 if it is not there)."""
-    num_groups = 1 + max(groups.max(initial=-1), wanted.max(initial=-1))
-    if num_groups > 4 * len(wanted):  # many classes × images: a table would take more memory than the search saves time
-        first = np.searchsorted(groups, wanted, "left")
-        return first, np.searchsorted(groups, wanted, "right") - first
-    starts = np.zeros(num_groups + 1, np.int64)
-    np.cumsum(np.bincount(groups, minlength=num_groups), out=starts[1:])
-    return starts[wanted], np.diff(starts)[wanted]
 
 
 def best_of_each(detection: np.ndarray, iou: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

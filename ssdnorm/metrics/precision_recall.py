@@ -67,10 +67,11 @@ def accumulate(matches: Matches) -> PrecisionRecall:
     precision = np.full((shape[0], len(RECALLS), *shape[1:]), -1.0)
     scores = precision.copy()
     recall = np.full(shape, -1.0)
+    once = np.ones(matches.ground_truth.num_images, np.int64)
     for m, limit in enumerate(matches.max_detections):
         for a in range(len(AREA_RANGES)):
             ranking = rank_hits(matches, area_range=a, limit=limit)
-            precision[..., a, m], recall[..., a, m], scores[..., a, m] = _interpolate(ranking, None, with_scores=True)
+            precision[..., a, m], recall[..., a, m], scores[..., a, m] = _interpolate(ranking, once, with_scores=True)
     return PrecisionRecall(precision, recall, scores)
 
 
@@ -117,10 +118,10 @@ def rank_hits(matches: Matches, *, area_range: int = 0, limit: int | None = None
     )
 
 
-def precision_at_recalls(ranking: Ranking, weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def precision_at_recalls(ranking: Ranking, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Precision at 101 recalls and final recall, each image counted as often as its weight says.
 
-    With weights this is what the evaluation of a data set would give in which image *i* stands ``weights[i]`` times
+    This is what the evaluation of a data set would give in which image *i* stands ``weights[i]`` times
     (its copies next to each other): copies of a hit follow each other, so precision at the last of them is the
     highest, and one number a hit is enough.
 
@@ -132,21 +133,14 @@ def precision_at_recalls(ranking: Ranking, weights: np.ndarray | None = None) ->
 
 
 def _interpolate(
-    ranking: Ranking, weights: np.ndarray | None, *, with_scores: bool
+    ranking: Ranking, weights: np.ndarray, *, with_scores: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     num_thresholds, num_classes = ranking.num_thresholds, len(ranking.class_start) - 1
     hit_class = np.tile(np.arange(num_classes), num_thresholds)
-    objects = np.bincount(
-        ranking.object_class,
-        weights=None if weights is None else weights[ranking.object_image],
-        minlength=num_classes,
-    ).astype(np.int64)
-    if weights is None:
-        counted, hits, changes = ranking.counted, np.ones(len(ranking.hit), np.int64), ranking.sign
-    else:
-        weight = weights[ranking.image]
-        counted, hits, changes = weight * ranking.counted, weight[ranking.hit], weight[ranking.change] * ranking.sign
-    detections_before, hits_before, changes_before = _running(counted), _running(hits), _running(changes)
+    objects = np.bincount(ranking.object_class, weights[ranking.object_image], num_classes).astype(np.int64)
+    weight = weights[ranking.image]
+    detections_before, hits_before = _running(weight * ranking.counted), _running(weight[ranking.hit])
+    changes_before = _running(weight[ranking.change] * ranking.sign)
     per_segment = np.diff(ranking.hit_start)
     true = hits_before[1:] - np.repeat(hits_before[ranking.hit_start[:-1]], per_segment)
     base = detections_before[ranking.class_start[:-1]][hit_class] + changes_before[ranking.change_start[:-1]]
@@ -160,10 +154,7 @@ def _interpolate(
             np.maximum.accumulate(segment, out=segment)
     needed = np.maximum(_hits_needed(objects), 1)[hit_class]  # (T * K, 101)
     start, end = ranking.hit_start[:-1, None], ranking.hit_start[1:, None]
-    if weights is None:
-        place = start + needed - 1
-    else:
-        place = np.searchsorted(hits_before[1:], hits_before[start] + needed, "left")
+    place = np.searchsorted(hits_before[1:], hits_before[start] + needed, "left")
     reached = place < end
     place = np.where(reached, place, 0)
     exists = (objects > 0)[hit_class]
@@ -197,6 +188,12 @@ def _hits_needed(objects: np.ndarray) -> np.ndarray:
     needed = np.ceil(RECALLS * count)
     needed = np.where((needed - 1) / count >= RECALLS, needed - 1, needed)  # undo the rounding of the product
     return np.where(needed / count >= RECALLS, needed, needed + 1).astype(np.int64)
+
+
+def mean_of_defined(values: np.ndarray) -> float:
+    """The mean over the values that are not the −1 of no object; −1 if all are."""
+    defined = values[values > -1]
+    return float(np.mean(defined)) if len(defined) else -1.0
 
 
 def score_text(value: float, digits: int = 3) -> str:

@@ -19,7 +19,7 @@ from ssdnorm.metrics.matching import (
     expand_pairs,
     stable_order,
 )
-from ssdnorm.metrics.precision_recall import score_text
+from ssdnorm.metrics.precision_recall import mean_of_defined, score_text
 from ssdnorm.tables import DetectionTable, GroundTruth, in_id_order
 
 INTERPOLATIONS = ("11-point", "all-point")
@@ -110,11 +110,9 @@ def evaluate_voc(
     per_class, curves = {}, {}
     for k, name in enumerate(truth.class_names):
         part = slice(starts[k], starts[k + 1])
-        row, curves[name] = _class_result(hit[part], int(objects[k]), interpolation)
+        per_class[name], curves[name] = _class_result(hit[part], int(objects[k]), interpolation)
         curves[name]["score"] = found.scores[counted[part]]
-        per_class[name] = row
-    defined = [row["AP"] for row in per_class.values() if row["objects"] > 0]
-    mean = float(np.mean(defined)) if defined else -1.0
+    mean = mean_of_defined(np.array([row["AP"] for row in per_class.values()]))
     return VocResult({"mAP": mean}, per_class, curves, iou_threshold, interpolation)
 
 

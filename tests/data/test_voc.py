@@ -1,4 +1,5 @@
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -66,6 +67,15 @@ def test_any_file_name_is_found(voc, name, suffix):
     data = VocDataset(voc.root, "train", on_bad_annotation="error")
     assert data.image_name(0) == name + suffix
     assert data.load_image(0).shape == (30, 40, 3)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_of_two_images_of_one_name_the_jpeg_is_taken_in_whatever_order_the_disk_lists_them(voc, monkeypatch, backwards):
+    for suffix in (".jpg", ".png"):
+        voc.add("a", voc_object("dog", 1, 1, 9, 9), suffix=suffix)
+    entries = sorted(os.scandir(voc.root / "JPEGImages"), key=lambda entry: entry.name, reverse=backwards)
+    monkeypatch.setattr(os, "scandir", lambda folder: iter(entries))
+    assert VocDataset(voc.root, "train", class_names=["dog"]).image_name(0) == "a.jpg"
 
 
 BAD_BOXES = {

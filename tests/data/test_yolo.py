@@ -100,3 +100,11 @@ def test_a_file_that_cannot_be_used_is_refused(yolo, text, message):
 def test_an_unknown_split_is_refused_with_the_nearest_guess(yolo):
     with pytest.raises(ValueError, match=r"unknown split 'trian'; .* Did you mean 'train'"):
         YoloDataset(yolo.root, "trian")
+
+
+def test_a_class_number_is_whole(yolo):
+    yolo.add("a", "0.5 0.5 0.5 0.1 0.1", "-0.5 0.5 0.5 0.1 0.1", "nan 0.5 0.5 0.1 0.1", "1.0 0.5 0.5 0.25 0.2")
+    data = YoloDataset(yolo.root, "train")
+    assert data.training_boxes(0)[1].tolist() == [2]
+    assert data.problems[0] == "labels/a.txt: line 1: class 0.5 is not in 0 … 1; dropped"
+    assert data.summary.endswith("3 objects of an unknown class dropped")
