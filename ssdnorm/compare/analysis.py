@@ -39,7 +39,8 @@ def analyse(plan: Plan, root: Path, datasets: Mapping[str, DetectionDataset], *,
     chosen = {name: [run for run in runs if run.arm == name and run.compared] for name in lrs}
     finished = {name: [run for run in mine if run.status == "finished"] for name, mine in chosen.items()}
     lost = {name for name, mine in chosen.items() if any(run.status in ("failed", "missing") for run in mine)}
-    draws = resample_runs(finished, root, test_set, num_resamples) if finished[file.baseline] else {}
+    has_pairs = finished[file.baseline] or file.contrasts
+    draws = resample_runs(finished, root, test_set, num_resamples) if has_pairs else {}
     contrasts = {name: [(a, b) for a, b in pairs] for name, pairs in file.contrasts.items()}
     all_pairs = {name: [(name, file.baseline)] for name in lrs if name != file.baseline}
     all_pairs |= {f"contrast {name}": pairs for name, pairs in contrasts.items()}
