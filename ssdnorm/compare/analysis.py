@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,9 @@ from ssdnorm.compare.looks import level_of, second_look
 from ssdnorm.compare.origin import origin_of
 from ssdnorm.compare.plan import Arm, Plan, extended, make_job
 from ssdnorm.compare.results import METRICS, ArmResult, Contrast, Mean, Rate, Results, Run, Status, Verdict
-from ssdnorm.compare.run_folders import compare_starts, read_run
+from ssdnorm.compare.run_folders import compare_starts, first_with, read_run
 from ssdnorm.compare.statistics import mean_with_interval, pooled_std
 from ssdnorm.data.dataset import DetectionDataset
-
-Pairs = list[tuple[str, str]]
 
 
 def analyse(plan: Plan, root: Path, datasets: Mapping[str, DetectionDataset], *, num_resamples: int = 1000) -> Results:
@@ -40,20 +39,16 @@ def analyse(plan: Plan, root: Path, datasets: Mapping[str, DetectionDataset], *,
     chosen = {name: [run for run in runs if run.arm == name and run.compared] for name in lrs}
     finished = {name: [run for run in mine if run.status == "finished"] for name, mine in chosen.items()}
     lost = {name for name, mine in chosen.items() if any(run.status in ("failed", "missing") for run in mine)}
-    draws = resample_runs(finished, root, test_set, num_resamples) if finished[file.baseline] else {}
-    pairs: dict[str, Pairs] = {name: [(name, file.baseline)] for name in lrs if name != file.baseline}
-    by_metric = {name: differences(pair, finished, draws, len(test_set)) for name, pair in pairs.items()}
-    contrasts: dict[str, Pairs] = {name: [(a, b) for a, b in pair] for name, pair in file.contrasts.items()}
-    contrasted = {name: differences(pair, finished, draws, len(test_set)) for name, pair in contrasts.items()}
+    has_pairs = finished[file.baseline] or file.contrasts
+    draws = resample_runs(finished, root, test_set, num_resamples) if has_pairs else {}
+    contrasts = {name: [(a, b) for a, b in pairs] for name, pairs in file.contrasts.items()}
+    all_pairs = {name: [(name, file.baseline)] for name in lrs if name != file.baseline}
+    all_pairs |= {f"contrast {name}": pairs for name, pairs in contrasts.items()}
+    gaps = {name: differences(pairs, finished, draws, len(test_set)) for name, pairs in all_pairs.items()}
     compared = {
-        name: (found[file.metric], pairs[name])
-        for name, found in by_metric.items()
-        if file.metric in found and not lost & {name, file.baseline}
-    }
-    compared |= {
-        f"contrast {name}": (found[file.metric], contrasts[name])
-        for name, found in contrasted.items()
-        if file.metric in found and not lost & {arm for pair in contrasts[name] for arm in pair}
+        name: (gaps[name][file.metric], pairs)
+        for name, pairs in all_pairs.items()
+        if file.metric in gaps[name] and lost.isdisjoint(chain(*pairs))
     }
     judged = judge(file, compared, len(test_set))
     learnt = outcomes(chosen, file.baseline, file.metric, file.learnt_ap50)
@@ -77,7 +72,7 @@ def analyse(plan: Plan, root: Path, datasets: Mapping[str, DetectionDataset], *,
                 metrics=_means(mine, "metrics"),
                 per_class=_per_class(mine),
                 population=_means(mine, "metrics_population"),
-                differences=by_metric.get(arm.name, {}),
+                differences=gaps.get(arm.name, {}),
                 verdict=verdict,
                 finding=finding,
                 outcome=learnt[arm.name],
@@ -104,10 +99,9 @@ def analyse(plan: Plan, root: Path, datasets: Mapping[str, DetectionDataset], *,
         detectable_by_seeds=judged.by_seeds,
         arms=arms,
         contrasts=[
-            Contrast(
-                name, pair, contrasted[name].get(file.metric), judged.findings.get(f"contrast {name}"), sentence=""
-            )
-            for name, pair in contrasts.items()
+            Contrast(name, pairs, gaps[key].get(file.metric), judged.findings.get(key), sentence="")
+            for name, pairs in contrasts.items()
+            for key in [f"contrast {name}"]
         ],
         provenance=_provenance(plan, runs, test_set) | origin_of(datasets),
         config=plan.content,
@@ -174,11 +168,9 @@ def _per_class(finished: Sequence[Run]) -> dict[str, float]:
 
 
 def _latencies(plan: Plan, finished: Runs, root: Path, test_set: DetectionDataset) -> dict[str, float]:
-    checkpoints = {}
-    for name, runs in finished.items():
-        paths = [root / run.folder / "checkpoints" / "model.safetensors" for run in runs]
-        if path := next((path for path in paths if path.is_file()), None):
-            checkpoints[name] = path
+    file = "checkpoints/model.safetensors"
+    trained = {name: first_with(file, runs, root) for name, runs in finished.items()}
+    checkpoints = {name: root / run.folder / file for name, run in trained.items() if run is not None}
     named = {norm for arm in plan.arms for norm in arm.config.norm.custom_norms}
     image = torch.from_numpy(test_set.load_image(0)).permute(2, 0, 1)
     return measure_latencies(checkpoints, image, custom_norms=named)

@@ -63,17 +63,14 @@ def submit_next(
     record = _read_record(root)
     tasks: dict[str, str] = record["runs"]
     live = live_tasks(root)
+    to_make = ("missing", "failed") if again else ("missing",)
     if not again:
         live.pop(record["follow_up"], None)  # this one
     for jobs, _ in stages:
         if not again:
             record_lost(jobs, root)
-        todo = []
         under_way = {tasks[job.folder].partition("_")[0] for job in jobs if tasks.get(job.folder) in live}
-        for job in jobs:
-            state = state_of(job, root)
-            if tasks.get(job.folder) not in live and (state == "missing" or (state == "failed" and again)):
-                todo.append(job)
+        todo = [job for job in jobs if tasks.get(job.folder) not in live and state_of(job, root) in to_make]
         if not todo and not under_way:
             continue
         if todo:

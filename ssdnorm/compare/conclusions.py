@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from ssdnorm.compare.formatting import p_value, plain_points, signed_interval, signed_points
 from ssdnorm.compare.power import MOST_SEEDS
 from ssdnorm.compare.results import ArmResult, Contrast, Difference, Finding, Results
 
-_RULES = {
+RULES_IN_WORDS = {
     "guarded_t": "t-tests paired by seed with a guarded error, calibrated for few seeds",
     "paired_t_holm": "paired t-tests with Holm's correction",
 }
@@ -23,19 +23,16 @@ def conclude(results: Results) -> str:
     judged = [arm for arm in results.arms if arm.finding]
     if not judged:
         return f"{found}. Telling arms apart takes two seeds or more."
-    finished, runs = (
-        sum(len(arm.finished_runs) for arm in results.arms),
-        sum(len(arm.chosen_runs) for arm in results.arms),
-    )
+    finished = sum(len(arm.finished_runs) for arm in results.arms)
+    runs = sum(len(arm.chosen_runs) for arm in results.arms)
     seeds = f"{len(results.seeds)} seeds per arm" if finished == runs else f"{finished} of {runs} runs"
-    seen = ""
+    words = f"{found}. This rests on {seeds}"
     if results.detectable is not None:
-        seen = (
-            f", which find a true difference of {plain_points(results.detectable)} points in 80 % of such comparisons"
-        )
+        points = plain_points(results.detectable)
+        words += f", which find a true difference of {points} points in 80 % of such comparisons"
     images = any(arm.differences[results.metric].images_std is not None for arm in judged)
-    over = "over seeds and test images" if images else "over seeds; other test images are not accounted for"
-    words = f"{found}. This rests on {seeds}{seen}; the error is {over}."
+    words += "; the error is over seeds"
+    words += " and test images." if images else "; other test images are not accounted for."
     if results.looks:
         look, number = results.looks.index(len(results.seeds)) + 1, len(results.looks)
         words += f" Look {look} of {number} declared, at a level of {100 * results.level:.2g} %."
@@ -83,11 +80,6 @@ def more_seeds(finding: Finding) -> str:
     if finding.more_seeds is None:
         return f"more than {MOST_SEEDS} seeds would be needed"
     return f"{finding.more_seeds} more seed{'s' if finding.more_seeds != 1 else ''} would decide"
-
-
-def rule_in_words(results: Results) -> str:
-    """The declared rule."""
-    return _RULES[results.rule]
 
 
 def _between(a: str, b: str, finding: Finding, results: Results) -> str:
@@ -175,11 +167,12 @@ def _losses(results: Results) -> list[str]:
 
 def _failed(arm: ArmResult) -> str:
     """How many runs of an arm have no result, or did not learn; empty if all did."""
-    counts = {"diverged": arm.outcome.num_diverged}
-    counts["did not learn"] = arm.outcome.num_runs - arm.outcome.num_diverged - arm.outcome.num_learnt
-    counts |= {
-        words: sum(run.status == status for run in arm.chosen_runs)
-        for status, words in (("failed", "failed"), ("missing", "did not run"))
+    ended = Counter(run.status for run in arm.chosen_runs)
+    counts = {
+        "diverged": ended["diverged"],
+        "did not learn": ended["finished"] - arm.outcome.num_learnt,
+        "failed": ended["failed"],
+        "did not run": ended["missing"],
     }
     parts = [f"{count} {words}" for words, count in counts.items() if count]
     return f" {arm.name}: of {len(arm.chosen_runs)} seeds {_list(parts)}." if parts else ""

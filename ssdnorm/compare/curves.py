@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,20 +66,18 @@ def read_run_log(run: Run, root: Path, metric: str) -> RunLog:
     with damage_named(path, REPEAT):
         loss = _curve(rows, "loss")
         evaluations = {images: _curve(evaluated, metric) for images, evaluated in sorted(by_images.items())}
-    return RunLog(run.seed, run.status, loss, evaluations, read_diagnostics(root / run.folder))
+    return RunLog(run.seed, run.status, loss, evaluations, _read_diagnostics(root / run.folder / "diagnostics.csv"))
 
 
-def read_diagnostics(folder: Path) -> Diagnostics:
-    """The curves of a run's ``diagnostics.csv``."""
-    path = folder / "diagnostics.csv"
-    found: dict[str, dict[str, list[dict[str, str]]]] = {}
+def _read_diagnostics(path: Path) -> Diagnostics:
+    measured: dict[tuple[str, str], list[dict[str, str]]] = {}
+    diagnostics: Diagnostics = {}
     with damage_named(path, REPEAT):
         for row in whole_rows(path):
-            found.setdefault(row["statistic"], {}).setdefault(row["name"], []).append(row)
-        return {
-            statistic: {name: _curve(rows, "value") for name, rows in names.items()}
-            for statistic, names in found.items()
-        }
+            measured.setdefault((row["statistic"], row["name"]), []).append(row)
+        for (statistic, name), rows in measured.items():
+            diagnostics.setdefault(statistic, {})[name] = _curve(rows, "value")
+    return diagnostics
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
@@ -94,17 +92,13 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     return Curve(steps, np.mean(values, axis=0))
 
 
-def mean_diagnostics(logs: Sequence[Mapping[str, Mapping[str, Curve]]]) -> Diagnostics:
+def mean_diagnostics(logs: Sequence[Diagnostics]) -> Diagnostics:
     """The mean curves over the runs that have them."""
-    found: dict[str, dict[str, list[Curve]]] = {}
-    for log in logs:
-        for statistic, curves in log.items():
-            for name, curve in curves.items():
-                found.setdefault(statistic, {}).setdefault(name, []).append(curve)
-    return {
-        statistic: {name: mean_curve(curves) for name, curves in by_name.items()}
-        for statistic, by_name in found.items()
-    }
+    means: Diagnostics = {}
+    for statistic, name in dict.fromkeys((kind, name) for log in logs for kind in log for name in log[kind]):
+        curves = [log.get(statistic, {}).get(name, EMPTY) for log in logs]
+        means.setdefault(statistic, {})[name] = mean_curve(curves)
+    return means
 
 
 def _curve(rows: Sequence[dict[str, str]], column: str) -> Curve:

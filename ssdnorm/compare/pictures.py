@@ -16,6 +16,7 @@ from PIL import Image
 
 from ssdnorm.coco_format import load_detections
 from ssdnorm.compare.results import Results, Run
+from ssdnorm.compare.run_folders import first_with
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.metrics.worst import Outcomes, match_outcomes
 from ssdnorm.plots.colors import BOX_COLORS
@@ -94,11 +95,8 @@ class Photo:
 
 def shown_runs(results: Results, root: Path) -> dict[str, Run]:
     """Arm → the run whose detections are drawn: its first finished seed that has them."""
-    shown: dict[str, Run] = {}
-    for run in (run for arm in results.arms for run in arm.finished_runs):
-        if run.arm not in shown and (root / run.folder / "detections.json").is_file():
-            shown[run.arm] = run
-    return shown
+    found = {arm.name: first_with("detections.json", arm.finished_runs, root) for arm in results.arms}
+    return {arm: run for arm, run in found.items() if run is not None}
 
 
 def photos_of(shown: Mapping[str, Run], root: Path, test_set: DetectionDataset, *, num_images: int = 5) -> list[Photo]:

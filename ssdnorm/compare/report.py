@@ -11,11 +11,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ssdnorm.compare import formatting
-from ssdnorm.compare.conclusions import rule_in_words
+from ssdnorm.compare.conclusions import RULES_IN_WORDS
 from ssdnorm.compare.formatting import amount, duration, in_words
 from ssdnorm.compare.pictures import class_colors, photos_of, shown_runs
 from ssdnorm.compare.result_figures import result_figures
 from ssdnorm.compare.results import METRICS, Results, Run
+from ssdnorm.compare.run_folders import first_with
 from ssdnorm.compare.training_figures import evaluated_images, read_logs, scale_rows, training_figures
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.files import write_text
@@ -25,10 +26,6 @@ from ssdnorm.plots.svg import figure_to_svg
 
 _HEAT = 60  # % of the full colour at the highest AP; more would make the numbers hard to read
 _LEAST_HIGHEST = 0.05  # AP that gets the full colour at least
-_FORMATS = (
-    "NOTHING", "amount", "breakable", "duration", "in_words", "interval", "p_value", "plain_points", "points",
-    "signed_interval", "signed_points",
-)  # fmt: skip
 
 
 def write_report(results: Results, root: Path, test_set: DetectionDataset, output: Path) -> None:
@@ -46,7 +43,7 @@ def write_report(results: Results, root: Path, test_set: DetectionDataset, outpu
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update({name: getattr(formatting, name) for name in _FORMATS})
+    environment.globals.update(vars(formatting))
     styles = arm_styles([arm.name for arm in results.arms], results.baseline)
     logs = read_logs(results, root)
     figures = {**result_figures(results, styles), **training_figures(results, logs, styles)}
@@ -71,8 +68,7 @@ def write_report(results: Results, root: Path, test_set: DetectionDataset, outpu
         shown=_seeds_in_words(shown),
         lost=[run for arm in results.arms for run in arm.runs if run.status != "finished"],
         failures=any(arm.outcome.num_learnt < arm.outcome.num_runs for arm in results.arms),
-        learnt_ap50=results.learnt_ap50,
-        rule=rule_in_words(results),
+        rule=RULES_IN_WORDS[results.rule],
         configs=_configs(results, root),
         limits=limits_of(results),
     )
@@ -149,9 +145,9 @@ def _configs(results: Results, root: Path) -> list[tuple[str, str]]:
     options: Any = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 100}
     files = [("The comparison's config", yaml.safe_dump(results.config, **options))]
     baseline = next(arm for arm in results.arms if arm.name == results.baseline)
-    paths = [root / run.folder / "config.yaml" for run in baseline.chosen_runs]
-    if path := next((path for path in paths if path.is_file()), None):
-        files.append((f"Complete config of {baseline.name}, first run", path.read_text(encoding="utf-8")))
+    if run := first_with("config.yaml", baseline.chosen_runs, root):
+        text = (root / run.folder / "config.yaml").read_text(encoding="utf-8")
+        files.append((f"Complete config of {baseline.name}, first run", text))
     return files
 
 

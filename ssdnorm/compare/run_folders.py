@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, TypeVar
@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from ssdnorm.coco_format import load_detections
 from ssdnorm.compare.plan import Job
 from ssdnorm.compare.results import Matched, Run, Status
-from ssdnorm.engine.evaluation import EvaluationOptions, evaluate_tables
 from ssdnorm.files import FAILURE_FILE, START_FILE, damage_named, whole_rows
-from ssdnorm.metrics.coco import CocoResult
+from ssdnorm.metrics.coco import CocoResult, evaluate_coco
 from ssdnorm.tables import GroundTruth
 from ssdnorm.validation import validate
 
@@ -110,6 +109,11 @@ def read_run(job: Job, root: Path, target_ap50: float) -> Run:
     )
 
 
+def first_with(name: str, runs: Iterable[Run], root: Path) -> Run | None:
+    """The first of the runs whose folder holds a file."""
+    return next((run for run in runs if (root / run.folder / name).is_file()), None)
+
+
 def images_per_second(folder: Path) -> float | None:
     """Training speed: median over the readings of a run without the first, which includes start-up."""
     path = folder / "metrics.csv"
@@ -149,9 +153,7 @@ def coco_result(run: Run, root: Path, truth: GroundTruth) -> CocoResult:
         raise ValueError(
             f"{path}: missing; the interval over test images needs it. Delete the run folder to repeat the run"
         )
-    result = evaluate_tables(truth, load_detections(path, truth), EvaluationOptions(metrics=("coco",))).coco
-    assert result is not None
-    return result
+    return evaluate_coco(truth, load_detections(path, truth))
 
 
 def read_failure(folder: Path) -> _Failure:

@@ -29,9 +29,11 @@ class SlurmOptions(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     partition: str | None = Field(default=None, description="the cluster's default unless given")
-    gpus: NonNegativeInt = Field(default=0, description="per run")
-    cpus: PositiveInt = Field(default=1, description="per run")
-    memory: Annotated[str, Field(pattern=r"^\d+[KMGT]?$")] | None = Field(default=None, description="per run: 16G")
+    gpus: NonNegativeInt = Field(default=0, description="per run", serialization_alias="gpus-per-node")
+    cpus: PositiveInt = Field(default=1, description="per run", serialization_alias="cpus-per-task")
+    memory: Annotated[str, Field(pattern=r"^\d+[KMGT]?$")] | None = Field(
+        default=None, description="per run: 16G", serialization_alias="mem"
+    )
     minutes: PositiveInt = Field(default=60, description="until a task is stopped and queued again")
     parallel: PositiveInt = Field(default=256, description="runs at once")
     account: str | None = None
@@ -39,19 +41,11 @@ class SlurmOptions(BaseModel):
 
     def sbatch(self, *, gpus: bool = True) -> dict[str, Any]:
         """Options of ``sbatch``, without those of the time."""
-        named = {
-            "partition": self.partition,
-            "gpus-per-node": self.gpus if gpus and self.gpus else None,
-            "cpus-per-task": self.cpus,
-            "mem": self.memory,
-            "account": self.account,
-            "constraint": self.constraint,
-            "requeue": True,
+        others = {"minutes", "parallel"} if gpus and self.gpus else {"minutes", "parallel", "gpus"}
+        named = self.model_dump(by_alias=True, exclude_none=True, exclude=others)
+        return {"requeue": True} | {
+            name.replace("_", "-"): True if value == "true" else value for name, value in named.items()
         }
-        more = {
-            name.replace("_", "-"): True if text == "true" else text for name, text in (self.model_extra or {}).items()
-        }
-        return {name: value for name, value in named.items() if value is not None} | more
 
     @property
     def signal_seconds(self) -> int:

@@ -10,7 +10,6 @@ from scipy import stats
 
 from ssdnorm.compare.results import Mean
 
-LEVEL = 0.95  # of intervals of one number
 ROUNDING = 1e-12  # metrics in [0, 1] that differ by less are equal
 
 
@@ -32,7 +31,7 @@ def mean_with_interval(values: Sequence[float]) -> Mean:
     if len(numbers) == 1:
         return Mean(numbers, mean, None, None, None)
     std = float(np.std(numbers, ddof=1))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(numbers) - 1)) * std / math.sqrt(len(numbers))
+    half = float(stats.t.ppf(0.975, len(numbers) - 1)) * std / math.sqrt(len(numbers))
     return Mean(numbers, mean, std, mean - half, mean + half)
 
 

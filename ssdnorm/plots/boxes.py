@@ -62,11 +62,7 @@ def draw_side_by_side(
     pen = ImageDraw.Draw(sheet)
     pen.text((_GAP, line // 2), title, fill="black", font=font, anchor="lm")
     for left, name, boxes in ((0, "ground truth", ground_truth), (picture.width + _GAP, "detections", detections)):
-        scaled = []
-        for box in boxes:
-            x1, y1, x2, y2 = box.box_px
-            scaled.append(DrawnBox((x1 * scale, y1 * scale, x2 * scale, y2 * scale), box.caption, box.color))
-        sheet.paste(_draw(picture.copy(), scaled), (left, bar))
+        sheet.paste(_draw(picture.copy(), boxes, scale), (left, bar))
         pen.text((left + _GAP, bar - line // 2), f"{name} ({len(boxes)})", fill="black", font=font, anchor="lm")
     return sheet
 
@@ -91,17 +87,17 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     write_bytes(path, encoded.getbuffer(), durable=False)
 
 
-def _draw(picture: Image.Image, boxes: Sequence[DrawnBox]) -> Image.Image:
-    """Draw onto the picture itself: lines on a dark edge, then captions above all boxes and inside the picture."""
+def _draw(picture: Image.Image, boxes: Sequence[DrawnBox], scale: int = 1) -> Image.Image:
+    """Draw boxes, times ``scale``, onto the picture: lines on a dark edge, then captions inside it, above all boxes."""
     pen, font = ImageDraw.Draw(picture), _font(picture)
     width = max(1, round(min(picture.size) / 200))
     for box in boxes:
-        x1, y1, x2, y2 = box.box_px
+        x1, y1, x2, y2 = (scale * side for side in box.box_px)
         corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
         pen.rectangle((x1 - 1, y1 - 1, corners[2] + 1, corners[3] + 1), outline="black", width=width + 2)
         pen.rectangle(corners, outline=box.color, width=width)
     for box in boxes:
-        x1, y1 = box.box_px[:2]
+        x1, y1 = (scale * side for side in box.box_px[:2])
         left, top, right, bottom = pen.textbbox((0, 0), box.caption, font=font)
         wide, high = right - left + 4, bottom - top + 4
         x = max(0.0, min(x1, picture.width - wide))

@@ -69,14 +69,11 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
 def plot_calibration(calibration: Mapping[str, Any]) -> Figure:
     """The share of hits among the detections of each bin of scores; a calibrated detector lies on the diagonal."""
     figure, ((axes,),) = panels(width=5.2, height=4.8)
+    names = ("bin_lower", "bin_upper", "avg_confidence", "avg_accuracy")
     bins = [row for row in calibration["bins"] if row["count"]]
+    lower, upper, score, share = (np.array([row[name] for row in bins]) for name in names)
     axes.plot([0, 1], [0, 1], color=COLORS["soft"], linewidth=1, linestyle="--")
-    for row in bins:
-        width = row["bin_upper"] - row["bin_lower"]
-        axes.bar(
-            row["bin_lower"], row["avg_accuracy"], width=0.94 * width, align="edge", color=COLORS["blue"], alpha=0.35
-        )
-    score, share = [row["avg_confidence"] for row in bins], [row["avg_accuracy"] for row in bins]
+    axes.bar(lower, share, width=0.94 * (upper - lower), align="edge", color=COLORS["blue"], alpha=0.35)
     axes.plot(score, share, color=COLORS["blue"], marker="o", markersize=4)
     axes.set(xlabel="score", ylabel="share of hits", xlim=(0, 1), ylim=(0, 1))
     axes.set_title(f"Calibration, expected error {calibration['ece']:.3f}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -20,8 +20,6 @@ from matplotlib.ticker import LogLocator, NullLocator
 from ssdnorm.files import write_bytes
 from ssdnorm.plots.colors import COLORS, HUES
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h", "d", "8")
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5))
 _TEXT, _TICKS = 10, 9
@@ -52,10 +50,8 @@ STYLE: Any = {
     "ytick.labelsize": _TICKS,
 }
 
-
-def styled(plot: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Run a plot function under the style: its titles, legends and texts need no options of their own."""
-    return matplotlib.rc_context(STYLE)(plot)
+# Decorator of a plot function: its titles, legends and texts need no options of their own.
+styled = matplotlib.rc_context(STYLE)
 
 
 @styled

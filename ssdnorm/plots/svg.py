@@ -13,6 +13,7 @@ from ssdnorm.plots.colors import COLORS, css_variables
 from ssdnorm.plots.style import STYLE
 
 _SVG = "http://www.w3.org/2000/svg"
+_METADATA = ("Creator", "Date", "Format", "Type")  # matplotlib writes them unless they are None
 _HOVER = "hover: "
 _FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif'
 ElementTree.register_namespace("", _SVG)
@@ -38,10 +39,8 @@ def figure_to_svg(figure: Figure, key: str, alt: str) -> str:
     options = {**STYLE, "svg.fonttype": "none", "svg.hashsalt": key, "font.sans-serif": ["DejaVu Sans"]}
     with matplotlib.rc_context(options), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the browser's font has it
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA))
     root = ElementTree.fromstring(buffer.getvalue())
-    if (metadata := root.find(f"{{{_SVG}}}metadata")) is not None:
-        root.remove(metadata)
     for element in root.iter():
         if element.tag == f"{{{_SVG}}}style":
             element.text = _style_sheet()

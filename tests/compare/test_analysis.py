@@ -111,6 +111,14 @@ def test_a_contrast_is_a_difference_of_differences_by_seed(root):
     assert "plain: batch_norm is better than none: +" in plain.sentence
 
 
+def test_a_contrast_has_an_error_over_test_images_although_the_baseline_has_no_finished_run(tmp_path):
+    diverged = [("l2_norm", seed) for seed in range(3)]
+    make_runs(make_plan(), tmp_path, TEST_SET, diverged=diverged, diagnostics=False)
+    (contrast,) = results_of(tmp_path, contrasts={"plain": [["batch_norm", "none"]]})[0].contrasts
+    assert contrast.finding.verdict == "better"
+    assert contrast.difference.images_std > 0
+
+
 def test_a_margin_makes_a_small_difference_equivalent_and_the_answer_says_so(root):
     arm = results_of(root, margin=0.9)[1]["batch_norm"]
     assert arm.verdict == "better", "a difference that is there is not called none"
