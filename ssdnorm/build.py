@@ -249,7 +249,7 @@ def _listed(path: str, where: str) -> list[str]:
     try:
         return [line for line in map(str.strip, Path(path).read_text(encoding="utf-8").splitlines()) if line]
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{where}.only: {path}: no readable text file of names ({type(error).__name__})") from None
+        raise ValueError(f"{where}: {path}: no readable text file of names ({type(error).__name__})") from None
 
 
 def _extended_names(config: Config) -> list[str]:
