@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from ssdnorm.cli.checks import add_allow_norm, check_no_extra_arguments, parse_threshold
+from ssdnorm.cli.checks import add_allow_norm, parse_threshold
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Detect in batches, draw and list in the order of the frames."""
-    check_no_extra_arguments(rest)
     if arguments.threshold != "best" and not 0 <= arguments.threshold < 1:
         raise ValueError(f"--threshold: must lie in [0, 1); got {arguments.threshold}")
     for option in ("max_frames", "mc_dropout", "batch_size"):
