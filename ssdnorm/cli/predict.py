@@ -19,6 +19,8 @@ from pathlib import Path
 
 from ssdnorm.cli.checks import add_allow_norm, parse_threshold
 
+_BATCH_SIZE = 8
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -41,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", metavar="FORMATS", help="also write coco.json, voc/*.xml, yolo/*.txt: some of coco,voc,yolo"
     )
-    parser.add_argument("--batch-size", type=int, help="frames through the network at once (8; camera: 1)")
+    parser.add_argument("--batch-size", type=int, help=f"frames through the network at once ({_BATCH_SIZE}; camera: 1)")
     parser.add_argument(
         "--precision",
         choices=("32-true", "bf16-mixed", "auto"),
@@ -72,6 +74,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
 
     sources = find_sources(arguments.images)
     formats = check_labels(arguments.labels, sources)
+    if arguments.batch_size is None:  # of a camera, a frame is shown at once
+        arguments.batch_size = 1 if any(isinstance(source, int) for source in sources) else _BATCH_SIZE
     predictor = predictor_of_checkpoint(arguments) if arguments.onnx is None else predictor_of_onnx(arguments)
     arguments.output.mkdir(parents=True, exist_ok=True)
     pipeline = Pipeline(predictor, arguments.output, arguments.batch_size, arguments.max_frames)

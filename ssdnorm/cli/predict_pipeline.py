@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ssdnorm.cli.frames import Frame, is_video, new_video, read_frames
-from ssdnorm.cli.predictors import BATCH_SIZE, Predictor
+from ssdnorm.cli.predictors import Predictor
 from ssdnorm.files import shortened
 from ssdnorm.plots.boxes import draw_boxes, save_picture
 
@@ -36,7 +36,7 @@ class Pipeline:
 
     Attributes:
         output: folder of the pictures and videos.
-        batch_size: frames through the network at once; None for 8, and 1 of a camera.
+        batch_size: frames through the network at once.
         limit: frames per video or camera; None for all.
         entries: of detections.json, one per frame.
         unreadable: the reasons for frames that could not be read.
@@ -45,7 +45,7 @@ class Pipeline:
 
     predictor: Predictor
     output: Path
-    batch_size: int | None
+    batch_size: int
     limit: int | None
     entries: list[dict[str, Any]] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
@@ -63,10 +63,9 @@ class Pipeline:
             name = str(source) if isinstance(source, Path) else f"camera {source}"
             paths[name] = self.output / f"{i:05d}_{shortened(stem, 200)}.{'mp4' if is_video(source) else 'jpg'}"
         of_camera, video = isinstance(source, int), None
-        batch_size = self.batch_size or (1 if of_camera else BATCH_SIZE)
         with contextlib.ExitStack() as stack:
             try:
-                for frame, rows, picture in self._frames(sources.values(), paths, batch_size):
+                for frame, rows, picture in self._frames(sources.values(), paths):
                     path = paths[frame.source]
                     if frame.number is not None:
                         video = video or stack.enter_context(new_video(path, frame))
@@ -78,12 +77,12 @@ class Pipeline:
                     raise
 
     def _frames(
-        self, sources: Iterable[Path | int], paths: Mapping[str, Path], batch_size: int
+        self, sources: Iterable[Path | int], paths: Mapping[str, Path]
     ) -> Iterator[tuple[Frame, Rows, Image.Image]]:
         with ThreadPoolExecutor(max_workers=min(4, (os.cpu_count() or 1) + 1)) as pool:
-            ahead = 2 * batch_size
+            ahead = 2 * self.batch_size
             loaded = _in_order(pool, self._loads(sources), ahead)
-            detected = self._detect((item for item in loaded if item is not None), batch_size)
+            detected = self._detect(item for item in loaded if item is not None)
             yield from _in_order(pool, (partial(_draw, frame, rows, paths) for frame, rows in detected), ahead)
 
     def _loads(self, sources: Iterable[Path | int]) -> Iterator[Callable[[], Any]]:
@@ -109,8 +108,8 @@ class Pipeline:
     def _prepare(self, frame: Frame) -> tuple[Frame, Tensor, Tensor]:
         return frame, *self.predictor.prepare(torch.from_numpy(frame.pixels).permute(2, 0, 1))
 
-    def _detect(self, items: Iterator[tuple[Frame, Tensor, Tensor]], batch_size: int) -> Iterator[tuple[Frame, Rows]]:
-        while batch := list(islice(items, batch_size)):
+    def _detect(self, items: Iterator[tuple[Frame, Tensor, Tensor]]) -> Iterator[tuple[Frame, Rows]]:
+        while batch := list(islice(items, self.batch_size)):
             start = time.perf_counter()
             with torch.inference_mode():
                 images, sizes = torch.cat([item[1] for item in batch]), torch.cat([item[2] for item in batch])

@@ -18,7 +18,6 @@ from ssdnorm.models.onnx_detector import OnnxDetector
 from ssdnorm.resize import height_and_width, resize_image
 from ssdnorm.structures import Detections
 
-BATCH_SIZE = 8
 _NOT_WITH_ONNX = {
     "device": "onnxruntime chooses the device of an ONNX file; omit --device",
     "mc-dropout": "an ONNX file has no dropout; give --checkpoint",
@@ -59,7 +58,7 @@ def predictor_of_checkpoint(arguments: argparse.Namespace) -> Predictor:
         precision = choose_precision(device.type)
     reduced = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16-mixed")
     detector = detector.to(device)
-    batch_size = arguments.batch_size or BATCH_SIZE
+    batch_size = arguments.batch_size
     if arguments.compile:
         height, width = prepare([torch.zeros(3, 8, 8, dtype=torch.uint8)])[0].shape[-2:]
         example, _ = prepare([torch.zeros(3, height, width, dtype=torch.uint8)] * batch_size)
