@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.table import Table, attempt, goals_table, render_page, report, write_tables
 from benchmarks.timing import Settings
-from ssdnorm.cli.checks import check_no_extra_arguments, parse_device
+from ssdnorm.cli.checks import parse_device
 from ssdnorm.engine.precision import choose_precision
 from ssdnorm.provenance import git_commit
 
@@ -50,7 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Measure, print, write after every table."""
-    check_no_extra_arguments(rest)
     subjects = _check(arguments)
     device = parse_device(arguments.device)
     on_gpu = device.type == "cuda"

@@ -29,31 +29,21 @@ if TYPE_CHECKING:
     from ssdnorm.structures import SSDOutput as SSDOutput
     from ssdnorm.structures import Target as Target
 
-_MODULES = {  # of each public name; imported when the name is first used
-    "Batch": "structures",
-    "BoxCoder": "boxes.coder",
-    "CocoMetric": "metrics",
-    "ConvBlock": "layers.conv",
-    "DEFAULT_BOXES": "boxes.default_boxes",
-    "DefaultBoxSpec": "boxes.default_boxes",
-    "Detections": "structures",
-    "Detector": "detector",
-    "L2Norm": "layers.l2_norm",
-    "MultiboxLoss": "losses.multibox_loss",
-    "NORMS": "layers.norms",
-    "PostProcess": "models.post_process",
-    "SSD": "models.ssd",
-    "SSDOutput": "structures",
-    "Target": "structures",
-    "VocMetric": "metrics",
-    "load_detector": "detector",
-    "make_default_boxes": "boxes.default_boxes",
-    "match_default_boxes": "boxes.matcher",
-    "norm_layer": "layers.norms",
-    "ssd300_vgg16": "models.ssd",
-    "ssd512_vgg16": "models.ssd",
+_NAMES = {  # module → its public names; it is imported when one of them is first used
+    "boxes.coder": ("BoxCoder",),
+    "boxes.default_boxes": ("DEFAULT_BOXES", "DefaultBoxSpec", "make_default_boxes"),
+    "boxes.matcher": ("match_default_boxes",),
+    "detector": ("Detector", "load_detector"),
+    "layers.conv": ("ConvBlock",),
+    "layers.l2_norm": ("L2Norm",),
+    "layers.norms": ("NORMS", "norm_layer"),
+    "losses.multibox_loss": ("MultiboxLoss",),
+    "metrics": ("CocoMetric", "VocMetric"),
+    "models.post_process": ("PostProcess",),
+    "models.ssd": ("SSD", "ssd300_vgg16", "ssd512_vgg16"),
+    "structures": ("Batch", "Detections", "SSDOutput", "Target"),
 }
-
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = sorted([*_MODULES, "__version__"])
 
 

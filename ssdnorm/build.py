@@ -145,11 +145,8 @@ def check_model(config: Config) -> None:
 
 def check_statistics(config: Config, model: SSD) -> None:
     """Raise ``ValueError`` for norms that would take train-mode statistics over one value."""
-    batch, population, processes = (
-        config.training.batch_images,
-        config.training.population_images,
-        num_processes(config),
-    )
+    batch, population = config.training.batch_images, config.training.population_images
+    processes = num_processes(config)
     batches = {f"training.batch_size {batch}": batch}
     if population is not None and (rest := -(-population // processes) % batch):
         batches[f"training.population_images {population}, whose last batch is {rest}"] = rest
@@ -249,7 +246,7 @@ def _listed(path: str, where: str) -> list[str]:
     try:
         return [line for line in map(str.strip, Path(path).read_text(encoding="utf-8").splitlines()) if line]
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{where}.only: {path}: no readable text file of names ({type(error).__name__})") from None
+        raise ValueError(f"{where}: {path}: no readable text file of names ({type(error).__name__})") from None
 
 
 def _extended_names(config: Config) -> list[str]:

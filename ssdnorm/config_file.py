@@ -80,13 +80,8 @@ def merge_config(*layers: tuple[str, Mapping[str, Any]]) -> Config:
     return validate(Config, merged, origin)
 
 
-def config_from_mapping(content: Mapping[str, Any], *, where: str) -> Config:
-    """Validate nested mappings as a config."""
-    return merge_config((where, content))
-
-
 def config_to_mapping(config: Config) -> dict[str, Any]:
-    """The complete config as nested mappings; the inverse of :func:`config_from_mapping`."""
+    """The complete config as nested mappings; what :func:`merge_config` makes the same config of."""
     return config.model_dump()
 
 

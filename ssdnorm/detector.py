@@ -165,14 +165,10 @@ def load_detector(path: str | Path, *, fold: bool = False, custom_norms: Collect
     """
     checkpoint = read_any_checkpoint(Path(path))
     detector = make_detector(checkpoint, where=str(path), custom_norms=custom_norms)
-    return fold_detector(detector) if fold else detector
-
-
-def fold_detector(detector: Detector) -> Detector:
-    """A copy with batch norms folded into the convolutions before them; it cannot be saved as a checkpoint."""
-    folded = cast(Detector, fold_batch_norm(detector))
-    folded.model.arguments = None  # they would build the norms again
-    return folded
+    if fold:
+        detector = cast(Detector, fold_batch_norm(detector))
+        detector.model.arguments = None  # they would build the norms again; it cannot be saved as a checkpoint
+    return detector
 
 
 def make_detector(checkpoint: Checkpoint, *, where: str = "checkpoint", custom_norms: Collection[str] = ()) -> Detector:

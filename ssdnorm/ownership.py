@@ -69,14 +69,12 @@ def _claim(folder: Path, patience: float) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             claim.touch(exist_ok=False)
-        except FileNotFoundError as error:  # removed meanwhile by one that made it and failed; /proc refuses for ever
-            if time.monotonic() > deadline:
-                raise OSError(error.errno, os.strerror(error.errno or 0), str(folder)) from error
-            time.sleep(0.01)
-            continue
         except FileExistsError:
             raise ValueError(f"{folder}: in use by this very process") from None
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and time.monotonic() <= deadline:  # /proc refuses for ever
+                time.sleep(0.01)  # removed meanwhile by one that made it and failed
+                continue
             raise OSError(error.errno, os.strerror(error.errno or 0), str(folder)) from error
         try:
             owner = _other_owner(folder, claim)

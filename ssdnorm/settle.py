@@ -57,12 +57,6 @@ def in_steps(config: Config, images_per_step: int, num_images: int) -> Config:
     return config.with_values("training", max_steps=max_steps, epochs=None, eval_every=steps(training.eval_every))
 
 
-def schedule(config: Config) -> dict[str, object]:
-    """The settled lengths of a run in steps, for its record."""
-    o = config.optimizer
-    return {"max_steps": config.training.max_steps, "warmup_steps": o.warmup_steps, "lr_drops": o.lr_drops}
-
-
 def _settle_batch_size(config: Config) -> Config:
     if config.training.batch_size != "auto":
         return config

@@ -140,12 +140,9 @@ def _dotted(location: tuple[str | int, ...], content: Any) -> str:
         in_list = isinstance(content, list) and isinstance(part, int) and part < len(content)
         if in_list or (isinstance(content, Mapping) and part in content):
             content = content[part]
-            parts.append(_short(str(part)))
+            key = str(part)
+            parts.append(key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}…")
     return ".".join(parts)
-
-
-def _short(key: str) -> str:
-    return key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}…"
 
 
 def _unknown_key(parent: str, location: tuple[str | int, ...], model: type[BaseModel]) -> str:

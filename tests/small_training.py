@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ssdnorm.cli import main
 from ssdnorm.config import Config
-from ssdnorm.config_file import config_from_mapping
+from ssdnorm.config_file import merge_config
 
 ROOT = Path(__file__).parents[1]
 SHAPES = {
@@ -39,7 +39,7 @@ def tiny(**changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def tiny_config(**changes: dict[str, Any]) -> Config:
-    return config_from_mapping(tiny(**changes), where="test")
+    return merge_config(("test", tiny(**changes)))
 
 
 def train_words(*words: object, pictures: bool = False) -> int:

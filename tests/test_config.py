@@ -7,7 +7,7 @@ import yaml
 
 from ssdnorm.build import build_model, build_optimizer, check_model
 from ssdnorm.cli.schema import schemas
-from ssdnorm.config_file import SHIPPED, config_from_mapping, config_to_mapping, differing_keys, read_config
+from ssdnorm.config_file import SHIPPED, config_to_mapping, differing_keys, merge_config, read_config
 from ssdnorm.engine.optimizer import describe_groups
 from ssdnorm.settle import in_steps
 from tests.small_training import SHAPES
@@ -153,10 +153,10 @@ def test_a_model_that_cannot_be_built_is_refused_before_any_data_is_read(file, a
 
 def test_a_source_may_hold_nulls_for_the_keys_of_other_formats_as_old_run_folders_do():
     nulls = dict.fromkeys(("root", "split", "annotations", "images", "only"))
-    old = config_from_mapping({"data": {name: {**nulls, **SHAPES[name]} for name in SHAPES}}, where="old")
-    assert old == config_from_mapping({"data": SHAPES}, where="new")
+    old = merge_config(("old", {"data": {name: {**nulls, **SHAPES[name]} for name in SHAPES}}))
+    assert old == merge_config(("new", {"data": SHAPES}))
     voc = {"root": "a", "split": ["b"], "annotations": None, "num_images": None, "seed": None}
-    assert config_from_mapping({"data": {"train": voc, "test": voc}}, where="old").data.train.format == "voc"
+    assert merge_config(("old", {"data": {"train": voc, "test": voc}})).data.train.format == "voc"
 
 
 CAFFE = {"norms": {"lr_factor": 1.0, "weight_decay": 5e-4}, "biases": {"lr_factor": 2.0, "weight_decay": 0.0}}

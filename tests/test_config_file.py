@@ -10,10 +10,10 @@ import yaml
 
 from ssdnorm.config_file import (
     SHIPPED,
-    config_from_mapping,
     config_to_yaml,
     differing_keys,
     find_config,
+    merge_config,
     parse_overrides,
     put,
     read_config,
@@ -32,7 +32,7 @@ def file(tmp_path):
 def test_a_config_survives_being_written_and_read(file):
     file.write_text(yaml.safe_dump({"data": SHAPES}) + "loss: {negative_ratio: 1e1}\n")  # a string by YAML 1.1
     config = read_config(file, ["--norm.extras", "{kind: group_norm, groups: 4}", "--optimizer.lr=3e-4"])
-    assert config_from_mapping(yaml.safe_load(config_to_yaml(config)), where="again") == config
+    assert merge_config(("again", yaml.safe_load(config_to_yaml(config)))) == config
     assert (config.optimizer.lr, config.loss.negative_ratio) == (3e-4, 10.0)
     assert config.norm.extras == {"kind": "group_norm", "groups": 4}
 

@@ -15,7 +15,7 @@ from types import ModuleType
 
 from ssdnorm import __version__
 from ssdnorm.files import remove_unfinished
-from ssdnorm.messages import did_you_mean, lost_worker, one_line
+from ssdnorm.messages import did_you_mean, lost_worker, one_line, unknown_name
 
 GROUPS = {
     "your data": {
@@ -43,6 +43,9 @@ SHORT_OPTIONS = {  # of commands that read a config: options that other commands
     "train": {"--seed": "short for --training.seed", "--device": "cpu or cuda; short for --runtime.accelerator"},
     "evaluate": {"--device": "cpu or cuda; short for --runtime.accelerator"},
 }
+CONFIG_KEYS = dict.fromkeys(("inspect", "init", "train", "evaluate", "diagnose"), "") | {
+    "compare": "base."
+}  # of commands that take them → their prefix
 _KEYS = {"seed": "--training.seed", "device": "--runtime.accelerator"}
 _STDOUT = 1  # file descriptor
 _MODULES = {name: f"ssdnorm.cli.{name}" for name in COMMANDS}
@@ -59,8 +62,7 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, str] = _MOD
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     first = arguments[0] if arguments else "--help"
     if first not in known and not first.startswith("-"):
-        hint = did_you_mean(first, known)
-        print(f"error: unknown command {first!r}; choose one of: {', '.join(known)}.{hint}", file=sys.stderr)
+        print(f"error: {unknown_name('command', first, known)}", file=sys.stderr)
         return 2
     module = import_module(known[first]) if first in known else None
     parser = make_parser({first: module} if module else {}, known)
@@ -73,6 +75,8 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, str] = _MOD
     logging.getLogger("ssdnorm").setLevel(logging.INFO)
     try:
         _check_paths(arguments)
+        if first not in CONFIG_KEYS:
+            check_no_extra_arguments(rest)
         if output := getattr(parsed, "output", None):
             remove_unfinished(Path(output), Path(output).parent, older_than=3600.0)
         module.run(parsed, _long_options(parsed, rest) if first in SHORT_OPTIONS else rest)
@@ -127,10 +131,16 @@ def make_parser(modules: Mapping[str, ModuleType], known: Mapping[str, str] = _M
     return parser
 
 
-def options_of(parser: argparse.ArgumentParser, command: str) -> list[argparse.Action]:
-    """The actions of a command's parser."""
+def check_no_extra_arguments(rest: Sequence[str]) -> None:
+    """Raise ``ValueError`` for an argument that no option of the command took."""
+    if rest:
+        raise ValueError(f"unknown argument {rest[0]!r}; see --help")
+
+
+def commands_of(parser: argparse.ArgumentParser) -> argparse._SubParsersAction:
+    """The action whose ``choices`` are the parsers of the commands, by name."""
     (choice,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    return list(choice.choices[command]._actions)
+    return choice
 
 
 def _long_options(parsed: argparse.Namespace, rest: Sequence[str]) -> list[str]:
@@ -151,7 +161,8 @@ def _long_options(parsed: argparse.Namespace, rest: Sequence[str]) -> list[str]:
 
 def _unknown_option(words: Sequence[str], parser: argparse.ArgumentParser, command: str) -> str | None:
     """What to say of a word such as --outptu; dotted words are config keys, and checked where the config is."""
-    known = [option for action in options_of(parser, command) for option in action.option_strings]
+    actions = commands_of(parser).choices[command]._actions
+    known = [option for action in actions for option in action.option_strings]
     for word in (word.partition("=")[0] for word in words if word.startswith("--") and word != "--"):
         if word in known or "." in word:
             continue

@@ -39,12 +39,6 @@ def _custom_norm(text: str) -> str:
     return text
 
 
-def check_no_extra_arguments(rest: Sequence[str]) -> None:
-    """Raise ``ValueError`` for an argument that no option of the command took."""
-    if rest:
-        raise ValueError(f"unknown argument {rest[0]!r}; see --help")
-
-
 def check_evaluation_keys(rest: Sequence[str], *, test_given: bool = False) -> None:
     """Raise ``ValueError`` for config keys that have no effect once a model is trained.
 

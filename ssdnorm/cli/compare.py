@@ -58,12 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-training", action="store_true", help="only report on the runs in --output")
 
 
-_TOGETHER = (
-    "what decides the learning rates is not complete here: copy the run folders of all shards together, then start "
-    "every shard once more"
-)
-
-
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Check everything, train what is missing, report."""
     if arguments.jobs is not None and arguments.jobs < 1:
@@ -193,7 +187,10 @@ def _make_runs(plan: Plan, root: Path, *, num_parallel: int, shard: tuple[int, i
         launch(shard_of(jobs, *shard), root, num_parallel=num_parallel, later=shard_of(later, *shard))
         others = [job for job in jobs if state_of(job, root) == "missing"] if shard != (1, 1) else []
         if any(job.seed in plan.file.choosing_seeds for job in others):
-            log.info("%s", _TOGETHER)
+            log.info(
+                "what decides the learning rates is not complete here: copy the run folders of all shards together, "
+                "then start every shard once more"
+            )
             break
 
 

@@ -12,12 +12,6 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from ssdnorm.cli.checks import check_no_extra_arguments
-
-_KEYS_OF = dict.fromkeys(("inspect", "init", "train", "evaluate", "diagnose"), "") | {
-    "compare": "base."
-}  # -> their prefix
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=("bash", "zsh"))
@@ -27,11 +21,10 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Build the parser of every command, print its completion."""
     import shtab
 
-    from ssdnorm.cli import _MODULES, make_parser, options_of
+    from ssdnorm.cli import _MODULES, CONFIG_KEYS, commands_of, make_parser
     from ssdnorm.config import Config
     from ssdnorm.config_file import sections
 
-    check_no_extra_arguments(rest)
     parser = make_parser({name: import_module(module) for name, module in _MODULES.items()})
     inside = sections(Config)
     keys = {
@@ -40,13 +33,13 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         for kind in kinds
         for name in kind.model_fields
     }
-    (choice,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    choice = commands_of(parser)
     choice.help = None  # shtab leaves out what --help does
-    for name, prefix in _KEYS_OF.items():
+    for name, prefix in CONFIG_KEYS.items():
         for key in sorted(keys - (inside.keys() - {"norm"})):
             choice.choices[name].add_argument(f"--{prefix}{key}")
-    for name in _MODULES:
-        for action in options_of(parser, name):
+    for command in choice.choices.values():
+        for action in command._actions:
             if action.type is Path:
-                action.complete = shtab.FILE  # type: ignore[attr-defined]
+                action.complete = shtab.FILE
     print(shtab.complete(parser, arguments.shell))

@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssdnorm.cli.checks import check_no_extra_arguments
-
 if TYPE_CHECKING:
     from ssdnorm.models.checkpoint import Checkpoint
 
@@ -39,7 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Read, convert, select classes, write, and print a summary."""
-    check_no_extra_arguments(rest)
     suffix = ".safetensors" if arguments.to == "ssdnorm" else ".pth"
     if arguments.output.suffix != suffix:
         raise ValueError(f"--output: {arguments.to} files end in {suffix}; got {arguments.output}")

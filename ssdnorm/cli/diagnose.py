@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ssdnorm.cli.checks import add_allow_norm
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from ssdnorm.cli.diagnose_sources import Pictures
     from ssdnorm.detector import Detector
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     from ssdnorm.diagnose.activations import activation_table
     from ssdnorm.diagnose.batch_norm_advice import batch_norm_table
     from ssdnorm.diagnose.figures import plot_batch_norm, plot_depth, plot_lengths, plot_scales
-    from ssdnorm.diagnose.layers import scale_table
+    from ssdnorm.diagnose.layers import find_ssd_parts, scale_table
     from ssdnorm.files import write_json
     from ssdnorm.layers.population_statistics import batch_norms
     from ssdnorm.plots.style import save
@@ -92,7 +92,10 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         batches = [batch.to(device) for batch in pictures.batches(detector, arguments.batch_size)]
         found[name] = _measure_activations(detector, batches, arguments.layers)
         print(f"{name}: {found[name].num_images} images\n{activation_table(found[name])}\n")
-        scales[name], before_training = _tap_scales(detector.model)
+        parts = find_ssd_parts(detector.model)
+        assert parts is not None, "arms are SSDs"
+        scales[name] = parts.tap_scales()  # they start from 1 in all norms but L2Norm
+        before_training = {tap: float(getattr(parts.tap_norms[tap], "scale", 1.0)) for tap in scales[name]}
         initial |= before_training
         if scales[name]:
             print(f"{scale_table(scales[name], before_training)}\n")
@@ -127,11 +130,10 @@ def _measure_activations(
     from ssdnorm.diagnose.activations import activation_statistics
 
     has_objects = any(bool((batch.labels > 0).any()) for batch in batches)
-    multibox = detector.loss
 
     def loss(output: Any, batch: Batch) -> Tensor:
-        assert multibox is not None
-        total: Tensor = sum(multibox(output, batch.boxes, batch.labels).values())
+        assert detector.loss is not None, "arms have one"
+        total: Tensor = sum(detector.loss(output, batch.boxes, batch.labels).values())
         return total
 
     return activation_statistics(
@@ -139,20 +141,8 @@ def _measure_activations(
         tqdm(batches, desc="activations", unit="batch", disable=not sys.stderr.isatty()),
         layers=layers,
         forward=lambda model, batch: model(batch.images),
-        loss=loss if has_objects and multibox is not None else None,
+        loss=loss if has_objects else None,
     )
-
-
-def _tap_scales(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Weights of the tap norms that have one per channel, and their initial values."""
-    from ssdnorm.diagnose.layers import find_ssd_parts
-
-    parts = find_ssd_parts(model)
-    if parts is None:
-        return {}, {}
-    weights = parts.tap_scales()
-    # 1 for all but L2Norm
-    return weights, {name: float(getattr(parts.tap_norms[name], "scale", 1.0)) for name in weights}
 
 
 def _measure_batch_norm(

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ssdnorm.build import build_dataset, build_loss, build_model, build_post_process
-from ssdnorm.cli.checks import check_evaluation_keys, check_no_extra_arguments
+from ssdnorm.cli import check_no_extra_arguments
+from ssdnorm.cli.checks import check_evaluation_keys
 from ssdnorm.cli.frames import find_sources, is_video
 from ssdnorm.config import Config
 from ssdnorm.config_file import read_config
@@ -112,7 +113,7 @@ def _new_detector(config: Config | None, weights: Path | None, *, class_names: S
         config = config.with_values("model", weights=str(weights), checkpoint=None)
     model = build_model(config, 1 + len(class_names) if class_names else 21, class_names=class_names)
     loss, post_process = build_loss(config, model, class_names or ()), build_post_process(config, model)
-    return Detector(model, loss, post_process, class_names=class_names, antialias=True).eval()
+    return Detector(model, loss, post_process, class_names=class_names).eval()
 
 
 def read_pictures(arguments: argparse.Namespace, config: Config | None, arms: Mapping[str, Detector]) -> Pictures:

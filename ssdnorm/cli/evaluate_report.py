@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ssdnorm.cli.evaluate_sources import ImageLoader, Sources, read_detections
 from ssdnorm.engine.evaluation import EvaluationOptions, EvaluationResult
 from ssdnorm.files import shortened, write_bytes, write_json
-from ssdnorm.metrics.bootstrap import Interval, bootstrap_coco, bootstrap_difference, intervals_json
+from ssdnorm.metrics.bootstrap import bootstrap_coco, bootstrap_difference, intervals_json
 from ssdnorm.metrics.coco import CocoResult, evaluate_coco
 from ssdnorm.metrics.errors import ErrorAnalysis, ErrorBreakdown, f_scores
 from ssdnorm.metrics.thresholds import curves_of, operating_points, points_table, thresholds_of
@@ -53,8 +53,7 @@ def write_evaluation(
         written.append(output / "detections.json")
         write_json(written[-1], result.detections)
     content: dict[str, Any] = {"metrics": result.metrics, "per_class": result.per_class}
-    intervals = _intervals(coco, arguments.bootstrap)
-    content["intervals"] = None if intervals is None else intervals_json(intervals)
+    content["intervals"] = _intervals(coco, arguments.bootstrap)
     content["against"] = _difference(result, options, arguments)
     analysis = None if coco is None or coco.matches is None else ErrorAnalysis(coco)
     breakdown = None if analysis is None else analysis.breakdown()
@@ -194,14 +193,14 @@ def _corners(box: np.ndarray) -> tuple[float, float, float, float]:
     return x, y, x + w, y + h
 
 
-def _intervals(coco: CocoResult | None, num_resamples: int | None) -> dict[str, Interval] | None:
+def _intervals(coco: CocoResult | None, num_resamples: int | None) -> dict[str, Any] | None:
     if num_resamples is None:
         return None
     assert coco is not None
     intervals = bootstrap_coco(coco, num_resamples=num_resamples, metrics=_metrics(coco), title="bootstrap")
     print(f"\n95 % intervals over images, {num_resamples} resamples")
     print("\n".join(f"  {name:<6} {interval}" for name, interval in intervals.items()))
-    return intervals
+    return intervals_json(intervals)
 
 
 def _difference(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssdnorm.cli.checks import check_evaluation_keys, check_no_extra_arguments
+from ssdnorm.cli import check_no_extra_arguments
+from ssdnorm.cli.checks import check_evaluation_keys
 from ssdnorm.coco_format import load_detections, load_ground_truth
 from ssdnorm.config import SOURCE_KEYS, PostProcessConfig
-from ssdnorm.config_file import config_from_mapping, parse_overrides, put, read_config
+from ssdnorm.config_file import find_config, merge_config, parse_overrides, read_config, read_yaml
 from ssdnorm.metrics.voc_files import read_voc_detections
 from ssdnorm.tables import DetectionTable, GroundTruth
 
@@ -72,7 +72,7 @@ def sources_from_files(arguments: argparse.Namespace, rest: Sequence[str]) -> So
 
 def sources_from_weights(arguments: argparse.Namespace, rest: Sequence[str]) -> Sources:
     """Run a model on the test set of its config, or on ``--annotations``."""
-    from ssdnorm.build import build_dataset, build_post_process
+    from ssdnorm.build import build_dataset
     from ssdnorm.data.batches import make_eval_loader
     from ssdnorm.data.transforms import EvalTransform
     from ssdnorm.detector import load_detector
@@ -85,16 +85,17 @@ def sources_from_weights(arguments: argparse.Namespace, rest: Sequence[str]) -> 
         raise FileNotFoundError(f"--run: {arguments.run}: no such run folder")
     check_evaluation_keys(rest, test_given=arguments.annotations is not None)
     detector = load_detector(checkpoint, custom_norms=arguments.allow_norm)
+    own = detector.post_process
+    changes = parse_overrides(rest)
+    if arguments.annotations is not None:
+        changes |= {"data.test": _data_keys(arguments)}
     if config_path is None:  # the data given, the checkpoint's own post-processing, what the command line changes
-        where, data, changes = "command line", _data_keys(arguments), parse_overrides(rest)
-        config = config_from_mapping(put({"data": {"train": data, "test": data}}, changes), where=where)
-        own = detector.post_process
-        values = {"post_process": {name: getattr(own, name) for name in vars(PostProcessConfig())}}
-        post_process = PostProcess(own.default_boxes, coder=own.coder, **put(values, changes)["post_process"])
+        where, values = "command line", {name: getattr(own, name) for name in vars(PostProcessConfig())}
+        content = {"data.train": _data_keys(arguments), "post_process": values}
     else:
-        where = str(config_path)
-        config = read_config(config_path, [*rest, *_data_overrides(arguments)])
-        post_process = build_post_process(config, detector.model)
+        where, content = str(config_path), read_yaml(find_config(config_path)) or {}
+    config = merge_config((where, content), ("command line", changes))
+    post_process = PostProcess(own.default_boxes, coder=own.coder, **vars(config.post_process))
     test_set = build_dataset(config, "test", class_names=detector.class_names)
     if tuple(test_set.class_names) != tuple(detector.class_names):
         raise ValueError(
@@ -163,17 +164,11 @@ def _loader_from_folder(truth: GroundTruth, folder: Path) -> ImageLoader:
 
 
 def _data_keys(arguments: argparse.Namespace) -> dict[str, Any]:
-    """``--annotations`` and its companions as a config's ``data.test``."""
+    """``--annotations`` and its companions as a config's ``data.test``; nulls in place of another format's keys."""
+    keys: dict[str, Any] = dict.fromkeys(SOURCE_KEYS)
     if arguments.split is not None:
-        return {"format": "voc", "root": [str(path) for path in arguments.annotations], "split": arguments.split}
-    return {"format": "coco", "annotations": str(arguments.annotations[0]), "images": str(arguments.images)}
-
-
-def _data_overrides(arguments: argparse.Namespace) -> list[str]:
-    if arguments.annotations is None:
-        return []
-    values = dict.fromkeys(sorted(SOURCE_KEYS)) | _data_keys(arguments)
-    return [f"--data.test.{key}={json.dumps(value)}" for key, value in values.items()]
+        return keys | {"format": "voc", "root": list(map(str, arguments.annotations)), "split": arguments.split}
+    return keys | {"format": "coco", "annotations": str(arguments.annotations[0]), "images": str(arguments.images)}
 
 
 def _inputs(arguments: argparse.Namespace) -> dict[str, Any]:

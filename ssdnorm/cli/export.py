@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssdnorm.cli.checks import add_allow_norm, check_no_extra_arguments, parse_threshold, stored_thresholds
+from ssdnorm.cli.checks import add_allow_norm, parse_threshold, stored_thresholds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Load, export, print what was written."""
-    check_no_extra_arguments(rest)
     if arguments.output.suffix not in (".onnx", ".pt2"):
         raise ValueError(f"--output: the file ends in .onnx or .pt2; got {arguments.output}")
     if arguments.output.is_dir():

@@ -16,7 +16,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ssdnorm.cli.checks import check_no_extra_arguments
 from ssdnorm.config import Config, NormConfig
 from ssdnorm.files import write_text
 
@@ -32,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Write one file per kind of config."""
-    check_no_extra_arguments(rest)
     for name, schema in schemas().items():
         path = arguments.output / name
         write_text(path, json.dumps(schema, indent=1, ensure_ascii=False) + "\n")

@@ -114,7 +114,7 @@ def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: 
     from ssdnorm.engine.start import StartFile
     from ssdnorm.metrics.thresholds import operating_points, thresholds_of
     from ssdnorm.models.checkpoint import save_checkpoint
-    from ssdnorm.settle import schedule, settle
+    from ssdnorm.settle import settle
 
     if first:
         remove_unfinished(output, output / "checkpoints", output / "pictures")
@@ -131,7 +131,8 @@ def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: 
     model = build.build_model(settled, 1 + len(train_set.class_names), class_names=train_set.class_names)
     module = build.build_training(settled, model, train_set=train_set, test_set=test_set, validation_set=validation_set)
     groups = describe_groups(module.make_optimizer(model))
-    lengths = schedule(settled)
+    o = settled.optimizer
+    lengths = {"max_steps": settled.training.max_steps, "warmup_steps": o.warmup_steps, "lr_drops": o.lr_drops}
     start = {
         "parameter_groups": groups,
         "batch_norm_images": build.batch_norm_images(settled, model),

@@ -36,6 +36,7 @@ from ssdnorm.plots.svg import figure_to_svg
 from ssdnorm.resize import height_and_width
 
 _PICTURES = 16
+_TERMINAL_ROWS = 12  # of a table
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,11 @@ def write_page(path: Path, title: str, facts: Sequence[str], chapters: Sequence[
     write_text(path, template.render(title=title, facts=facts, chapters=chapters, palette=css_variables()))
 
 
-def terminal_text(facts: Sequence[str], chapters: Sequence[Chapter], *, most_rows: int = 12) -> str:
+def terminal_text(facts: Sequence[str], chapters: Sequence[Chapter]) -> str:
     """The page without its pictures; long tables and lists are cut."""
     parts = ["\n".join(facts)]
     for chapter in chapters:
-        lines = [f"\n{chapter.title}"]
-        for table in chapter.tables:
-            lines.append(_aligned(table, most_rows))
+        lines = [f"\n{chapter.title}", *map(_aligned, chapter.tables)]
         lines += [f"  {line}" for line in chapter.lines[:5]]
         if len(chapter.lines) > 5:
             lines.append(f"  … and {len(chapter.lines) - 5} more, on the page")
@@ -119,12 +118,12 @@ def terminal_text(facts: Sequence[str], chapters: Sequence[Chapter], *, most_row
     return "\n".join(parts)
 
 
-def _aligned(table: Table, most_rows: int) -> str:
-    rows = [table.header, *(tuple(map(str, row)) for row in table.rows[:most_rows])]
+def _aligned(table: Table) -> str:
+    rows = [table.header, *(tuple(map(str, row)) for row in table.rows[:_TERMINAL_ROWS])]
     widths = [max(len(row[k]) for row in rows) for k in range(len(table.header))]
     lines = ["  " + "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
-    if len(table.rows) > most_rows:
-        lines.append(f"  … and {len(table.rows) - most_rows} more rows, on the page")
+    if len(table.rows) > _TERMINAL_ROWS:
+        lines.append(f"  … and {len(table.rows) - _TERMINAL_ROWS} more rows, on the page")
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -188,15 +188,11 @@ def _splits(
     found: FoundData, train: DetectionDataset, path: Path, seed: int
 ) -> tuple[dict[str, Any], dict[str, list[str]], list[str]]:
     """Sources of the data section, lists of the splits that are made, and what is to be said about them."""
-    made = [name for name in ("validation", "test") if name not in found.splits]
-    if "validation" in found.splits:
-        made = []  # its images serve as test images as well
     sources: dict[str, Any] = dict(found.splits)
-    if not made:
-        if "test" not in sources:
-            sources["test"] = sources["validation"]
-            return sources, {}, ["splits: as found; the validation images are the test images, so best is not a test"]
-        return sources, {}, ["splits: as found"]
+    if "validation" in sources:
+        shared = "" if "test" in sources else "; the validation images are the test images, so best is not a test"
+        return {"test": sources["validation"], **sources}, {}, [f"splits: as found{shared}"]
+    made = [name for name in ("validation", "test") if name not in sources]
     if len(train) < 2 + len(made):
         raise ValueError(f"{found.splits['train']}: {len(train)} pictures are too few to split")
     parts = stratified_split(train.ground_truth, [1 - _HELD_OUT * len(made), *[_HELD_OUT] * len(made)], seed=seed)

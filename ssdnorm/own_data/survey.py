@@ -72,17 +72,8 @@ def picture_table(datasets: Mapping[str, DetectionDataset]) -> Table:
         truth = dataset.ground_truth
         counts, sizes = np.diff(truth.starts), truth.sizes
         low, high = (f"{sizes[i][1]} × {sizes[i][0]}" for i in sizes.prod(axis=1).argsort()[[0, -1]])
-        per = f"{np.median(counts):g}, {counts.max()}"
-        table.rows.append(
-            (
-                name,
-                len(dataset),
-                int((counts == 0).sum()),
-                int(counts.sum()),
-                per,
-                low if low == high else f"{low} … {high}",
-            )
-        )
+        per, span = f"{np.median(counts):g}, {counts.max()}", low if low == high else f"{low} … {high}"
+        table.rows.append((name, len(dataset), int((counts == 0).sum()), int(counts.sum()), per, span))
     return table
 
 

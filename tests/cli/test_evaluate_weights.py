@@ -13,8 +13,8 @@ from PIL import Image
 
 from ssdnorm import load_detector, ssd300_vgg16
 from ssdnorm.cli import main
-from ssdnorm.cli.evaluate_sources import _data_overrides
-from ssdnorm.config_file import read_config
+from ssdnorm.cli.evaluate_sources import _data_keys
+from ssdnorm.config_file import merge_config
 from ssdnorm.data import EncodedImage, ShapesDataset
 from ssdnorm.metrics import evaluate_coco, evaluate_voc
 from ssdnorm.models.checkpoint import save_checkpoint
@@ -97,9 +97,8 @@ def test_weights_are_evaluated_on_a_voc_folder_with_their_own_post_processing(tm
 def test_annotations_take_the_place_of_drawn_test_images_with_every_key(tmp_path):
     shapes = {"format": "shapes", "num_images": 3, "seed": 2, "image_size": 99, "max_objects": 3, "min_side": 0.2}
     shapes |= {"max_side": 0.4, "class_colors": True}
-    path = write_json(tmp_path / "config.yaml", {"data": {"train": shapes, "test": shapes}})
-    words = _data_overrides(Namespace(annotations=[Path("VOC")], split=["test"], images=None))
-    source = read_config(path, words).data.test
+    keys = _data_keys(Namespace(annotations=[Path("VOC")], split=["test"], images=None))
+    source = merge_config(("file", {"data": {"train": shapes, "test": shapes}}), ("", {"data.test": keys})).data.test
     assert (source.format, source.root, source.split) == ("voc", ["VOC"], ["test"])
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from ssdnorm import load_detector
 from ssdnorm.cli import main
-from ssdnorm.config_file import config_from_mapping
+from ssdnorm.config_file import merge_config
 from ssdnorm.models.checkpoint import save_checkpoint
 from ssdnorm.models.ssd import ssd_vgg16
 from tests.small_training import tiny, train
@@ -62,7 +62,7 @@ def test_a_rectangular_network_and_its_exported_file_find_the_same(tmp_path):
 )
 def test_keys_that_make_no_network_are_refused(model, message):
     with pytest.raises(ValueError, match=message):
-        config_from_mapping(tiny(model=model), where="test")
+        merge_config(("test", tiny(model=model)))
 
 
 @pytest.mark.parametrize(
@@ -83,5 +83,5 @@ def test_default_boxes_that_do_not_fit_the_network_end_in_one_line(tmp_path, cap
 
 
 def test_the_papers_networks_may_say_their_size():
-    assert config_from_mapping(tiny(model={"image_size": [300, 300]}), where="test").model.input_size == [300, 300]
-    assert config_from_mapping(tiny(), where="test").model.input_size == 300
+    assert merge_config(("test", tiny(model={"image_size": [300, 300]}))).model.input_size == [300, 300]
+    assert merge_config(("test", tiny())).model.input_size == 300

@@ -371,6 +371,17 @@ def test_mc_dropout_lists_how_far_the_passes_disagree(pictures, tmp_path):
     assert all("score_std" not in found for entry in plain for found in entry["detections"])
 
 
+def test_the_network_is_compiled_for_the_batches_that_come(checkpoint, pictures, tmp_path, monkeypatch, capsys):
+    compiled, no_camera = [], cv2.VideoCapture()
+    monkeypatch.setattr("ssdnorm.cli.predictors.compile_for_inference", lambda model, x: compiled.append(len(x)))
+    monkeypatch.setattr(cv2, "VideoCapture", lambda source: no_camera)
+    words = ("--checkpoint", checkpoint, "--output", tmp_path / "out", "--compile")
+    assert predict(*words, pictures) == 0
+    assert predict(*words, 0) == 2
+    assert "camera 0: OpenCV cannot open it" in capsys.readouterr().err
+    assert compiled == [8, 1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("antialias", [True, False])
 def test_the_compiled_network_finds_the_same(antialias, pictures, tmp_path):

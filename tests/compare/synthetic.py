@@ -16,7 +16,7 @@ from ssdnorm.coco_format import coco_dict, detection_table, ground_truth_table
 from ssdnorm.compare.analysis import analyse
 from ssdnorm.compare.plan import Arm, Comparison, Job, Plan, make_job
 from ssdnorm.compare.results import Results
-from ssdnorm.config_file import config_from_mapping, config_to_mapping
+from ssdnorm.config_file import config_to_mapping, merge_config
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.shapes import ShapesDataset
 from ssdnorm.engine.evaluation import evaluate_tables
@@ -42,7 +42,7 @@ def make_plan(
 ) -> Plan:
     """A plan whose first arm is the baseline; names are not checked, and all arms have the base's config."""
     data = {name: {"format": "shapes", "num_images": 9, "seed": seed} for seed, name in enumerate(("train", "test"))}
-    base = config_from_mapping({"data": data, "training": {"max_steps": STEPS, "batch_size": 8}}, where="test")
+    base = merge_config(("test", {"data": data, "training": {"max_steps": STEPS, "batch_size": 8}}))
     changes = {arm: {} if arm == arms[0] else {"norm.backbone": {"kind": arm, "groups": 32}} for arm in arms}
     file = Comparison.model_construct(
         title="Does conv4_3 need its L2 norm?",

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from ssdnorm.build import build_dataset, build_model, build_training
-from ssdnorm.config_file import config_from_mapping
+from ssdnorm.config_file import merge_config
 from ssdnorm.data import (
     CachedDataset,
     CocoDataset,
@@ -124,8 +124,8 @@ def test_a_training_uses_the_cache_where_the_config_asks_for_it(photos):
             "test": {"format": "shapes", "num_images": 1, "seed": 2},
         }
         training = {"max_steps": 3, "batch_size": 2}
-        config = config_from_mapping(
-            {"model": {"width": 0.02}, "data": data, "training": training, "runtime": runtime}, where="test"
+        config = merge_config(
+            ("test", {"model": {"width": 0.02}, "data": data, "training": training, "runtime": runtime})
         )
         module = build_training(
             config,

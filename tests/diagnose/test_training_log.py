@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ssdnorm.build import build_dataset, build_model, build_training, loop_settings
-from ssdnorm.config_file import config_from_mapping
+from ssdnorm.config_file import merge_config
 from ssdnorm.diagnose.training_log import DiagnosticsFile
 from ssdnorm.engine.run import make_trainer
 
@@ -33,7 +33,7 @@ def config(**changes):
         "training": {"max_steps": 6, "batch_size": 2, "checkpoint_every": 4, "clip_grad_norm": 0.1},
         "runtime": {"log_every": 1, "accelerator": "cpu", "devices": 1},
     }
-    return config_from_mapping({name: {**keys, **changes.get(name, {})} for name, keys in rooms.items()}, where="test")
+    return merge_config(("test", {name: {**keys, **changes.get(name, {})} for name, keys in rooms.items()}))
 
 
 def fit(folder, c, *callbacks, resume=False):

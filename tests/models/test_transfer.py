@@ -8,7 +8,7 @@ import torch
 from ssdnorm import NORMS, ssd300_vgg16, ssd512_vgg16
 from ssdnorm.boxes.default_boxes import DEFAULT_BOXES
 from ssdnorm.build import build_model
-from ssdnorm.config_file import config_from_mapping
+from ssdnorm.config_file import merge_config
 from ssdnorm.models.checkpoint import Checkpoint, save_checkpoint
 from ssdnorm.models.transfer import transfer_weights
 
@@ -118,8 +118,8 @@ def test_a_file_of_another_network_is_refused_by_name(tmp_path):
     large = ssd512_vgg16(4, width=0.02)
     save_checkpoint(tmp_path / "m.safetensors", large, class_names=NAMES, post_process={})
     model = {"width": 0.02, "checkpoint": str(tmp_path / "m.safetensors")}
-    config = config_from_mapping({"model": model, "data": SHAPES}, where="test")
-    same = config_from_mapping({"model": {**model, "name": "ssd512_vgg16"}, "data": SHAPES}, where="test")
+    config = merge_config(("test", {"model": model, "data": SHAPES}))
+    same = merge_config(("test", {"model": {**model, "name": "ssd512_vgg16"}, "data": SHAPES}))
     with pytest.raises(ValueError, match=r"m\.safetensors is a ssd512_vgg16 for 512 pixels; model\.name is ssd300"):
         build_model(config, 4)
     assert torch.equal(build_model(same, 4).head.logits["fc7"].weight, large.head.logits["fc7"].weight)
@@ -131,7 +131,7 @@ def test_a_fresh_head_takes_what_a_file_of_another_input_size_has(tmp_path):
     model = {"name": "ssd_vgg16", "image_size": 128, "width": 0.02, "head": "fresh"}
     boxes = {"sizes": [10, 20, 30, 50, 80, 120], "aspect_ratios": [[2], [2], [2], [2], [2]]}
     model |= {"checkpoint": str(tmp_path / "m.safetensors"), "default_boxes": boxes}
-    built = build_model(config_from_mapping({"model": model, "data": SHAPES}, where="test"), 4)
+    built = build_model(merge_config(("test", {"model": model, "data": SHAPES})), 4)
     theirs, ours = large.state_dict(), built.state_dict()
     drawn = [key for key in ours if key.endswith("weight") and not torch.equal(ours[key], theirs[key])]
     assert drawn == [

@@ -125,6 +125,7 @@ def test_pictures_of_equal_names_in_two_folders_are_told_apart(tmp_path, monkeyp
         ("[camA/9]", "no image 'camA/9' in the data set of 12 images"),
         ("[]", r"data\.train\.only: \[\]: lists no image; null takes all"),
         ("empty.txt", r"data\.train\.only: empty\.txt: lists no image"),
+        ("nowhere.txt", r"data\.train\.only: nowhere\.txt: no readable text file"),
     ):
         (tmp_path / "empty.txt").touch()
         with pytest.raises(ValueError, match=message):
