@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,7 +168,7 @@ def predict_dataset(
     if precision == "16-mixed" and (accelerator == "cpu" or not torch.accelerator.is_available()):
         log.warning("training.precision: 16-mixed needs a GPU; this is evaluated in 32-true")
         precision = "32-true"
-    with quiet_loggers(logging.WARNING, "lightning_fabric"):
+    with quiet_lightning():
         try:
             fabric = Fabric(
                 accelerator=accelerator,
@@ -226,3 +228,21 @@ def _voc_table(results: Mapping[str, VocResult]) -> str:
         aps = "".join(f" {score_text(result.per_class[name]['AP'], 4):>10}" for result in results.values())
         lines.append(f"  {name:<{width}} {row['objects']:>8.0f} {row['detections']:>11.0f}{aps}")
     return "\n".join(lines)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Suppress Lightning's tips, and its warnings about what is intended here."""
+    with warnings.catch_warnings(), quiet_loggers(logging.WARNING, "pytorch_lightning", "lightning_fabric"):
+        for text in (
+            "does not have many workers",
+            "isn't accessible",
+            "The number of training batches",
+            "You're resuming from a checkpoint that ended before the epoch ended",
+            "IterableDataset",
+            "You defined a `validation_step` but have no `val_dataloader`",
+            "The `srun` command is available",
+            r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+        ):
+            warnings.filterwarnings("ignore", f".*{text}")
+        yield

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cache, partial
@@ -25,13 +23,13 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ssdnorm.engine.best import BestWeights
 from ssdnorm.engine.callbacks import MetricsFile
 from ssdnorm.engine.checkpoint_files import PREVIOUS, CheckpointFiles, LastCheckpoint, find_checkpoint
-from ssdnorm.engine.evaluation import EvaluationResult
+from ssdnorm.engine.evaluation import EvaluationResult, quiet_lightning
 from ssdnorm.engine.loggers import finished, make_loggers
 from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
 from ssdnorm.engine.nodes import cluster_environments, is_first_process
 from ssdnorm.engine.progress import make_progress
 from ssdnorm.files import FAILURE_FILE, write_json
-from ssdnorm.messages import quiet_loggers, shown
+from ssdnorm.messages import shown
 from ssdnorm.metrics.thresholds import operating_points
 from ssdnorm.provenance import provenance
 
@@ -111,7 +109,7 @@ def train(
             save_weights(checkpoints / name, evaluation)
 
     further: dict[str, Any] = {}
-    with _quiet(), finished(trainer.loggers):
+    with quiet_lightning(), finished(trainer.loggers):
         try:
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -203,7 +201,7 @@ def make_trainer(settings: LoopSettings, output: Path, *, logs: bool = True) -> 
         loggers = make_loggers(settings.loggers, output, settings=settings.shown)
     evaluates = settings.eval_every is not None and settings.eval_every <= settings.max_steps
     try:
-        with _quiet():
+        with quiet_lightning():
             trainer = pl.Trainer(
                 accelerator=settings.accelerator,
                 devices=settings.devices,
@@ -262,21 +260,3 @@ def _warn_if_bf16_is_slow() -> None:
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # PyTorch 2.11 has none
     if not any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16")):
         log.warning("precision: bf16-mixed is about three times slower than 32-true on this CPU")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress Lightning's tips, and its warnings about what is intended here."""
-    with warnings.catch_warnings(), quiet_loggers(logging.WARNING, "pytorch_lightning"):
-        for text in (
-            "does not have many workers",
-            "isn't accessible",
-            "The number of training batches",
-            "You're resuming from a checkpoint that ended before the epoch ended",
-            "IterableDataset",
-            "You defined a `validation_step` but have no `val_dataloader`",
-            "The `srun` command is available",
-            r"`isinstance\(treespec, LeafSpec\)` is deprecated",
-        ):
-            warnings.filterwarnings("ignore", f".*{text}")
-        yield

@@ -18,7 +18,7 @@ from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.formats import FoundData
 from ssdnorm.data.splits import stratified_split
 from ssdnorm.files import write_text
-from ssdnorm.norm_specs import parse_norm_spec
+from ssdnorm.norm_specs import norm_kind
 from ssdnorm.own_data.survey import Objects, default_box_keys, percent
 from ssdnorm.settle import in_steps
 
@@ -140,7 +140,7 @@ def choose_recipe(
         },
     }  # fmt: skip
     config = config_for(found, ("ssdnorm init", chosen), ("command line", overrides))
-    kind, _ = parse_norm_spec(config.norm.backbone)
+    kind = norm_kind(config.norm.backbone)
     normed = "no norm" if kind == "none" else kind.replace("_", " ")
     notes.append(f"network: {config.model.width:g} times VGG16's channels, {normed}, {start}")
     if config.training.batch_size != "auto":
