@@ -40,7 +40,7 @@ ALLOWED = {
     "settle": "config build engine resize",
     "compare": "structures tables coco_format layers files provenance resize detector data metrics plots engine "
     "validation config config_file build settle ownership",
-    "own_data": "structures tables resize boxes files engine data plots config config_file build settle",
+    "own_data": "structures tables resize boxes files engine data plots config config_file norm_specs build settle",
     "cli": "structures tables coco_format layers boxes files resize provenance models losses detector data metrics "
     "plots engine diagnose norm_specs config config_file build settle compare ownership own_data",
     "__main__": "cli",
