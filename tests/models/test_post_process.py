@@ -156,6 +156,14 @@ def two_boxes(iou_is_high: bool, classes: tuple[int, int]) -> SSDOutput:
     return default, SSDOutput(torch.zeros(1, 4, 4), logits)
 
 
+def test_the_last_class_of_an_image_does_not_suppress_the_first_class_of_the_next(monkeypatch):
+    monkeypatch.setattr("ssdnorm.models.post_process._groups_images", lambda boxes: True)
+    (default, first), (_, second) = two_boxes(True, (2, 2)), two_boxes(True, (1, 1))
+    output = SSDOutput(*(torch.cat(parts) for parts in zip(first, second, strict=True)))
+    got = PostProcess(default)(output, SIZES.repeat(2, 1))
+    assert [one["labels"].tolist() for one in got] == [[2], [1]]
+
+
 @pytest.mark.parametrize(
     ("iou_is_high", "classes", "expected"),
     [(True, (1, 1), [0.9]), (True, (1, 2), [0.9, 0.8]), (False, (1, 1), [0.9, 0.8])],
