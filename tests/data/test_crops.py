@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 from torchvision import tv_tensors
+from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
 from ssdnorm.data.crops import MIN_SIDE, Window, draw_flip, draw_iou_crop, draw_zoom_out, whole_image
@@ -77,6 +78,20 @@ def test_windows_and_kept_boxes_are_distributed_as_torchvisions(zoom_out, crop, 
     theirs = describe(torchvisions(draws, zoom_out=zoom_out, crop=crop))
     for column in range(mine.shape[1]):
         assert ks_2samp(mine[:, column], theirs[:, column], method="asymp").pvalue > 0.001
+
+
+@pytest.mark.parametrize("least", [0.1, 0.5, 0.7])
+def test_a_crop_overlaps_an_object_as_much_as_its_option_asks(least, monkeypatch):
+    monkeypatch.setattr("ssdnorm.data.crops.CROP_OPTIONS", (least,))
+    rng = np.random.default_rng(0)
+    overlaps = []
+    for _ in range(30):
+        view = draw_iou_crop(whole_image(HEIGHT, WIDTH), BOXES, rng)
+        window = torch.tensor([[view.left, view.top, view.right, view.bottom]], dtype=torch.float32)
+        _, labels = view.place_boxes(BOXES, LABELS)  # those whose centre it holds
+        overlaps.append(float(box_iou(window, torch.from_numpy(BOXES[labels - 1])).max()))
+    assert min(overlaps) >= least
+    assert min(overlaps) < least + 0.2
 
 
 def test_an_image_without_boxes_is_not_cropped():
