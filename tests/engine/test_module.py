@@ -1,5 +1,7 @@
 """A training module: checks before the first step, losses read and logged, checkpoints refused."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -117,6 +119,19 @@ def test_readings_are_means_over_their_steps_logged_once_and_no_number_is_read_f
     means = torch.stack(losses)[:8].unflatten(0, (2, 4)).mean(dim=1).tolist()
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(means, rel=1e-5)
     assert module.readings["loss"] == pytest.approx(means[1], rel=1e-5)
+
+
+def test_every_process_step_and_accumulated_batch_draws_its_own_random_numbers():
+    module = training(training={"accumulate": 2})
+    batch = next(iter(module.make_train_loader(rank=0, world_size=1, start_batch=0)))
+    seeds = []
+    for rank in (0, 1):
+        for step in (0, 1):
+            module._trainer = SimpleNamespace(global_rank=rank, global_step=step, world_size=2, loggers=[])
+            for place in (0, 1):
+                module.training_step(batch, place)
+                seeds.append(torch.initial_seed())
+    assert len(set(seeds)) == 8
 
 
 def test_clipping_in_mixed_precision_takes_the_optimizer_that_goes_over_all_tensors_at_once():
