@@ -34,6 +34,7 @@ _QUESTIONS = {  # (arm or contrast, comparison) → the README's question, in it
     ("l2_norm with batch norm", "compare_l2_norm"): "L2Norm in addition to batch norm, from ImageNet weights?",
     ("batch_norm_conv4_3", "compare_l2_norm"): "Batch norm on conv4_3 alone instead of L2Norm?",
     ("group_norm", "compare_playing_cards_scratch"): "Group norm instead of L2Norm, from scratch?",
+    ("batch norm over group norm at 2", "compare_batch_size"): "Batch norm instead of group norm, batches of 2?",
     ("none", "compare_playing_cards_scratch"): "No norm instead of L2Norm, from scratch?",
     ("none", "compare_l2_norm"): "… from ImageNet weights, 400 steps?",
     ("batch_norm_dropout", "compare_dropout"): "Dropout in fc6 and fc7, with batch norm, from scratch?",
