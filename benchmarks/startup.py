@@ -12,7 +12,7 @@ from benchmarks.timing import Settings
 
 _COMMANDS = {
     "import torch": ("-c", "import torch"),
-    "import ssdnorm": ("-c", "import ssdnorm"),
+    "import torch, ssdnorm": ("-c", "import torch, ssdnorm"),
     "ssdnorm --help": ("-m", "ssdnorm", "--help"),
     "ssdnorm train --help": ("-m", "ssdnorm", "train", "--help"),
 }
@@ -28,7 +28,9 @@ def measure(settings: Settings) -> Table:
             if round_ or settings.quick:
                 seconds[name].append(taken)
     middle = {name: median(values) for name, values in seconds.items()}
-    extra = median(ours - torch for ours, torch in zip(seconds["import ssdnorm"], seconds["import torch"], strict=True))
+    extra = median(
+        ours - torch for ours, torch in zip(seconds["import torch, ssdnorm"], seconds["import torch"], strict=True)
+    )
     return Table(
         "startup",
         "Processor time of a Python process that imports a package or prints a command's help, files in the system's "
