@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from ssdnorm.cli.evaluate_sources import ImageLoader, Sources, read_detections
@@ -24,8 +23,7 @@ from ssdnorm.metrics.errors import ErrorAnalysis, ErrorBreakdown, f_scores
 from ssdnorm.metrics.thresholds import curves_of, operating_points, points_table, thresholds_of
 from ssdnorm.metrics.voc_files import write_voc_detections
 from ssdnorm.metrics.worst import Outcomes, find_outcomes, worst_images
-from ssdnorm.plots.boxes import DrawnBox, draw_side_by_side
-from ssdnorm.plots.colors import HIT, IGNORED, MISSED, WRONG
+from ssdnorm.plots.boxes import boxes_of_image, draw_side_by_side
 from ssdnorm.provenance import provenance
 
 _RESAMPLES = 1000  # of a difference, where --bootstrap does not say
@@ -166,31 +164,6 @@ def write_worst(folder: Path, outcomes: Outcomes, load_image: ImageLoader, num_i
     for row, encoded in zip(rows, pictures, strict=True):  # all could be drawn
         write_bytes(folder / row["picture"], encoded.getbuffer(), durable=False)
     return rows
-
-
-def boxes_of_image(outcomes: Outcomes, place: int) -> tuple[list[DrawnBox], list[DrawnBox]]:
-    """Objects (found green, missed, crowd grey) and detections (hit green, false positive, ignored grey), best last."""
-    truth, found, names = outcomes.truth, outcomes.found, outcomes.truth.class_names
-    objects = []
-    for row in range(truth.starts[place], truth.starts[place + 1]):
-        state, color = ("crowd", IGNORED) if truth.iscrowd[row] else ("missed", MISSED)
-        if outcomes.detected[row]:
-            state, color = "", HIT
-        objects.append(DrawnBox(_corners(truth.boxes[row]), f"{names[truth.labels[row] - 1]} {state}".strip(), color))
-    places = np.flatnonzero(found.image == place)
-    detections = []
-    for row in places[np.argsort(found.scores[places], kind="stable")].tolist():
-        state, color = ("ignored", IGNORED) if outcomes.ignored[row] else ("wrong", WRONG)
-        if outcomes.hit[row]:
-            state, color = "", HIT
-        caption = f"{names[found.labels[row] - 1]} {found.scores[row]:.2f} {state}".strip()
-        detections.append(DrawnBox(_corners(found.boxes[row]), caption, color))
-    return objects, detections
-
-
-def _corners(box: np.ndarray) -> tuple[float, float, float, float]:
-    x, y, w, h = box.tolist()
-    return x, y, x + w, y + h
 
 
 def _intervals(coco: CocoResult | None, num_resamples: int | None) -> dict[str, Any] | None:

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 
-from ssdnorm.cli.evaluate_report import boxes_of_image
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.engine.evaluation import EvaluationResult
 from ssdnorm.files import shortened, whole_rows
 from ssdnorm.metrics.worst import find_outcomes
-from ssdnorm.plots.boxes import contact_sheet, draw_side_by_side, save_picture
+from ssdnorm.plots.boxes import boxes_of_image, contact_sheet, draw_side_by_side, save_picture
 from ssdnorm.plots.style import save
 from ssdnorm.plots.training import draw_batch, plot_training
 from ssdnorm.structures import Batch

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -19,78 +16,32 @@ from ssdnorm.compare.results import Results, Run
 from ssdnorm.compare.run_folders import first_with
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.metrics.worst import Outcomes, match_outcomes
-from ssdnorm.plots.colors import BOX_COLORS
+from ssdnorm.plots.boxes import DrawnBox, boxes_of_image, draw_scaled
 from ssdnorm.tables import DetectionTable, GroundTruth, xywh_to_xyxy
 
-_SIDE = 480  # pixels of the longest side
+_SIDE, _SMALL_SIDE = 480, 320  # pixels of the longest side
+_MANY = 8  # arms whose pictures are small
+_MOST_CAPTIONS = 10  # objects of an image; more captions would hide each other
+_MARKS = 1.6  # size of lines and captions: a row holds up to four pictures
 _QUALITY = 70  # of WebP
-_LETTER = 0.058  # size of captions, relative to the height of the image
-_MOST_CAPTIONS = 6  # objects of an image; more captions would hide each other
-
-Kind = Literal["object", "found", "wrong", "missed"]
-
-
-@dataclass(frozen=True)
-class MarkedBox:
-    """A box in pixels of the picture, with the place of a caption that stays inside it.
-
-    Attributes:
-        kind: an object of the ground truth; a detection of one, or of none; an object that no detection found.
-        label: name of the class.
-        leftward: whether the caption ends at ``caption_x`` instead of starting there.
-    """
-
-    kind: Kind
-    label: str
-    caption: str
-    x: float
-    y: float
-    width: float
-    height: float
-    caption_x: float
-    caption_y: float
-    leftward: bool
+_OBJECT = "#ffffff"  # colour of the ground truth
 
 
 @dataclass(frozen=True)
 class Panel:
-    """The boxes of one arm, or of the ground truth, on a test image."""
+    """A test image with the boxes of one arm, or of the ground truth, as a ``data:`` URI."""
 
     title: str
-    boxes: list[MarkedBox]
-
-    @property
-    def tally(self) -> str:
-        """Number of boxes by kind, as ``2 found, 1 missed``."""
-        counts = Counter(box.kind for box in self.boxes)
-        return ", ".join(f"{counts[kind]} {kind}" for kind in ("found", "wrong", "missed") if counts[kind])
-
-    @property
-    def alt(self) -> str:
-        """The boxes in words."""
-        words = (box.caption if box.kind == "object" else f"{box.kind} {box.caption}" for box in self.boxes)
-        return f"{self.title}: {', '.join(words) or 'no boxes'}"
+    counts: str
+    uri: str
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One test image, whose pixels (a ``data:`` URI) all panels share; the first panel is the ground truth."""
+    """One test image by panels, the ground truth first."""
 
     name: str
-    uri: str
-    width: int
-    height: int
     panels: list[Panel]
-
-    @property
-    def letter(self) -> float:
-        """Size of captions."""
-        return self.height * _LETTER
-
-    @property
-    def captioned(self) -> bool:
-        """Whether there is space for captions, in all panels alike."""
-        return len(self.panels[0].boxes) <= _MOST_CAPTIONS
 
 
 def shown_runs(results: Results, root: Path) -> dict[str, Run]:
@@ -119,12 +70,6 @@ def photos_of(shown: Mapping[str, Run], root: Path, test_set: DetectionDataset, 
     return [_photo(test_set, place, i, truth, arms) for i, place in enumerate(places.tolist())]
 
 
-def class_colors(photos: Sequence[Photo]) -> dict[str, str]:
-    """Class → colour of its boxes, the most frequent class first; white where the colours run out."""
-    counts = Counter(box.label for photo in photos for panel in photo.panels for box in panel.boxes)
-    return dict(zip((name for name, _ in counts.most_common()), chain(BOX_COLORS, repeat("#ffffff")), strict=False))
-
-
 def _best_of(found: DetectionTable, places: np.ndarray, numbers: np.ndarray) -> DetectionTable:
     """The best detections of the images at some places, so many of each; images are then numbered from 0."""
     rows = [np.flatnonzero(found.image == place) for place in places]
@@ -134,36 +79,27 @@ def _best_of(found: DetectionTable, places: np.ndarray, numbers: np.ndarray) -> 
 
 
 def _photo(test_set: DetectionDataset, place: int, i: int, truth: GroundTruth, arms: Mapping[str, Outcomes]) -> Photo:
-    image = Image.fromarray(test_set.load_image(place))
-    scale = min(1.0, _SIDE / max(image.size))
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    encoded = io.BytesIO()
-    image.resize((width, height), Image.Resampling.LANCZOS).save(encoded, "WEBP", quality=_QUALITY)
-    uri = f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+    picture = Image.fromarray(test_set.load_image(place))
+    scale = (_SIDE if len(arms) < _MANY else _SMALL_SIDE) / max(picture.size)
+    rows = slice(truth.starts[i], truth.starts[i + 1])
+    corners, labels = xywh_to_xyxy(truth.boxes[rows]).tolist(), truth.labels[rows].tolist()
+    objects = [
+        DrawnBox((x1, y1, x2, y2), truth.class_names[label - 1], _OBJECT)
+        for (x1, y1, x2, y2), label in zip(corners, labels, strict=True)
+    ]
 
-    def mark(kind: Kind, table: GroundTruth | DetectionTable, row: int, score: str = "") -> MarkedBox:
-        (box,) = scale * xywh_to_xyxy(table.boxes[row : row + 1])
-        return _marked(kind, box, truth.class_names[table.labels[row] - 1], score, width, height)
+    def panel(title: str, counts: str, boxes: Sequence[DrawnBox]) -> Panel:
+        if len(objects) > _MOST_CAPTIONS:
+            boxes = [replace(box, caption="") for box in boxes]
+        encoded = io.BytesIO()
+        draw_scaled(picture, boxes, scale, mark_scale=_MARKS).save(encoded, "WEBP", quality=_QUALITY)
+        return Panel(title, counts, f"data:image/webp;base64,{base64.b64encode(encoded.getvalue()).decode()}")
 
-    objects = range(truth.starts[i], truth.starts[i + 1])
-    panels = [Panel("ground truth", [mark("object", truth, row) for row in objects])]
+    panels = [panel("ground truth", f"{len(objects)} object{'s' * (len(objects) != 1)}", objects)]
     for arm, outcomes in arms.items():
-        found = outcomes.found
-        rows = np.flatnonzero(found.image == i)
-        rows = rows[np.argsort(-found.scores[rows], kind="stable")].tolist()
-        boxes = [
-            mark("found" if outcomes.hit[row] else "wrong", found, row, f" {found.scores[row]:.2f}") for row in rows
-        ]
-        boxes += [mark("missed", truth, row) for row in objects if outcomes.missed[row]]
-        panels.append(Panel(arm, boxes))
-    return Photo(test_set.image_name(place), uri, width, height, panels)
-
-
-def _marked(kind: Kind, box: np.ndarray, label: str, score: str, width: int, height: int) -> MarkedBox:
-    x1, y1, x2, y2 = (round(float(value), 1) for value in box)
-    letter = _LETTER * height
-    leftward = x1 + x2 > width
-    caption_x = min(x2, width - 2.0) if leftward else max(x1, 2.0)
-    caption_y = y1 - 0.25 * letter if y1 > 1.3 * letter else max(y1, 0.0) + 1.05 * letter
-    extent, caption_at = (round(x2 - x1, 1), round(y2 - y1, 1)), (round(caption_x, 1), round(caption_y, 1))
-    return MarkedBox(kind, label, f"{label}{score}", x1, y1, *extent, *caption_at, leftward)
+        truth_boxes, detections = boxes_of_image(outcomes, i)
+        missed = [box for box, is_missed in zip(truth_boxes, outcomes.missed[rows], strict=True) if is_missed]
+        found = int(outcomes.hit[outcomes.found.image == i].sum())
+        counts = f"{found} found, {len(detections) - found} wrong, {len(missed)} missed"
+        panels.append(panel(arm, counts, missed + detections))
+    return Photo(test_set.image_name(place), panels)

@@ -13,14 +13,14 @@ from markupsafe import Markup
 from ssdnorm.compare import formatting
 from ssdnorm.compare.conclusions import RULES_IN_WORDS
 from ssdnorm.compare.formatting import amount, duration, in_words
-from ssdnorm.compare.pictures import class_colors, photos_of, shown_runs
+from ssdnorm.compare.pictures import photos_of, shown_runs
 from ssdnorm.compare.result_figures import result_figures
 from ssdnorm.compare.results import METRICS, Results, Run
 from ssdnorm.compare.run_folders import first_with
 from ssdnorm.compare.training_figures import evaluated_images, read_logs, scale_rows, training_figures
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.files import write_text
-from ssdnorm.plots.colors import css_variables
+from ssdnorm.plots.colors import HIT, MISSED, WRONG, css_variables
 from ssdnorm.plots.style import arm_styles
 from ssdnorm.plots.svg import figure_to_svg
 
@@ -49,7 +49,6 @@ def write_report(results: Results, root: Path, test_set: DetectionDataset, outpu
     figures = {**result_figures(results, styles), **training_figures(results, logs, styles)}
     drawn = {name: Markup(figure_to_svg(figure, name, alt)) for name, (figure, alt) in figures.items()}
     shown = shown_runs(results, root)
-    photos = photos_of(shown, root, test_set)
     html = environment.get_template("report.html.j2").render(
         results=results,
         answer=results.answer.partition(" This rests on"),
@@ -63,8 +62,8 @@ def write_report(results: Results, root: Path, test_set: DetectionDataset, outpu
         scale_rows=scale_rows(logs),
         population=_population(results),
         classes=_classes(results),
-        photos=photos,
-        class_colors=class_colors(photos),
+        photos=photos_of(shown, root, test_set),
+        box_colors={"found": HIT, "wrong": WRONG, "missed": MISSED},
         shown=_seeds_in_words(shown),
         lost=[run for arm in results.arms for run in arm.runs if run.status != "finished"],
         failures=any(arm.outcome.num_learnt < arm.outcome.num_runs for arm in results.arms),

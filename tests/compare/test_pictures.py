@@ -3,13 +3,14 @@
 import base64
 import io
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ssdnorm.compare.pictures import class_colors, photos_of, shown_runs
+from ssdnorm.compare import pictures
+from ssdnorm.compare.pictures import photos_of, shown_runs
+from ssdnorm.plots.colors import HIT, MISSED, WRONG
 
 from .synthetic import make_comparison, shapes
 
@@ -29,15 +30,33 @@ def exact(test_set, place, *, offset=0.0, score=0.9):
     ]
 
 
+def pixels(panel):
+    return Image.open(io.BytesIO(base64.b64decode(panel.uri.removeprefix("data:image/webp;base64,"))))
+
+
 @pytest.fixture
-def case(tmp_path):
-    """A test set, results, and a function that makes an arm's detections and gives its panel of the first image."""
+def drawn(monkeypatch):
+    """The boxes of every picture drawn, in the order of the panels."""
+    boxes, draw = [], pictures.draw_scaled
+
+    def spy(picture, marks, *args, **options):
+        boxes.append(marks)
+        return draw(picture, marks, *args, **options)
+
+    monkeypatch.setattr(pictures, "draw_scaled", spy)
+    return boxes
+
+
+@pytest.fixture
+def case(tmp_path, drawn):
+    """A test set, results, and a function: an arm's detections → its panel of the first image, and the boxes in it."""
     test_set = shapes(9)
     shown = shown_runs(make_comparison(tmp_path, arms=["a", "b"], seeds=[0], rates=[0.1], test_set=test_set), tmp_path)
 
     def panel(detections):
         (tmp_path / shown["b"].folder / "detections.json").write_text(json.dumps(detections))
-        return photos_of(shown, tmp_path, test_set)[0].panels[2]
+        drawn.clear()
+        return photos_of(shown, tmp_path, test_set)[0].panels[2], drawn[2]
 
     return test_set, shown, panel
 
@@ -47,81 +66,86 @@ def test_images_are_evenly_spaced_pictures_of_the_test_set_with_the_truth_and_ev
     photos = photos_of(shown, tmp_path, test_set, num_images=5)
     assert [photo.name for photo in photos] == [test_set.image_name(place) for place in (0, 2, 4, 6, 8)]
     assert all([panel.title for panel in photo.panels] == ["ground truth", "a", "b"] for photo in photos)
-    picture = Image.open(io.BytesIO(base64.b64decode(photos[0].uri.split(",")[1])))
-    assert picture.size == (photos[0].width, photos[0].height) == (200, 150)
-    assert np.abs(np.asarray(picture, float) - test_set.load_image(0)).mean() < 20
+    picture = pixels(photos[0].panels[0])
+    assert picture.size == (480, 360)
+    assert np.abs(np.asarray(picture.resize((200, 150)), float) - test_set.load_image(0)).mean() < 20
     assert photos_of({}, tmp_path, test_set) == [], "no detections, no photos"
 
 
-def test_true_boxes_are_found(case):
+def test_the_ground_truth_has_every_object_with_its_class(case, drawn, tmp_path):
+    test_set, shown, _ = case
+    photos = photos_of(shown, tmp_path, test_set)
+    for place, photo, objects in zip((0, 2, 4, 6, 8), photos, drawn[::3], strict=True):
+        target = test_set.target(place)
+        assert [box.caption for box in objects] == [test_set.class_names[label - 1] for label in target["labels"]]
+        np.testing.assert_allclose([box.box_px for box in objects], target["boxes"], rtol=1e-6)
+        assert photo.panels[0].counts == f"{len(objects)} object{'s' if len(objects) != 1 else ''}"
+
+
+def test_true_boxes_are_found_and_drawn_where_they_are_with_their_scores(case):
     test_set, _, panel = case
-    found = panel(exact(test_set, 0))
-    assert [box.kind for box in found.boxes] == ["found"] * 3
-    assert found.tally == "3 found"
-    np.testing.assert_allclose([found.boxes[0].x, found.boxes[0].y], test_set.target(0)["boxes"][0, :2], atol=0.06)
+    found, boxes = panel(exact(test_set, 0))
+    assert found.counts == "3 found, 0 wrong, 0 missed"
+    assert {box.color for box in boxes} == {HIT}
+    best, target = boxes[-1], test_set.target(0)
+    assert best.caption == f"{test_set.class_names[target['labels'][0] - 1]} 0.90"
+    np.testing.assert_allclose(best.box_px, target["boxes"][0], rtol=1e-6)
+    x1, y1, _, y2 = (2.4 * side for side in best.box_px)
+    line = np.asarray(pixels(found))[round((y1 + y2) / 2), round(x1) + 1]
+    assert np.abs(line - [0x00, 0xC8, 0x53]).max() < 70
 
 
 def test_a_box_beside_its_object_is_wrong_and_the_object_missed(case):
     test_set, _, panel = case
     beside = exact(test_set, 0, offset=90.0)
-    assert [box.kind for box in panel(beside).boxes] == ["wrong"] * 3 + ["missed"] * 3
-    assert panel(exact(test_set, 0)[:1] + beside[1:2]).tally == "1 found, 1 wrong, 2 missed"
+    none, boxes = panel(beside)
+    assert none.counts == "0 found, 3 wrong, 3 missed"
+    assert [box.color for box in boxes] == [MISSED] * 3 + [WRONG] * 3, "the best lies on top"
+    assert panel(exact(test_set, 0)[:1] + beside[1:2])[0].counts == "1 found, 1 wrong, 2 missed"
 
 
 def test_a_second_box_on_an_object_is_wrong_and_takes_the_place_of_another(case):
     test_set, _, panel = case
     assert len(exact(test_set, 0)) == 3
     twice = [{**exact(test_set, 0)[0], "score": score} for score in (0.95, 0.94)]
-    kinds = [box.kind for box in panel(exact(test_set, 0, score=0.5)[1:2] + twice).boxes]
-    assert kinds == ["found", "wrong", "found", "missed"]
+    _, boxes = panel(exact(test_set, 0, score=0.5)[1:2] + twice)
+    assert [box.color for box in boxes] == [MISSED, HIT, WRONG, HIT]
 
 
 def test_the_wrong_class_is_wrong(case):
     test_set, _, panel = case
     other = [{**one, "category_id": one["category_id"] % 5 + 1} for one in exact(test_set, 0)]
-    assert "found" not in [box.kind for box in panel(other).boxes]
+    assert panel(other)[0].counts.startswith("0 found")
 
 
 def test_only_as_many_boxes_as_there_are_objects_are_drawn_best_first(case):
     test_set, _, panel = case
     weak = [{**exact(test_set, 0)[0], "bbox": [0, 0, 5, 5], "score": score} for score in (0.1, 0.2, 0.3)]
-    kinds = [box.kind for box in panel(weak + exact(test_set, 0, score=0.4)).boxes]
-    assert kinds == ["found"] * 3
+    assert panel(weak + exact(test_set, 0, score=0.4))[0].counts == "3 found, 0 wrong, 0 missed"
 
 
 def test_an_arm_without_detections_has_every_object_missed(case):
     _, _, panel = case
-    empty = panel([])
-    assert {box.kind for box in empty.boxes} == {"missed"}
-    assert "missed" in empty.alt
+    assert panel([])[0].counts == "0 found, 0 wrong, 3 missed"
 
 
-def test_captions_stay_in_the_picture(case, tmp_path):
+def test_detections_count_in_their_own_image(case, tmp_path):
     test_set, shown, panel = case
-    panel([{**one, "bbox": [190, 0, 10, 10]} for one in exact(test_set, 0)])
-    for photo in photos_of(shown, tmp_path, test_set):
-        for box in (box for panel in photo.panels for box in panel.boxes):
-            length = 0.6 * photo.letter * len(box.caption) * (-1 if box.leftward else 1)
-            assert min(box.caption_x, box.caption_x + length) >= 0
-            assert max(box.caption_x, box.caption_x + length) <= photo.width
-            assert photo.letter <= box.caption_y <= photo.height
+    panel(exact(test_set, 4))
+    photos = photos_of(shown, tmp_path, test_set)
+    counts, num = [photo.panels[2].counts for photo in photos], len(test_set.target(4)["labels"])
+    assert counts[2] == f"{num} found, 0 wrong, 0 missed"
+    assert all(count.startswith("0 found, 0 wrong") for place, count in enumerate(counts) if place != 2)
 
 
-def test_an_image_with_more_than_six_objects_has_no_captions(case, tmp_path):
+@pytest.mark.parametrize(("most", "captioned"), [(3, True), (2, False)])
+def test_an_image_with_many_objects_has_no_captions(case, monkeypatch, most, captioned):
+    test_set, _, panel = case
+    monkeypatch.setattr(pictures, "_MOST_CAPTIONS", most)
+    assert {bool(box.caption) for box in panel(exact(test_set, 0))[1]} == {captioned}
+
+
+def test_the_pictures_of_many_arms_are_smaller(case, tmp_path):
     test_set, shown, _ = case
-    photo = photos_of(shown, tmp_path, test_set)[0]
-    truth, arm = photo.panels[:2]
-    six, seven = (replace(truth, boxes=truth.boxes[:1] * count) for count in (6, 7))
-    assert replace(photo, panels=[six, arm]).captioned
-    assert not replace(photo, panels=[seven, arm]).captioned
-
-
-def test_classes_have_colours_of_their_own_the_commonest_first_and_those_beyond_the_sixth_share_one(case, tmp_path):
-    test_set, shown, _ = case
-    photo = photos_of(shown, tmp_path, test_set)[0]
-    box = photo.panels[0].boxes[0]
-    boxes = [replace(box, label=f"class {i}") for i in range(8) for _ in range(i + 1)]
-    colours = class_colors([replace(photo, panels=[replace(photo.panels[0], boxes=boxes)])])
-    assert list(colours) == [f"class {i}" for i in reversed(range(8))]
-    assert len(set(colours.values())) == 7
-    assert colours["class 1"] == colours["class 0"] == "#ffffff"
+    many = {f"arm {i}": shown["a"] for i in range(8)}
+    assert pixels(photos_of(many, tmp_path, test_set)[0].panels[8]).size == (320, 240)

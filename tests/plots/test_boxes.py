@@ -2,8 +2,29 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from ssdnorm.plots.boxes import DrawnBox, contact_sheet, draw_boxes, draw_side_by_side
+from ssdnorm.metrics import evaluate_coco
+from ssdnorm.metrics.worst import find_outcomes
+from ssdnorm.plots.boxes import DrawnBox, boxes_of_image, contact_sheet, draw_boxes, draw_scaled, draw_side_by_side
+from ssdnorm.plots.colors import HIT, IGNORED, MISSED, WRONG
+
+TRUTH = {
+    "images": [{"id": 5}, {"id": 3}],
+    "categories": [{"id": 9, "name": "dog"}, {"id": 4, "name": "cat"}],
+    "annotations": [
+        {"image_id": 5, "category_id": 9, "bbox": [10, 20, 30, 40]},
+        {"image_id": 5, "category_id": 9, "bbox": [110, 20, 30, 40]},
+        {"image_id": 5, "category_id": 9, "bbox": [210, 20, 30, 40]},
+        {"image_id": 5, "category_id": 4, "bbox": [310, 20, 30, 40], "iscrowd": 1},
+    ],
+}
+FOUND = [
+    {"image_id": 5, "category_id": 9, "bbox": [10, 20, 30, 40], "score": 0.9},
+    {"image_id": 5, "category_id": 4, "bbox": [110, 20, 30, 40], "score": 0.8},
+    {"image_id": 5, "category_id": 4, "bbox": [310, 20, 30, 40], "score": 0.7},
+    {"image_id": 3, "category_id": 4, "bbox": [0, 0, 5, 5], "score": 0.6},
+]
 
 
 def test_a_box_is_outlined_in_its_labels_colour_and_the_rest_stays():
@@ -73,3 +94,38 @@ def test_small_and_grey_images_are_enlarged_and_boxes_with_them(shape):
 def test_another_shape_or_type_is_refused(image):
     with pytest.raises(ValueError, match=r"draw_side_by_side: image: got .*, allowed: uint8 \(H, W, 3\)"):
         draw_side_by_side(image, [], [])
+
+
+def test_boxes_carry_the_colour_of_what_they_are():
+    here, seen = boxes_of_image(find_outcomes(evaluate_coco(TRUTH, FOUND), min_score=0.0), 1)  # ids are sorted
+    assert [(box.caption, box.color) for box in here] == [
+        ("dog", HIT),
+        ("dog missed", MISSED),
+        ("dog missed", MISSED),
+        ("cat crowd", IGNORED),
+    ]
+    assert [(box.caption, box.color) for box in seen] == [
+        ("cat 0.70 ignored", IGNORED),
+        ("cat 0.80 wrong", WRONG),
+        ("dog 0.90", HIT),
+    ]
+    assert here[0].box_px == (10, 20, 40, 60)
+
+
+def test_a_scaled_picture_has_its_boxes_scaled_and_its_marks_as_large_as_asked_for():
+    image = Image.fromarray(np.full((200, 400, 3), 100, np.uint8))
+    box = DrawnBox((40, 80, 120, 160), "", "#ff0000")
+    for mark_scale, width in ((1.0, 2), (3.0, 6)):
+        picture = np.asarray(draw_scaled(image, [box], 2, mark_scale=mark_scale))
+        assert picture.shape == (400, 800, 3)
+        red = (picture == (255, 0, 0)).all(-1)
+        assert np.flatnonzero(red[240]).tolist() == [*range(80, 80 + width), *range(240 - width, 240)]
+    assert (np.asarray(image) == 100).all()
+
+
+def test_a_box_without_a_caption_has_no_plate():
+    image = Image.new("RGB", (200, 200))
+    lines = (np.asarray(draw_scaled(image, [DrawnBox((50, 50, 150, 150), "", "#ff0000")])) == (255, 0, 0)).all(-1)
+    assert not lines[:50].any()
+    plate = (np.asarray(draw_scaled(image, [DrawnBox((50, 50, 150, 150), "dog", "#ff0000")])) == (255, 0, 0)).all(-1)
+    assert plate[:50].any()
