@@ -38,7 +38,7 @@ ALLOWED = {
     "detector": "structures layers boxes resize models losses",
     "build": "structures layers boxes models losses detector data metrics engine diagnose config resize",
     "settle": "config build engine resize",
-    "compare": "structures tables coco_format layers files provenance resize detector data metrics plots engine "
+    "compare": "structures tables coco_format layers files provenance detector data metrics plots engine "
     "validation config config_file build settle ownership",
     "own_data": "structures tables resize boxes files engine data plots config config_file norm_specs build settle",
     "cli": "structures tables coco_format layers boxes files resize provenance models losses detector data metrics "

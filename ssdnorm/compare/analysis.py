@@ -59,9 +59,6 @@ def analyse(plan: Plan, root: Path, datasets: Mapping[str, DetectionDataset], *,
         verdict: Verdict = "baseline" if arm.name == file.baseline else "incomplete"
         if arm.name in compared:
             verdict = finding.verdict if finding else "one seed"
-        costs = costs_of(
-            arm, chosen[arm.name], root, num_classes=1 + len(test_set.class_names), latency_ms=latencies.get(arm.name)
-        )
         arms.append(
             ArmResult(
                 name=arm.name,
@@ -77,7 +74,7 @@ def analyse(plan: Plan, root: Path, datasets: Mapping[str, DetectionDataset], *,
                 finding=finding,
                 outcome=learnt[arm.name],
                 sentence="",
-                costs=costs,
+                costs=costs_of(chosen[arm.name], root, latency_ms=latencies.get(arm.name)),
                 matched=compare_starts(chosen[arm.name], chosen[file.baseline], root),
             )
         )

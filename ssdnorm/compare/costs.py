@@ -1,4 +1,4 @@
-"""Costs of an arm: parameters, operations, memory, speed, latency."""
+"""Costs of an arm: parameters, memory, speed, latency."""
 
 from __future__ import annotations
 
@@ -10,47 +10,29 @@ from statistics import median
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from ssdnorm.build import build_model
-from ssdnorm.compare.plan import Arm
 from ssdnorm.compare.results import Costs, Run
 from ssdnorm.compare.run_folders import images_per_second
 from ssdnorm.detector import load_detector
-from ssdnorm.resize import height_and_width
 
 _ROUNDS = 15
 _WARM_UPS = 3
 
 
-def costs_of(arm: Arm, runs: Sequence[Run], root: Path, *, num_classes: int, latency_ms: float | None) -> Costs:
-    """Collect an arm's costs from its runs with the chosen learning rate; ``num_classes`` includes background."""
+def costs_of(runs: Sequence[Run], root: Path, *, latency_ms: float | None) -> Costs:
+    """Collect an arm's costs from its runs with the chosen learning rate."""
     finished = [run for run in runs if run.status == "finished"]
     speeds = [speed for run in finished if (speed := images_per_second(root / run.folder)) is not None]
     memory = [run.result["peak_memory_mib"] for run in finished]
     reached = [run.seconds_to_target for run in runs if run.seconds_to_target is not None]
     return Costs(
         parameters=finished[0].result["parameters"] if finished else None,
-        gflops=gflops(arm, num_classes),
         images_per_second=float(np.mean(speeds)) if speeds else None,
         peak_memory_mib=max(memory) if memory else None,
         latency_ms=latency_ms,
         seconds_to_target=float(np.mean(reached)) if reached else None,
         num_reached=len(reached),
     )
-
-
-def gflops(arm: Arm, num_classes: int) -> float:
-    """Floating-point operations of one image's forward pass, in 10⁹; a multiply-add counts as two.
-
-    PyTorch's counter covers matrix products and convolutions; norms are not counted.
-    """
-    drawn = arm.config.with_values("model", weights=None, checkpoint=None, head="keep")
-    with torch.device("meta"):
-        model = build_model(drawn, num_classes)
-    with FlopCounterMode(display=False) as counter:
-        model.eval()(torch.zeros(1, 3, *height_and_width(model.image_size), device="meta"))
-    return counter.get_total_flops() / 1e9
 
 
 def measure_latencies(

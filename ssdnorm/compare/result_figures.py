@@ -1,9 +1,9 @@
-"""Figures of a comparison's final numbers: every seed, differences, learning rates, costs."""
+"""Figures of a comparison's final numbers: every seed, differences, power, learning rates."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 
-from ssdnorm.compare.formatting import amount, duration, interval, points, shortened, signed_interval, signed_points
+from ssdnorm.compare.formatting import interval, points, shortened, signed_interval, signed_points
 from ssdnorm.compare.results import ArmResult, Mean, Results
 from ssdnorm.plots.colors import COLORS
 from ssdnorm.plots.style import ArmStyle, logarithmic, panels, styled, widen
@@ -25,18 +25,7 @@ PANEL: Any = {"width": 3.5, "height": 2.4}  # of one figure among several
 
 _ROW = 0.62  # inches per arm
 _NAME = 0.36  # of an arm, above the middle of its row
-_LEAST_DISTANCE = 0.15  # of two learning rates on one line, as a share of the axis
 _LEGEND_COLUMNS = 3
-
-# attribute of Costs → axis label, format
-_COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "images_per_second": ("training, img/s", amount),
-    "latency_ms": ("latency, ms per image", amount),
-    "parameters": ("parameters, millions", amount),
-    "gflops": ("GFLOPs per image", amount),
-    "peak_memory_mib": ("peak memory, MiB", amount),
-    "seconds_to_target": ("seconds to the target AP50", duration),
-}
 
 
 @styled
@@ -57,12 +46,6 @@ def result_figures(results: Results, styles: Styles) -> Figures:
     if any(len(arm.rates) > 1 and row.validation is not None for arm in results.arms for row in arm.rates):
         alt = f"{metric} on the validation images by learning rate and arm"
         figures["rates"] = _plot_rates(results, styles), alt
-    for name, (label, written) in _COSTS.items():
-        scale = 1e-6 if name == "parameters" else 1
-        costs = {arm.name: scale * cost for arm in arms if (cost := getattr(arm.costs, name)) is not None}
-        if len(set(costs.values())) > 1:
-            figure = _plot_cost([arm for arm in arms if arm.name in costs], metric, styles, label, costs, written)
-            figures[f"costs-{name}"] = figure, f"{metric} over {label}, per arm"
     return figures
 
 
@@ -145,12 +128,10 @@ def _plot_power(results: Results, styles: Styles) -> Figure:
 def _plot_rates(results: Results, styles: Styles) -> Figure:
     """The metric on the validation images over the learning rate; the chosen rate is ringed."""
     figure, ((axes,),) = panels(width=WIDTH, height=3.3)
-    lrs: set[float] = set()
     for arm in results.arms:
         style = styles[arm.name]
         rows = sorted(arm.rates, key=lambda row: row.lr)
         tried = {row.lr: 100 * row.validation for row in rows if row.validation is not None}
-        lrs |= tried.keys()
         axes.plot(list(tried), list(tried.values()), linewidth=1.6, **style.line)
         for lr, value in tried.items():
             chosen = ", chosen" if lr == arm.lr else ""
@@ -158,46 +139,10 @@ def _plot_rates(results: Results, styles: Styles) -> Figure:
             axes.plot([lr], [value], markersize=7, gid=said, **style.dot)
             if chosen:
                 axes.plot([lr], [value], "o", markersize=13, fillstyle="none", color=style.color, markeredgewidth=1.6)
-    axes.set_xscale("log")
-    axes.set_xticks(sorted(lrs), rate_labels(sorted(lrs)))
-    axes.set_xticks([], minor=True)
     axes.margins(0.12, 0.15)
+    logarithmic(axes, "x")
     widen(axes, "y", 1.0)
     axes.set(xlabel="learning rate", ylabel=f"{results.metric} on validation, points")
-    return figure
-
-
-def rate_labels(lrs: Sequence[float]) -> list[str]:
-    """Labels of a logarithmic axis that do not overlap: on a second line or empty where they would.
-
-    Args:
-        lrs: ascending.
-    """
-    span = math.log(lrs[-1] / lrs[0])
-    lines, labels = [-math.inf, -math.inf], []
-    for lr in lrs:
-        free = [line for line, last in enumerate(lines) if math.log(lr) - last >= _LEAST_DISTANCE * span]
-        if free:
-            lines[free[0]] = math.log(lr)
-        labels.append("\n" * free[0] + f"{lr:g}" if free else "")
-    return labels
-
-
-def _plot_cost(
-    arms: Sequence[ArmResult], metric: str, styles: Styles, label: str, costs: Mapping[str, float],
-    written: Callable[[float], str],
-) -> Figure:  # fmt: skip
-    figure, ((axes,),) = panels(**PANEL)
-    for arm in arms:
-        mean, style, x = arm.metrics[metric], styles[arm.name], costs[arm.name]
-        if mean.low is not None and mean.high is not None:
-            axes.plot([x, x], [100 * mean.low, 100 * mean.high], color=style.color, linewidth=1.4, alpha=0.6)
-        said = hover(f"{arm.name}: {metric} {points(mean.mean)}, {label}: {written(x)}")
-        axes.plot([x], [100 * mean.mean], markersize=8.5, gid=said, **style.dot)
-    axes.margins(0.14, 0.12)
-    widen(axes, "y", 1.0)
-    axes.locator_params(axis="x", nbins=5)
-    axes.set(xlabel=label, ylabel=f"{metric}, points")
     return figure
 
 

@@ -135,7 +135,6 @@ class Costs:
     """What an arm costs; None if unknown.
 
     Attributes:
-        gflops: 10⁹ operations of one image's forward pass; a multiply-add counts as two.
         images_per_second: of training; median over a run, mean over the seeds.
         peak_memory_mib: maximum over the seeds.
         latency_ms: of one image through the detector with batch norm folded; on a CPU the processor time of one thread.
@@ -143,7 +142,6 @@ class Costs:
     """
 
     parameters: int | None
-    gflops: float | None
     images_per_second: float | None
     peak_memory_mib: int | None
     latency_ms: float | None

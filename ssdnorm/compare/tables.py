@@ -68,7 +68,6 @@ def _markdown_row(arm: ArmResult, metric: str) -> dict[str, str]:
         "seeds": str(len(arm.finished_runs)),
         "lr": f"{arm.lr:g}",
         "parameters": say.amount(costs.parameters),
-        "GFLOPs": say.amount(costs.gflops),
         "training img/s": say.amount(costs.images_per_second),
         "memory MiB": say.amount(costs.peak_memory_mib),
         "latency ms": say.amount(costs.latency_ms),

@@ -90,11 +90,10 @@ def make_runs(
 
 
 def analyse_made(plan: Plan, root: Path, test_set: DetectionDataset) -> Results:
-    """The analysis without models: operations, latencies and the state of the checkout are made up."""
+    """The analysis without models: latencies and the state of the checkout are made up."""
     with (
         mock.patch("ssdnorm.compare.origin.git_commit", return_value="7aa8a70-dirty"),
         mock.patch("ssdnorm.compare.origin.git_diff", return_value=DIFF),
-        mock.patch("ssdnorm.compare.costs.gflops", return_value=4.31),
         mock.patch("ssdnorm.compare.analysis.measure_latencies", lambda paths, image, **_: dict.fromkeys(paths, 7.0)),
     ):
         return analyse(plan, root, {"test": test_set}, num_resamples=50)

@@ -10,9 +10,10 @@ import pytest
 
 from ssdnorm.compare.conclusions import conclude
 from ssdnorm.compare.report import limits_of, write_report
-from ssdnorm.compare.result_figures import rate_labels
+from ssdnorm.compare.result_figures import result_figures
 from ssdnorm.compare.results import Results
 from ssdnorm.plots.colors import HIT, MISSED, WRONG
+from ssdnorm.plots.style import arm_styles
 
 from .synthetic import DIFF, REASON, make_comparison, shapes
 
@@ -200,17 +201,13 @@ def test_the_figures_of_the_page_are_the_files_beside_it(full, whole):
     assert all(arm in files["legend"] for arm in ("l2_norm", "none", "batch_norm"))
 
 
-@pytest.mark.parametrize(
-    ("lrs", "labels"),
-    [
-        ([0.005], ["0.005"]),
-        ([0.002, 0.004, 0.005, 0.02], ["0.002", "0.004", "\n0.005", "0.02"]),
-        ([0.002, 0.004, 0.005, 0.0055, 0.02], ["0.002", "0.004", "\n0.005", "", "0.02"]),
-        ([0.001, 0.01, 0.011, 0.02, 0.1], ["0.001", "0.01", "\n0.011", "0.02", "0.1"]),
-    ],
-)
-def test_learning_rates_that_are_near_each_other_are_written_on_two_lines(lrs, labels):
-    assert rate_labels(lrs) == labels
+def test_learning_rates_have_a_logarithmic_axis_with_plain_numbers(whole):
+    results = whole[0]
+    figure, _ = result_figures(results, arm_styles([arm.name for arm in results.arms], results.baseline))["rates"]
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    assert axes.get_xscale() == "log"
+    assert {"0.001", "0.002", "0.005"} <= {label.get_text() for label in axes.get_xticklabels()}
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
