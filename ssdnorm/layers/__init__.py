@@ -2,7 +2,6 @@
 
 from ssdnorm.layers.batch_norm import (
     FrozenBatchNorm,
-    SyncBatchNorm,
     check_batch_statistics,
     freeze_batch_norm,
     momentum_from_caffe,
@@ -26,7 +25,6 @@ __all__ = [
     "L2Norm",
     "NormFactory",
     "SwappedNorm",
-    "SyncBatchNorm",
     "check_batch_statistics",
     "enable_dropout",
     "fold_batch_norm",

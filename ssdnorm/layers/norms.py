@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 
-from ssdnorm.layers.batch_norm import FrozenBatchNorm, SyncBatchNorm, frozen_batch_norm_types
+from ssdnorm.layers.batch_norm import FrozenBatchNorm, frozen_batch_norm_types
 from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm, InstanceNorm
 from ssdnorm.layers.l2_norm import L2Norm
 from ssdnorm.norm_specs import check_option_names, import_class, is_custom, parse_norm_spec
@@ -43,7 +43,7 @@ NORMS: Mapping[str, Norm] = MappingProxyType(
         "none": Norm(lambda channels: nn.Identity(), ()),
         "l2_norm": Norm(L2Norm, (L2Norm,)),
         "batch_norm": Norm(nn.BatchNorm2d, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)),
-        "sync_batch_norm": Norm(SyncBatchNorm, (nn.SyncBatchNorm,)),
+        "sync_batch_norm": Norm(nn.SyncBatchNorm, (nn.SyncBatchNorm,)),
         "frozen_batch_norm": Norm(FrozenBatchNorm, (FrozenBatchNorm,)),
         "group_norm": Norm(_group_norm, (nn.GroupNorm,)),
         "layer_norm": Norm(ChannelLayerNorm, (ChannelLayerNorm,)),

@@ -11,7 +11,6 @@ from torchvision.ops import FrozenBatchNorm2d
 from ssdnorm.layers import (
     ConvBlock,
     FrozenBatchNorm,
-    SyncBatchNorm,
     check_batch_statistics,
     freeze_batch_norm,
     momentum_from_caffe,
@@ -115,7 +114,7 @@ def test_a_new_layer_is_the_identity_bit_by_bit(eps, dtype):
     assert torch.equal(FrozenBatchNorm(6, eps=eps)(x), x)
 
 
-@pytest.mark.parametrize("kind", [nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm, FrozenBatchNorm2d])
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d])
 def test_equals_batch_norm_in_eval_mode_even_in_train_mode(kind):
     norm = trained_batch_norm(kind, eps=1e-3)
     x = torch.randn(2, 6, 3, 3)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
-from ssdnorm.layers import ConvBlock, SyncBatchNorm, norm_layer, recompute_population_stats, running_statistics
+from ssdnorm.layers import ConvBlock, norm_layer, recompute_population_stats, running_statistics
 
 
 def model_and_images(momentum=0.1):
@@ -94,13 +94,7 @@ def _one_of_two(rank, file, results):
     model, images = model_and_images()
     mine = images[:4] if rank == 0 else images[4:]
     recompute_population_stats(model, [mine], len(mine))
-    sync = SyncBatchNorm(3)
-    x = mine.clone().requires_grad_()
-    sync(x).pow(3).sum().backward()
-    results[rank] = {
-        "population": [t.numpy() for t in (model[0].norm.running_mean, model[0].norm.running_var)],
-        "sync": [t.numpy() for t in (sync.running_mean, sync.running_var, x.grad)],
-    }
+    results[rank] = [t.numpy() for t in (model[0].norm.running_mean, model[0].norm.running_var)]
     distributed.destroy_process_group()
 
 
@@ -108,14 +102,9 @@ def test_two_processes_find_the_statistics_of_all_images(tmp_path):
     with multiprocessing.Manager() as manager:
         results = manager.dict()
         multiprocessing.spawn(_one_of_two, (str(tmp_path / "store"), results), nprocs=2)
-        ranks = [dict(results)[rank] for rank in (0, 1)]
+        ranks = [results[rank] for rank in (0, 1)]
     model, images = model_and_images()
     y = model[0].conv(images).detach()
-    plain = nn.BatchNorm2d(3)
-    x = images.clone().requires_grad_()
-    plain(x).pow(3).sum().backward()
-    gradients = [x.grad[:4], x.grad[4:]]
-    for rank, gradient in zip(ranks, gradients, strict=True):
-        expected = [y.mean((0, 2, 3)), y.var((0, 2, 3)), plain.running_mean, plain.running_var, gradient]
-        for got, want in zip([*rank["population"], *rank["sync"]], expected, strict=True):
+    for found in ranks:
+        for got, want in zip(found, [y.mean((0, 2, 3)), y.var((0, 2, 3))], strict=True):
             torch.testing.assert_close(torch.from_numpy(got), want, rtol=1e-4, atol=1e-5)
