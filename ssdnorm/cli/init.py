@@ -5,8 +5,8 @@ examples:
   ssdnorm init data/mine --output mine.yaml --image-size 416
 
 Finds format and splits, makes the splits that are missing (class by class, with a seed), fits default boxes to the
-objects, chooses the image size by how well they cover, sets steps from the number of pictures, and measures how long
-the training will take. Every key of the config can be set, e.g. --training.max_steps 500.
+objects, chooses the image size by how well they cover, and sets steps from the number of pictures. Every key of the
+config can be set, e.g. --training.max_steps 500.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     from ssdnorm.config_file import parse_overrides
     from ssdnorm.data.formats import find_data
     from ssdnorm.own_data.recipe import choose_recipe
-    from ssdnorm.own_data.step_time import time_of_training
 
     sides = arguments.image_size or [None]
     if len(sides) > 2:
@@ -68,8 +67,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     recipe.write(path)
     folder = Path("runs") / path.stem
     trained = ["--checkpoint", folder / "checkpoints" / "model.safetensors", "--threshold", "best"]
-    said = [*recipe.notes, f"time: {time_of_training(recipe.config, recipe.class_names)}"]
-    print("\n".join([f"written: {path}", *(f"  {note}" for note in said), "", "next:"]))
+    print("\n".join([f"written: {path}", *(f"  {note}" for note in recipe.notes), "", "next:"]))
     for command in (
         ["ssdnorm", "train", "--config", path, "--output", folder],
         ["ssdnorm", "evaluate", "--run", folder],

@@ -35,13 +35,11 @@ class Recipe:
 
     Attributes:
         config: validated; ``data`` names the lists of ``splits`` as ``only``.
-        class_names: of the training images.
         splits: file → its lines, where a split had to be made.
         notes: one sentence per choice.
     """
 
     config: Config
-    class_names: Sequence[str]
     splits: dict[str, list[str]]
     notes: list[str]
 
@@ -149,7 +147,7 @@ def choose_recipe(
         passes = steps * batch / num_images
         notes.append(f"steps: {steps} of {batch} images, {passes:.0f} times each of {num_images} pictures")
     notes.append("flip: mirrors pictures; set augment.flip to false where left and right differ, as in text")
-    return Recipe(config, train.class_names, splits, notes)
+    return Recipe(config, splits, notes)
 
 
 def _network(image_size: int | list[int], weights: str | None) -> dict[str, Any]:
