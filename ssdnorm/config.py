@@ -245,27 +245,6 @@ class GroupConfig(Section):
 _WEIGHT_DECAY = 5e-4
 
 
-def write_out_preset(optimizer: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace ``preset`` of an optimizer section by the norms and biases that it stands for.
-
-    Raises:
-        ValueError: the section gives other norms or biases as well.
-    """
-    preset = optimizer.get("preset")
-    if preset not in ("caffe", "modern"):
-        return dict(optimizer)
-    decay = optimizer.get("weight_decay", _WEIGHT_DECAY) if preset == "caffe" else 0.0
-    groups = {
-        "norms": {"lr_factor": 1.0, "weight_decay": decay},
-        "biases": {"lr_factor": 2.0 if preset == "caffe" else 1.0, "weight_decay": 0.0},
-    }
-    for name, values in groups.items():
-        if optimizer.get(name, values) != values:
-            got = f"{name} {optimizer[name]} contradicts preset {preset}, which stands for {values}"
-            raise ValueError(f"{got}; leave one of the two out")
-    return {**optimizer, "preset": None, **groups}
-
-
 class OptimizerConfig(Section):
     """The optimizer and its schedule, in steps or in shares of the run."""
 
@@ -273,10 +252,6 @@ class OptimizerConfig(Section):
     lr: PositiveFloat = Field(default=1e-3, description="learning rate after the warm-up")
     momentum: Fraction = Field(default=0.9, description="of SGD; AdamW's first beta")
     weight_decay: NonNegativeFloat = Field(default=_WEIGHT_DECAY, description="of all but norms and biases")
-    preset: Literal["caffe", "modern"] | None = Field(
-        default=None,
-        description="sets norms and biases: caffe decays norms and doubles the rate of biases; modern decays neither",
-    )
     norms: GroupConfig = Field(
         default=GroupConfig(lr_factor=1.0, weight_decay=_WEIGHT_DECAY),
         description="parameters of norms, L2Norm's scales included",
@@ -310,11 +285,6 @@ class OptimizerConfig(Section):
         if self.schedule == "cosine" and self.lr_drops:
             raise ValueError(f"lr_drops: schedule cosine has none; set them to []; got {self.lr_drops}")
         return self
-
-    @model_validator(mode="before")
-    @classmethod
-    def _write_out_preset(cls, content: Any) -> Any:
-        return write_out_preset(content) if isinstance(content, Mapping) else content
 
 
 class TrainingConfig(Section):

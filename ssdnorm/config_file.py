@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ssdnorm.config import Config, NormConfig, write_out_preset
+from ssdnorm.config import Config, NormConfig
 from ssdnorm.messages import did_you_mean, shown
 from ssdnorm.validation import sections, validate
 from ssdnorm.yaml_files import parse_yaml, read_yaml
@@ -68,7 +68,8 @@ def merge_config(*layers: tuple[str, Mapping[str, Any]]) -> Config:
         if not isinstance(content, Mapping):
             raise ValueError(f"{where}: expected keys and values; got {shown(content)}")
         changes = flatten(content, where=where)
-        _replace_preset(merged.get("optimizer"), changes, where)
+        if changes.get("optimizer.preset", "") is None:  # a key of earlier versions, null in the configs of their runs
+            del changes["optimizer.preset"]
         _replace_length(merged, changes)
         put(merged, changes)
         given |= dict.fromkeys(changes, where)
@@ -140,20 +141,6 @@ def put(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
             inner = inner[name]
         inner[last] = copy.deepcopy(value)
     return content
-
-
-def _replace_preset(optimizer: Any, changes: Mapping[str, Any], where: str) -> None:
-    """Let new optimizer keys win over those of earlier layers that they contradict."""
-    if not isinstance(optimizer, dict):
-        return
-    if changes.get("optimizer.preset") is not None:
-        for name in ("norms", "biases"):
-            optimizer.pop(name, None)
-    elif any(key.startswith(("optimizer.preset", "optimizer.norms", "optimizer.biases")) for key in changes):
-        try:
-            optimizer.update(write_out_preset(optimizer))
-        except ValueError as error:
-            raise ValueError(f"{where}: optimizer: {error}") from error
 
 
 def _replace_length(merged: Mapping[str, Any], changes: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The config: shipped files, every kind of mistake, optimizer presets, the JSON schemas."""
+"""The config: shipped files, every kind of mistake, the JSON schemas."""
 
 import json
 
@@ -29,7 +29,7 @@ def test_every_recipe_is_complete_and_builds(path):
     config = read_config(path)
     check_model(config)
     written = yaml.safe_load(path.read_text())
-    missing = [key for key in differing_keys(written, config_to_mapping(config)) if key != "optimizer.preset"]
+    missing = differing_keys(written, config_to_mapping(config))
     assert not missing, "keys that the file leaves out, or writes in another way"
 
 
@@ -89,7 +89,6 @@ def test_every_shipped_schema_is_the_models_own_and_every_config_names_it():
         (["--training", "{epochs: 2, max_steps: 9}"], r"training: give one of max_steps and epochs, .*got max_steps 9"),
         (["--training.max_steps", "null"], r"training: give one of .*got max_steps None, epochs None"),
         (["--optimizer.lr_drops", "[50]", "--training.max_steps", "50"], r"reaches past training\.max_steps 50"),
-        (["--optimizer.preset", "cafe"], r"optimizer\.preset: must be 'caffe' or 'modern'.*Did you mean 'caffe'\?"),
         (["--data.train.root", "x"], r"data\.train\.root: unknown key of format shapes; choose one of: class_"),
         (["--data.validation", "{root: x}"], r"data\.validation\.split: is missing"),
         (["--data.train.format", "coc"], r"data\.train\.format: must be .*; got 'coc'\. Did you mean 'coco'\?"),
@@ -159,48 +158,16 @@ def test_a_source_may_hold_nulls_for_the_keys_of_other_formats_as_old_run_folder
     assert merge_config(("old", {"data": {"train": voc, "test": voc}})).data.train.format == "voc"
 
 
-CAFFE = {"norms": {"lr_factor": 1.0, "weight_decay": 5e-4}, "biases": {"lr_factor": 2.0, "weight_decay": 0.0}}
-MODERN = {"norms": {"lr_factor": 1.0, "weight_decay": 0.0}, "biases": {"lr_factor": 1.0, "weight_decay": 0.0}}
-
-
-@pytest.mark.parametrize(("preset", "groups"), [("caffe", CAFFE), ("modern", MODERN)])
-def test_an_optimizer_preset_is_written_out_from_the_file_and_from_the_command_line(file, preset, groups):
-    own = {"lr_factor": 3.0, "weight_decay": 3.0}
-    for optimizer, arguments in (
-        ({"preset": preset}, []),
-        ({"norms": own, "biases": own}, ["--optimizer.preset", preset]),
-    ):
-        file.write_text(yaml.safe_dump({"data": SHAPES, "optimizer": optimizer}))
-        written = config_to_mapping(read_config(file, arguments))["optimizer"]
-        assert {name: written[name] for name in groups} == groups
-        assert written["preset"] is None
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "arguments", "decay"),
-    [
-        ({"preset": "caffe", "weight_decay": 0.03}, [], 0.03),
-        ({"preset": "caffe", "weight_decay": 0.03}, ["--optimizer.weight_decay", "1e-4"], 1e-4),
-        ({"weight_decay": 0.04}, ["--optimizer.preset", "caffe"], 0.04),
-        ({"preset": "modern"}, ["--optimizer.norms.weight_decay", "0.2"], 0.2),
-        ({}, [], 5e-4),
-    ],
-)
-def test_caffes_preset_decays_norms_like_weights_and_single_keys_win_over_it(file, optimizer, arguments, decay):
-    file.write_text(yaml.safe_dump({"data": SHAPES, "optimizer": optimizer}))
-    assert read_config(file, arguments).optimizer.norms.weight_decay == decay
-
-
-def test_parameter_groups_have_the_presets_rates_and_decays(file):
-    config = read_config(file, ["--optimizer", "{preset: modern, lr: 0.1}", "--model.width", "0.02"])
+def test_parameter_groups_have_the_rates_and_decays_of_the_config(file):
+    optimizer = "{lr: 0.1, norms: {lr_factor: 3, weight_decay: 0.2}, biases: {lr_factor: 1, weight_decay: 0.0}}"
+    config = read_config(file, ["--optimizer", optimizer, "--model.width", "0.02"])
     rows = {row["group"]: row for row in describe_groups(build_optimizer(config, build_model(config, 3)))}
     assert {name: (row["lr"], row["weight_decay"]) for name, row in rows.items()} == {
-        "weights": (0.1, 5e-4), "norms": (0.1, 0.0), "biases": (0.1, 0.0),
+        "weights": (0.1, 5e-4), "norms": (pytest.approx(0.3), 0.2), "biases": (0.1, 0.0),
     }  # fmt: skip
 
 
-def test_a_preset_beside_other_norms_is_refused(file):
-    norms = {"lr_factor": 1.0, "weight_decay": 0.1}
-    file.write_text(yaml.safe_dump({"data": SHAPES, "optimizer": {"preset": "modern", "norms": norms}}))
-    with pytest.raises(ValueError, match=r"x\.yaml: optimizer: norms .*0\.1.* contradicts preset modern.*leave one"):
-        read_config(file)
+def test_a_preset_of_earlier_versions_is_an_unknown_key_unless_it_is_null_as_in_their_run_folders(file):
+    assert read_config(file, ["--optimizer.preset", "null"]) == read_config(file)
+    with pytest.raises(ValueError, match=r"command line: optimizer\.preset: unknown key; choose one of: biases, "):
+        read_config(file, ["--optimizer.preset", "modern"])

@@ -110,7 +110,12 @@ def choose_recipe(
     steps = math.ceil(_EPOCHS * num_images / batch / 100) * 100
     steps = int(part * min(_MOST_STEPS, max(_LEAST_STEPS, steps)))
     norm = {"backbone": "batch_norm", "extras": "batch_norm", "taps": {"conv4_3": "none"}}
-    optimizer: dict[str, Any] = {"preset": "modern", "warmup_steps": 0.05, "warmup_factor": 0.02}
+    optimizer: dict[str, Any] = {
+        "norms": {"lr_factor": 1.0, "weight_decay": 0.0},
+        "biases": {"lr_factor": 1.0, "weight_decay": 0.0},
+        "warmup_steps": 0.05,
+        "warmup_factor": 0.02,
+    }
     if weights is None:
         network |= {"width": 0.25, "dropout": 0.0}
         optimizer |= {"name": "adamw", "lr": 0.002, "schedule": "cosine"}

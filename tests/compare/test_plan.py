@@ -223,10 +223,10 @@ def test_a_mistake_is_refused_with_its_place(tmp_path, content, message):
         plan_of(tmp_path, content)
 
 
-def test_a_split_to_validate_on_and_a_preset_may_come_from_the_command_line(tmp_path):
+def test_a_split_to_validate_on_and_the_decay_of_norms_may_come_from_the_command_line(tmp_path):
     content = changed(base__data__validation=None, learning_rates={})
     shapes = "{format: shapes, num_images: 5, seed: 4}"
-    plan = plan_of(tmp_path, content, "--base.data.validation", shapes, "--base.optimizer.preset", "modern")
+    plan = plan_of(tmp_path, content, "--base.data.validation", shapes, "--base.optimizer.norms.weight_decay", "0")
     assert plan.base.data.validation.num_images == 5
     assert plan.base.optimizer.norms.weight_decay == 0.0
 

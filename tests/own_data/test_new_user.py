@@ -11,6 +11,7 @@ import yaml
 
 from ssdnorm.build import build_dataset
 from ssdnorm.cli import main
+from ssdnorm.config import GroupConfig
 from ssdnorm.config_file import read_config
 from ssdnorm.data.formats import find_data
 from ssdnorm.own_data.recipe import choose_recipe
@@ -141,6 +142,7 @@ def test_with_weights_it_is_the_full_network_with_batch_norm_and_half_of_the_ste
     )
     assert (scratch.model.width, full.model.width, full.model.weights) == (0.25, 1, "VGG16_Weights.IMAGENET1K_FEATURES")
     assert scratch.norm == full.norm
+    assert scratch.optimizer.norms == full.optimizer.biases == GroupConfig(lr_factor=1.0, weight_decay=0.0)
     assert full.norm.backbone == "batch_norm"
     assert full.training.max_steps * 2 == scratch.training.max_steps == 1000
     assert full.training.precision == scratch.training.precision == "auto"
