@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +33,7 @@ class EvaluationSet:
 class PopulationImages:
     """Images over which batch norm's statistics are recomputed after training."""
 
-    # model, batches, num_images -> a row per layer; replaces the running statistics
-    recompute: Callable[[nn.Module, Iterable[Tensor], int], Sequence[Any]]
+    recompute: Callable[[nn.Module, Iterable[Tensor], int], None]  # model, batches, num_images
     make_loader: Callable[..., Iterable[Batch]]  # rank, world_size -> batches
     num_images: int  # over all processes
 
@@ -106,7 +105,6 @@ class TrainingModule(pl.LightningModule):
         self.population = population
         self.batch_may_change = batch_may_change
         self.device_changes: list[dict[str, int]] = []
-        self.population_statistics: Sequence[Any] = ()
         self.last_evaluation: tuple[int, EvaluationResult] | None = None
         self.evaluation_losses: dict[str, float] = {}  # of the last evaluation
         self.readings: dict[str, float] = {}
@@ -229,15 +227,12 @@ class TrainingModule(pl.LightningModule):
             )
             num_images = -(-self.population.num_images // world_size)
             with self.trainer.precision_plugin.forward_context():
-                self.population_statistics = self.population.recompute(self.model, images, num_images)
+                self.population.recompute(self.model, images, num_images)
 
     def evaluate_with_population_stats(
         self, trainer: pl.Trainer, *, save_weights: Callable[[EvaluationResult], None]
     ) -> EvaluationResult:
-        """Evaluate with population statistics instead of the running ones, which are restored afterwards.
-
-        Sets ``population_statistics`` to one row per layer; ``save_weights`` is called while they are in place.
-        """
+        """Evaluate with population statistics, which ``save_weights`` finds in place; the running ones are restored."""
         with self._put_back(trainer):
             self._recompute = True
             result = self.evaluate_on(trainer, self.evaluated_on)

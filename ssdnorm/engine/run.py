@@ -6,7 +6,7 @@ import logging
 import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
@@ -146,7 +146,6 @@ def train(
             )
             further["metrics_population"] = with_population.metrics
             further["population_images"] = module.population.num_images
-            further["population_statistics"] = [asdict(row) for row in module.population_statistics]
     if trainer.is_global_zero:
         write_json(output / "detections.json", result.detections)
         if save_pictures is not None:

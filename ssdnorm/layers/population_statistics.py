@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -13,23 +12,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ssdnorm.layers.modes import restore_modes
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-
-
-@dataclass(frozen=True)
-class StatisticsShift:
-    """Difference between one layer's population statistics and the running ones that they replace.
-
-    Attributes:
-        name: the layer.
-        mean_shift: largest difference of means over the channels, in population standard deviations.
-        variance_ratio: the ratio of variances new / old furthest from 1.
-        count: values averaged per channel, over all processes.
-    """
-
-    name: str
-    mean_shift: float
-    variance_ratio: float
-    count: int
 
 
 def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
@@ -57,7 +39,7 @@ def recompute_population_stats(
     num_images: int,
     *,
     forward: Callable[[nn.Module, Tensor], object] | None = None,
-) -> list[StatisticsShift]:
+) -> None:
     r"""Replace the running statistics of every batch norm by true averages over ``num_images`` images.
 
     Running statistics are an exponential average over recent batches, taken while the weights changed. Here the weights
@@ -78,9 +60,6 @@ def recompute_population_stats(
         batches: image tensors ``(B, …)`` of this process; the last one is cut to reach ``num_images`` exactly.
         num_images: number per process; 1000 or more is usual. The images of all processes are pooled.
         forward: how to run a batch; ``model(batch)`` when not given.
-
-    Returns:
-        One row per layer, in model order.
 
     Raises:
         ValueError: no batch norm with running statistics, or fewer than ``num_images`` images (in any process).
@@ -113,7 +92,9 @@ def recompute_population_stats(
     missing = _sum_over_processes(torch.tensor([float(seen < num_images)], device=device)).item()
     if missing:
         raise ValueError(f"recompute_population_stats: {num_images} images asked for; the batches hold {seen}")
-    return [_install(name, layer, parts[name]) for name, layer in layers.items() if parts[name]]
+    for name, layer in layers.items():
+        if parts[name]:
+            _install(layer, parts[name])
 
 
 _Moments = tuple[int, Tensor, Tensor]  # count; mean and sum of squared deviations per channel, in float64
@@ -130,7 +111,7 @@ def _keep_moments(kept: list[_Moments], _layer: nn.Module, args: tuple[Tensor, .
     kept.append(_moments(args[0]))
 
 
-def _install(name: str, layer: _BatchNorm, parts: Sequence[_Moments]) -> StatisticsShift:
+def _install(layer: _BatchNorm, parts: Sequence[_Moments]) -> None:
     """Merge the moments of all batches and processes (Chan et al. 1979) and make them the running statistics."""
     counts = torch.tensor([count for count, _, _ in parts], dtype=torch.float64, device=parts[0][1].device)
     means = torch.stack([mean for _, mean, _ in parts])
@@ -141,16 +122,8 @@ def _install(name: str, layer: _BatchNorm, parts: Sequence[_Moments]) -> Statist
     var = deviations / (count - 1).clamp_min(1)
     assert layer.running_mean is not None
     assert layer.running_var is not None
-    old_mean, old_var = layer.running_mean.double(), layer.running_var.double()
-    ratios = (var + layer.eps) / (old_var + layer.eps)
     layer.running_mean.copy_(mean)
     layer.running_var.copy_(var)
-    return StatisticsShift(
-        name,
-        mean_shift=((mean - old_mean).abs() / (var + layer.eps).sqrt()).max().item(),
-        variance_ratio=ratios[ratios.log().abs().argmax()].item(),
-        count=int(count.item()),
-    )
 
 
 def _sum_over_processes(x: Tensor) -> Tensor:

@@ -18,15 +18,10 @@ def model_and_images(momentum=0.1):
 
 def test_first_layer_gets_mean_and_variance_of_all_images_at_once():
     model, images = model_and_images()
-    rows = recompute_population_stats(model, images.split([5, 5, 2]), 12)
+    recompute_population_stats(model, images.split([5, 5, 2]), 12)
     y = model[0].conv(images)
     torch.testing.assert_close(model[0].norm.running_mean, y.mean((0, 2, 3)))
     torch.testing.assert_close(model[0].norm.running_var, y.var((0, 2, 3)))
-    assert [row.name for row in rows] == ["0.norm", "1.norm"]
-    assert rows[0].count == 12 * 6 * 6
-    assert rows[0].mean_shift == pytest.approx(
-        (y.mean((0, 2, 3)).abs() / (y.var((0, 2, 3)) + 1e-5).sqrt()).max().item()
-    )
 
 
 def test_one_batch_of_everything_makes_evaluation_equal_to_batch_statistics():
