@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import pickle
 import signal
 import struct
 import threading
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +24,7 @@ log = logging.getLogger("ssdnorm.engine")
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 _LABEL = b"ssdnorm sha256 "
 _NO_COMMENT = struct.pack("<H", 0)  # the length of a zip file's comment, which ends the file
-_CHECKSUM_MARK = struct.pack("<H", len(_LABEL) + 64) + _LABEL
-_CHECKSUM_BYTES = len(_CHECKSUM_MARK) + 64
-_NEEDED = {"pytorch-lightning_version", "global_step", "state_dict", "loops", "callbacks"}
-_NEEDED |= {"optimizer_states", "lr_schedulers"}
+_SIGNATURE_BYTES = len(_NO_COMMENT) + len(_LABEL) + 2 * hashlib.sha256().digest_size
 _AGREE_EVERY = 10  # steps; the processes of a run must stop at the same one
 
 
@@ -103,11 +98,10 @@ def write_checkpoint_file(content: dict[str, Any], path: Path) -> None:
     """
     memory = io.BytesIO()
     torch.save(content, memory)
-    archive = memory.getbuffer()
-    checksum = _CHECKSUM_MARK + hashlib.sha256(archive).hexdigest().encode()
+    archive = memory.getbuffer()[: -len(_NO_COMMENT)]
     with replaced_file(path, previous=path.with_name(PREVIOUS)) as unfinished, unfinished.open("wb") as file:
-        file.write(archive[: -len(_NO_COMMENT)])
-        file.write(checksum)
+        file.write(archive)
+        file.write(_signature(archive))
 
 
 def find_checkpoint(folder: Path) -> Path | None:
@@ -119,32 +113,23 @@ def find_checkpoint(folder: Path) -> Path | None:
     there = [path for name in (LAST, PREVIOUS) if (path := folder / name).exists()]
     whole = next((path for path in there if _is_whole(path)), None)
     if there and whole is None:
-        raise ValueError(f"resume: {there[0]} is damaged or no checkpoint; delete it to restart the run")
+        raise ValueError(
+            f"resume: {there[0]} is damaged or has no checksum, as in earlier versions; delete it to restart the run"
+        )
     if whole is not None and whole.name == PREVIOUS:
         log.warning("resume: %s is %s; going on from %s", folder / LAST, "damaged" if there[1:] else "missing", whole)
     return whole
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether the checksum is that of the file; in files of earlier versions, without one, those of its parts,
-    and what it holds is what a run needs."""
-    size = path.stat().st_size - _CHECKSUM_BYTES
-    if size < 0:
-        return False
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while size and (block := file.read(min(size, 1 << 24))):
-            found.update(block)
-            size -= len(block)
-        found.update(_NO_COMMENT)
-        comment = file.read()
-    if comment.startswith(_CHECKSUM_MARK):
-        return comment == _CHECKSUM_MARK + found.hexdigest().encode()
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if archive.comment or archive.testzip() is not None:
-                return False
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, pickle.UnpicklingError):
-        return False
-    return isinstance(content, dict) and content.keys() >= _NEEDED
+    """Whether a file ends in the signature of what precedes it."""
+    content = memoryview(path.read_bytes())
+    return content[-_SIGNATURE_BYTES:] == _signature(content[:-_SIGNATURE_BYTES])
+
+
+def _signature(archive: memoryview) -> bytes:
+    """A comment with the SHA-256 of a zip archive, which is given without its empty comment."""
+    checksum = hashlib.sha256(archive)
+    checksum.update(_NO_COMMENT)
+    comment = _LABEL + checksum.hexdigest().encode()
+    return struct.pack("<H", len(comment)) + comment

@@ -157,7 +157,7 @@ def test_a_finished_run_is_not_continued_by_any_of_its_processes(finished, monke
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("checkpoints/last.ckpt", b"PK half", "last.ckpt is damaged or no checkpoint"),
+        ("checkpoints/last.ckpt", b"PK half", "last.ckpt is damaged or has no checksum"),
         ("config.yaml", b"a: [", "config.yaml: not readable as YAML"),
         ("config.yaml", b"", "config.yaml: data: is missing"),
         ("metrics.csv", b"step,loss\nx,y\n", "metrics.csv: damaged; delete it to go on without its rows: invalid lit"),
