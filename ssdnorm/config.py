@@ -235,14 +235,18 @@ class LossConfig(Section):
         return self
 
 
-class GroupConfig(Section):
-    """How a group of parameters departs from the rest."""
+class NormParametersConfig(Section):
+    """How the parameters of norms depart from the rest."""
 
     lr_factor: NonNegativeFloat = Field(default=1.0, description="on the learning rate")
+    weight_decay: NonNegativeFloat = Field(default=5e-4, description="instead of the general one")
+
+
+class BiasesConfig(Section):
+    """How the biases of convolutions depart from the rest."""
+
+    lr_factor: NonNegativeFloat = Field(default=2.0, description="on the learning rate")
     weight_decay: NonNegativeFloat = Field(default=0.0, description="instead of the general one")
-
-
-_WEIGHT_DECAY = 5e-4
 
 
 class OptimizerConfig(Section):
@@ -251,14 +255,11 @@ class OptimizerConfig(Section):
     name: Literal["sgd", "adamw"] = Field(default="sgd", description="adamw takes rates of a tenth and less of SGD's")
     lr: PositiveFloat = Field(default=1e-3, description="learning rate after the warm-up")
     momentum: Fraction = Field(default=0.9, description="of SGD; AdamW's first beta")
-    weight_decay: NonNegativeFloat = Field(default=_WEIGHT_DECAY, description="of all but norms and biases")
-    norms: GroupConfig = Field(
-        default=GroupConfig(lr_factor=1.0, weight_decay=_WEIGHT_DECAY),
-        description="parameters of norms, L2Norm's scales included",
+    weight_decay: NonNegativeFloat = Field(default=5e-4, description="of all but norms and biases")
+    norms: NormParametersConfig = Field(
+        default=NormParametersConfig(), description="parameters of norms, L2Norm's scales included"
     )
-    biases: GroupConfig = Field(
-        default=GroupConfig(lr_factor=2.0, weight_decay=0.0), description="biases of convolutions"
-    )
+    biases: BiasesConfig = Field(default=BiasesConfig(), description="biases of convolutions")
     warmup_steps: NonNegativeInt | Share = Field(
         default=500, description="linear rise from warmup_factor · lr: steps, or a share of the run such as 0.05"
     )

@@ -167,6 +167,12 @@ def test_parameter_groups_have_the_rates_and_decays_of_the_config(file):
     }  # fmt: skip
 
 
+def test_a_parameter_group_that_is_given_in_part_keeps_its_other_default():
+    groups = {"norms": {"lr_factor": 2.0}, "biases": {"weight_decay": 0.1}}
+    optimizer = merge_config(("mine", {"data": SHAPES, "optimizer": groups})).optimizer
+    assert (optimizer.norms.weight_decay, optimizer.biases.lr_factor) == (5e-4, 2.0)
+
+
 def test_a_preset_of_earlier_versions_is_an_unknown_key_unless_it_is_null_as_in_their_run_folders(file):
     assert read_config(file, ["--optimizer.preset", "null"]) == read_config(file)
     with pytest.raises(ValueError, match=r"command line: optimizer\.preset: unknown key; choose one of: biases, "):

@@ -119,18 +119,15 @@ def choose_recipe(
     if weights is None:
         network |= {"width": 0.25, "dropout": 0.0}
         optimizer |= {"name": "adamw", "lr": 0.002, "schedule": "cosine"}
-        scratch = not overrides.get("model.checkpoint")
-        start = "from scratch; where bf16 is fast, as on GPUs, prefer --weights" if scratch else "from a checkpoint"
-        counts = np.bincount(objects.labels.numpy(), minlength=1 + len(train.class_names))[1:]
-        if scratch and (few := int((counts < _FEW).sum())):
-            notes.append(
-                f"classes: {few} of {len(counts)} have fewer than {_FEW} objects to learn from, too few from scratch: "
-                "collect more, or start from a detector: --model.checkpoint FILE --model.head fresh --model.width 1"
-            )
+        start = "from scratch; where bf16 is fast, as on GPUs, prefer --weights"
+        if overrides.get("model.checkpoint"):
+            start = "from a checkpoint"
     else:
         network |= {"width": 1.0, "dropout": 0.0}
         optimizer |= {"lr": 0.01, "lr_drops": [0.7, 0.9]}
         start = "ImageNet weights"
+    if not overrides.get("model.checkpoint"):
+        notes += _few_objects(objects, train.class_names)
     chosen = {
         "norm": norm,
         "model": network,
@@ -144,7 +141,7 @@ def choose_recipe(
     }  # fmt: skip
     config = config_for(found, ("ssdnorm init", chosen), ("command line", overrides))
     kind = norm_kind(config.norm.backbone)
-    normed = "no norm" if kind == "none" else kind.replace("_", " ")
+    normed = "no norm in its convolutions" if kind == "none" else kind.replace("_", " ")
     notes.append(f"network: {config.model.width:g} times VGG16's channels, {normed}, {start}")
     if config.training.batch_size != "auto":
         batch = config.training.batch_images * config.training.accumulate
@@ -153,6 +150,18 @@ def choose_recipe(
         notes.append(f"steps: {steps} of {batch} images, {passes:.0f} times each of {num_images} pictures")
     notes.append("flip: mirrors pictures; set augment.flip to false where left and right differ, as in text")
     return Recipe(config, splits, notes)
+
+
+def _few_objects(objects: Objects, class_names: Sequence[str]) -> list[str]:
+    """What to do about classes with too few objects to learn from."""
+    counts = np.bincount(objects.labels.numpy(), minlength=1 + len(class_names))[1:]
+    enough = [class_names[k] for k in np.argsort(-counts, kind="stable") if counts[k] >= _FEW]
+    if len(enough) == len(class_names):
+        return []
+    fewer = f"leave classes out (--data.class_names '[{', '.join(enough[:3])}]'), " if enough else ""
+    detector = "--model.checkpoint FILE --model.head fresh --model.width 1"
+    few = f"{len(class_names) - len(enough)} of {len(class_names)} have fewer than {_FEW} objects, too few to learn from"
+    return [f"classes: {few}: collect more, {fewer}or start from a detector ({detector})"]
 
 
 def _network(image_size: int | list[int], weights: str | None) -> dict[str, Any]:

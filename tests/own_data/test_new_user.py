@@ -11,7 +11,6 @@ import yaml
 
 from ssdnorm.build import build_dataset
 from ssdnorm.cli import main
-from ssdnorm.config import GroupConfig
 from ssdnorm.config_file import read_config
 from ssdnorm.data.formats import find_data
 from ssdnorm.own_data.recipe import choose_recipe
@@ -142,7 +141,8 @@ def test_with_weights_it_is_the_full_network_with_batch_norm_and_half_of_the_ste
     )
     assert (scratch.model.width, full.model.width, full.model.weights) == (0.25, 1, "VGG16_Weights.IMAGENET1K_FEATURES")
     assert scratch.norm == full.norm
-    assert scratch.optimizer.norms == full.optimizer.biases == GroupConfig(lr_factor=1.0, weight_decay=0.0)
+    for group in (scratch.optimizer.norms, scratch.optimizer.biases, full.optimizer.norms, full.optimizer.biases):
+        assert (group.lr_factor, group.weight_decay) == (1.0, 0.0)
     assert full.norm.backbone == "batch_norm"
     assert full.training.max_steps * 2 == scratch.training.max_steps == 1000
     assert full.training.precision == scratch.training.precision == "auto"
@@ -155,7 +155,7 @@ def test_with_weights_layers_can_be_frozen_and_another_norm_is_named(tmp_path):
     options = {"image_size": None, "seed": 0, "overrides": overrides}
     recipe = choose_recipe(find_data(yolo(tmp_path)), tmp_path / "mine.yaml", weights=weights, **options)
     assert recipe.config.model.freeze == ["conv1", "conv2"]
-    assert "network: 1 times VGG16's channels, no norm, ImageNet weights" in recipe.notes
+    assert "network: 1 times VGG16's channels, no norm in its convolutions, ImageNet weights" in recipe.notes
 
 
 @pytest.mark.parametrize(("side", "chosen"), [("0.3", 160), ("0.01", 300)])
@@ -170,6 +170,21 @@ def test_the_input_is_the_smallest_whose_default_boxes_cover_the_objects(side, c
     assert "steps: 3 of 2 images, 1 times each of 8 pictures" in printed
     assert "classes: 2 of 2 have fewer than 20 objects" in printed
     assert yaml.safe_load((tmp_path / "mine.yaml").read_text())["model"]["image_size"] == chosen
+
+
+@pytest.mark.parametrize("weights", [None, "VGG16_Weights.IMAGENET1K_FEATURES"])
+def test_classes_with_too_few_objects_can_be_left_out_by_what_it_proposes(weights, tmp_path, monkeypatch):
+    folder = YoloFolder(tmp_path / "mine")
+    for i in range(30):
+        folder.add(f"a{i}", "1 0.4 0.5 0.3 0.5", *["0 0.4 0.5 0.3 0.5"] * (i < 3), split="train", seed=i)
+    monkeypatch.chdir(tmp_path)
+    options = {"image_size": None, "weights": weights, "seed": 0}
+    recipe = choose_recipe(find_data("mine"), Path("mine.yaml"), overrides={}, **options)
+    (note,) = (note for note in recipe.notes if note.startswith("classes: 1 of 2 have fewer than 20 objects"))
+    assert "leave classes out (--data.class_names '[dog]')" in note
+    recipe = choose_recipe(find_data("mine"), Path("mine.yaml"), overrides={"data.class_names": ["dog"]}, **options)
+    assert recipe.config.data.class_names == ["dog"]
+    assert not any(note.startswith("classes:") for note in recipe.notes)
 
 
 def test_the_page_tells_what_is_wrong_and_what_is_twice(tmp_path, monkeypatch, capsys):
