@@ -160,8 +160,8 @@ def _few_objects(objects: Objects, class_names: Sequence[str]) -> list[str]:
         return []
     fewer = f"leave classes out (--data.class_names '[{', '.join(enough[:3])}]'), " if enough else ""
     detector = "--model.checkpoint FILE --model.head fresh --model.width 1"
-    few = f"{len(class_names) - len(enough)} of {len(class_names)} have fewer than {_FEW} objects, too few to learn from"
-    return [f"classes: {few}: collect more, {fewer}or start from a detector ({detector})"]
+    few = f"{len(class_names) - len(enough)} of {len(class_names)} have fewer than {_FEW} objects"
+    return [f"classes: {few}, too few to learn from: collect more, {fewer}or start from a detector ({detector})"]
 
 
 def _network(image_size: int | list[int], weights: str | None) -> dict[str, Any]:
