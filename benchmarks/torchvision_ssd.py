@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torchvision.models.detection import ssd300_vgg16
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
-from torchvision.ops import box_iou
+from torchvision.ops import box_convert, box_iou
 from torchvision.ops import boxes as box_ops
 
-from ssdnorm.boxes.matcher import cxcywh_to_xyxy
 from ssdnorm.structures import SSDOutput
 
 _SIZE = 300
@@ -31,7 +30,7 @@ class TorchvisionSSD:
     """
 
     def __init__(self, default_boxes: Tensor, num_classes: int) -> None:
-        self.default_boxes_px = cxcywh_to_xyxy(default_boxes) * _SIZE
+        self.default_boxes_px = box_convert(default_boxes, "cxcywh", "xyxy") * _SIZE
         boxes = DefaultBoxGenerator(_ASPECT_RATIOS)  # only their number per cell is read
         self.model = SSD(nn.Identity(), boxes, (_SIZE, _SIZE), num_classes, head=nn.Identity())
 

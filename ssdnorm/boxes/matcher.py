@@ -9,12 +9,6 @@ _DROPPED = -(2**62)  # below the key of every pair
 _CPU_PAIRS = 3 << 20  # matched at once on a CPU, whose caches and heap hold no more
 
 
-def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """Corners of boxes given by centre and size, ``(…, 4)``."""
-    half = boxes[..., 2:] / 2
-    return torch.cat((boxes[..., :2] - half, boxes[..., :2] + half), dim=-1)
-
-
 def default_box_iou(boxes: Tensor, default_boxes: Tensor) -> Tensor:
     """Intersection over union of every box with every default box.
 

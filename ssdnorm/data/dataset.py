@@ -6,20 +6,18 @@ import copy
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from ssdnorm.data.annotation_checks import Problems
 from ssdnorm.data.images import EncodedImage
-from ssdnorm.structures import Target
 from ssdnorm.tables import GroundTruth, PackedStrings, xywh_to_xyxy
 
 
 class DetectionDataset:
     """Images with boxes. Subclasses fill a ``GroundTruth`` table and say where the pixels come from.
 
-    Evaluation sees every box as the file has it (``ground_truth``, ``target``); training sees boxes cut to the image,
-    never crowd regions, and difficult objects only if ``train_on_difficult`` (``training_boxes``). Neither sees bad
-    annotations; ``problems`` and ``summary`` tell which they were.
+    Evaluation sees every box as the file has it (``ground_truth``); training sees boxes cut to the image, never crowd
+    regions, and difficult objects only if ``train_on_difficult`` (``training_boxes``). Neither sees bad annotations;
+    ``problems`` and ``summary`` tell which they were.
 
     The annotations are flat numpy arrays, not lists of objects: 860,000 boxes take 60 MB once, and worker processes
     read the same pages instead of copying them, forked or spawned.
@@ -80,36 +78,22 @@ class DetectionDataset:
         image = self.open_image(index)
         return image.decode() if isinstance(image, EncodedImage) else image
 
-    def target(self, index: int) -> Target:
-        """Everything that is annotated in an image, for evaluation."""
-        rows, table = self._rows(index), self.ground_truth
-        return Target(
-            boxes=torch.from_numpy(xywh_to_xyxy(table.boxes[rows]).astype(np.float32)),
-            labels=torch.from_numpy(table.labels[rows].copy()),
-            difficult=torch.from_numpy(table.difficult[rows].copy()),
-            iscrowd=torch.from_numpy(table.iscrowd[rows].copy()),
-            area=torch.from_numpy(table.area[rows].astype(np.float32)),
-            image_id=self.image_id(index),
-        )
-
     def training_boxes(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """What to learn from in an image, cut to it.
 
         Shape:
             boxes ``(G, 4)`` float32 xyxy in pixels; labels ``(G,)`` int64. G may be 0.
         """
-        rows, table = self._rows(index), self.ground_truth
+        if not 0 <= index < len(self):
+            raise IndexError(f"{index} is out of range for a data set of {len(self)} images")
+        table = self.ground_truth
+        rows = slice(table.starts[index], table.starts[index + 1])
         keep = ~table.iscrowd[rows]
         if not self.train_on_difficult:
             keep &= ~table.difficult[rows]
         height, width = table.sizes[index]
         boxes = np.clip(xywh_to_xyxy(table.boxes[rows][keep]), 0, [width, height, width, height])
         return boxes.astype(np.float32), table.labels[rows][keep]
-
-    def _rows(self, index: int) -> slice:
-        if not 0 <= index < len(self):
-            raise IndexError(f"{index} is out of range for a data set of {len(self)} images")
-        return slice(self.ground_truth.starts[index], self.ground_truth.starts[index + 1])
 
 
 def subset(dataset: DetectionDataset, indices: Sequence[int]) -> DetectionDataset:

@@ -33,8 +33,7 @@ class ShapesDataset(DetectionDataset):
     Args:
         num_images: how many.
         seed: of the pictures; take different ones for training and testing.
-        image_size: height and width in pixels; with ``max_image_size`` the least ones.
-        max_image_size: the largest height and width; sizes are then drawn between both, each side by itself.
+        image_size: height and width in pixels.
         max_objects: 1 to so many shapes an image; fewer where they find no room.
         min_side, max_side: the diameter of a shape over the image's short side.
         class_colors: each class has a hue of its own, which a short training learns; otherwise colours say nothing.
@@ -51,7 +50,6 @@ class ShapesDataset(DetectionDataset):
         *,
         seed: int,
         image_size: tuple[int, int] = (300, 300),
-        max_image_size: tuple[int, int] | None = None,
         max_objects: int = 6,
         min_side: float = 0.1,
         max_side: float = 0.5,
@@ -63,11 +61,8 @@ class ShapesDataset(DetectionDataset):
             raise ValueError(f"shapes: image_size: expected sides of 16 pixels or more; got {tuple(image_size)}")
         if not 0 < min_side <= max_side <= 1:
             raise ValueError(f"shapes: expected 0 < min_side <= max_side <= 1; got {min_side} and {max_side}")
-        largest = image_size if max_image_size is None else max_image_size
-        if largest[0] < image_size[0] or largest[1] < image_size[1]:
-            raise ValueError(f"shapes: max_image_size {tuple(largest)} is less than image_size {tuple(image_size)}")
         self._seed = seed
-        self._limits = (tuple(image_size), tuple(largest))
+        self._size = tuple(image_size)
         self._max_objects = max_objects
         self._sides = (min_side, max_side)
         self._class_colors = class_colors
@@ -84,8 +79,7 @@ class ShapesDataset(DetectionDataset):
 
     def _plan(self, place: int) -> tuple[_Scene, np.random.Generator]:
         rng = np.random.default_rng(np.random.SeedSequence([self._seed, place]))
-        (low_h, low_w), (high_h, high_w) = self._limits
-        height, width = int(rng.integers(low_h, high_h + 1)), int(rng.integers(low_w, high_w + 1))
+        height, width = self._size
         scene = _Scene(height, width, [], noise_bits=int(rng.integers(3, 7)))
         placed = np.empty((0, 4))
         for _ in range(int(rng.integers(1, self._max_objects + 1))):

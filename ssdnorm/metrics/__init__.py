@@ -3,7 +3,6 @@
 from ssdnorm.coco_format import load_detections, load_ground_truth
 from ssdnorm.metrics.bootstrap import Difference, Interval, bootstrap_coco, bootstrap_difference
 from ssdnorm.metrics.coco import CocoMetric, CocoResult, evaluate_coco
-from ssdnorm.metrics.collect import coco_results
 from ssdnorm.metrics.errors import ErrorAnalysis, ErrorBreakdown, f_scores
 from ssdnorm.metrics.voc import VocMetric, VocResult, evaluate_voc
 from ssdnorm.metrics.voc_files import read_voc_detections, write_voc_detections
@@ -22,7 +21,6 @@ __all__ = [
     "WorstImage",
     "bootstrap_coco",
     "bootstrap_difference",
-    "coco_results",
     "evaluate_coco",
     "evaluate_voc",
     "f_scores",

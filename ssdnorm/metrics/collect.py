@@ -107,33 +107,6 @@ class ImageCollector:
         return together
 
 
-def coco_results(
-    detections: Sequence[ImageBoxes], image_ids: Sequence[Any], category_ids: Sequence[Any] | Mapping[int, Any]
-) -> list[dict[str, Any]]:
-    """Detections of many images in COCO's result format, every float as it is (no rounding, so no new ties).
-
-    Args:
-        detections: one item per image: boxes xyxy in pixels, scores, labels of 1 or more.
-        image_ids: the data set's id of each of these images.
-        category_ids: the data set's id of labels 1, 2, … (holes and all), or a mapping from label to id.
-
-    Raises:
-        ValueError: unequal lengths, or a label that has no category id.
-    """
-    if len(detections) != len(image_ids):
-        raise ValueError(f"coco_results: got {len(detections)} detections for {len(image_ids)} image ids")
-    ids = dict(category_ids) if isinstance(category_ids, Mapping) else dict(enumerate(category_ids, 1))
-    rows: list[dict[str, Any]] = []
-    for place, (found, image_id) in enumerate(zip(detections, image_ids, strict=True)):
-        columns = image_columns(found, f"detections[{place}]", scored=True)
-        values = (columns[name].tolist() for name in ("labels", "boxes", "scores"))
-        for label, box, score in zip(*values, strict=True):
-            if label not in ids:
-                raise ValueError(f"detections[{place}]: label {label} has no category id; labels are {sorted(ids)}")
-            rows.append({"image_id": image_id, "category_id": ids[label], "bbox": box, "score": score})
-    return rows
-
-
 def image_columns(item: ImageBoxes, where: str, *, scored: bool) -> _Columns:
     """One image's dict of tensors or arrays as checked arrays; boxes xyxy become xywh in float64.
 

@@ -19,7 +19,7 @@ from ssdnorm.metrics.matching import (
     expand_pairs,
     stable_order,
 )
-from ssdnorm.metrics.precision_recall import mean_of_defined, score_text
+from ssdnorm.metrics.precision_recall import mean_of_defined
 from ssdnorm.tables import DetectionTable, GroundTruth, in_id_order
 
 INTERPOLATIONS = ("11-point", "all-point")
@@ -41,18 +41,6 @@ class VocResult:
     curves: dict[str, dict[str, np.ndarray]]
     iou_threshold: float
     interpolation: str
-
-    def table(self) -> str:
-        """The mean, then one line a class, as text."""
-        lines = [f"VOC metric ({self.interpolation}, IoU {self.iou_threshold:g}, difficult objects ignored)"]
-        width = max([len(name) for name in self.per_class] + [5])
-        lines += [f"  mAP {score_text(self.metrics['mAP'], 4)}", ""]
-        lines += [f"  {'class':<{width}} {'objects':>8} {'detections':>11} {'AP':>8} {'recall':>8}"]
-        for name, row in self.per_class.items():
-            counts = f"{row['objects']:>8.0f} {row['detections']:>11.0f}"
-            values = " ".join(f"{score_text(row[key], 4):>8}" for key in ("AP", "recall"))
-            lines.append(f"  {name:<{width}} {counts} {values}")
-        return "\n".join(lines)
 
 
 def evaluate_voc(
@@ -139,7 +127,7 @@ class VocMetric(ImageCollector):
         self.interpolation = interpolation
 
     def result(self) -> VocResult:
-        """The full result of all images so far, with curves and ``table()``."""
+        """The full result of all images so far, with curves."""
         return evaluate_voc(*self.tables(), iou_threshold=self.iou_threshold, interpolation=self.interpolation)
 
     def compute(self) -> dict[str, float]:

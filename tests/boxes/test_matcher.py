@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.ops import box_iou
+from torchvision.ops import box_convert, box_iou
 
 from ssdnorm import make_default_boxes, match_default_boxes
 from ssdnorm.boxes import matcher
-from ssdnorm.boxes.matcher import cxcywh_to_xyxy, default_box_iou
+from ssdnorm.boxes.matcher import default_box_iou
 
 DEFAULT_BOXES = make_default_boxes("ssd300_voc")
 
@@ -68,7 +68,7 @@ def test_ties_copies_padding_and_more_truths_than_boxes_are_matched_as_in_the_lo
 def test_iou_equals_torchvisions():
     boxes = random_truths(2, 5, 0)
     for image in range(2):
-        theirs = box_iou(boxes[image], cxcywh_to_xyxy(DEFAULT_BOXES))
+        theirs = box_iou(boxes[image], box_convert(DEFAULT_BOXES, "cxcywh", "xyxy"))
         torch.testing.assert_close(default_box_iou(boxes, DEFAULT_BOXES)[image], theirs, rtol=1e-5, atol=1e-6)
 
 

@@ -16,7 +16,7 @@ from .synthetic import make_comparison, shapes
 
 
 def exact(test_set, place, *, offset=0.0, score=0.9):
-    target = test_set.target(place)
+    boxes, labels = test_set.training_boxes(place)
     return [
         {
             "image_id": test_set.image_id(place),
@@ -24,9 +24,7 @@ def exact(test_set, place, *, offset=0.0, score=0.9):
             "bbox": [x1 + offset, y1, x2 - x1, y2 - y1],
             "score": score - i / 1000,
         }
-        for i, ((x1, y1, x2, y2), label) in enumerate(
-            zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True)
-        )
+        for i, ((x1, y1, x2, y2), label) in enumerate(zip(boxes.tolist(), labels.tolist(), strict=True))
     ]
 
 
@@ -76,9 +74,9 @@ def test_the_ground_truth_has_every_object_with_its_class(case, drawn, tmp_path)
     test_set, shown, _ = case
     photos = photos_of(shown, tmp_path, test_set)
     for place, photo, objects in zip((0, 2, 4, 6, 8), photos, drawn[::3], strict=True):
-        target = test_set.target(place)
-        assert [box.caption for box in objects] == [test_set.class_names[label - 1] for label in target["labels"]]
-        np.testing.assert_allclose([box.box_px for box in objects], target["boxes"], rtol=1e-6)
+        boxes, labels = test_set.training_boxes(place)
+        assert [box.caption for box in objects] == [test_set.class_names[label - 1] for label in labels]
+        np.testing.assert_allclose([box.box_px for box in objects], boxes, rtol=1e-6)
         assert photo.panels[0].counts == f"{len(objects)} object{'s' if len(objects) != 1 else ''}"
 
 
@@ -87,9 +85,9 @@ def test_true_boxes_are_found_and_drawn_where_they_are_with_their_scores(case):
     found, boxes = panel(exact(test_set, 0))
     assert found.counts == "3 found, 0 wrong, 0 missed"
     assert {box.color for box in boxes} == {HIT}
-    best, target = boxes[-1], test_set.target(0)
-    assert best.caption == f"{test_set.class_names[target['labels'][0] - 1]} 0.90"
-    np.testing.assert_allclose(best.box_px, target["boxes"][0], rtol=1e-6)
+    best, (true_boxes, labels) = boxes[-1], test_set.training_boxes(0)
+    assert best.caption == f"{test_set.class_names[labels[0] - 1]} 0.90"
+    np.testing.assert_allclose(best.box_px, true_boxes[0], rtol=1e-6)
     x1, y1, _, y2 = (2.4 * side for side in best.box_px)
     line = np.asarray(pixels(found))[round((y1 + y2) / 2), round(x1) + 1]
     assert np.abs(line - [0x00, 0xC8, 0x53]).max() < 70
@@ -133,7 +131,7 @@ def test_detections_count_in_their_own_image(case, tmp_path):
     test_set, shown, panel = case
     panel(exact(test_set, 4))
     photos = photos_of(shown, tmp_path, test_set)
-    counts, num = [photo.panels[2].counts for photo in photos], len(test_set.target(4)["labels"])
+    counts, num = [photo.panels[2].counts for photo in photos], len(test_set.training_boxes(4)[1])
     assert counts[2] == f"{num} found, 0 wrong, 0 missed"
     assert all(count.startswith("0 found, 0 wrong") for place, count in enumerate(counts) if place != 2)
 

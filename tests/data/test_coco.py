@@ -14,9 +14,9 @@ def test_labels_close_the_holes_in_the_ids_and_the_ids_come_back(coco):
     data = CocoDataset(*coco.save())
     assert data.class_names == ("cat", "dog")
     assert data.category_ids == (3, 7)
-    assert data.target(0)["labels"].tolist() == [2, 1]
-    assert data.target(0)["boxes"].tolist() == [[1.25, 2, 11.75, 6], [0, 0, 5, 5]]
-    assert data.target(0)["image_id"] == data.image_id(0) == 42
+    assert data.ground_truth.labels.tolist() == [2, 1]
+    assert data.training_boxes(0)[0].tolist() == [[1.25, 2, 11.75, 6], [0, 0, 5, 5]]
+    assert data.image_id(0) == 42
     assert [item["category_id"] for item in coco_dict(data.ground_truth)["annotations"]] == [7, 3]
 
 
@@ -26,7 +26,7 @@ def test_crowd_regions_are_ground_truth_but_never_trained_on(coco):
     coco.annotate(1, 7, [1, 1, 5, 5])
     data = CocoDataset(*coco.save())
     assert data.training_boxes(0)[1].tolist() == [2]
-    assert data.target(0)["iscrowd"].tolist() == [True, False]
+    assert data.ground_truth.iscrowd.tolist() == [True, False]
     assert [item["iscrowd"] for item in coco_dict(data.ground_truth)["annotations"]] == [1, 0]
 
 
@@ -35,9 +35,9 @@ def test_classes_can_be_chosen_and_ordered(coco):
     coco.annotate(1, 3, [0, 0, 5, 5])
     coco.annotate(1, 7, [1, 1, 5, 5])
     file, images = coco.save()
-    assert CocoDataset(file, images, class_names=["dog", "cat"]).target(0)["labels"].tolist() == [2, 1]
+    assert CocoDataset(file, images, class_names=["dog", "cat"]).ground_truth.labels.tolist() == [2, 1]
     dogs = CocoDataset(file, images, class_names=["dog"], on_bad_annotation="error")
-    assert dogs.target(0)["labels"].tolist() == [1]
+    assert dogs.ground_truth.labels.tolist() == [1]
     assert coco_dict(dogs.ground_truth)["categories"] == [{"id": 7, "name": "dog"}]
     assert dogs.summary == "instances.json: 1 annotation of a class not asked for"
     with pytest.raises(ValueError, match=r"unknown category of instances\.json 'dgo'.*Did you mean 'dog'"):
@@ -69,7 +69,7 @@ def test_a_bad_annotation_is_dropped_with_its_place(coco, message, change):
     coco.annotate(1, *change)
     file, images = coco.save()
     data = CocoDataset(file, images)
-    assert data.target(0)["labels"].tolist() == [1]
+    assert data.ground_truth.labels.tolist() == [1]
     assert data.problems == [f"instances.json: {message}; dropped"]
     with pytest.raises(ValueError, match=r"^instances\.json: .* \(on_bad_annotation: error\)$"):
         CocoDataset(file, images, on_bad_annotation="error")

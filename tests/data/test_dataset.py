@@ -27,7 +27,7 @@ def test_a_subset_of_images_that_are_not_there_or_twice_is_refused(indices, mess
         subset(ShapesDataset(9, seed=0, image_size=(40, 40)), indices)
 
 
-def test_ground_truth_and_targets_say_the_same():
+def test_ground_truth_and_training_boxes_say_the_same():
     data = ShapesDataset(5, seed=1, image_size=(60, 80))
     truth = coco_dict(data.ground_truth)
     assert [image["id"] for image in truth["images"]] == [1, 2, 3, 4, 5]
@@ -35,10 +35,9 @@ def test_ground_truth_and_targets_say_the_same():
     for place in range(5):
         rows = [item for item in truth["annotations"] if item["image_id"] == place + 1]
         xywh = np.array([item["bbox"] for item in rows])
-        target = data.target(place)
-        np.testing.assert_allclose(target["boxes"][:, 2:] - target["boxes"][:, :2], xywh[:, 2:], rtol=1e-5)
-        assert target["labels"].tolist() == [item["category_id"] for item in rows]
-        assert target["area"].tolist() == pytest.approx([item["area"] for item in rows])
+        boxes, labels = data.training_boxes(place)
+        np.testing.assert_allclose(boxes[:, 2:] - boxes[:, :2], xywh[:, 2:], rtol=1e-5)
+        assert labels.tolist() == [item["category_id"] for item in rows]
 
 
 def test_loading_does_not_keep_python_objects_per_annotation(coco):
@@ -74,4 +73,4 @@ def test_bad_boxes_are_told_apart(box, kind):
 
 def test_a_place_out_of_range_is_refused():
     with pytest.raises(IndexError, match="2 is out of range for a data set of 2 images"):
-        ShapesDataset(2, seed=0).target(2)
+        ShapesDataset(2, seed=0).training_boxes(2)

@@ -73,7 +73,7 @@ def test_jpegs_are_held_no_larger_than_the_network_can_use_them(photos, voc):
 
 
 def test_drawn_pictures_are_kept_too():
-    shapes = ShapesDataset(5, seed=0, image_size=(40, 50), max_image_size=(60, 70))
+    shapes = ShapesDataset(5, seed=0, image_size=(40, 50))
     cached = CachedDataset(shapes, budget_mib=1)
     for i in range(5):
         np.testing.assert_array_equal(cached.open_image(i), shapes.open_image(i))

@@ -13,15 +13,15 @@ from .small_sets import VocFolder, voc_object
 def test_corners_become_zero_based_edges(voc):
     voc.add("a", voc_object("dog", 1, 3, 40, 20), voc_object("cat", 5.5, 6, 7.25, 9))
     data = VocDataset(voc.root, "train")
-    np.testing.assert_array_equal(data.target(0)["boxes"], [[0, 2, 40, 20], [4.5, 5, 7.25, 9]])
+    np.testing.assert_array_equal(data.training_boxes(0)[0], [[0, 2, 40, 20], [4.5, 5, 7.25, 9]])
     assert [item["bbox"] for item in coco_dict(data.ground_truth)["annotations"]] == [[0, 2, 40, 18], [4.5, 5, 2.75, 4]]
-    assert data.target(0)["area"].tolist() == [720, 11]
+    assert data.ground_truth.area.tolist() == [720, 11]
 
 
 def test_a_zero_from_a_zero_based_tool_is_no_problem(voc):
     voc.add("a", voc_object("dog", 0, 0, 10, 10))
     data = VocDataset(voc.root, "train", on_bad_annotation="error")
-    assert data.target(0)["boxes"].tolist() == [[0, 0, 10, 10]]
+    assert data.ground_truth.boxes.tolist() == [[0, 0, 10, 10]]
 
 
 def test_classes_are_those_of_all_annotations_whatever_the_split(voc):
@@ -29,7 +29,7 @@ def test_classes_are_those_of_all_annotations_whatever_the_split(voc):
     voc.add("b", voc_object("cat", 1, 1, 9, 9), split="test")
     for split in ("train", "test"):
         assert VocDataset(voc.root, split).class_names == ("cat", "dog")
-    assert VocDataset(voc.root, "train").target(0)["labels"].tolist() == [2]
+    assert VocDataset(voc.root, "train").ground_truth.labels.tolist() == [2]
 
 
 def test_a_part_of_an_object_is_no_class(voc):
@@ -37,7 +37,7 @@ def test_a_part_of_an_object_is_no_class(voc):
     voc.add("a", voc_object("person", 1, 1, 9, 9).replace("</object>", part + "</object>"))
     data = VocDataset(voc.root, "train", on_bad_annotation="error")
     assert data.class_names == ("person",)
-    assert len(data.target(0)["boxes"]) == 1
+    assert data.ground_truth.num_objects == 1
 
 
 def test_difficult_objects_are_always_evaluated_and_trained_on_only_if_asked(voc):
@@ -45,7 +45,7 @@ def test_difficult_objects_are_always_evaluated_and_trained_on_only_if_asked(voc
     for train_on_difficult, boxes in ((True, [[0, 0, 9, 9], [10, 0, 19, 9]]), (False, [[10, 0, 19, 9]])):
         data = VocDataset(voc.root, "train", train_on_difficult=train_on_difficult)
         assert data.training_boxes(0)[0].tolist() == boxes
-        assert data.target(0)["difficult"].tolist() == [True, False]
+        assert data.ground_truth.difficult.tolist() == [True, False]
         assert [item["difficult"] for item in coco_dict(data.ground_truth)["annotations"]] == [1, 0]
 
 
@@ -56,7 +56,7 @@ def test_several_years_follow_each_other(tmp_path):
     data = VocDataset([first.root, second.root], ["train", "val"])
     assert [data.image_id(i) for i in range(len(data))] == [1, 2]
     assert data.class_names == ("cat", "dog")
-    assert [data.target(i)["labels"].tolist() for i in range(2)] == [[2], [1]]
+    assert [data.training_boxes(i)[1].tolist() for i in range(2)] == [[2], [1]]
     with pytest.raises(ValueError, match="1 roots but 2 splits"):
         VocDataset(first.root, ["train", "val"])
 
@@ -95,7 +95,7 @@ def test_a_bad_box_is_dropped_with_file_object_and_class(voc, reason, caplog):
     assert data.problems[0] in caplog.messages
     assert caplog.messages[-1] == data.summary
     assert data.summary.startswith("VOC train: 1 ")
-    assert data.target(0)["labels"].tolist() == [2]
+    assert data.ground_truth.labels.tolist() == [2]
     with pytest.raises(ValueError, match=r"Annotations/a\.xml: object 1 \(cat\)"):
         VocDataset(voc.root, "train", on_bad_annotation="error")
 
@@ -104,7 +104,7 @@ def test_a_box_reaching_out_is_cut_for_training_and_kept_for_evaluation(voc):
     voc.add("a", voc_object("dog", 31, 11, 60, 20))
     data = VocDataset(voc.root, "train", on_bad_annotation="error")
     assert data.training_boxes(0)[0].tolist() == [[30, 10, 40, 20]]
-    assert data.target(0)["boxes"].tolist() == [[30, 10, 60, 20]]
+    assert data.ground_truth.boxes.tolist() == [[30, 10, 30, 10]]
     assert data.summary == "VOC train: 1 box reaching out of the image clipped"
 
 
@@ -136,7 +136,7 @@ def test_an_image_with_unreadable_annotations_is_dropped(voc, reason):
 )
 def test_an_incomplete_object_is_dropped_alone(voc, broken, message):
     voc.add("a", broken, voc_object("dog", 1, 1, 9, 9))
-    assert VocDataset(voc.root, "train").target(0)["boxes"].tolist() == [[0, 0, 9, 9]]
+    assert VocDataset(voc.root, "train").ground_truth.boxes.tolist() == [[0, 0, 9, 9]]
     with pytest.raises(ValueError, match=message):
         VocDataset(voc.root, "train", on_bad_annotation="error")
 
@@ -205,7 +205,7 @@ def test_a_class_list_that_does_not_fit_is_refused_with_a_guess(voc):
 def test_labels_follow_the_class_list_and_other_classes_are_dropped(voc):
     voc.add("a", voc_object("RBC", 1, 1, 9, 9), voc_object("WBC", 2, 1, 9, 9), voc_object("Platelets", 3, 1, 9, 9))
     data = VocDataset(voc.root, "train", class_names=["WBC", "RBC"])
-    assert data.target(0)["labels"].tolist() == [2, 1]
+    assert data.ground_truth.labels.tolist() == [2, 1]
     assert data.summary == "VOC train: 1 object of an unknown class dropped"
     assert len(VocDataset(voc.root, "train", class_names=["WBC", "RBC", "Platelets", "rare"]).class_names) == 4
 

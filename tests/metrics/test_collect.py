@@ -1,4 +1,3 @@
-import json
 import multiprocessing
 import socket
 from typing import Any
@@ -7,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssdnorm.metrics import CocoMetric, VocMetric, coco_results
+from ssdnorm.metrics import CocoMetric, VocMetric
 
 
 def image(image_id: int | None = None, *, shift: float = 0.0, label: int = 1, score: float = 0.5) -> tuple[dict, dict]:
@@ -136,21 +135,3 @@ def test_two_processes_with_an_uneven_last_batch_count_each_image_once():
 def test_a_name_that_is_given_twice_is_refused():
     with pytest.raises(ValueError, match="class_names: 'cat' is given twice"):
         CocoMetric(["cat", "dog", "cat"])
-
-
-def test_results_have_original_ids_xywh_boxes_and_every_digit():
-    score = torch.tensor([0.1, 1 / 3])
-    found = {"boxes": torch.tensor([[10.25, 20.0, 30.5, 60.0], [0.0, 0.0, 1 / 3, 1.0]]), "scores": score}
-    rows = coco_results([{**found, "labels": torch.tensor([2, 1])}], image_ids=[42], category_ids=[7, 90])
-    assert rows[0] == {"image_id": 42, "category_id": 90, "bbox": [10.25, 20.0, 20.25, 40.0], "score": score[0].item()}
-    assert rows[1]["category_id"] == 7
-    assert json.loads(json.dumps(rows)) == rows
-    assert rows[1]["bbox"][2] == torch.tensor(1 / 3).item() != 1 / 3  # float32, as it came
-
-
-def test_results_refuse_labels_without_an_id_and_unequal_lengths():
-    one = {"boxes": [[0, 0, 1, 1]], "scores": [0.5], "labels": [3]}
-    with pytest.raises(ValueError, match=r"detections\[0\]: label 3 has no category id; labels are \[1, 2\]"):
-        coco_results([one], [1], [7, 90])
-    with pytest.raises(ValueError, match="got 1 detections for 2 image ids"):
-        coco_results([one], [1, 2], [7, 90])

@@ -191,6 +191,5 @@ def test_the_metric_object_gives_the_numbers_of_the_function():
     )
     expected = evaluate_voc(truth, found)
     assert metric.compute() == {**expected.metrics, "AP/dog": expected.per_class["dog"]["AP"]}
-    assert "mAP 0.5" in metric.result().table()
     metric.reset()
     assert metric.compute()["mAP"] == -1.0

@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from torchvision.models.detection import ssd300_vgg16
-from torchvision.ops import box_iou
+from torchvision.ops import box_convert, box_iou
 
 from ssdnorm.boxes.default_boxes import DEFAULT_BOXES, default_box_spec
-from ssdnorm.boxes.matcher import cxcywh_to_xyxy
 from ssdnorm.data.images import EncodedImage
 from ssdnorm.detector import make_detector
 from ssdnorm.models.foreign import convert_tensors
@@ -93,7 +92,7 @@ def targets_with_one_matching(photo, generator, default_boxes):
         corner = torch.rand((4, 2), generator=generator) * 0.6
         boxes = torch.cat((corner, corner + 0.1 + 0.3 * torch.rand((4, 2), generator=generator)), dim=1)
         labels = torch.randint(1, 7, (4,), generator=generator)
-        iou = box_iou(boxes, cxcywh_to_xyxy(default_boxes))
+        iou = box_iou(boxes, box_convert(default_boxes, "cxcywh", "xyxy"))
         of_boxes, of_defaults = iou.topk(2, dim=1), iou.topk(2, dim=0).values
         matters = of_defaults[0] > 0.499
         close = (of_defaults[0] - 0.5).abs() < 1e-5
@@ -123,7 +122,8 @@ def test_losses_in_training_mode_are_torchvisions(theirs, ours, photographs, cho
 def test_default_boxes_are_torchvisions(theirs, ours):
     images, _ = theirs.eval().transform([torch.zeros(3, 300, 300)])
     (anchors,) = theirs.anchor_generator(images, [torch.zeros(1, 1, side, side) for side in (38, 19, 10, 5, 3, 1)])
-    torch.testing.assert_close(300 * cxcywh_to_xyxy(ours.model.default_boxes), anchors, atol=1e-4, rtol=0)
+    default_boxes = box_convert(ours.model.default_boxes, "cxcywh", "xyxy")
+    torch.testing.assert_close(300 * default_boxes, anchors, atol=1e-4, rtol=0)
 
 
 def test_there_and_back_again_no_bit_changes(theirs):
