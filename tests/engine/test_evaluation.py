@@ -135,3 +135,11 @@ def test_a_model_runs_over_every_image_in_the_precision_asked_for(precision, cap
 def test_devices_that_are_not_here_are_refused(runtime):
     with pytest.raises(ValueError, match=r"runtime: accelerator '(abacus|cpu)', devices "):
         predict_dataset(Mean(), OneBox(), lambda **_: [], **runtime)
+
+
+def test_a_machine_with_slurm_gets_no_hint_to_use_srun(tmp_path, monkeypatch, recwarn):
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    predict_dataset(Mean(), OneBox(), lambda **_: [], accelerator="cpu", devices=1)
+    assert not [warning for warning in recwarn if "srun" in str(warning.message)]
