@@ -7,30 +7,34 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssdnorm.diagnose.feature_maps import LengthHistogram, is_dead, position_lengths, zero_positions
+from ssdnorm.diagnose.feature_maps import LengthHistogram, is_dead, length_histogram, position_lengths
 from ssdnorm.diagnose.layers import default_layers, find_layers
 from ssdnorm.diagnose.model_state import preserve_state, unwrap_model
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_MOST_LENGTHS = 2**22  # of a layer, 16 MB: all positions of 46 images of SSD300's largest maps
 
 
 @dataclass(frozen=True)
 class MapStatistics:
     """Statistics of a layer's maps over all images, or of the gradients of the loss with respect to them.
 
+    Above 4 million positions, lengths are those of every second position, fourth, … so that memory stays bounded.
+
     Attributes:
         channels: C, the size of axis 1.
         calls: how often the layer ran.
         mean, std, rms: of the single values; not finite if a value is not.
         length_mean: of the L2 length over the channels at each position.
-        length_quantiles: by q (0.05, 0.25, 0.5, 0.75, 0.95), with an error of at most 1.1 %.
-        zero_positions: share of positions where all channels are 0.
+        length_quantiles: of the finite lengths, by q (0.05, 0.25, 0.5, 0.75, 0.95).
+        zero_positions: share of positions of length 0.
         dead_channels: share of channels that are 0 at all positions of all images.
         non_finite: number of positions whose length is not finite.
-        histogram: of the lengths.
+        histogram: of the finite lengths.
     """
 
     channels: int
@@ -47,11 +51,10 @@ class MapStatistics:
 
     def as_json(self) -> dict[str, Any]:
         """Plain numbers for JSON; NaN and infinity become None."""
-        edges, counts = self.histogram.bins()
         return {
             **{k: v if math.isfinite(v) else None for k, v in vars(self).items() if isinstance(v, int | float)},
             "length_quantiles": {str(q): v if math.isfinite(v) else None for q, v in self.length_quantiles.items()},
-            "histogram": {"edges": edges, "counts": counts, "zeros": self.histogram.zeros},
+            "histogram": self.histogram._asdict(),
         }
 
 
@@ -118,8 +121,8 @@ def activation_statistics(
     """
     model = unwrap_model(model)
     measured = default_layers(model) if layers is None else find_layers(model, layers)
-    activations: dict[str, _Sums] = {}
-    gradients: dict[str, _Sums] = {}
+    activations: dict[str, _Maps] = {}
+    gradients: dict[str, _Maps] = {}
     num_images = 0
 
     @torch.no_grad()
@@ -128,14 +131,14 @@ def activation_statistics(
             key = name + suffix
             if key in activations and activations[key].channels != x.shape[1]:
                 key = f"{key} ({x.shape[1]} channels)"
-            activations.setdefault(key, _Sums(x.shape[1])).add(x.detach())
+            activations.setdefault(key, _Maps(x.shape[1])).add(x.detach())
             if loss is not None and x.requires_grad:
                 # on the tensor as it is now: after a later in-place layer it has another gradient
                 x.register_hook(lambda grad, key=key: read_gradient(key, grad.detach()))
 
     @torch.no_grad()
     def read_gradient(key: str, grad: Tensor) -> None:
-        gradients.setdefault(key, _Sums(grad.shape[1])).add(grad)
+        gradients.setdefault(key, _Maps(grad.shape[1])).add(grad)
 
     with preserve_state(model) as handles, torch.set_grad_enabled(loss is not None):
         for name, layer in measured.items():
@@ -159,8 +162,8 @@ def activation_statistics(
             "one by one), or returns something else"
         )
     return ActivationStatistics(
-        {name: sums.statistics() for name, sums in activations.items()},
-        {name: sums.statistics() for name, sums in gradients.items()},
+        {name: maps.statistics() for name, maps in activations.items()},
+        {name: maps.statistics() for name, maps in gradients.items()},
         tuple(silent),
         num_images,
     )
@@ -193,46 +196,53 @@ def _num_images(batch: Any) -> int:
     return len(images[0]) if isinstance(images, tuple) else len(images)
 
 
-class _Sums:
-    """Running sums over one layer's maps (Chan et al. 1979)."""
+class _Maps:
+    """One layer's maps: moments of the values by call, and the lengths of the positions."""
 
     def __init__(self, channels: int) -> None:
         self.channels = channels
-        self.calls = self.values = self.positions = 0
-        self.mean = self.deviations = 0.0  # of the single values
-        self.lengths = self.squares = self.zeros = 0.0  # over the positions
+        self.moments: list[tuple[int, float, float]] = []  # number of values, mean, variance
         self.alive = torch.zeros(channels, dtype=torch.bool)
-        self.histogram = LengthHistogram()
+        self.lengths: list[Tensor] = []
+        self.stride = 1
+        self.non_finite = 0
 
     def add(self, x: Tensor) -> None:
         lengths = position_lengths(x)
-        variance, mean = torch.var_mean(x.to(lengths.dtype), correction=0)
-        count, positions = x.numel(), lengths.numel()
-        step = mean.item() - self.mean
-        self.deviations += variance.item() * count + step * step * self.values * count / (self.values + count)
-        self.mean += step * count / (self.values + count)
-        self.values += count
-        self.calls += 1
-        self.positions += positions
-        self.lengths += lengths.mean().item() * positions
-        self.squares += lengths.square().mean().item() * positions
-        self.zeros += zero_positions(x).item() * positions
+        x = x.to(lengths.dtype)  # float16 squared overflows
+        mean = x.mean()
+        variance = (x - mean).square_().mean()  # eight times as fast as torch.var on channels-last maps
+        self.moments.append((x.numel(), mean.item(), variance.item()))
         self.alive |= ~is_dead(x).cpu()
-        self.histogram.add(lengths)
+        lengths = lengths.flatten().float().cpu()
+        self.non_finite += int((~lengths.isfinite()).sum())
+        self.lengths.append(lengths[:: self.stride].contiguous())  # a view would keep them all
+        while sum(map(len, self.lengths)) > _MOST_LENGTHS:
+            self.lengths = [torch.cat(self.lengths)[::2].contiguous()]
+            self.stride *= 2
 
     def statistics(self) -> MapStatistics:
+        values, means, variances = torch.tensor(self.moments, dtype=torch.float64).T
+        weights = values / values.sum()
+        mean = float(weights @ means)
+        std = math.sqrt(float(weights @ (variances + (means - mean).square())))
+        lengths = torch.cat(self.lengths)
+        finite = lengths[lengths.isfinite()]
+        quantiles = [math.nan] * len(QUANTILES)
+        if len(finite):  # by NumPy, because torch.quantile refuses more than 2^24 numbers
+            quantiles = np.quantile(finite.numpy(), QUANTILES, method="lower").tolist()
         return MapStatistics(
             channels=self.channels,
-            calls=self.calls,
-            mean=self.mean,
-            std=math.sqrt(self.deviations / self.values),
-            rms=math.sqrt(self.squares / self.values),
-            length_mean=self.lengths / self.positions,
-            length_quantiles={q: self.histogram.quantile(q) for q in QUANTILES},
-            zero_positions=self.zeros / self.positions,
+            calls=len(self.moments),
+            mean=mean,
+            std=std,
+            rms=math.hypot(mean, std),
+            length_mean=lengths.mean(dtype=torch.float64).item(),
+            length_quantiles=dict(zip(QUANTILES, quantiles, strict=True)),
+            zero_positions=(lengths == 0).double().mean().item(),
             dead_channels=1 - self.alive.float().mean().item(),
-            non_finite=self.histogram.non_finite,
-            histogram=self.histogram,
+            non_finite=self.non_finite,
+            histogram=length_histogram(finite),
         )
 
 

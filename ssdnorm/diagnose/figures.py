@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from torch import Tensor
 
-from ssdnorm.diagnose.activations import ActivationStatistics, MapStatistics, keys_of
+from ssdnorm.diagnose.activations import QUANTILES, ActivationStatistics, MapStatistics, keys_of
 from ssdnorm.diagnose.batch_norm_advice import MEAN_SHIFT, VARIANCE_RATIO, BatchNormReport
 from ssdnorm.plots.colors import COLORS, HUES
 from ssdnorm.plots.style import panels, styled
@@ -71,8 +71,7 @@ def plot_depth(arms: Mapping[str, ActivationStatistics]) -> Figure:
     rows = 1 + with_gradients
     figure, grid = panels(rows, len(arms), width=1 + width * len(arms), height=3.4 * rows, sharex=True, sharey="row")
     for column, (arm, found) in enumerate(arms.items()):
-        quantiles = {name: row.length_quantiles for name, row in found.activations.items()}
-        _bands(grid[0][column], names, quantiles)
+        _bands(grid[0][column], names, found.activations)
         grid[0][column].set_title(arm)
         if with_gradients:
             means = np.array([found.gradients[name].length_mean if name in found.gradients else 0 for name in names])
@@ -82,20 +81,6 @@ def plot_depth(arms: Mapping[str, ActivationStatistics]) -> Figure:
     grid[0][0].set_ylabel("L2 length of activations")
     if with_gradients:
         grid[1][0].set_ylabel("mean L2 length of the loss's gradient")
-    return figure
-
-
-@styled
-def plot_length_quantiles(quantiles: Mapping[str, Mapping[float, float]]) -> Figure:
-    """Lengths per layer as in ``plot_depth``, of one model at one step of its training.
-
-    Args:
-        quantiles: by layer, then by share (0.05, 0.5, 0.95; 0.25 and 0.75 too, or not).
-    """
-    figure, ((ax,),) = panels(width=1 + max(4.6, 0.24 * len(quantiles)), height=3.4)
-    _bands(ax, list(quantiles), quantiles)
-    ax.set_xticks(range(len(quantiles)), list(quantiles), rotation=90, fontsize=8)
-    ax.set_ylabel("L2 length of activations")
     return figure
 
 
@@ -167,7 +152,7 @@ def _tap_rows(found: ActivationStatistics) -> list[str]:
 
 def _ridge(ax: Axes, row: MapStatistics, y: float, colour: str) -> None:
     """The histogram with its base at ``y`` and height 0.8; a logarithmic axis cannot show positions of length 0."""
-    edges, counts = row.histogram.bins(per_octave=8)
+    edges, counts, _ = row.histogram
     if not counts:
         return
     heights = 0.8 * np.asarray(counts) / max(counts)
@@ -175,17 +160,15 @@ def _ridge(ax: Axes, row: MapStatistics, y: float, colour: str) -> None:
     ax.stairs(y - heights, edges, baseline=y, color=colour, linewidth=1)
 
 
-def _bands(ax: Axes, names: Sequence[str], quantiles: Mapping[str, Mapping[float, float]]) -> None:
+def _bands(ax: Axes, names: Sequence[str], rows: Mapping[str, MapStatistics]) -> None:
     x = np.arange(len(names))
-    shares = {q for row in quantiles.values() for q in row}
-    by_share = {q: np.array([quantiles.get(name, {}).get(q, 0) for name in names]) for q in shares}
-    positive = {q: np.where(values > 0, values, np.nan) for q, values in by_share.items()}
-    for low, high, alpha in ((0.05, 0.95, 0.15), (0.25, 0.75, 0.3)):
-        if low in shares:
-            label = f"{100 * low:g} – {100 * high:g} %"
-            ax.fill_between(x, positive[low], positive[high], color=_BLUE, alpha=alpha, linewidth=0, label=label)
-    ax.plot(x, positive[0.5], ".-", color=_BLUE, label="median")
-    ax.set_yscale("log")
+    quantiles = np.array([[rows[name].length_quantiles[q] if name in rows else 0 for q in QUANTILES] for name in names])
+    p05, p25, median, p75, p95 = np.where(quantiles > 0, quantiles, np.nan).T
+    ax.fill_between(x, p05, p95, color=_BLUE, alpha=0.15, linewidth=0, label="5 – 95 %")
+    ax.fill_between(x, p25, p75, color=_BLUE, alpha=0.3, linewidth=0, label="25 – 75 %")
+    ax.plot(x, median, ".-", color=_BLUE, label="median")
+    if (quantiles > 0).any():  # matplotlib refuses a logarithmic axis without a value
+        ax.set_yscale("log")
     ax.legend()
 
 

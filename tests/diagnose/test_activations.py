@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
 import ssdnorm
-from ssdnorm.diagnose import activation_statistics
+from ssdnorm.diagnose import activation_statistics, activations
 from ssdnorm.diagnose.activations import QUANTILES, activation_table
 from ssdnorm.diagnose.figures import plot_depth, plot_lengths
 from ssdnorm.diagnose.layers import default_layers
@@ -50,8 +50,8 @@ def test_the_numbers_are_those_of_all_images_together():
         assert row.dead_channels == pytest.approx(0.2 if name == "2" else 0.0)
         for q in QUANTILES:
             nearest = lengths.sort().values[int(q * (len(lengths) - 1))].item()
-            assert row.length_quantiles[q] == pytest.approx(nearest, rel=0.011), q
-        assert row.histogram.total == len(lengths)
+            assert row.length_quantiles[q] == pytest.approx(nearest, rel=1e-5), q
+        assert sum(row.histogram.counts) + row.histogram.zeros == len(lengths)
 
 
 def test_gradients_are_those_of_the_loss_at_each_map_in_place_layers_or_not():
@@ -82,7 +82,7 @@ def test_an_ssd_is_told_by_the_papers_names_and_its_taps_after_their_norm():
     ]  # fmt: skip
     assert names[-6:] == [f"tap {name}" for name in model.features.tap_channels]
     tap = found.activations["tap conv4_3"]
-    assert tap.length_quantiles[0.5] == pytest.approx(5.0, rel=0.011)
+    assert tap.length_quantiles[0.5] == pytest.approx(5.0, rel=1e-5)
     assert tap.length_mean == pytest.approx(5 * (1 - tap.zero_positions), rel=1e-3)
     assert found.activations["tap fc7"].length_mean == found.activations["fc7"].length_mean
 
@@ -150,8 +150,23 @@ def test_values_beyond_float16_are_counted_and_do_not_hide():
     overflowing = torch.tensor([[[[1.0, 300.0]]]], dtype=torch.half)
     row = activation_statistics(model, [overflowing], layers=["0"]).activations["0"]
     assert row.non_finite == 1
-    assert row.length_quantiles[0.5] == pytest.approx(math.hypot(300, 300), rel=0.011)
+    assert row.length_quantiles[0.5] == pytest.approx(math.hypot(300, 300), rel=1e-5)
     assert row.as_json()["mean"] is None
+    row = activation_statistics(model, [torch.full((1, 1, 2, 2), math.nan).half()], layers=["0"]).activations["0"]
+    assert (row.non_finite, row.histogram.counts, row.as_json()["length_quantiles"]["0.5"]) == (4, [], None)
+
+
+def test_above_a_number_of_positions_lengths_are_those_of_evenly_spaced_ones(monkeypatch):
+    monkeypatch.setattr(activations, "_MOST_LENGTHS", 40)
+    batches = [torch.arange(first, first + 32.0).reshape(1, 1, 4, 8) for first in (0, 32, 64, 96)]
+    row = activation_statistics(nn.Sequential(nn.Identity()), batches).activations["0"]
+    values, kept = torch.arange(128.0), torch.arange(0, 128, 4.0)
+    assert (row.mean, row.calls) == (63.5, 4)
+    assert row.std == pytest.approx(values.std(correction=0).item())
+    assert row.rms == pytest.approx(values.square().mean().sqrt().item())
+    assert row.length_mean == kept.mean()
+    assert row.length_quantiles[0.5] == kept.median()
+    assert sum(row.histogram.counts) + row.histogram.zeros == len(kept)
 
 
 def test_a_frozen_layer_still_shows_the_gradient_of_what_is_trained_before_it():

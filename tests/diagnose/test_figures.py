@@ -48,6 +48,13 @@ def test_depth_draws_the_medians_in_the_order_of_the_data_and_mean_gradients_bel
     assert [label.get_text() for label in lower.get_xticklabels()] == names
 
 
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_network_without_a_positive_length_is_drawn(value, tmp_path):
+    found = activation_statistics(nn.Sequential(nn.Identity(), nn.ReLU()), [torch.full((1, 3, 4, 4), value)])
+    for name, plot in (("depth", plot_depth), ("lengths", plot_lengths)):
+        plot({"one": found}).savefig(tmp_path / f"{name}.png")
+
+
 def test_scales_are_drawn_sorted_with_the_initial_value_as_a_line():
     weights = {"a": {"conv4_3": torch.tensor([12.0, 10.0, 11.0])}, "b": {"conv4_3": torch.full((3,), 20.0)}}
     figure = plot_scales(weights, {"conv4_3": 20.0})
