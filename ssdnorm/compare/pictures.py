@@ -99,7 +99,8 @@ def _photo(test_set: DetectionDataset, place: int, i: int, truth: GroundTruth, a
     for arm, outcomes in arms.items():
         truth_boxes, detections = boxes_of_image(outcomes, i)
         missed = [box for box, is_missed in zip(truth_boxes, outcomes.missed[rows], strict=True) if is_missed]
-        found = int(outcomes.hit[outcomes.found.image == i].sum())
-        counts = f"{found} found, {len(detections) - found} wrong, {len(missed)} missed"
+        here = outcomes.found.image == i
+        found, wrong = int(outcomes.hit[here].sum()), int(outcomes.false_positive[here].sum())
+        counts = f"{found} found, {wrong} wrong, {len(missed)} missed"
         panels.append(panel(arm, counts, missed + detections))
     return Photo(test_set.image_name(place), panels)

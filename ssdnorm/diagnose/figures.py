@@ -163,7 +163,7 @@ def _ridge(ax: Axes, row: MapStatistics, y: float, colour: str) -> None:
 def _bands(ax: Axes, names: Sequence[str], rows: Mapping[str, MapStatistics]) -> None:
     x = np.arange(len(names))
     quantiles = np.array([[rows[name].length_quantiles[q] if name in rows else 0 for q in QUANTILES] for name in names])
-    p05, p25, median, p75, p95 = np.where(quantiles > 0, quantiles, np.nan).T
+    p05, p25, median, p75, p95 = np.where(quantiles > 0, quantiles, np.nan).reshape(-1, len(QUANTILES)).T
     ax.fill_between(x, p05, p95, color=_BLUE, alpha=0.15, linewidth=0, label="5 – 95 %")
     ax.fill_between(x, p25, p75, color=_BLUE, alpha=0.3, linewidth=0, label="25 – 75 %")
     ax.plot(x, median, ".-", color=_BLUE, label="median")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,10 +157,11 @@ def choose_recipe(
 def _few_objects(objects: Objects, class_names: Sequence[str]) -> list[str]:
     """What to do about classes with too few objects to learn from."""
     counts = np.bincount(objects.labels.numpy(), minlength=1 + len(class_names))[1:]
-    enough = [class_names[k] for k in np.argsort(-counts, kind="stable") if counts[k] >= _FEW]
+    enough = [name for name, count in zip(class_names, counts, strict=True) if count >= _FEW]
     if len(enough) == len(class_names):
         return []
-    fewer = f"leave classes out (--data.class_names '[{', '.join(enough[:3])}]'), " if enough else ""
+    names = shlex.quote(json.dumps(enough, ensure_ascii=False))
+    fewer = f"leave the others out (--data.class_names {names}), " if enough else ""
     detector = "--model.checkpoint FILE --model.head fresh --model.width 1"
     few = f"{len(class_names) - len(enough)} of {len(class_names)} have fewer than {_FEW} objects"
     return [f"classes: {few}, too few to learn from: collect more, {fewer}or start from a detector ({detector})"]

@@ -156,17 +156,20 @@ def test_values_beyond_float16_are_counted_and_do_not_hide():
     assert (row.non_finite, row.histogram.counts, row.as_json()["length_quantiles"]["0.5"]) == (4, [], None)
 
 
-def test_above_a_number_of_positions_lengths_are_those_of_evenly_spaced_ones(monkeypatch):
-    monkeypatch.setattr(activations, "_MOST_LENGTHS", 40)
-    batches = [torch.arange(first, first + 32.0).reshape(1, 1, 4, 8) for first in (0, 32, 64, 96)]
+def test_above_a_number_of_positions_quantiles_are_those_of_drawn_ones_and_means_of_all(monkeypatch):
+    monkeypatch.setattr(activations, "_MOST_LENGTHS", 4000)
+    batches = [torch.arange(first, first + 3200.0).reshape(1, 1, 40, 80) for first in range(0, 32000, 3200)]
     row = activation_statistics(nn.Sequential(nn.Identity()), batches).activations["0"]
-    values, kept = torch.arange(128.0), torch.arange(0, 128, 4.0)
-    assert (row.mean, row.calls) == (63.5, 4)
+    values = torch.arange(32000.0)
+    assert (row.mean, row.calls) == (pytest.approx(15999.5), 10)
     assert row.std == pytest.approx(values.std(correction=0).item())
     assert row.rms == pytest.approx(values.square().mean().sqrt().item())
-    assert row.length_mean == kept.mean()
-    assert row.length_quantiles[0.5] == kept.median()
-    assert sum(row.histogram.counts) + row.histogram.zeros == len(kept)
+    assert (row.length_mean, row.zero_positions) == (pytest.approx(15999.5), 1 / 32000)
+    for q, value in row.length_quantiles.items():
+        assert value == pytest.approx(
+            32000 * q, abs=1600
+        )  # over four standard errors of the 2000 or more that are kept
+    assert 1800 < sum(row.histogram.counts) + row.histogram.zeros <= 4000
 
 
 def test_a_frozen_layer_still_shows_the_gradient_of_what_is_trained_before_it():

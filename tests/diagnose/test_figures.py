@@ -1,5 +1,7 @@
 """Figures and tables: what stands in them is what was measured."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -53,6 +55,12 @@ def test_a_network_without_a_positive_length_is_drawn(value, tmp_path):
     found = activation_statistics(nn.Sequential(nn.Identity(), nn.ReLU()), [torch.full((1, 3, 4, 4), value)])
     for name, plot in (("depth", plot_depth), ("lengths", plot_lengths)):
         plot({"one": found}).savefig(tmp_path / f"{name}.png")
+
+
+def test_taps_alone_have_figures_too(found, tmp_path):
+    taps = {name: row for name, row in found.activations.items() if name.startswith("tap ")}
+    for plot in (plot_depth, plot_lengths):
+        plot({"one": replace(found, activations=taps, gradients={})}).savefig(tmp_path / "figure.png")
 
 
 def test_scales_are_drawn_sorted_with_the_initial_value_as_a_line():

@@ -11,7 +11,7 @@ import yaml
 
 from ssdnorm.build import build_dataset
 from ssdnorm.cli import main
-from ssdnorm.config_file import read_config
+from ssdnorm.config_file import parse_overrides, read_config
 from ssdnorm.data.formats import find_data
 from ssdnorm.own_data.recipe import choose_recipe
 from tests.data.small_sets import CocoFolder, VocFolder, YoloFolder, smooth_photo, voc_object, write_image
@@ -176,14 +176,17 @@ def test_the_input_is_the_smallest_whose_default_boxes_cover_the_objects(side, c
 def test_classes_with_too_few_objects_can_be_left_out_by_what_it_proposes(weights, tmp_path, monkeypatch):
     folder = YoloFolder(tmp_path / "mine")
     for i in range(30):
-        folder.add(f"a{i}", "1 0.4 0.5 0.3 0.5", *["0 0.4 0.5 0.3 0.5"] * (i < 3), split="train", seed=i)
+        labels = [f"{k} 0.4 0.5 0.3 0.5" for k in range(6) if k != 2 or i < 3]
+        folder.add(f"a{i}", *labels, split="train", seed=i)
+    names = ["dog's", "7", "ferret", "yes", "bus, big", "C #1"]
+    folder.file.write_text(f"train: ../train/images\nval: ../valid/images\nnames: {json.dumps(names)}\n")
     monkeypatch.chdir(tmp_path)
     options = {"image_size": None, "weights": weights, "seed": 0}
     recipe = choose_recipe(find_data("mine"), Path("mine.yaml"), overrides={}, **options)
-    (note,) = (note for note in recipe.notes if note.startswith("classes: 1 of 2 have fewer than 20 objects"))
-    assert "leave classes out (--data.class_names '[dog]')" in note
-    recipe = choose_recipe(find_data("mine"), Path("mine.yaml"), overrides={"data.class_names": ["dog"]}, **options)
-    assert recipe.config.data.class_names == ["dog"]
+    (note,) = (note for note in recipe.notes if note.startswith("classes: 1 of 6 have fewer than 20 objects"))
+    proposed = shlex.split(note.partition("leave the others out (")[2].partition("), or")[0])
+    recipe = choose_recipe(find_data("mine"), Path("mine.yaml"), overrides=parse_overrides(proposed), **options)
+    assert recipe.config.data.class_names == [name for name in names if name != "ferret"]
     assert not any(note.startswith("classes:") for note in recipe.notes)
 
 
