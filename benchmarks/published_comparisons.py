@@ -32,11 +32,11 @@ _QUESTIONS = {  # (arm or contrast, comparison) → the README's question, in it
     ("batch_norm", "compare_playing_cards_scratch"): "Batch norm instead of L2Norm, from scratch?",
     ("batch_norm", "compare_l2_norm"): "… from ImageNet weights, 400 steps?",
     ("l2_norm with batch norm", "compare_l2_norm"): "L2Norm in addition to batch norm, from ImageNet weights?",
-    ("batch_norm_conv4_3", "compare_l2_norm"): "Batch norm on conv4_3 alone instead of L2Norm?",
     ("group_norm", "compare_playing_cards_scratch"): "Group norm instead of L2Norm, from scratch?",
     ("batch norm over group norm at 2", "compare_batch_size"): "Batch norm instead of group norm, batches of 2?",
     ("none", "compare_playing_cards_scratch"): "No norm instead of L2Norm, from scratch?",
     ("none", "compare_l2_norm"): "… from ImageNet weights, 400 steps?",
+    ("none at the low rate", "compare_start"): "… the first 100 of them, clipped, without warm-up?",
     ("batch_norm_dropout", "compare_dropout"): "Dropout in fc6 and fc7, with batch norm, from scratch?",
 }
 _BEGIN, _END = "<!-- begin: benchmarks/published_comparisons.py -->\n", "<!-- end -->"
@@ -107,12 +107,13 @@ def page() -> str:
 
 
 def answer(name: str, comparison: str) -> tuple[str, str]:
-    """The declared rule's verdict on an arm or a contrast, and its difference with a 95 % interval."""
-    file = RESULTS / comparison / "results.json"
+    """The declared rule's verdict on an arm or a contrast, and its difference with its interval, of AP or as said."""
+    metric, file = "AP", RESULTS / comparison / "results.json"
     if file.exists():
         results = json.loads(file.read_text(encoding="utf-8"))
+        metric = results["metric"]
         for arm in results["arms"]:
-            arm["difference"] = arm["differences"].get(results["metric"])
+            arm["difference"] = arm["differences"].get(metric)
         found = next(each for each in (*results["arms"], *results["contrasts"]) if each["name"] == name)
         difference, verdict = found["difference"], found["finding"]["verdict"]
         mean, low, high = difference["paired"]["mean"], difference["low"], difference["high"]
@@ -121,7 +122,8 @@ def answer(name: str, comparison: str) -> tuple[str, str]:
         verdict = judged(differences, "paired_t_holm", NUM_IMAGES[comparison]).findings[name].verdict
         paired = differences[name].paired
         mean, low, high = paired.mean, paired.low, paired.high
-    return verdict, f"{signed_points(mean)} {signed_interval(low, high)}"
+    of_metric = "" if metric == "AP" else f" of {metric}"
+    return verdict, f"{signed_points(mean)} {signed_interval(low, high)}{of_metric}"
 
 
 def answers() -> str:
