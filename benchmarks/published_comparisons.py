@@ -37,6 +37,8 @@ _QUESTIONS = {  # (arm or contrast, comparison) → the README's question, in it
     ("none", "compare_playing_cards_scratch"): "No norm instead of L2Norm, from scratch?",
     ("none", "compare_l2_norm"): "… from ImageNet weights, 400 steps?",
     ("none at the low rate", "compare_start"): "… the first 100 of them, clipped, without warm-up?",
+    ("start_1", "compare_l2_norm_scale"): "L2Norm that starts at 1 instead of 20?",
+    ("fixed_20", "compare_l2_norm_scale"): "… that is fixed at 20?",
     ("batch_norm_dropout", "compare_dropout"): "Dropout in fc6 and fc7, with batch norm, from scratch?",
 }
 _BEGIN, _END = "<!-- begin: benchmarks/published_comparisons.py -->\n", "<!-- end -->"
