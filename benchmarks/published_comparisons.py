@@ -38,8 +38,8 @@ _QUESTIONS = {  # (arm or contrast, comparison) → the README's question, in it
     ("none", "compare_l2_norm"): "… from ImageNet weights, 400 steps?",
     ("none at the low rate", "compare_start"): "… the first 100 of them, clipped, without warm-up?",
     ("start_1", "compare_l2_norm_scale"): "L2Norm that starts at 1 instead of 20?",
-    ("fixed_20", "compare_l2_norm_scale"): "… that is fixed at 20?",
     ("batch_norm_dropout", "compare_dropout"): "Dropout in fc6 and fc7, with batch norm, from scratch?",
+    ("bf16", "compare_precision"): "bf16 instead of float32, from scratch?",
 }
 _BEGIN, _END = "<!-- begin: benchmarks/published_comparisons.py -->\n", "<!-- end -->"
 _NORMAL_WIDTH = 2 * 1.96  # of a 95 % interval, in standard errors
