@@ -29,6 +29,7 @@ _EPOCHS, _LEAST_STEPS, _MOST_STEPS = 60, 1000, 120_000  # from scratch; half of 
 _SIDES = (160, 224, 300)  # of the input; the time of a step grows with the square
 _ENOUGH = 0.9  # of the objects covered by default boxes
 _FEW = 20  # objects of a class
+_FAST, _SLOW = 0.01, 0.001  # learning rates from weights: with a norm that keeps activations in range, and without
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,14 @@ def choose_recipe(
     """
     image_size = image_size or overrides.get("model.image_size")
     sizes = [image_size] if image_size else _SIDES
-    first = config_for(found, ("ssdnorm init", {"model": _network(sizes[-1], weights)}), ("command line", overrides))
+    norm = {"backbone": "batch_norm", "extras": "batch_norm", "taps": {"conv4_3": "none"}}
+    known = {"norm": norm, "model": _network(sizes[-1], weights)}
+    first = config_for(found, ("ssdnorm init", known), ("command line", overrides))
+    kind = norm_kind(first.norm.backbone)
     train = build_dataset(first, "train")
     data, splits, notes = _splits(found, train, path, seed)
+    if first.loss.focal is None:
+        notes += _leave_out_empty(train, data, splits, _list_file(path, "train"))
     num_images = len(splits.get(str(_list_file(path, "train")), ())) or len(train)
     objects = Objects.of(train)
     network, fit = _fitted(found, objects, sizes, weights, overrides)
@@ -111,7 +117,6 @@ def choose_recipe(
     part = 1.0 if weights is None else 0.5
     steps = math.ceil(_EPOCHS * num_images / batch / 100) * 100
     steps = int(part * min(_MOST_STEPS, max(_LEAST_STEPS, steps)))
-    norm = {"backbone": "batch_norm", "extras": "batch_norm", "taps": {"conv4_3": "none"}}
     optimizer: dict[str, Any] = {
         "norms": {"lr_factor": 1.0, "weight_decay": 0.0},
         "biases": {"lr_factor": 1.0, "weight_decay": 0.0},
@@ -126,7 +131,7 @@ def choose_recipe(
             start = "from a checkpoint"
     else:
         network |= {"width": 1.0, "dropout": 0.0}
-        optimizer |= {"lr": 0.01, "lr_drops": [0.7, 0.9]}
+        optimizer |= {"lr": _SLOW if kind in ("none", "frozen_batch_norm") else _FAST, "lr_drops": [0.7, 0.9]}
         start = "ImageNet weights"
     if not overrides.get("model.checkpoint"):
         notes += _few_objects(objects, train.class_names)
@@ -142,7 +147,6 @@ def choose_recipe(
         },
     }  # fmt: skip
     config = config_for(found, ("ssdnorm init", chosen), ("command line", overrides))
-    kind = norm_kind(config.norm.backbone)
     normed = "no norm in its convolutions" if kind == "none" else kind.replace("_", " ")
     notes.append(f"network: {config.model.width:g} times VGG16's channels, {normed}, {start}")
     if config.training.batch_size != "auto":
@@ -218,6 +222,23 @@ def _splits(
         lists[str(file)] = [names[place] for place in np.asarray(places).tolist()]
     said = ", ".join(f"{len(lists[str(_list_file(path, name))])} {name}" for name in ("train", *made))
     return sources, lists, [f"splits: {said} pictures, made from the training pictures class by class with seed {seed}"]
+
+
+def _leave_out_empty(
+    train: DetectionDataset, sources: dict[str, Any], lists: dict[str, list[str]], file: Path
+) -> list[str]:
+    """List only training pictures with objects: hard negatives are mined beside objects, so others teach nothing."""
+    chosen = lists.get(str(file))
+    names = names_for_only(train)
+    filled = {name for i, name in enumerate(names) if len(train.training_boxes(i)[1])}
+    kept = [name for name in chosen or names if name in filled]
+    if not kept or len(kept) == len(chosen or names):
+        return []
+    sources["train"] = {**sources["train"], "only": str(file)}
+    lists[str(file)] = kept
+    return [
+        f"without objects: {len(chosen or names) - len(kept)} training pictures, left out; the loss does not use them"
+    ]
 
 
 def _list_file(path: Path, name: str) -> Path:

@@ -149,12 +149,34 @@ def test_with_weights_it_is_the_full_network_with_batch_norm_and_half_of_the_ste
     assert full.model.image_size == scratch.model.image_size == 160
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_training_pictures_without_an_object_are_left_out_unless_focal_loss_uses_them(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = YoloFolder(tmp_path / "mine")
+    for i in range(24):
+        folder.add(f"a{i:02}", *["0 0.4 0.5 0.3 0.5"] * (i % 3 > 0), split="valid" if given and i > 15 else "train")
+    options = {"image_size": 64, "weights": None, "seed": 0}
+    recipe = choose_recipe(find_data("mine"), Path("mine.yaml"), overrides={}, **options)
+    recipe.write(Path("mine.yaml"))
+    (note,) = (note for note in recipe.notes if note.startswith("without objects:"))
+    train, validation, test = (build_dataset(read_config("mine.yaml"), s) for s in ("train", "validation", "test"))
+    held_out = len(validation) if given else len(validation) + len(test)
+    assert note.startswith(f"without objects: {24 - held_out - len(train)} training pictures, left out")
+    assert all(len(train.training_boxes(i)[1]) for i in range(len(train)))
+    assert not all(len(validation.training_boxes(i)[1]) for i in range(len(validation)))
+    recipe = choose_recipe(
+        find_data("mine"), Path("b.yaml"), overrides={"loss.focal": {"alpha": 0.25, "gamma": 2.0}}, **options
+    )
+    assert not any(note.startswith("without objects:") for note in recipe.notes)
+
+
 def test_with_weights_layers_can_be_frozen_and_another_norm_is_named(tmp_path):
     overrides = {"model.freeze": ["conv1", "conv2"], "norm": {"backbone": {"kind": "none"}, "extras": "none"}}
     weights = "VGG16_Weights.IMAGENET1K_FEATURES"
     options = {"image_size": None, "seed": 0, "overrides": overrides}
     recipe = choose_recipe(find_data(yolo(tmp_path)), tmp_path / "mine.yaml", weights=weights, **options)
     assert recipe.config.model.freeze == ["conv1", "conv2"]
+    assert recipe.config.optimizer.lr == 0.001  # a tenth of what batch norm bears
     assert "network: 1 times VGG16's channels, no norm in its convolutions, ImageNet weights" in recipe.notes
 
 
