@@ -31,7 +31,12 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         FileNotFoundError: no such file or recipe.
         ValueError: an unknown key or a value that is not allowed; begins with the file, or *command line*, and the key.
     """
-    return merge_config((str(path), read_yaml(find_config(path)) or {}), ("command line", parse_overrides(overrides)))
+    return merge_config(config_layer(path), ("command line", parse_overrides(overrides)))
+
+
+def config_layer(path: str | Path) -> tuple[str, Any]:
+    """A config file as a layer for :func:`merge_config`: where its keys come from, and the keys."""
+    return str(path), read_yaml(find_config(path)) or {}
 
 
 def find_config(path: str | Path, kind: str = "recipe") -> Path:

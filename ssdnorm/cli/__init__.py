@@ -9,9 +9,8 @@ import select
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
+from typing import NoReturn
 
 from ssdnorm import __version__
 from ssdnorm.files import remove_unfinished
@@ -39,16 +38,40 @@ GROUPS = {
     },
 }
 COMMANDS = {name: help for group in GROUPS.values() for name, help in group.items()}
-SHORT_OPTIONS = {  # of commands that read a config: options that other commands have too, and their keys
-    "train": {"--seed": "short for --training.seed", "--device": "cpu or cuda; short for --runtime.accelerator"},
-    "evaluate": {"--device": "cpu or cuda; short for --runtime.accelerator"},
-}
-CONFIG_KEYS = dict.fromkeys(("inspect", "init", "train", "evaluate", "diagnose"), "") | {
-    "compare": "base."
-}  # of commands that take them → their prefix
-_KEYS = {"seed": "--training.seed", "device": "--runtime.accelerator"}
-_STDOUT = 1  # file descriptor
 _MODULES = {name: f"ssdnorm.cli.{name}" for name in COMMANDS}
+# commands that take config keys → their prefix
+CONFIG_KEYS = dict.fromkeys(("inspect", "init", "train", "evaluate", "diagnose"), "") | {"compare": "base."}
+_STDOUT = 1  # file descriptor
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with mistakes in one line, as a ``ValueError``."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message.removeprefix("argument "))
+
+    @property
+    def actions(self) -> list[argparse.Action]:
+        """Every option and argument."""
+        return self._actions
+
+    def parse(self, words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """The options, and the words that are none, such as config keys.
+
+        Raises:
+            ValueError: among others for a word such as --outptu, with the nearest option.
+        """
+        known = [option for action in self.actions for option in action.option_strings]
+        for word in (word.partition("=")[0] for word in words if word.startswith("--") and word != "--"):
+            if word in known or "." in word:  # dotted words are config keys, and checked where the config is
+                continue
+            from ssdnorm.config import Config  # not for words that argparse knows
+
+            sections = [f"--{name}" for name in Config.model_fields]
+            if word not in sections:
+                guess = did_you_mean(word, [*known, *sections])
+                raise ValueError(f"{word}: {self.prog} has no such option; see --help.{guess}")
+        return self.parse_known_args(words)
 
 
 def main(arguments: Sequence[str] | None = None, known: Mapping[str, str] = _MODULES) -> int:
@@ -57,77 +80,48 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, str] = _MOD
     Args:
         arguments: the command line without the program's name; None reads ``sys.argv``.
         known: modules of the commands, by name; each has ``add_arguments(parser)`` and ``run(arguments, rest)``, and is
-            imported only when its command is called.
+            imported only when its command is called. An option whose ``dest`` is a config key is short for that key.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    first = arguments[0] if arguments else "--help"
-    if first not in known and not first.startswith("-"):
-        print(f"error: {unknown_name('command', first, known)}", file=sys.stderr)
-        return 2
-    module = import_module(known[first]) if first in known else None
-    parser = make_parser({first: module} if module else {}, known)
-    if module and (mistake := _unknown_option(arguments[1:], parser, first)):
-        print(f"error: {mistake}", file=sys.stderr)
-        return 2
-    parsed, rest = parser.parse_known_args(arguments or ["--help"])
-    assert module is not None, "argparse ends here without a command"
+    first, *words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("ssdnorm").setLevel(logging.INFO)
     try:
-        _check_paths(arguments)
+        if first.startswith("-"):
+            _general_parser().parse([first])
+        if first not in known:
+            raise ValueError(unknown_name("command", first, known))
+        parsed, rest = command_parser(first, known).parse(words)
         if first not in CONFIG_KEYS:
             check_no_extra_arguments(rest)
         if output := getattr(parsed, "output", None):
             remove_unfinished(Path(output), Path(output).parent, older_than=3600.0)
-        module.run(parsed, _long_options(parsed, rest) if first in SHORT_OPTIONS else rest)
+        import_module(known[first]).run(parsed, [*_long_options(parsed, rest), *rest])
         print(end="", flush=True)  # fails here, not when Python ends, if nobody reads the output any more
     except BrokenPipeError as error:
-        _end_line()
-        if _is_read(_STDOUT):
-            print(f"error: {one_line(error)}", file=sys.stderr)
-            return 2
-        os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)  # Python flushes once more at the end
-        return 141  # as a process that SIGPIPE ends
+        if not _is_read(_STDOUT):
+            _end_line()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)  # Python flushes once more at the end
+            return 141  # as a process that SIGPIPE ends
+        return _fail(f"error: {one_line(error)}", 2)
     except (ValueError, OSError, ArithmeticError, RuntimeError, MemoryError) as error:
         if isinstance(error, RuntimeError) and not lost_worker(error):
             raise
-        _end_line()
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
+        return _fail(f"error: {one_line(error)}", 2)
     except KeyboardInterrupt:
-        _end_line()
-        print("interrupted", file=sys.stderr)
-        return 130
+        return _fail("interrupted", 130)
     return 0
 
 
-def make_parser(modules: Mapping[str, ModuleType], known: Mapping[str, str] = _MODULES) -> argparse.ArgumentParser:
-    """The parser of all commands; those in ``modules`` have their options, the others only their names."""
-    plain = argparse.RawDescriptionHelpFormatter
-    groups = {title: [name for name in group if name in known] for title, group in GROUPS.items()}
-    lines = [
-        "\n".join([f"{title}:", *(f"  {name:<12}{COMMANDS[name]}" for name in names)])
-        for title, names in groups.items()
-        if names
-    ]
-    parser = argparse.ArgumentParser(
-        prog="ssdnorm",
-        usage="ssdnorm COMMAND [options]",
-        description="SSD object detectors in which every norm choice is honoured or refused.\n\n" + "\n\n".join(lines),
-        epilog="ssdnorm COMMAND --help has examples and all options.",
-        formatter_class=plain,
+def command_parser(name: str, known: Mapping[str, str] = _MODULES) -> Parser:
+    """The parser of one command, whose module is imported."""
+    module = import_module(known[name])
+    parser = Parser(
+        prog=f"ssdnorm {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"ssdnorm {__version__}")
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS, prog="ssdnorm"
-    )
-    for name in known:
-        command = commands.add_parser(name, help=COMMANDS.get(name), allow_abbrev=False)
-        if module := modules.get(name):
-            command.description, command.formatter_class = module.__doc__, plain
-            module.add_arguments(command)
-            for option, meaning in SHORT_OPTIONS.get(name, {}).items():
-                command.add_argument(option, help=meaning)
+    module.add_arguments(parser)
     return parser
 
 
@@ -137,47 +131,32 @@ def check_no_extra_arguments(rest: Sequence[str]) -> None:
         raise ValueError(f"unknown argument {rest[0]!r}; see --help")
 
 
-def commands_of(parser: argparse.ArgumentParser) -> argparse._SubParsersAction:
-    """The action whose ``choices`` are the parsers of the commands, by name."""
-    (choice,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    return choice
+def _general_parser() -> Parser:
+    groups = [
+        "\n".join([f"{title}:", *(f"  {name:<12}{help}" for name, help in group.items())])
+        for title, group in GROUPS.items()
+    ]
+    parser = Parser(
+        prog="ssdnorm",
+        usage="ssdnorm COMMAND [options]",
+        description="\n\n".join(["SSD object detectors in which every norm choice is honoured or refused.", *groups]),
+        epilog="ssdnorm COMMAND --help has examples and all options.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ssdnorm {__version__}")
+    return parser
 
 
 def _long_options(parsed: argparse.Namespace, rest: Sequence[str]) -> list[str]:
-    """The config keys that --seed and --device stand for, before those that were given in full."""
-    short = []
-    for name, key in _KEYS.items():
-        if (value := getattr(parsed, name, None)) is None:
+    """The config keys for which short options were given, such as --training.seed for --seed."""
+    long: list[str] = []
+    for key, value in vars(parsed).items():
+        if "." not in key or value is None:
             continue
-        if any(word.partition("=")[0] == key for word in rest):
-            raise ValueError(f"--{name}: is short for {key}, which is given too; leave one out")
-        if name == "device" and value not in ("cpu", "cuda"):
-            raise ValueError(
-                f"--device: choose cpu or cuda; got {value!r}. CUDA_VISIBLE_DEVICES=1 chooses one of several GPUs"
-            )
-        short += [key, {"cuda": "gpu"}.get(value, value)]
-    return [*short, *rest]
-
-
-def _unknown_option(words: Sequence[str], parser: argparse.ArgumentParser, command: str) -> str | None:
-    """What to say of a word such as --outptu; dotted words are config keys, and checked where the config is."""
-    actions = commands_of(parser).choices[command]._actions
-    known = [option for action in actions for option in action.option_strings]
-    for word in (word.partition("=")[0] for word in words if word.startswith("--") and word != "--"):
-        if word in known or "." in word:
-            continue
-        from ssdnorm.config import Config  # not for words that argparse knows
-
-        sections = [f"--{name}" for name in Config.model_fields]
-        if word not in sections:
-            return f"{word}: ssdnorm {command} has no such option; see --help.{did_you_mean(word, [*known, *sections])}"
-    return None
-
-
-def _check_paths(arguments: Sequence[str]) -> None:
-    for option in ("--output", "--config"):
-        if f"{option}=" in arguments or (option, "") in pairwise(arguments):
-            raise ValueError(f"{option}: a path is needed; got an empty one")
+        if any(word.partition("=")[0] == f"--{key}" for word in rest):
+            raise ValueError(f"--{key}: is given twice, once by its short option; leave one out")
+        long += [f"--{key}", value]
+    return long
 
 
 def _is_read(descriptor: int) -> bool:
@@ -185,6 +164,12 @@ def _is_read(descriptor: int) -> bool:
     poll = select.poll()
     poll.register(descriptor, 0)  # reports errors alone
     return not poll.poll(0)
+
+
+def _fail(message: str, code: int) -> int:
+    _end_line()
+    print(message, file=sys.stderr)
+    return code
 
 
 def _end_line() -> None:

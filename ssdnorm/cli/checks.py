@@ -1,12 +1,12 @@
-"""Check what several commands take: extra arguments, config keys of an evaluation, devices."""
+"""Check what several commands take: paths and numbers, runs, config keys of an evaluation, thresholds, devices."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssdnorm.config_file import parse_overrides
 from ssdnorm.messages import shown
 from ssdnorm.norm_specs import is_custom
 
@@ -19,6 +19,66 @@ _OF_EVALUATION = (
     *("training.batch_size", "training.precision"),
 )
 _UNUSABLE = {"meta": "computes nothing", "mps": "has no float64, which NMS needs"}
+
+
+def one_or_more(text: str) -> int:
+    """A whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more; got {text}")
+    return int(text)
+
+
+def given_path(text: str) -> Path:
+    """A path that is not empty, as of a shell's variable without a value."""
+    if not text:
+        raise argparse.ArgumentTypeError("a path is needed; got an empty one")
+    return Path(text)
+
+
+def existing_path(text: str) -> Path:
+    """A file or folder that is there."""
+    path = given_path(text)
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"{path}: no such file or folder")
+    return path
+
+
+def output_folder(text: str) -> Path:
+    """A folder, or a path where there is nothing yet."""
+    path = given_path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a file; a folder is needed")
+    return path
+
+
+def output_file(text: str) -> Path:
+    """A path where no folder is."""
+    path = given_path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; a file is written")
+    return path
+
+
+PATHS = (
+    Path,
+    given_path,
+    existing_path,
+    output_folder,
+    output_file,
+)  # types of options that a shell completes with files
+
+
+def threshold(text: str) -> float | str:
+    """``best``, or a score."""
+    if text != "best" and not 0 <= float(text) < 1:
+        raise argparse.ArgumentTypeError(f"must lie in [0, 1); got {text}")
+    return text if text == "best" else float(text)
+
+
+def add_device_key(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``, short for the config's ``runtime.accelerator``."""
+    meaning = "short for --runtime.accelerator; CUDA_VISIBLE_DEVICES=1 chooses one of several GPUs"
+    parser.add_argument("--device", dest="runtime.accelerator", choices=("cpu", "cuda"), help=meaning)
 
 
 def add_allow_norm(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -39,23 +99,31 @@ def _custom_norm(text: str) -> str:
     return text
 
 
-def check_evaluation_keys(rest: Sequence[str], *, test_given: bool = False) -> None:
+def weights_and_config(arguments: argparse.Namespace) -> tuple[Path | None, Path | None]:
+    """The checkpoint and the config: of ``--run``, or those of ``--checkpoint`` and ``--config``.
+
+    Raises:
+        ValueError: a run and a config.
+    """
+    if arguments.run is None:
+        return arguments.checkpoint, arguments.config
+    if arguments.config is not None:
+        raise ValueError("--config: a run has its own config; give --checkpoint with --config instead")
+    return arguments.run / "checkpoints" / "model.safetensors", arguments.run / "config.yaml"
+
+
+def check_evaluation_keys(keys: Iterable[str], *, test_given: bool = False) -> None:
     """Raise ``ValueError`` for config keys that have no effect once a model is trained.
 
     Args:
         test_given: whether ``--annotations`` takes the place of ``data.test``.
     """
     allowed = [name for name in _OF_EVALUATION if not (test_given and name == "data.test")]
-    for key in parse_overrides(rest):
-        if test_given and key.split(".")[:2] == ["data", "test"]:
+    for key in keys:
+        if test_given and f"{key}.".startswith("data.test."):
             raise ValueError(f"--{key}: does not go with --annotations, which takes the place of data.test")
-        if not any(key == name or key.startswith(f"{name}.") for name in allowed):
+        if not any(f"{key}.".startswith(f"{name}.") for name in allowed):
             raise ValueError(f"--{key}: has no effect on a trained model; choose among: {', '.join(allowed)}")
-
-
-def parse_threshold(text: str) -> float | str:
-    """``best``, or a score; argparse's own error for anything else."""
-    return text if text == "best" else float(text)
 
 
 def stored_thresholds(thresholds: Mapping[str, float] | None, class_names: Sequence[str], where: object) -> list[float]:

@@ -28,6 +28,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssdnorm.cli.checks import given_path, one_or_more, output_folder
 from ssdnorm.compare.run_process import without_job
 from ssdnorm.files import remove_unfinished, write_json, write_text
 from ssdnorm.ownership import owned_folder
@@ -42,27 +43,26 @@ log = logging.getLogger("ssdnorm.compare")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options; keys of the base config come on top."""
-    parser.add_argument("--config", required=True, type=Path, help="YAML file; see configs/compare_*.yaml")
-    parser.add_argument("--output", type=Path, help="folder of the comparison; new, or one to continue")
+    parser.add_argument("--config", required=True, type=given_path, help="YAML file; see configs/compare_*.yaml")
+    parser.add_argument("--output", type=output_folder, help="folder of the comparison; new, or one to continue")
     parser.add_argument("--seeds", help="in place of the file's, such as 0-9; adds seeds at a declared look")
-    parser.add_argument(
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument(
         "--plan",
         metavar="SCATTER|FOLDER",
         help="train nothing; standard deviation over seeds, or an earlier comparison",
     )
-    parser.add_argument("--jobs", type=int, help="runs at once; they share the cores and GPUs (default 1)")
+    one.add_argument("--watch", action="store_true", help="only show the runs that Slurm has, until they have ended")
+    one.add_argument("--shard", metavar="I/N", help="make a fixed Nth of the runs, and no report")
+    one.add_argument("--no-training", action="store_true", help="only report on the runs in --output")
+    parser.add_argument("--jobs", type=one_or_more, help="runs at once; they share the cores and GPUs (default 1)")
     parser.add_argument("--cluster", choices=("local", "slurm"), default="local", help="where the runs are made")
-    parser.add_argument("--watch", action="store_true", help="only show the runs that Slurm has, until they have ended")
-    parser.add_argument("--shard", metavar="I/N", help="make a fixed Nth of the runs, and no report")
     parser.add_argument("--follow-up", action="store_true", help=argparse.SUPPRESS)  # a job after those of a stage
-    parser.add_argument("--no-training", action="store_true", help="only report on the runs in --output")
 
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Check everything, train what is missing, report."""
-    if arguments.jobs is not None and arguments.jobs < 1:
-        raise ValueError(f"--jobs: must be 1 or more; got {arguments.jobs}")
-    _refuse_together(arguments)
+    _refuse_jobs_and_slurm(arguments)
     for name in os.environ.keys() - without_job(os.environ).keys():
         del os.environ[name]
 
@@ -89,8 +89,6 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     if arguments.output is None:
         raise ValueError("--output: give the comparison's folder, or --plan to train nothing")
     root: Path = arguments.output
-    if root.exists() and not root.is_dir():
-        raise ValueError(f"--output: {root} is a file; a folder is needed")
     if arguments.watch:
         cluster.watch(lambda: plan.jobs(*choose_rates(plan, root)[::-1]), root)
         return
@@ -163,17 +161,16 @@ def _print_report(root: Path) -> None:
         raise ValueError(f"{len(lost)} of {len(runs)} runs have no result; the first: {lost[0]['folder']}: {why}")
 
 
-def _refuse_together(arguments: argparse.Namespace) -> None:
-    """Refuse options that would do nothing beside another."""
-    names = ("plan", "watch", "shard", "no_training", "cluster")
-    kinds = [name.replace("_", "-") for name in names if getattr(arguments, name) not in (None, False, "local")]
-    if kinds == ["watch", "cluster"]:  # Slurm is what --watch shows
-        kinds = ["watch"]
-    if len(kinds) > 1:
-        raise ValueError(f"--{kinds[0]} and --{kinds[1]}: choose one of the two")
-    if arguments.jobs is not None and kinds and kinds[0] not in ("plan", "shard"):
-        hint = "; use --slurm.parallel" if kinds == ["cluster"] else ""
-        raise ValueError(f"--jobs: not with --{kinds[0]}{hint}")
+def _refuse_jobs_and_slurm(arguments: argparse.Namespace) -> None:
+    """Refuse --jobs and --cluster slurm where they would do nothing."""
+    only = next((name for name in ("plan", "watch", "shard", "no_training") if getattr(arguments, name)), "")
+    kind = only.replace("_", "-")
+    if arguments.cluster == "slurm" and only in ("plan", "shard", "no_training"):
+        raise ValueError(f"--{kind} and --cluster: choose one of the two")
+    if arguments.jobs is not None and only in ("watch", "no_training"):
+        raise ValueError(f"--jobs: not with --{kind}")
+    if arguments.jobs is not None and arguments.cluster == "slurm":
+        raise ValueError("--jobs: not with --cluster; use --slurm.parallel")
 
 
 def _make_runs(plan: Plan, root: Path, *, num_parallel: int, shard: tuple[int, int] = (1, 1)) -> None:

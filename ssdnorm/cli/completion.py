@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from importlib import import_module
-from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,25 +19,23 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Build the parser of every command, print its completion."""
     import shtab
 
-    from ssdnorm.cli import _MODULES, CONFIG_KEYS, commands_of, make_parser
+    from ssdnorm.cli import COMMANDS, CONFIG_KEYS, command_parser
+    from ssdnorm.cli.checks import PATHS
     from ssdnorm.config import Config
     from ssdnorm.config_file import sections
 
-    parser = make_parser({name: import_module(module) for name, module in _MODULES.items()})
     inside = sections(Config)
     keys = {
-        f"{section}.{name}".lstrip(".")
-        for section, kinds in inside.items()
-        for kind in kinds
-        for name in kind.model_fields
+        f"{section}.{name}".lstrip(".") for section in inside for kind in inside[section] for name in kind.model_fields
     }
-    choice = commands_of(parser)
-    choice.help = None  # shtab leaves out what --help does
-    for name, prefix in CONFIG_KEYS.items():
-        for key in sorted(keys - (inside.keys() - {"norm"})):
-            choice.choices[name].add_argument(f"--{prefix}{key}")
-    for command in choice.choices.values():
-        for action in command._actions:
-            if action.type is Path:
+    parser = argparse.ArgumentParser(prog="ssdnorm")
+    commands = parser.add_subparsers()
+    for name, meaning in COMMANDS.items():
+        own = command_parser(name)
+        for key in sorted(keys - (inside.keys() - {"norm"})) if name in CONFIG_KEYS else ():
+            own.add_argument(f"--{CONFIG_KEYS[name]}{key}")
+        for action in own.actions:
+            if action.type in PATHS:
                 action.complete = shtab.FILE
+        commands.add_parser(name, help=meaning, parents=[own], add_help=False)
     print(shtab.complete(parser, arguments.shell))

@@ -16,13 +16,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssdnorm.cli.checks import output_file
+
 if TYPE_CHECKING:
     from ssdnorm.models.checkpoint import Checkpoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path, metavar="IN", help="the file; of a TensorFlow checkpoint its prefix")
-    parser.add_argument("--output", required=True, type=Path, help="OUT.safetensors, or OUT.pth with --to torchvision")
+    parser.add_argument(
+        "--output", required=True, type=output_file, help="OUT.safetensors, or OUT.pth with --to torchvision"
+    )
     parser.add_argument("--to", choices=("ssdnorm", "torchvision"), default="ssdnorm", help="the format to write")
     parser.add_argument(
         "--classes", help="keep these classes only: voc, coco, or comma-separated names in VOC's or COCO's spelling"

@@ -19,7 +19,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssdnorm.cli.checks import add_allow_norm
+from ssdnorm.cli.checks import (
+    add_allow_norm,
+    add_device_key,
+    existing_path,
+    given_path,
+    one_or_more,
+    output_folder,
+    weights_and_config,
+)
 
 if TYPE_CHECKING:
     from ssdnorm.engine.evaluation import EvaluationOptions
@@ -27,26 +35,29 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_argument_group("what is evaluated (one of)")
-    source.add_argument("--run", type=Path, help="a run folder: its weights on its test set")
-    source.add_argument("--checkpoint", type=Path, help="weights; with --config or --annotations for the data")
-    source.add_argument(
+    one = source.add_mutually_exclusive_group(required=True)
+    one.add_argument("--run", type=existing_path, help="a run folder: its weights on its test set")
+    one.add_argument("--checkpoint", type=Path, help="weights; with --config or --annotations for the data")
+    one.add_argument(
         "--detections",
-        type=Path,
+        type=existing_path,
         metavar="PATH",
         help="a COCO result file (.json), or a folder with the VOC devkit's comp4_det_<list>_<class>.txt",
     )
     add_allow_norm(source)
     truth = parser.add_argument_group("ground truth")
-    truth.add_argument("--config", type=Path, help="whose data.test is evaluated on")
+    truth.add_argument("--config", type=given_path, help="whose data.test is evaluated on")
     truth.add_argument(
         "--annotations",
-        type=Path,
+        type=existing_path,
         nargs="+",
         metavar="PATH",
         help="instead: a COCO instances file (.json), or a VOC folder (Annotations, JPEGImages, ImageSets), or several",
     )
     truth.add_argument("--split", nargs="+", help="list of a VOC folder, e.g. test; one for all folders or one each")
-    truth.add_argument("--images", type=Path, metavar="FOLDER", help="with the images of a COCO instances file")
+    truth.add_argument(
+        "--images", type=existing_path, metavar="FOLDER", help="with the images of a COCO instances file"
+    )
     metric = parser.add_argument_group("metrics")
     metric.add_argument(
         "--metric",
@@ -72,11 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     metric.add_argument("--voc-iou", type=float, metavar="IOU", help="of VOC's metrics; default: 0.5")
     more = parser.add_argument_group("how sure, and where it fails (COCO's metric, backend ssdnorm)")
     more.add_argument(
-        "--bootstrap", type=int, metavar="N", help="95 %% intervals of AP and AP50 from N resamples, e.g. 1000"
+        "--bootstrap", type=one_or_more, metavar="N", help="95 %% intervals of AP and AP50 from N resamples, e.g. 1000"
     )
     more.add_argument(
         "--against",
-        type=Path,
+        type=existing_path,
         metavar="PATH",
         help="other detections of the same images: the difference with its interval (1000 resamples, or --bootstrap)",
     )
@@ -92,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     more.add_argument(
         "--show-worst",
-        type=int,
+        type=one_or_more,
         metavar="N",
         help="OUTPUT/worst: the N images with the most errors, ground truth beside detections; needs the images",
     )
@@ -102,22 +113,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("what is written")
     output.add_argument(
         "--output",
-        type=Path,
+        type=output_folder,
         metavar="FOLDER",
         help="for result.json and detections.json (the latter not if it was the input); default: RUN/evaluation; "
         "with --detections nothing is written without it",
     )
     output.add_argument(
-        "--voc-dets", type=Path, metavar="FOLDER", help="write the devkit's comp4_det_test_<class>.txt there"
+        "--voc-dets", type=output_folder, metavar="FOLDER", help="write the devkit's comp4_det_test_<class>.txt there"
     )
+    add_device_key(parser)
 
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Check all options at once, evaluate, report."""
     started = time.perf_counter()
+    arguments.checkpoint, arguments.config = weights_and_config(arguments)
     if arguments.output is None and arguments.run is not None:
         arguments.output = arguments.run / "evaluation"
     _check_sources(arguments)
+    _check_annotations(arguments)
 
     # imported here, so that --help and mistakes in the options do not wait for them
     from ssdnorm.cli.evaluate_report import write_evaluation
@@ -135,26 +149,18 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def _check_sources(arguments: argparse.Namespace) -> None:
     """Refuse sources and folders that do not go together."""
-    given = [name for name in ("run", "checkpoint", "detections") if getattr(arguments, name) is not None]
-    if len(given) != 1:
-        got = " and ".join(f"--{name}" for name in given) or "none"
-        raise ValueError(f"give one of --run, --checkpoint, --detections; got {got}")
-    if arguments.run is not None and arguments.config is not None:
-        raise ValueError("--config: a run has its own config; give --checkpoint with --config instead")
-    if arguments.run is None and arguments.config is None and arguments.annotations is None:
-        raise ValueError(f"--{given[0]}: needs ground truth: --annotations (with --split for VOC), or --config")
-    if arguments.detections is not None and arguments.config is not None and arguments.annotations is not None:
-        raise ValueError("--config: with --detections, give --annotations or --config, not both")
-    if arguments.detections is not None and arguments.allow_norm:
-        raise ValueError("--allow-norm: detections name no classes; it belongs to --run and --checkpoint")
-    if arguments.store_thresholds and arguments.detections is not None:
-        raise ValueError("--store-thresholds: writes into a checkpoint; give --run or --checkpoint")
+    if arguments.config is None and arguments.annotations is None:
+        given = "detections" if arguments.checkpoint is None else "checkpoint"
+        raise ValueError(f"--{given}: needs ground truth: --annotations (with --split for VOC), or --config")
     if arguments.checkpoint is not None and arguments.output is None:
         raise ValueError("--checkpoint: needs --output, a folder for result.json and detections.json")
-    _check_annotations(arguments)
-    for option, folder in (("--output", arguments.output), ("--voc-dets", arguments.voc_dets)):
-        if folder is not None and folder.exists() and not folder.is_dir():
-            raise ValueError(f"{option}: {folder} is a file; a folder is needed")
+    if arguments.detections is not None:
+        if arguments.config is not None and arguments.annotations is not None:
+            raise ValueError("--config: with --detections, give --annotations or --config, not both")
+        if arguments.allow_norm:
+            raise ValueError("--allow-norm: detections name no classes; it belongs to --run and --checkpoint")
+        if arguments.store_thresholds:
+            raise ValueError("--store-thresholds: writes into a checkpoint; give --run or --checkpoint")
     if arguments.output is not None and (arguments.output / "config.yaml").exists():
         raise ValueError(
             f"--output: {arguments.output} is a run folder, whose result.json would be lost; take another one"
@@ -168,9 +174,6 @@ def _check_annotations(arguments: argparse.Namespace) -> None:
             if getattr(arguments, option) is not None:
                 raise ValueError(f"--{option}: belongs to --annotations, which is not given")
         return
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(f"--annotations: {path}: no such file or folder")
     folders = [path.is_dir() for path in paths]
     if all(folders):
         if arguments.split is None:
@@ -218,7 +221,7 @@ def _evaluation_options(arguments: argparse.Namespace) -> EvaluationOptions:
 def _check_report(arguments: argparse.Namespace, options: EvaluationOptions) -> None:
     """Refuse what is asked for beyond the numbers without what it stands on."""
     for name in ("bootstrap", "against", "plots", "show_worst", "store_thresholds"):
-        if getattr(arguments, name) is None or getattr(arguments, name) is False:
+        if getattr(arguments, name) in (None, False):
             continue
         if "coco" not in options.metrics:
             raise ValueError(f"{_option(name)}: stands on COCO's matching; add coco to --metric")
@@ -226,8 +229,6 @@ def _check_report(arguments: argparse.Namespace, options: EvaluationOptions) -> 
             raise ValueError(f"{_option(name)}: needs the matches of --backend ssdnorm; got {options.backend}")
         if name in ("plots", "show_worst") and arguments.output is None:
             raise ValueError(f"{_option(name)}: needs --output, the folder that the pictures go to")
-        if name in ("bootstrap", "show_worst") and (number := getattr(arguments, name)) < 1:
-            raise ValueError(f"{_option(name)}: got {number}, allowed: whole numbers from 1")
     if arguments.show_above is not None and arguments.show_worst is None:
         raise ValueError("--show-above: belongs to --show-worst, which is not given")
     if arguments.show_above is not None and not 0 <= arguments.show_above <= 1:
@@ -235,8 +236,6 @@ def _check_report(arguments: argparse.Namespace, options: EvaluationOptions) -> 
     is_file = arguments.annotations is not None and arguments.annotations[0].is_file()
     if arguments.show_worst is not None and is_file and arguments.images is None:
         raise ValueError("--show-worst: needs --images, the folder with the images of the annotations")
-    if arguments.against is not None and not arguments.against.exists():
-        raise FileNotFoundError(f"--against: {arguments.against}: no such file or folder")
 
 
 def _option(name: str) -> str:

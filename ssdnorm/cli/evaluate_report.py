@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from ssdnorm.cli.evaluate_sources import ImageLoader, Sources, read_detections
+from ssdnorm.cli.evaluate_sources import Sources, read_detections
 from ssdnorm.engine.evaluation import EvaluationOptions, EvaluationResult
 from ssdnorm.files import shortened, write_bytes, write_json
 from ssdnorm.metrics.bootstrap import bootstrap_coco, bootstrap_difference, intervals_json
@@ -25,6 +25,9 @@ from ssdnorm.metrics.voc_files import write_voc_detections
 from ssdnorm.metrics.worst import Outcomes, find_outcomes, worst_images
 from ssdnorm.plots.boxes import boxes_of_image, draw_side_by_side
 from ssdnorm.provenance import provenance
+
+if TYPE_CHECKING:
+    from ssdnorm.data.dataset import DetectionDataset
 
 _RESAMPLES = 1000  # of a difference, where --bootstrap does not say
 _LABEL_ERRORS = 100  # kept in result.json
@@ -44,7 +47,7 @@ def write_evaluation(
     Args:
         started: ``time.perf_counter()`` at the command's start.
     """
-    coco, output, voc_dets = result.coco, arguments.output, arguments.voc_dets
+    coco, output = result.coco, arguments.output
     print(result.table)
     written: list[Path] = []
     if output is not None and sources.is_new:  # first: a model may have run for hours
@@ -53,56 +56,51 @@ def write_evaluation(
     content: dict[str, Any] = {"metrics": result.metrics, "per_class": result.per_class}
     content["intervals"] = _intervals(coco, arguments.bootstrap)
     content["against"] = _difference(result, options, arguments)
-    analysis = None if coco is None or coco.matches is None else ErrorAnalysis(coco)
-    breakdown = None if analysis is None else analysis.breakdown()
-    content["errors"] = None if breakdown is None else asdict(breakdown)
-    content["f_scores"] = None if coco is None else f_scores(coco)
-    points = None if coco is None or coco.matches is None else operating_points(coco)
-    content["operating_points"] = points
-    if breakdown is not None:
-        print(f"\n{breakdown.table()}")
-    if points is not None:
-        print(f"\n{points_table(points)}")
+    content |= {
+        "errors": None,
+        "f_scores": None if coco is None else f_scores(coco),
+        "operating_points": None,
+        "worst_images": [],
+    }
+    if coco is not None and coco.matches is not None:
+        analysis = ErrorAnalysis(coco)
+        breakdown = analysis.breakdown()
+        points = operating_points(coco)
+        content |= {"errors": asdict(breakdown), "operating_points": points}
+        print(f"\n{breakdown.table()}\n\n{points_table(points)}")
         if arguments.store_thresholds:
-            written.append(arguments.checkpoint or arguments.run / "checkpoints" / "model.safetensors")
+            written.append(arguments.checkpoint)
             store_thresholds(written[-1], thresholds_of(points))
-    if voc_dets is not None:
-        written.append(voc_dets)
-        write_voc_detections(voc_dets, result.truth, result.found)
+        if arguments.plots:
+            written.append(output / "plots")
+            content |= write_plots(written[-1], coco, analysis, breakdown)
+        if arguments.show_worst is not None:
+            assert sources.data_set is not None
+            written.append(output / "worst")
+            outcomes = find_outcomes(
+                coco, min_score=_SHOWN_ABOVE if arguments.show_above is None else arguments.show_above
+            )
+            content["worst_images"] = write_worst(written[-1], outcomes, sources.data_set, arguments.show_worst)
+    if arguments.voc_dets is not None:
+        written.append(arguments.voc_dets)
+        write_voc_detections(written[-1], result.truth, result.found)
     if output is None:
-        print(f"\nwritten: {written[0]}" if written else "\nnothing written: no --output")
+        print(f"\nwritten: {', '.join(map(str, written))}" if written else "\nnothing written: no --output")
         return
-    if arguments.plots:
-        assert coco is not None
-        assert analysis is not None
-        assert breakdown is not None
-        written.append(output / "plots")
-        content |= write_plots(written[-1], coco, analysis, breakdown)
-    content["worst_images"] = []
-    if arguments.show_worst is not None:
-        assert coco is not None
-        assert sources.load_image is not None
-        written.append(output / "worst")
-        outcomes = find_outcomes(coco, min_score=_SHOWN_ABOVE if arguments.show_above is None else arguments.show_above)
-        content["worst_images"] = write_worst(written[-1], outcomes, sources.load_image, arguments.show_worst)
     written.append(output / "result.json")
     versions = provenance()
     packages = ["numpy"] if options.backend == "ssdnorm" else ["numpy", options.backend]
     versions["versions"] |= {name: version(name) for name in packages}
-    write_json(
-        written[-1],
-        {
-            **content,
-            "backend": None if coco is None else coco.backend,
-            "options": asdict(options) | {"iou_thresholds": None if coco is None else coco.iou_thresholds.tolist()},
-            "images": result.truth.num_images,
-            "objects": int((~result.truth.iscrowd).sum()),
-            "detections": len(result.found),
-            "inputs": sources.inputs,
-            "seconds": round(time.perf_counter() - started, 2),
-            **versions,
-        },
-    )
+    content |= {
+        "backend": None if coco is None else coco.backend,
+        "options": asdict(options) | {"iou_thresholds": None if coco is None else coco.iou_thresholds.tolist()},
+        "images": result.truth.num_images,
+        "objects": int((~result.truth.iscrowd).sum()),
+        "detections": len(result.found),
+        "inputs": sources.inputs,
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    write_json(written[-1], {**content, **versions})
     print(f"\nwritten: {', '.join(map(str, written))}")
 
 
@@ -140,7 +138,7 @@ def write_plots(folder: Path, coco: CocoResult, analysis: ErrorAnalysis, breakdo
     }
 
 
-def write_worst(folder: Path, outcomes: Outcomes, load_image: ImageLoader, num_images: int) -> list[dict[str, Any]]:
+def write_worst(folder: Path, outcomes: Outcomes, data_set: DetectionDataset, num_images: int) -> list[dict[str, Any]]:
     """Pictures of the images with the most errors, ground truth on the left, detections on the right.
 
     Returns:
@@ -150,11 +148,14 @@ def write_worst(folder: Path, outcomes: Outcomes, load_image: ImageLoader, num_i
         FileNotFoundError: an image is not there.
     """
     rows, pictures = [], []
+    places = {image_id: place for place, image_id in enumerate(data_set.ground_truth.image_ids.tolist())}
     worst = worst_images(outcomes, num_images)
     for number, image in enumerate(tqdm(worst, desc="worst images", unit="image", disable=None), 1):
         name = outcomes.truth.names[image.place] or str(image.image_id)
         title = f"{name}: " + ", ".join(f"{count} {kind}" for kind, count in image.counts.items() if count)
-        picture = draw_side_by_side(load_image(image.image_id), *boxes_of_image(outcomes, image.place), title=title)
+        picture = draw_side_by_side(
+            data_set.load_image(places[image.image_id]), *boxes_of_image(outcomes, image.place), title=title
+        )
         encoded = io.BytesIO()
         picture.save(encoded, "JPEG", quality=92)
         pictures.append(encoded)

@@ -13,19 +13,19 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssdnorm.cli.checks import add_allow_norm, parse_threshold, stored_thresholds
+from ssdnorm.cli.checks import add_allow_norm, output_file, stored_thresholds, threshold
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", required=True, type=Path, help="of this library or another SSD")
-    parser.add_argument("--output", required=True, type=Path, help="FILE.onnx or FILE.pt2")
+    parser.add_argument("--output", required=True, type=output_file, help="FILE.onnx or FILE.pt2")
     parser.add_argument("--detections", action="store_true", help="decoding and NMS inside; otherwise raw outputs")
     parser.add_argument(
         "--input", choices=("uint8", "float32"), default="uint8", help="RGB 0 … 255, or floats in [0, 1] (uint8)"
     )
     parser.add_argument(
         "--threshold",
-        type=parse_threshold,
+        type=threshold,
         metavar="SCORE",
         help="of the detections inside, or best for the one of each class in the checkpoint; default: the checkpoint's",
     )
@@ -37,8 +37,6 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Load, export, print what was written."""
     if arguments.output.suffix not in (".onnx", ".pt2"):
         raise ValueError(f"--output: the file ends in .onnx or .pt2; got {arguments.output}")
-    if arguments.output.is_dir():
-        raise ValueError(f"--output: {arguments.output} is a folder; a file is written")
     if arguments.output.suffix == ".pt2" and arguments.opset is not None:
         raise ValueError("--opset: is ONNX's; a .pt2 file has none")
     if arguments.threshold is not None and not arguments.detections:
@@ -53,8 +51,6 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         class_thresholds = stored_thresholds(detector.thresholds, detector.class_names, arguments.checkpoint)
         detector.post_process.score_threshold = min(class_thresholds)
     elif arguments.threshold is not None:
-        if not 0 <= arguments.threshold < 1:
-            raise ValueError(f"--threshold: must lie in [0, 1); got {arguments.threshold}")
         detector.post_process.score_threshold = arguments.threshold
     network = ExportedNetwork(
         detector.model,

@@ -16,13 +16,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssdnorm.cli.checks import output_file
 from ssdnorm.messages import quiet_loggers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options; config keys come on top."""
     parser.add_argument("data", type=Path, help="folder of the data; or data.yaml, or one COCO instances file")
-    parser.add_argument("--output", type=Path, help="the config (DATA's name with .yaml)")
+    parser.add_argument("--output", type=output_file, help="the config (DATA's name with .yaml)")
     parser.add_argument(
         "--image-size",
         type=int,

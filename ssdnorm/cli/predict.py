@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from ssdnorm.cli.checks import add_allow_norm, parse_threshold
+from ssdnorm.cli.checks import add_allow_norm, one_or_more, output_folder, threshold
 
 _BATCH_SIZE = 8
 
@@ -30,12 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weights.add_argument("--checkpoint", type=Path, help="model.safetensors of a run, or another SSD's file")
     weights.add_argument("--onnx", type=Path, help="a file written by ssdnorm export")
     add_allow_norm(parser)
-    parser.add_argument("--output", required=True, type=Path, help="folder for the pictures and detections.json")
+    parser.add_argument(
+        "--output", required=True, type=output_folder, help="folder for the pictures and detections.json"
+    )
     parser.add_argument(
         "--threshold",
         "--score-threshold",
         dest="threshold",
-        type=parse_threshold,
+        type=threshold,
         default=0.4,
         metavar="SCORE",
         help="draw and list detections above it (0.4); best: by class, where F1 was highest in an evaluation",
@@ -43,26 +45,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", metavar="FORMATS", help="also write coco.json, voc/*.xml, yolo/*.txt: some of coco,voc,yolo"
     )
-    parser.add_argument("--batch-size", type=int, help=f"frames through the network at once ({_BATCH_SIZE}; camera: 1)")
+    parser.add_argument(
+        "--batch-size", type=one_or_more, help=f"frames through the network at once ({_BATCH_SIZE}; camera: 1)"
+    )
     parser.add_argument(
         "--precision",
         choices=("32-true", "bf16-mixed", "auto"),
         help="of the network (32-true); auto measures whether bf16-mixed is faster here",
     )
-    parser.add_argument("--mc-dropout", type=int, metavar="N", help="average N passes with dropout; list score_std")
+    parser.add_argument(
+        "--mc-dropout", type=one_or_more, metavar="N", help="average N passes with dropout; list score_std"
+    )
     parser.add_argument("--compile", action="store_true", help="compile the network: slow to start, then faster")
-    parser.add_argument("--max-frames", type=int, help="per video or camera; default: all, until Ctrl-C")
+    parser.add_argument("--max-frames", type=one_or_more, help="per video or camera; default: all, until Ctrl-C")
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 …; default: cuda if available")
 
 
 def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Detect in batches, draw and list in the order of the frames."""
-    if arguments.threshold != "best" and not 0 <= arguments.threshold < 1:
-        raise ValueError(f"--threshold: must lie in [0, 1); got {arguments.threshold}")
-    for option in ("max_frames", "mc_dropout", "batch_size"):
-        if (value := getattr(arguments, option)) is not None and value < 1:
-            raise ValueError(f"--{option.replace('_', '-')}: must be 1 or more; got {value}")
-
     # imported here, so that --help does not wait for them
     from tqdm import tqdm
 
@@ -77,7 +77,6 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     if arguments.batch_size is None:  # of a camera, a frame is shown at once
         arguments.batch_size = 1 if any(isinstance(source, int) for source in sources) else _BATCH_SIZE
     predictor = predictor_of_checkpoint(arguments) if arguments.onnx is None else predictor_of_onnx(arguments)
-    arguments.output.mkdir(parents=True, exist_ok=True)
     pipeline = Pipeline(predictor, arguments.output, arguments.batch_size, arguments.max_frames)
     start = time.perf_counter()
     total = None if any(map(is_video, sources)) else len(sources)

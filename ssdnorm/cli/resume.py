@@ -78,8 +78,6 @@ def check_output(output: Path, config: Config, *, resume: bool) -> bool:
     Raises:
         ValueError: the folder holds a run, or with ``resume`` one with another config.
     """
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"--output: {output} is a file; a run folder is needed")
     old = output / "config.yaml"
     if not old.exists():
         return False

@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from ssdnorm.cli.checks import output_folder
 from ssdnorm.config import Config, NormConfig
 from ssdnorm.files import write_text
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         required=True,
-        type=Path,
+        type=output_folder,
         help="folder for schema.json (recipes), compare_schema.json and norms/schema.json",
     )
 

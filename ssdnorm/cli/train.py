@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssdnorm.cli.checks import add_device_key, given_path, output_folder
 from ssdnorm.cli.resume import check_checkpoint, check_output, find_run, read_start, with_recorded_choices
 from ssdnorm.config import Config
 from ssdnorm.config_file import config_to_yaml, flatten, read_config, sections
@@ -41,8 +42,8 @@ _BOUNDED = r"Annotated\[(\w+), Field\(([^)]*)\)\]"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options; config keys come on top."""
-    parser.add_argument("--config", type=Path, help="YAML file, or a recipe's name: bccd, voc0712, …")
-    parser.add_argument("--output", type=Path, help="the run folder; new, or with --resume an old one")
+    parser.add_argument("--config", type=given_path, help="YAML file, or a recipe's name: bccd, voc0712, …")
+    parser.add_argument("--output", type=output_folder, help="the run folder; new, or with --resume an old one")
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -50,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="continue a run from its last checkpoint; needs no --config, which is the run's own",
     )
+    parser.add_argument("--seed", dest="training.seed", metavar="SEED", help="short for --training.seed")
+    add_device_key(parser)
     parser.epilog = f"config keys:\n{describe_keys()}"
 
 

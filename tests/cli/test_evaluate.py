@@ -1,6 +1,8 @@
 """The evaluate command on files: every option, what is written, and the official examples."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -250,3 +252,14 @@ def test_the_data_set_of_a_config_can_be_the_ground_truth(tmp_path):
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert list(result["per_class"]) == ["dog", "cat"]  # by category id
     assert result["per_class"]["dog"]["VOC07"] == pytest.approx(1.0)
+
+
+def test_files_do_not_wait_for_what_only_models_and_pictures_need(files):
+    words = ["evaluate", "--detections", str(files / "found.json"), "--annotations", str(files / "truth.json")]
+    code = f"""
+import sys
+from ssdnorm.cli import main
+assert main({words}) == 0
+assert not {{"pytorch_lightning", "matplotlib", "ssdnorm.models", "ssdnorm.data"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -241,12 +241,6 @@ def test_a_run_that_another_process_ended_meanwhile_is_left_alone(tmp_path, monk
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
 
 
-@pytest.mark.parametrize("words", [["--output", ""], ["--output="]])
-def test_an_empty_path_is_refused(capsys, words):
-    assert main(["train", "--config", "quickstart", *words]) == 2
-    assert capsys.readouterr().err == "error: --output: a path is needed; got an empty one\n"
-
-
 def test_a_missing_config_and_a_missing_option_are_refused(tmp_path, capsys):
     assert train(tmp_path / "run", config=tmp_path / "none.yaml") == 2
     assert "no such config file" in capsys.readouterr().err
