@@ -185,8 +185,11 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
     """
     source, data, where = getattr(config.data, which), config.data, f"data.{which}"
     names, on_bad = data.class_names or class_names, data.on_bad_annotation
-    if names is None and config.model.head == "extend":
-        names = _extended_names(config)
+    if names is None and config.model.head == "extend":  # the checkpoint's, and after them those that it lacks
+        assert config.model.checkpoint is not None
+        old = list(read_any_checkpoint(Path(config.model.checkpoint)).class_names)
+        found = build_dataset(config.with_values("model", head="keep"), "train").class_names
+        names = old + [name for name in found if not any(same_class(name, other) for other in old)]
     dataset: DetectionDataset
     if isinstance(source, ShapesSource):
         options = source.model_dump(exclude={"format", "image_size"})
@@ -205,6 +208,15 @@ def build_dataset(config: Config, which: str, *, class_names: Sequence[str] | No
             source.root, source.split, class_names=names, train_on_difficult=difficult, on_bad_annotation=on_bad
         )
     return dataset if source.only is None else _chosen(dataset, source.only, f"{where}.only")
+
+
+def build_datasets(config: Config) -> dict[str, DetectionDataset]:
+    """Build ``train``, ``test`` and, where the config has it, ``validation``, with the classes of the training set."""
+    datasets = {"train": build_dataset(config, "train")}
+    for which in ("test", "validation"):
+        if getattr(config.data, which) is not None:
+            datasets[which] = build_dataset(config, which, class_names=datasets["train"].class_names)
+    return datasets
 
 
 def names_for_only(dataset: DetectionDataset) -> list[str]:
@@ -226,7 +238,14 @@ def names_for_only(dataset: DetectionDataset) -> list[str]:
 
 def _chosen(dataset: DetectionDataset, only: Sequence[int | str] | str, where: str) -> DetectionDataset:
     """The images of a list, or of a text file of them, in its order."""
-    listed = _listed(only, where) if isinstance(only, str) else [str(name) for name in only]
+    if isinstance(only, str):
+        try:
+            lines = Path(only).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"{where}: {only}: no readable text file of names ({type(error).__name__})") from None
+        listed = [name for line in lines if (name := line.strip())]
+    else:
+        listed = list(map(str, only))
     if not listed:
         raise ValueError(f"{where}: {only}: lists no image; null takes all")
     if isinstance(dataset, CocoDataset):
@@ -240,21 +259,6 @@ def _chosen(dataset: DetectionDataset, only: Sequence[int | str] | str, where: s
             missing = f"no image {name!r} in the data set of {len(dataset)} images"
             raise ValueError(f"{where}: {several if alike else missing}")
     return subset(dataset, [places[name] for name in listed])
-
-
-def _listed(path: str, where: str) -> list[str]:
-    try:
-        return [line for line in map(str.strip, Path(path).read_text(encoding="utf-8").splitlines()) if line]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{where}: {path}: no readable text file of names ({type(error).__name__})") from None
-
-
-def _extended_names(config: Config) -> list[str]:
-    """The classes of the checkpoint, and after them those of the training images that it lacks."""
-    assert config.model.checkpoint is not None
-    old = list(read_any_checkpoint(Path(config.model.checkpoint)).class_names)
-    found = build_dataset(config.with_values("model", head="keep"), "train").class_names
-    return old + [name for name in found if not any(same_class(name, other) for other in old)]
 
 
 def build_loss(config: Config, model: SSD, class_names: Sequence[str]) -> MultiboxLoss:

@@ -19,6 +19,12 @@ SHIPPED = next(
     folder for folder in (Path(__file__).with_name("configs"), Path(__file__).parents[1] / "configs") if folder.is_dir()
 )  # in an installed package, and in a checkout
 
+_OF_EVALUATION = (
+    *("data.class_names", "data.test", "data.on_bad_annotation", "post_process"),
+    *("runtime.devices", "runtime.accelerator", "runtime.num_nodes", "runtime.num_workers"),
+    *("training.batch_size", "training.precision"),
+)
+
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config, with ``--key value`` overrides on top.
@@ -75,7 +81,9 @@ def merge_config(*layers: tuple[str, Mapping[str, Any]]) -> Config:
         changes = flatten(content, where=where)
         if changes.get("optimizer.preset", "") is None:  # a key of earlier versions, null in the configs of their runs
             del changes["optimizer.preset"]
-        _replace_length(merged, changes)
+        for name, other in (("max_steps", "epochs"), ("epochs", "max_steps")):  # the other kind of length gives way
+            if changes.get(f"training.{name}") is not None and isinstance(merged.get("training"), dict):
+                merged["training"].pop(other, None)
         put(merged, changes)
         given |= dict.fromkeys(changes, where)
 
@@ -113,6 +121,22 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     return changes
 
 
+def evaluation_overrides(arguments: Sequence[str], *, test_given: bool = False) -> dict[str, Any]:
+    """As :func:`parse_overrides`; ``ValueError`` for keys that have no effect once a model is trained.
+
+    Args:
+        test_given: whether ``--annotations`` takes the place of ``data.test``.
+    """
+    changes = parse_overrides(arguments)
+    allowed = [name for name in _OF_EVALUATION if not (test_given and name == "data.test")]
+    for key in changes:
+        if test_given and f"{key}.".startswith("data.test."):
+            raise ValueError(f"--{key}: does not go with --annotations, which takes the place of data.test")
+        if not any(f"{key}.".startswith(f"{name}.") for name in allowed):
+            raise ValueError(f"--{key}: has no effect on a trained model; choose among: {', '.join(allowed)}")
+    return changes
+
+
 def flatten(content: Mapping[str, Any], *, where: str, prefix: str = "") -> dict[str, Any]:
     """Flatten sections to dotted key → value, and look up the name of a norm preset; other mappings stay whole."""
     changes: dict[str, Any] = {}
@@ -146,13 +170,6 @@ def put(content: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
             inner = inner[name]
         inner[last] = copy.deepcopy(value)
     return content
-
-
-def _replace_length(merged: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
-    """Let a new length of the training, in steps or epochs, win over the other kind in earlier layers."""
-    for name, other in (("max_steps", "epochs"), ("epochs", "max_steps")):
-        if changes.get(f"training.{name}") is not None and isinstance(merged.get("training"), dict):
-            merged["training"].pop(other, None)
 
 
 def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -143,7 +143,7 @@ class GroundTruth(SharedArrays):
 
     def select_objects(self, keep: np.ndarray) -> GroundTruth:
         """The table with some of the objects, ``(M,)`` bool, and all images."""
-        starts = _with_zero(np.bincount(self.image[keep], minlength=self.num_images).cumsum())
+        starts = np.append(0, np.bincount(self.image[keep], minlength=self.num_images).cumsum())
         return replace(self, starts=starts, **{name: getattr(self, name)[keep] for name in _PER_OBJECT})
 
 
@@ -236,9 +236,5 @@ def xyxy_to_xywh(boxes: np.ndarray) -> np.ndarray:
 def _rows_of_groups(starts: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows of some groups of a table that ``starts`` divides, one group after the other, and their new starts."""
     counts = np.diff(starts)[groups]
-    new_starts = _with_zero(counts.cumsum())
+    new_starts = np.append(0, counts.cumsum())
     return np.repeat(starts[groups] - new_starts[:-1], counts) + np.arange(new_starts[-1]), new_starts
-
-
-def _with_zero(ends: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], ends]).astype(np.int64)

@@ -48,13 +48,17 @@ def train_words(*words: object, pictures: bool = False) -> int:
         return main(["train", *map(str, words)])
 
 
+def _written(output: Path, changes: dict[str, Any]) -> Path:
+    config = output.with_suffix(".yaml")
+    config.write_text(yaml.safe_dump(tiny(**changes)))
+    return config
+
+
 def train(
     output: Path, *words: str, config: Path | None = None, pictures: bool = False, **changes: dict[str, Any]
 ) -> int:
     """The same; without a config file it is TINY with changes, written beside the run folder."""
-    if config is None:
-        config = output.with_suffix(".yaml")
-        config.write_text(yaml.safe_dump(tiny(**changes)))
+    config = config or _written(output, changes)
     return train_words("--config", config, "--output", output, *words, pictures=pictures)
 
 
@@ -76,8 +80,7 @@ def stopped_at(step: int, output: Path, *words: str, **changes: dict[str, Any]) 
 
 def script(output: Path, *words: str, **changes: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     """Run scripts/train.py on TINY with changes in a process of its own."""
-    config = output.with_suffix(".yaml")
-    config.write_text(yaml.safe_dump(tiny(**changes)))
+    config = _written(output, changes)
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--config", str(config), "--output", str(output)]
     return subprocess.run([*command, *words], capture_output=True, text=True, check=False, timeout=600)
 

@@ -1,15 +1,27 @@
-"""The config: shipped files, every kind of mistake, the JSON schemas."""
+"""The config: shipped files, files by path and name, overrides on top, every kind of mistake, the JSON schemas."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
 from ssdnorm.build import build_model, build_optimizer, check_model
 from ssdnorm.cli.schema import schemas
-from ssdnorm.config_file import SHIPPED, config_to_mapping, differing_keys, merge_config, read_config
+from ssdnorm.config_file import (
+    SHIPPED,
+    config_to_mapping,
+    config_to_yaml,
+    differing_keys,
+    find_config,
+    merge_config,
+    parse_overrides,
+    put,
+    read_config,
+)
 from ssdnorm.engine.optimizer import describe_groups
 from ssdnorm.settle import in_steps
+from ssdnorm.yaml_files import parse_yaml
 from tests.small_training import SHAPES
 
 FILES = sorted(SHIPPED.rglob("*.yaml"))
@@ -93,6 +105,16 @@ def test_every_shipped_schema_is_the_models_own_and_every_config_names_it():
         (["--data.validation", "{root: x}"], r"data\.validation\.split: is missing"),
         (["--data.train.format", "coc"], r"data\.train\.format: must be .*; got 'coc'\. Did you mean 'coco'\?"),
         (["--data.train.only", "[a, 1]", "--data.train.format", "voc"], r"data\.train\.num_images: unknown key of for"),
+        (["--model.default_boxes.sizes", "[2e6]"], r"model\.default_boxes\.sizes\.0: must be less than or equal to 10"),
+        (["--model.default_boxes.aspect_ratios", "[[2e6]]"], r"model\.default_boxes\.aspect_ratios\.0.*: must be less"),
+        (["--model.default_boxes.steps", "[2e6]"], r"model\.default_boxes\.steps\.0.*: must be less than or"),
+        (["--model.default_boxes", "{size: [1]}"], r"model\.default_boxes\.size: unknown key; .* mean '.*sizes'"),
+        (["--model.default_boxes.sizes", "[-1]"], r"model\.default_boxes\.sizes.*: must be greater than 0; got -1"),
+        (["--model.image_size", "160"], r"model: image_size: ssd300_vgg16 takes 300; got 160\. For other sizes set"),
+        (["--model.name", "ssd_vgg16"], r"model: image_size: ssd_vgg16 takes any size; choose one"),
+        (["--model.image_size", "[160, 96, 64]"], r"image_size: expected a side, or \[height, width\]; got"),
+        (["--model.image_size", "31"], r"model\.image_size: must be greater than or equal to 32 or a valid list"),
+        (["--model.image_size", "big"], r"model\.image_size: must be .*; got 'big'"),
         (["norm"], r"expected --key value; got 'norm'"),
         (["--norm.backbone"], r"--norm\.backbone: a value is missing"),
         (["--model", "big"], r"model: must be a mapping; got 'big'"),
@@ -127,12 +149,6 @@ def test_a_mistake_in_a_file_is_told_with_the_file(file):
     file.write_text("norm: {}\n")
     with pytest.raises(ValueError, match=r"x\.yaml: data: is missing"):
         read_config(file)
-
-
-@pytest.mark.parametrize("name", ["sizes", "aspect_ratios", "steps"])
-def test_default_boxes_that_no_checkpoint_may_have_are_refused(file, name):
-    with pytest.raises(ValueError, match=rf"model\.default_boxes\.{name}\.0.*: must be less than or equal to 1000000"):
-        read_config(file, [f"--model.default_boxes.{name}", "[[2e6]]" if name == "aspect_ratios" else "[2e6]"])
 
 
 @pytest.mark.parametrize(
@@ -177,3 +193,114 @@ def test_a_preset_of_earlier_versions_is_an_unknown_key_unless_it_is_null_as_in_
     assert read_config(file, ["--optimizer.preset", "null"]) == read_config(file)
     with pytest.raises(ValueError, match=r"command line: optimizer\.preset: unknown key; choose one of: biases, "):
         read_config(file, ["--optimizer.preset", "modern"])
+
+
+def test_a_config_survives_being_written_and_read(file):
+    file.write_text(yaml.safe_dump({"data": SHAPES}) + "loss: {negative_ratio: 1e1}\n")  # a string by YAML 1.1
+    config = read_config(file, ["--norm.extras", "{kind: group_norm, groups: 4}", "--optimizer.lr=3e-4"])
+    assert merge_config(("again", yaml.safe_load(config_to_yaml(config)))) == config
+    assert (config.optimizer.lr, config.loss.negative_ratio) == (3e-4, 10.0)
+    assert config.norm.extras == {"kind": "group_norm", "groups": 4}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "taps"),
+    [
+        (["--norm.taps.fc7", "batch_norm"], {"conv4_3": "l2_norm", "fc7": "batch_norm"}),
+        (["--norm.taps", "{}"], {}),
+        (["--norm.taps", "{fc7: l2_norm}"], {"fc7": "l2_norm"}),
+        (["--norm", "{taps: {fc7: l2_norm}}"], {"fc7": "l2_norm"}),
+        (["--norm.taps", "{}", "--norm.taps.fc7", "l2_norm"], {"fc7": "l2_norm"}),
+        (["--norm.taps.fc7", "l2_norm", "--norm.taps", "{}"], {}),
+        (["--norm", "batch_norm"], {"conv4_3": "none"}),
+        (["--norm", "batch_norm", "--norm.taps.fc7", "l2_norm"], {"conv4_3": "none", "fc7": "l2_norm"}),
+        (["--norm.taps.fc7", "l2_norm", "--norm", "none"], {"conv4_3": "none"}),
+    ],
+)
+def test_a_map_of_taps_is_taken_whole_and_a_section_key_by_key(file, arguments, taps):
+    norm = read_config(file, arguments).norm
+    assert norm.taps == taps
+    assert norm.backbone == ("batch_norm" if "batch_norm" in arguments[1] and arguments[0] == "--norm" else "none")
+
+
+def test_dropouts_and_a_norm_with_options_are_taken_whole_too(file):
+    file.write_text(yaml.safe_dump({"data": SHAPES, "norm": {"backbone": {"kind": "group_norm", "groups": 4}}}))
+    arguments = ["--norm.backbone", "{kind: batch_norm, momentum: 0.01}", "--model.dropout", "{fc6: .3}"]
+    config = read_config(file, [*arguments, "--model.dropout", "{fc7: .1}"])
+    assert (config.norm.backbone, config.model.dropout) == ({"kind": "batch_norm", "momentum": 0.01}, {"fc7": 0.1})
+    config = read_config(file, [*arguments, "--model.dropout.fc7", "0.2"])
+    assert config.model.dropout == {"fc6": 0.3, "fc7": 0.2}
+
+
+def test_a_recipe_may_name_a_norm_preset_or_its_file(file, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("{backbone: l2_norm, extras: none, taps: {}}")
+    for norm, backbone in (("batch_norm", "batch_norm"), (str(mine), "l2_norm")):
+        file.write_text(yaml.safe_dump({"data": SHAPES, "norm": norm}))
+        assert read_config(file).norm.backbone == backbone
+        assert read_config(file, ["--norm.backbone", "none"]).norm.backbone == "none"
+
+
+def test_overrides_leave_the_mappings_that_they_came_from_alone():
+    changes = parse_overrides(["--norm.taps", "{fc7: none}"])
+    put({}, changes)["norm"]["taps"]["conv4_3"] = "none"
+    assert changes == {"norm.taps": {"fc7": "none"}}
+
+
+def test_differing_keys_are_found_at_any_depth_and_a_null_is_a_missing_key():
+    a = {"x": {"y": 1, "z": None}, "only_a": 2}
+    assert differing_keys(a, {"x": {"y": 3}, "only_b": 0}) == ["x.y", "only_a", "only_b"]
+
+
+def test_a_config_is_found_by_path_and_by_name(file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config("x.yaml") == Path("x.yaml")
+    assert find_config("bccd") == SHIPPED / "bccd.yaml"
+    assert find_config("compare_bccd", "comparison") == SHIPPED / "compare_bccd.yaml"
+    assert find_config("group_norm", "norm preset") == SHIPPED / "norms" / "group_norm.yaml"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "message"),
+    [
+        ("bcd", "recipe", r"bcd: no such config file or recipe; .*: bccd, bccd_small, .*\. Did you mean 'bccd'\?"),
+        ("compare_bccd", "recipe", r"no such config file or recipe"),
+        ("bccd", "comparison", r"the shipped ones are: compare_batch_size, compare_bccd, "),
+        ("bccd.yaml", "recipe", r"bccd\.yaml: no such config file$"),
+        ("x" * 5000, "recipe", r"^x{500}: no such config file or recipe"),
+        ("there/bccd", "recipe", r"there/bccd: no such config file$"),
+    ],
+)
+def test_a_missing_config_is_refused_with_the_names_that_there_are(tmp_path, monkeypatch, path, kind, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=message):
+        find_config(path, kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("norm: {backbone: [", r"x\.yaml: not readable as YAML"),
+        ("norm: {}\nnorm: {}", r"x\.yaml: not readable as YAML: the key 'norm' is given twice.*line"),
+        ("norm: " + "[" * 5000, r"x\.yaml: not readable as YAML: nested too deeply"),
+        ("data: &a [*a]", r"x\.yaml: stands for more than 100,000 values, its aliases written out"),
+        ("data: 2001-99-99", r"x\.yaml: month must be in 1\.\.12"),
+        ("\n".join(["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+                   + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]),
+         r"x\.yaml: stands for more than 100,000 values, its aliases written out"),
+        ("[norm]", r"x\.yaml: expected keys and values; got \['norm'\]"),
+    ],
+)  # fmt: skip
+def test_a_broken_file_is_refused(file, text, message):
+    file.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_config(file)
+
+
+def test_a_mapping_that_is_merged_keeps_its_keys_and_merges_that_multiply_are_refused():
+    text = "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: {<<: [*a, {z: 4}]}"
+    assert parse_yaml(text, where="here")["b"] == {"x": 1, "y": 3}
+    assert parse_yaml(text, where="here")["c"] == {"x": 1, "y": 2, "z": 4}
+    levels = (f"a{i + 1}: &a{i + 1} {{<<: [{', '.join([f'*a{i}'] * 8)}]}}" for i in range(9))
+    with pytest.raises(ValueError, match="here: merges more than 100,000 values"):
+        parse_yaml("\n".join(["a0: &a0 {k: 1}", *levels]), where="here")

@@ -76,7 +76,7 @@ def test_a_shipped_comparison_is_made_from_an_empty_folder(run):
         "model.width=0.0625",
         "training.population_images=null",
         "training.eval_every=null",
-    )  # 8 groups need 16 channels
+    )  # 16 channels: 8 groups
     keys = (f"--base.{key}" for key in (*TINY, *more, "data.validation.num_images=2"))
     run("compare", "--config", "compare_quickstart", "--output", "cmp", "--seeds", "0", *keys)
     results = json.loads((run.folder / "cmp" / "results.json").read_text())
@@ -85,11 +85,13 @@ def test_a_shipped_comparison_is_made_from_an_empty_folder(run):
 
 
 @pytest.mark.slow
-def test_the_schemas_of_the_wheel_are_those_of_the_command(run):
+def test_the_wheel_holds_every_config_and_the_schemas_that_the_command_writes(run):
     run("schema", "--output", "schemas")
     shipped = run.installed / "configs"
     for name in ("schema.json", "compare_schema.json", "norms/schema.json"):
         assert (shipped / name).read_text() == (run.folder / "schemas" / name).read_text(), name
+    here, there = ({path.relative_to(root) for path in root.rglob("*.yaml")} for root in (ROOT / "configs", shipped))
+    assert here == there
 
 
 @pytest.mark.slow

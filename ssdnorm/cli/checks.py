@@ -1,9 +1,9 @@
-"""Check what several commands take: paths and numbers, runs, config keys of an evaluation, thresholds, devices."""
+"""Check what several commands take: paths and numbers, runs, thresholds, devices."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +13,6 @@ from ssdnorm.norm_specs import is_custom
 if TYPE_CHECKING:
     import torch
 
-_OF_EVALUATION = (
-    *("data.class_names", "data.test", "data.on_bad_annotation", "post_process"),
-    *("runtime.devices", "runtime.accelerator", "runtime.num_nodes", "runtime.num_workers"),
-    *("training.batch_size", "training.precision"),
-)
 _UNUSABLE = {"meta": "computes nothing", "mps": "has no float64, which NMS needs"}
 
 
@@ -110,20 +105,6 @@ def weights_and_config(arguments: argparse.Namespace) -> tuple[Path | None, Path
     if arguments.config is not None:
         raise ValueError("--config: a run has its own config; give --checkpoint with --config instead")
     return arguments.run / "checkpoints" / "model.safetensors", arguments.run / "config.yaml"
-
-
-def check_evaluation_keys(keys: Iterable[str], *, test_given: bool = False) -> None:
-    """Raise ``ValueError`` for config keys that have no effect once a model is trained.
-
-    Args:
-        test_given: whether ``--annotations`` takes the place of ``data.test``.
-    """
-    allowed = [name for name in _OF_EVALUATION if not (test_given and name == "data.test")]
-    for key in keys:
-        if test_given and f"{key}.".startswith("data.test."):
-            raise ValueError(f"--{key}: does not go with --annotations, which takes the place of data.test")
-        if not any(f"{key}.".startswith(f"{name}.") for name in allowed):
-            raise ValueError(f"--{key}: has no effect on a trained model; choose among: {', '.join(allowed)}")
 
 
 def stored_thresholds(thresholds: Mapping[str, float] | None, class_names: Sequence[str], where: object) -> list[float]:

@@ -67,6 +67,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         del os.environ[name]
 
     # imported here, so that --help does not wait for them
+    from ssdnorm.build import build_datasets
     from ssdnorm.compare import cluster
     from ssdnorm.compare.analysis import choose_rates
     from ssdnorm.compare.launcher import check_folders
@@ -93,7 +94,9 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         cluster.watch(lambda: plan.jobs(*choose_rates(plan, root)[::-1]), root)
         return
     options = read_options(given, plan) if arguments.cluster == "slurm" else None
-    datasets = _datasets(plan)
+    datasets = build_datasets(plan.base)
+    if "validation" in datasets:
+        _refuse_shared_images(datasets["validation"], datasets["test"])
     second_look(plan.file, root)  # refuses seeds that no look was declared for
     rates, lrs = choose_rates(plan, root)
     check_folders(plan.jobs(lrs, rates), root)
@@ -113,18 +116,6 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         elif options is None:
             _make_runs(plan, root, num_parallel=arguments.jobs or 1)
         _report(plan, root, datasets)
-
-
-def _datasets(plan: Plan) -> dict[str, DetectionDataset]:
-    """What all arms share, by split; validation images are none of the test's."""
-    from ssdnorm.build import build_dataset
-
-    train = build_dataset(plan.base, "train")
-    datasets = {"train": train, "test": build_dataset(plan.base, "test", class_names=train.class_names)}
-    if plan.base.data.validation is not None:
-        datasets["validation"] = build_dataset(plan.base, "validation", class_names=train.class_names)
-        _refuse_shared_images(datasets["validation"], datasets["test"])
-    return datasets
 
 
 def _report(plan: Plan, root: Path, datasets: Mapping[str, DetectionDataset]) -> None:
@@ -225,15 +216,14 @@ def _write_plan(plan: Plan, root: Path) -> None:
 
 def _refuse_shared_images(validation: DetectionDataset, test: DetectionDataset) -> None:
     """Keep test images out of the choice of learning rates."""
-    known = {_identity(test, i) for i in range(len(test))}
-    shared = [name for i in range(len(validation)) if (name := _identity(validation, i)) in known]
-    if shared:
+
+    def images(dataset: DetectionDataset) -> list[str]:
+        places = range(len(dataset))
+        return [os.path.abspath(path) if (path := dataset.image_path(i)) else dataset.image_name(i) for i in places]
+
+    known = set(images(test))
+    if shared := [name for name in images(validation) if name in known]:
         raise ValueError(
             f"base.data.validation: {len(shared)} of {len(validation)} images are test images, too; the first: "
             f"{shared[0]}"
         )
-
-
-def _identity(dataset: DetectionDataset, index: int) -> str:
-    path = dataset.image_path(index)
-    return os.path.abspath(path) if path else dataset.image_name(index)

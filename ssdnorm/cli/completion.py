@@ -36,6 +36,6 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
             own.add_argument(f"--{CONFIG_KEYS[name]}{key}")
         for action in own.actions:
             if action.type in PATHS:
-                action.complete = shtab.FILE
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
         commands.add_parser(name, help=meaning, parents=[own], add_help=False)
     print(shtab.complete(parser, arguments.shell))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ssdnorm.build import build_dataset, build_loss, build_model, build_post_process
 from ssdnorm.cli import check_no_extra_arguments
-from ssdnorm.cli.checks import check_evaluation_keys, weights_and_config
+from ssdnorm.cli.checks import weights_and_config
 from ssdnorm.cli.frames import find_sources, is_video
 from ssdnorm.coco_format import ground_truth_table
 from ssdnorm.config import Config
-from ssdnorm.config_file import parse_overrides, read_config
+from ssdnorm.config_file import evaluation_overrides, read_config
 from ssdnorm.data.dataset import DetectionDataset, subset
 from ssdnorm.data.images import EncodedImage
 from ssdnorm.detector import Detector, load_detector
@@ -34,7 +35,7 @@ def read_arms(arguments: argparse.Namespace, rest: Sequence[str]) -> tuple[dict[
     if config_path is None:
         check_no_extra_arguments(rest)
     if checkpoint is not None:
-        check_evaluation_keys(parse_overrides(rest))
+        evaluation_overrides(rest)
     config = None if config_path is None else read_config(config_path, rest)
     if checkpoint is not None:
         name, detector = _load_arm(arguments.run or checkpoint, arguments.allow_norm, class_names=None)
@@ -102,7 +103,8 @@ def _read_files(sources: Sequence[Path | int], limit: int) -> tuple[DetectionDat
     for source in sources:
         if is_video(source):
             raise ValueError(f"--images: {source}: pictures only, no videos or cameras")
-    images, unreadable = [], []
+    images: list[dict[str, Any]] = []
+    unreadable = []
     for path in map(str, sources):
         if len(images) == limit:
             break
@@ -115,4 +117,4 @@ def _read_files(sources: Sequence[Path | int], limit: int) -> tuple[DetectionDat
     if not images:
         raise ValueError("no picture could be read" + "".join(f"; {message}" for message in unreadable[:3]))
     truth = ground_truth_table({"images": images, "annotations": [], "categories": []})
-    return DetectionDataset(truth, PackedStrings([str(image["file_name"]) for image in images])), unreadable
+    return DetectionDataset(truth, PackedStrings([image["file_name"] for image in images])), unreadable

@@ -70,7 +70,7 @@ def write_evaluation(
         print(f"\n{breakdown.table()}\n\n{points_table(points)}")
         if arguments.store_thresholds:
             written.append(arguments.checkpoint)
-            store_thresholds(written[-1], thresholds_of(points))
+            _store_thresholds(written[-1], thresholds_of(points))
         if arguments.plots:
             written.append(output / "plots")
             content |= write_plots(written[-1], coco, analysis, breakdown)
@@ -104,7 +104,7 @@ def write_evaluation(
     print(f"\nwritten: {', '.join(map(str, written))}")
 
 
-def store_thresholds(path: Path, thresholds: dict[str, float] | None) -> None:
+def _store_thresholds(path: Path, thresholds: dict[str, float] | None) -> None:
     """Write thresholds into a checkpoint; ``ValueError`` where there are none, or for another system's file."""
     from ssdnorm.models.checkpoint import read_checkpoint, write_checkpoint
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssdnorm.cli import check_no_extra_arguments
-from ssdnorm.cli.checks import check_evaluation_keys
 from ssdnorm.coco_format import load_detections, load_ground_truth
 from ssdnorm.config import SOURCE_KEYS, PostProcessConfig
-from ssdnorm.config_file import config_layer, merge_config, parse_overrides, read_config
+from ssdnorm.config_file import config_layer, evaluation_overrides, merge_config, read_config
 from ssdnorm.metrics.voc_files import read_voc_detections
 from ssdnorm.tables import DetectionTable, GroundTruth, PackedStrings
 
@@ -75,10 +74,9 @@ def sources_from_weights(arguments: argparse.Namespace, rest: Sequence[str]) -> 
     from ssdnorm.engine.evaluation import predict_dataset
     from ssdnorm.models.post_process import PostProcess
 
-    changes = parse_overrides(rest)
-    check_evaluation_keys(changes, test_given=arguments.annotations is not None)
     detector = load_detector(arguments.checkpoint, custom_norms=arguments.allow_norm)
     own = detector.post_process
+    changes = evaluation_overrides(rest, test_given=arguments.annotations is not None)
     if arguments.annotations is not None:
         changes |= {"data.test": _data_keys(arguments)}
     if arguments.config is None:  # the data given, the checkpoint's own post-processing, what the command line changes
@@ -136,19 +134,16 @@ def _data_keys(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _inputs(arguments: argparse.Namespace) -> dict[str, Any]:
     """Files and folders by option, as far as they were given."""
-    inputs: dict[str, Any] = {}
-    for name in ("run", "checkpoint", "config", "detections", "images", "against"):
-        if (path := getattr(arguments, name)) is not None:
-            inputs[name] = _described(path)
-    if arguments.annotations is not None:
-        inputs["annotations"] = [_described(path) for path in arguments.annotations]
-    if arguments.split is not None:
-        inputs["split"] = list(arguments.split)
-    return inputs
+    names = ("run", "checkpoint", "config", "detections", "images", "against", "annotations")
+    given = {name: path for name in names if (path := getattr(arguments, name)) is not None}
+    split = {} if arguments.split is None else {"split": arguments.split}
+    return {name: _described(path) for name, path in given.items()} | split
 
 
-def _described(path: Path) -> dict[str, str]:
+def _described(path: Path | list[Path]) -> Any:
     """Path, and for a file the digest of its content."""
+    if isinstance(path, list):
+        return [_described(each) for each in path]
     if not path.is_file():
         return {"path": str(path)}
     with path.open("rb") as file:

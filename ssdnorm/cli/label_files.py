@@ -12,8 +12,6 @@ from ssdnorm.cli.frames import is_video
 from ssdnorm.files import write_json, write_text
 from ssdnorm.messages import unknown_name
 
-_FORMATS = ("coco", "voc", "yolo")
-
 
 def check_labels(words: str | None, sources: Sequence[Path | int]) -> list[str]:
     """The formats in ``coco,voc,yolo``.
@@ -25,8 +23,8 @@ def check_labels(words: str | None, sources: Sequence[Path | int]) -> list[str]:
         return []
     formats = [word.strip() for word in words.split(",")]
     for name in formats:
-        if name not in _FORMATS:
-            raise ValueError(f"--labels: {unknown_name('format', name, _FORMATS)}")
+        if name not in _WRITERS:
+            raise ValueError(f"--labels: {unknown_name('format', name, _WRITERS)}")
     for source in sources:
         if is_video(source):
             raise ValueError(f"--labels: are for pictures; {source} is a video or camera")
@@ -44,8 +42,7 @@ def write_labels(
     Args:
         entries: of ``detections.json``, with ``width`` and ``height``.
     """
-    writers = {"coco": _write_coco, "voc": _write_voc, "yolo": _write_yolo}
-    return [write(folder, entries, class_names) for name, write in writers.items() if name in formats]
+    return [write(folder, entries, class_names) for name, write in _WRITERS.items() if name in formats]
 
 
 def _write_coco(folder: Path, entries: Sequence[dict[str, Any]], class_names: Sequence[str]) -> Path:
@@ -108,6 +105,9 @@ def _write_yolo(folder: Path, entries: Sequence[dict[str, Any]], class_names: Se
         write_text(folder / "yolo" / f"{Path(entry['file_name']).stem}.txt", "".join(lines))
     write_text(folder / "yolo" / "data.yaml", yaml.safe_dump({"names": dict(enumerate(class_names))}))
     return folder / "yolo"
+
+
+_WRITERS = {"coco": _write_coco, "voc": _write_voc, "yolo": _write_yolo}
 
 
 def _add(parent: ElementTree.Element, name: str, value: object) -> None:

@@ -19,7 +19,7 @@ import re
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,34 +65,26 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     config = read_config(config_path, rest)
 
     # imported here, so that --help and mistakes in the config do not wait for them
-    from ssdnorm.engine.nodes import is_first_process, may_be_restarted
+    from ssdnorm.build import check_model, num_processes
+    from ssdnorm.engine.nodes import check_processes, is_first_process, may_be_restarted
 
-    restarted = may_be_restarted()
+    first, restarted = is_first_process(), may_be_restarted()
     resume = resume or restarted
-    if not is_first_process():  # finds what the first leaves
-        with _errors_only():
-            _check(config_path, config)
-            extends = resume and check_output(output, config, resume=True)
-            _train(output, config, resume=resume, extends=extends, first=False)
-        return
-    _check(config_path, config)
-    check_output(output, config, resume=resume)
-    # with restarts, the owner before may have been on a machine that is lost
-    with owned_folder(output, further_patience=STALE_SECONDS if restarted else 0.0):
-        extends = check_output(output, config, resume=resume)  # another may have owned it meanwhile
-        with _recorded_failure(output):  # of this run: a refusal above says nothing about the run that is there
-            _train(output, config, resume=resume, extends=extends, first=True)
-
-
-def _check(config_path: Path, config: Config) -> None:
-    from ssdnorm import build
-    from ssdnorm.engine.nodes import check_processes
-
-    check_processes(build.num_processes(config))
-    try:
-        build.check_model(config)
-    except ValueError as error:
-        raise ValueError(f"{config_path}: {error}") from error
+    with ExitStack() as stack:
+        if not first:
+            stack.enter_context(_errors_only())
+        check_processes(num_processes(config))
+        try:
+            check_model(config)
+        except ValueError as error:
+            raise ValueError(f"{config_path}: {error}") from error
+        extends = (first or resume) and check_output(output, config, resume=resume)  # others find what the first leaves
+        if first:
+            # with restarts, the owner before may have been on a machine that is lost
+            stack.enter_context(owned_folder(output, further_patience=STALE_SECONDS if restarted else 0.0))
+            extends = check_output(output, config, resume=resume)  # another may have owned it meanwhile
+            stack.enter_context(_recorded_failure(output))  # of this run: a refusal above says nothing about that one
+        _train(output, config, resume=resume, extends=extends, first=first)
 
 
 @contextmanager
@@ -125,14 +117,13 @@ def _train(output: Path, config: Config, *, resume: bool, extends: bool, first: 
         log.info("%s: this run is finished; its numbers are in %s", output, output / "result.json")
         return
 
-    train_set = build.build_dataset(config, "train")
+    datasets = build.build_datasets(config)
+    train_set, test_set = datasets["train"], datasets["test"]
     settled = settle(with_recorded_choices(config, output) if resume else config, num_images=len(train_set))
-    test_set = build.build_dataset(config, "test", class_names=train_set.class_names)
-    validation_set = None
-    if config.data.validation is not None:
-        validation_set = build.build_dataset(config, "validation", class_names=train_set.class_names)
     model = build.build_model(settled, 1 + len(train_set.class_names), class_names=train_set.class_names)
-    module = build.build_training(settled, model, train_set=train_set, test_set=test_set, validation_set=validation_set)
+    module = build.build_training(
+        settled, model, train_set=train_set, test_set=test_set, validation_set=datasets.get("validation")
+    )
     groups = describe_groups(module.make_optimizer(model))
     o = settled.optimizer
     lengths = {"max_steps": settled.training.max_steps, "warmup_steps": o.warmup_steps, "lr_drops": o.lr_drops}

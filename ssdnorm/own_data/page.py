@@ -63,11 +63,13 @@ def make_chapters(
     spec, taps = network
     train = datasets["train"]
     objects = Objects.of(train)
+    pairs = find_duplicates(datasets) if len(datasets) > 1 else []
+    twice = [f"{one} {first} = {other} {second}" for one, first, other, second in pairs] or ["none"]
     chapters = [
         Chapter("Pictures and objects", "By split; median and most objects per picture.", [picture_table(datasets)]),
         Chapter("Classes", "Objects by class and split.", [class_table(datasets)]),
         _annotations(datasets),
-        _duplicates(datasets),
+        Chapter("Same pictures in two splits", "Pictures that look the same make a result too good.", lines=twice),
     ]
     if len(objects.labels) == 0:
         return chapters
@@ -81,13 +83,8 @@ def make_chapters(
         f"{forced} of {len(objects.labels)} are learnt from one forced match each. "
         + ("" if suggest else "--suggest proposes sizes and ratios.")
     )
-    chapters.append(
-        Chapter(
-            "Coverage of the default boxes",
-            words,
-            [*coverage_tables(objects, specs, train.class_names), tap_table(objects, spec, taps)],
-        )
-    )
+    tables = [*coverage_tables(objects, specs, train.class_names), tap_table(objects, spec, taps)]
+    chapters.append(Chapter("Coverage of the default boxes", words, tables))
     if suggest:
         chapters.append(_suggestion(objects, specs, taps))
     chapters.append(_training_pictures(train, config, spec))
@@ -132,14 +129,6 @@ def _annotations(datasets: Mapping[str, DetectionDataset]) -> Chapter:
     summaries = [f"{name}: {dataset.summary}" for name, dataset in datasets.items() if dataset.summary]
     words = "What loading says, counted and one by one. Bad annotations are left out of training and evaluation."
     return Chapter("Annotations", words, lines=[*summaries, *lines] or ["nothing is wrong with them"])
-
-
-def _duplicates(datasets: Mapping[str, DetectionDataset]) -> Chapter:
-    pairs = find_duplicates(datasets) if len(datasets) > 1 else []
-    lines = [f"{one} {first} = {other} {second}" for one, first, other, second in pairs]
-    return Chapter(
-        "Same pictures in two splits", "Pictures that look the same make a result too good.", lines=lines or ["none"]
-    )
 
 
 @styled

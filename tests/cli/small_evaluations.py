@@ -12,16 +12,8 @@ from PIL import Image
 
 from ssdnorm import ssd300_vgg16
 from ssdnorm.models.checkpoint import save_checkpoint
+from tests.small_training import TINY
 
-TINY = {
-    "norm": {"backbone": "none", "extras": "none", "taps": {"conv4_3": "l2_norm"}},
-    "model": {"width": 0.02},
-    "data": {
-        "train": {"format": "shapes", "num_images": 4, "seed": 1},
-        "test": {"format": "shapes", "num_images": 3, "seed": 2},
-    },
-    "runtime": {"accelerator": "cpu", "devices": 1},
-}
 SHAPES = ("circle", "cross", "square", "star", "triangle")
 
 

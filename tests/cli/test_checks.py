@@ -2,7 +2,8 @@
 
 import pytest
 
-from ssdnorm.cli.checks import check_evaluation_keys, parse_device
+from ssdnorm.cli.checks import parse_device
+from ssdnorm.config_file import evaluation_overrides
 
 
 @pytest.mark.parametrize(
@@ -14,15 +15,15 @@ from ssdnorm.cli.checks import check_evaluation_keys, parse_device
 )
 def test_keys_of_a_training_are_refused_where_there_is_none(key):
     with pytest.raises(ValueError, match=f"--{key}: has no effect on a trained model"):
-        check_evaluation_keys([key])
+        evaluation_overrides([f"--{key}=1"])
 
 
 def test_keys_of_an_evaluation_are_taken_and_another_test_set_only_where_no_annotations_are_given():
-    keys = ["data.class_names", "runtime.num_workers", "training.batch_size"]
-    check_evaluation_keys([*keys, "data.test.split"])
-    check_evaluation_keys(keys, test_given=True)
+    keys, test = ["--data.class_names=[a]", "--training.batch_size", "4"], "--data.test.split=val"
+    assert evaluation_overrides([*keys, test])["data.test.split"] == "val"
+    assert evaluation_overrides(keys, test_given=True) == {"data.class_names": ["a"], "training.batch_size": 4}
     with pytest.raises(ValueError, match=r"--data.test.split: does not go with --annotations"):
-        check_evaluation_keys(["data.test.split"], test_given=True)
+        evaluation_overrides([*keys, test], test_given=True)
 
 
 @pytest.mark.parametrize("name", ["zzz", "meta", "mps", "cuda:99", "xpu"])

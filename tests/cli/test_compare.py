@@ -47,6 +47,10 @@ def write(tmp_path, content):
     return path
 
 
+def compare(path, root, *words):
+    return main(["compare", "--config", str(path), "--output", str(root), *words])
+
+
 def same_weights(a, b):
     ours, theirs = load_file(a), load_file(b)
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -54,15 +58,15 @@ def same_weights(a, b):
 
 def test_a_mistake_ends_in_one_line_and_code_2_before_anything_is_written(tmp_path, capsys):
     path = write(tmp_path, {**TINY, "arms": {"l2_norm": {}, "x": {"training.max_steps": 4}}})
-    assert main(["compare", "--config", str(path), "--output", str(tmp_path / "cmp")]) == 2
+    assert compare(path, tmp_path / "cmp") == 2
     assert "arms.x: training.max_steps: arms may change norm, optimizer.lr only" in capsys.readouterr().err
     assert not (tmp_path / "cmp").exists()
     data = {**TINY["base"]["data"], "validation": {**TINY["base"]["data"]["test"], "num_images": 1}}
     path = write(tmp_path, {**TINY, "base": {**TINY["base"], "data": data}})
-    assert main(["compare", "--config", str(path), "--output", str(tmp_path / "cmp")]) == 2
+    assert compare(path, tmp_path / "cmp") == 2
     assert "base.data.validation: 1 of 1 images are test images, too; the first: " in capsys.readouterr().err
     path = write(tmp_path, TINY)
-    assert main(["compare", "--config", str(path), "--output", str(tmp_path / "cmp"), "--no-training"]) == 2
+    assert compare(path, tmp_path / "cmp", "--no-training") == 2
     assert "--no-training" in capsys.readouterr().err
     assert not (tmp_path / "cmp").exists()
 
@@ -79,7 +83,7 @@ def test_an_arm_whose_choosing_run_failed_gets_no_more_seeds_and_the_others_go_o
             write_json(root / jobs[1].folder / FAILURE_FILE, failure)
 
     monkeypatch.setattr("ssdnorm.compare.launcher.launch", lose_a_choosing_run)
-    assert main(["compare", "--config", str(path), "--output", str(root)]) == 2
+    assert compare(path, root) == 2
     ready = [("l2_norm", 0, 0.004), ("l2_norm", 1, 0.004)]
     assert grids == [[("twin", 1000, 0.002), ("twin", 1000, 0.004), *ready], ready]
     assert "runs have no result; the first: runs/l2_norm/lr0.004_seed0: did not run" in capsys.readouterr().err
@@ -124,7 +128,7 @@ def test_a_plan_takes_scatter_and_time_from_an_earlier_comparison(tmp_path, caps
 @pytest.mark.slow
 def test_two_arms_that_differ_by_name_alone_are_equal_bit_by_bit(tmp_path, capsys):
     path, root = write(tmp_path, TINY), tmp_path / "cmp"
-    assert main(["compare", "--config", str(path), "--output", str(root), "--jobs", "2"]) == 0
+    assert compare(path, root, "--jobs", "2") == 0
     printed = capsys.readouterr().out
     assert "twin is equivalent to l2_norm: the difference is exactly 0 with every seed." in printed
     assert str(root / "report.html") in printed
@@ -142,12 +146,12 @@ def test_two_arms_that_differ_by_name_alone_are_equal_bit_by_bit(tmp_path, capsy
     assert {run["status"] for arm in results["arms"] for run in arm["runs"]} == {"finished"}
     assert "<svg" in (root / "report.html").read_text()
     assert len((root / "results.csv").read_text().splitlines()) == 5
-    assert main(["compare", "--config", str(path), "--output", str(root), "--seeds", "0-2"]) == 2
+    assert compare(path, root, "--seeds", "0-2") == 2
     assert "declared no looks" in capsys.readouterr().err
 
     (root / "report.html").unlink()
     before = {p: p.stat().st_mtime_ns for p in root.glob("runs/*/*/result.json")}
-    assert main(["compare", "--config", str(path), "--output", str(root)]) == 0
+    assert compare(path, root) == 0
     assert {p: p.stat().st_mtime_ns for p in root.glob("runs/*/*/result.json")} == before, "nothing is trained twice"
     assert (root / "report.html").exists()
 
@@ -155,11 +159,10 @@ def test_two_arms_that_differ_by_name_alone_are_equal_bit_by_bit(tmp_path, capsy
 @pytest.mark.slow
 def test_a_finished_comparison_gets_more_seeds_at_a_declared_look(tmp_path, capsys):
     path, root = write(tmp_path, {**TINY, "looks": [2, 3]}), tmp_path / "cmp"
-    words = ["compare", "--config", str(path), "--output", str(root), "--jobs", "2"]
-    assert main(words) == 0
+    assert compare(path, root, "--jobs", "2") == 0
     before = {p: p.stat().st_mtime_ns for p in root.glob("runs/*/*/result.json")}
     assert "Look 1 of 2 declared, at a level of 1.6 %." in capsys.readouterr().out
-    assert main([*words, "--seeds", "0-2"]) == 0
+    assert compare(path, root, "--jobs", "2", "--seeds", "0-2") == 0
     assert "Look 2 of 2 declared, at a level of 3.4 %." in capsys.readouterr().out
     after = {p: p.stat().st_mtime_ns for p in root.glob("runs/*/*/result.json")}
     assert len(after) == 6
@@ -169,23 +172,12 @@ def test_a_finished_comparison_gets_more_seeds_at_a_declared_look(tmp_path, caps
 
 @pytest.mark.slow
 def test_an_arm_made_worse_on_purpose_comes_out_as_worse(tmp_path, capsys):
-    easy = {
-        "format": "shapes",
-        "image_size": 96,
-        "max_objects": 3,
-        "min_side": 0.2,
-        "max_side": 0.7,
-        "class_colors": True,
-    }
+    easy = {"format": "shapes", "image_size": 96, "max_objects": 3, "min_side": 0.2, "max_side": 0.7}
+    easy |= {"class_colors": True}
+    network = {"name": "ssd_vgg16", "image_size": 96, "default_boxes": {"sizes": [20, 34, 53, 77, 106]}}
     base = {
         "norm": {"backbone": "batch_norm", "extras": "batch_norm", "taps": {"conv4_3": "none"}},
-        "model": {
-            "name": "ssd_vgg16",
-            "image_size": 96,
-            "width": 0.125,
-            "dropout": 0.0,
-            "default_boxes": {"sizes": [20, 34, 53, 77, 106]},
-        },
+        "model": {"width": 0.125, "dropout": 0.0, **network},
         "data": {"train": {**easy, "num_images": 1200, "seed": 1}, "test": {**easy, "num_images": 60, "seed": 2}},
         "augment": {"photometric": False, "zoom_out": False, "iou_crop": False},
         "optimizer": {"name": "adamw", "lr": 0.005, "warmup_steps": 20, "schedule": "cosine"},
@@ -195,7 +187,7 @@ def test_an_arm_made_worse_on_purpose_comes_out_as_worse(tmp_path, capsys):
     arms = {"usual": {}, "hundredth": {"optimizer.lr": 0.00005}}
     content = {**TINY, "metric": "AP50", "baseline": "usual", "seeds": [0, 1, 2], "arms": arms, "base": base}
     path, root = write(tmp_path, content), tmp_path / "cmp"
-    assert main(["compare", "--config", str(path), "--output", str(root), "--jobs", "2"]) == 0
+    assert compare(path, root, "--jobs", "2") == 0
     assert "is worse than usual" in capsys.readouterr().out
     results = json.loads((root / "results.json").read_text())
     assert results["arms"][1]["verdict"] == "worse"
@@ -205,7 +197,7 @@ def test_an_arm_made_worse_on_purpose_comes_out_as_worse(tmp_path, capsys):
 def test_a_diverging_arm_is_reported_and_the_command_ends_well(tmp_path, capsys):
     arms = {"l2_norm": {}, "wild": {"optimizer.lr": 1e12}}
     path, root = write(tmp_path, {**TINY, "seeds": [0], "arms": arms}), tmp_path / "cmp"
-    assert main(["compare", "--config", str(path), "--output", str(root), "--jobs", "2"]) == 0
+    assert compare(path, root, "--jobs", "2") == 0
     assert "wild: of 1 seeds 1 diverged." in capsys.readouterr().out
     results = json.loads((root / "results.json").read_text())
     (run,) = results["arms"][1]["runs"]

@@ -15,11 +15,7 @@ from tests.metrics.random_sets import draw_set
 
 from .small_evaluations import write_json, write_photos, write_voc_folder
 
-DOGS = {
-    "b": [("dog", 0, (11, 11, 60, 60)), ("cat", 1, (1, 1, 20, 20))],
-    "a": [("cat", 0, (31, 31, 80, 80))],
-    "c": [],
-}
+DOGS = {"b": [("dog", 0, (11, 11, 60, 60)), ("cat", 1, (1, 1, 20, 20))], "a": [("cat", 0, (31, 31, 80, 80))], "c": []}
 
 
 @pytest.fixture
@@ -33,9 +29,8 @@ def files(tmp_path: Path) -> Path:
 
 
 def evaluate(files: Path, *words: str, detections: str = "found.json") -> int:
-    return main(
-        ["evaluate", "--detections", str(files / detections), "--annotations", str(files / "truth.json"), *words]
-    )
+    given = ["--detections", str(files / detections), "--annotations", str(files / "truth.json")]
+    return main(["evaluate", *given, *words])
 
 
 def result_of(files: Path, *words: str, **names: str) -> dict:
@@ -112,41 +107,28 @@ def test_thresholds_and_limits_reach_the_metrics(files):
     assert result["options"]["max_detections"] == [2, 30]
 
 
-def test_bootstrap_writes_intervals_of_ap_and_ap50(files, capsys):
-    result = result_of(files, "--bootstrap", "20")
+def test_bootstrap_writes_intervals_of_ap_and_where_it_is_computed_of_ap50(files, capsys):
+    intervals = result_of(files, "--bootstrap", "20")["intervals"]
     expected = bootstrap_coco(evaluate_coco(*loaded(files)), num_resamples=20)
-    assert {name: row["low"] for name, row in result["intervals"].items()} == {
-        name: interval.low for name, interval in expected.items()
-    }
+    assert {name: row["low"] for name, row in intervals.items()} == {name: row.low for name, row in expected.items()}
     assert f"AP50   {expected['AP50']}" in capsys.readouterr().out
-
-
-def test_bootstrap_without_the_iou_of_ap50_is_of_ap_alone(files):
     assert list(result_of(files, "--bootstrap", "5", "--iou-thresholds", "0.6")["intervals"]) == ["AP"]
 
 
-def test_against_writes_the_paired_difference(files, capsys):
-    result = result_of(files, "--against", str(files / "other.json"), "--bootstrap", "30")
+def test_against_writes_the_paired_difference_under_the_same_options(files, capsys):
+    words = ["--metric", "coco", "--iou-thresholds", "0.5", "0.6", "--max-detections", "1", "5"]
+    result = result_of(files, "--against", str(files / "other.json"), "--bootstrap", "30", *words)
     truth, found = loaded(files)
-    ours, theirs = evaluate_coco(truth, found).metrics, evaluate_coco(truth, found[::2]).metrics
+    theirs = evaluate_coco(truth, found[::2], iou_thresholds=[0.5, 0.6], max_detections=[1, 5]).metrics
     assert result["against"]["metrics"] == theirs
     gap = result["against"]["difference"]["AP50"]
-    assert gap["value"] == ours["AP50"] - theirs["AP50"]
+    assert gap["value"] == result["metrics"]["AP50"] - theirs["AP50"]
     assert gap["low"] < gap["value"] < gap["high"]
     assert gap["num_resamples"] == 30
     assert result["inputs"]["against"]["path"].endswith("other.json")
     assert "These minus" in capsys.readouterr().out
-
-
-def test_against_itself_the_difference_is_zero_and_has_a_thousand_resamples(files):
     gap = result_of(files, "--against", str(files / "found.json"), "--metric", "coco")["against"]["difference"]["AP"]
     assert (gap["value"], gap["low"], gap["high"], gap["num_resamples"]) == (0, 0, 0, 1000)
-
-
-def test_the_other_detections_are_evaluated_with_the_same_options(files):
-    words = ["--against", str(files / "found.json"), "--bootstrap", "3", "--metric", "coco"]
-    result = result_of(files, *words, "--iou-thresholds", "0.5", "0.6", "--max-detections", "1", "5")
-    assert result["against"]["metrics"] == result["metrics"]
 
 
 def test_plots_are_pictures_with_the_numbers_behind_them(files):
@@ -164,7 +146,7 @@ def test_plots_are_pictures_with_the_numbers_behind_them(files):
     assert result["label_errors"]["total"] == len(result["label_errors"]["first"]) > 0
 
 
-def test_the_worst_images_are_drawn_with_their_errors_listed(files):
+def test_the_worst_images_are_drawn_with_their_errors_of_at_least_a_score(files):
     result = result_of(files, "--show-worst", "2", "--images", str(files / "photos"))
     worst = result["worst_images"]
     assert len(worst) == 2
@@ -174,9 +156,6 @@ def test_the_worst_images_are_drawn_with_their_errors_listed(files):
     assert sorted(pictures) == sorted((files / "out" / "worst").iterdir())
     assert [path.stem for path in pictures] == [f"{n}_{Path(row['file_name']).stem}" for n, row in enumerate(worst, 1)]
     assert Image.open(pictures[0]).width > 2 * 120  # ground truth and detections, side by side
-
-
-def test_show_above_leaves_out_what_scores_lower(files):
     words = ["--show-worst", "6", "--images", str(files / "photos"), "--show-above"]
     many, few = (result_of(files, *words, score)["worst_images"] for score in ("0", "0.9"))
     wrong = [sum(row["errors"]["false positive"] for row in rows) for rows in (many, few)]
@@ -184,7 +163,6 @@ def test_show_above_leaves_out_what_scores_lower(files):
 
 
 def test_voc_files_that_were_written_are_read_back_to_the_same_numbers(files):
-    (files / "unused").mkdir()
     result = result_of(files, "--voc-dets", str(files / "voc"))
     assert sorted(path.name for path in (files / "voc").iterdir())[0] == "comp4_det_test_class 5.txt"
     again = result_of(files, detections="voc")
@@ -194,27 +172,21 @@ def test_voc_files_that_were_written_are_read_back_to_the_same_numbers(files):
     assert written == result_rows(truth, read_voc_detections(files / "voc", truth))
 
 
-def test_empty_detections_give_numbers(files):
+def test_empty_detections_and_ground_truth_without_objects_give_numbers(files):
     write_json(files / "none.json", [])
-    for backend in ("ssdnorm", "pycocotools"):
-        result = result_of(files, "--backend", backend, detections="none.json")
+    more = ["--plots", "--bootstrap", "3", "--show-worst", "2", "--images", str(files / "photos")]
+    for words in (["--backend", "pycocotools"], more):
+        result = result_of(files, *words, detections="none.json")
         assert result["metrics"]["AP"] == result["metrics"]["VOC07"] == 0.0
-    rest = ["--plots", "--bootstrap", "3", "--show-worst", "2", "--images", str(files / "photos")]
-    assert result_of(files, *rest, detections="none.json")["errors"]["counts"]["missed"] > 0
-
-
-def test_ground_truth_without_objects_gives_minus_one(files):
-    truth, _ = loaded(files)
-    write_json(files / "truth.json", {**truth, "annotations": []})
-    metrics = result_of(files, "--plots", "--bootstrap", "3")["metrics"]
-    assert set(metrics.values()) == {-1.0}
+    assert result["errors"]["counts"]["missed"] > 0
+    write_json(files / "truth.json", {**loaded(files)[0], "annotations": []})
+    assert set(result_of(files, "--plots", "--bootstrap", "3")["metrics"].values()) == {-1.0}
 
 
 def dogs_in_coco_form() -> list[dict]:
-    box = {"dog": [10, 10, 50, 50], "cat": [30, 30, 50, 40]}
     return [
-        {"image_id": 1, "category_id": 2, "bbox": box["dog"], "score": 0.9},
-        {"image_id": 2, "category_id": 1, "bbox": box["cat"], "score": 0.8},
+        {"image_id": 1, "category_id": 2, "bbox": [10, 10, 50, 50], "score": 0.9},
+        {"image_id": 2, "category_id": 1, "bbox": [30, 30, 50, 40], "score": 0.8},
         {"image_id": 3, "category_id": 1, "bbox": [5, 5, 20, 20], "score": 0.7},
     ]
 

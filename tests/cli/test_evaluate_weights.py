@@ -29,12 +29,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("runs") / "x")
 
 
+def evaluate(*words: object) -> None:
+    assert main(["evaluate", *map(str, words)]) == 0
+
+
 def evaluation(folder: Path) -> tuple[dict, list]:
     return tuple(json.loads((folder / name).read_text()) for name in ("result.json", "detections.json"))
 
 
 def test_a_run_is_evaluated_on_its_test_set_into_its_evaluation_folder(run, capsys):
-    assert main(["evaluate", "--run", str(run)]) == 0
+    evaluate("--run", run)
     result, detections = evaluation(run / "evaluation")
     truth = ShapesDataset(3, seed=2).ground_truth
     assert len(detections) == 3 * 20  # the limit of the run's post-processing
@@ -48,9 +52,9 @@ def test_a_run_is_evaluated_on_its_test_set_into_its_evaluation_folder(run, caps
 
 
 def test_the_detections_of_a_run_give_the_same_numbers_as_a_file(run, tmp_path):
-    assert main(["evaluate", "--run", str(run), "--output", str(tmp_path / "a")]) == 0
-    words = ["--config", str(run / "config.yaml"), "--output", str(tmp_path / "b")]
-    assert main(["evaluate", "--detections", str(tmp_path / "a" / "detections.json"), *words]) == 0
+    evaluate("--run", run, "--output", tmp_path / "a")
+    words = ["--config", run / "config.yaml", "--output", tmp_path / "b"]
+    evaluate("--detections", tmp_path / "a" / "detections.json", *words)
     first, second = (json.loads((tmp_path / name / "result.json").read_text()) for name in "ab")
     for key in ("metrics", "per_class", "errors", "images", "objects", "detections"):
         assert first[key] == second[key]
@@ -58,8 +62,8 @@ def test_the_detections_of_a_run_give_the_same_numbers_as_a_file(run, tmp_path):
 
 def test_a_run_takes_every_option_and_keys_of_its_config(run, tmp_path):
     words = ["--data.test.num_images", "4", "--metric", "coco", "--backend", "ssdnorm", "--bootstrap", "5", "--plots"]
-    words += ["--show-worst", "2", "--show-above", "0.1", "--voc-dets", str(tmp_path / "voc")]
-    assert main(["evaluate", "--run", str(run), "--output", str(tmp_path / "out"), *words]) == 0
+    words += ["--show-worst", "2", "--show-above", "0.1", "--voc-dets", tmp_path / "voc"]
+    evaluate("--run", run, "--output", tmp_path / "out", *words)
     result, detections = evaluation(tmp_path / "out")
     assert result["images"] == 4
     assert result["inputs"]["overrides"] == ["--data.test.num_images", "4"]
@@ -74,9 +78,8 @@ def test_a_run_takes_every_option_and_keys_of_its_config(run, tmp_path):
 
 
 def test_weights_with_a_config_are_evaluated_on_its_test_set(run, tmp_path):
-    weights = str(run / "checkpoints" / "model.safetensors")
-    words = ["--config", str(run / "config.yaml"), "--output", str(tmp_path)]
-    assert main(["evaluate", "--checkpoint", weights, *words, "--post_process.max_detections", "7"]) == 0
+    words = ["--config", run / "config.yaml", "--output", tmp_path, "--post_process.max_detections", "7"]
+    evaluate("--checkpoint", run / "checkpoints" / "model.safetensors", *words)
     result, detections = evaluation(tmp_path)
     assert len(detections) == 3 * 7
     assert result["inputs"]["config"]["path"].endswith("config.yaml")
@@ -85,9 +88,8 @@ def test_weights_with_a_config_are_evaluated_on_its_test_set(run, tmp_path):
 def test_weights_are_evaluated_on_a_voc_folder_with_their_own_post_processing(tmp_path):
     run = write_run(tmp_path / "run", class_names=("dog", "cat"), score_threshold=0.02)
     root = write_voc_folder(tmp_path / "VOC", {"b": [("cat", 0, (5, 5, 60, 60))], "a": [("dog", 0, (9, 9, 80, 80))]})
-    weights = str(run / "checkpoints" / "model.safetensors")
-    words = ["--annotations", str(root), "--split", "test", "--output", str(tmp_path / "out"), "--metric", "voc07"]
-    assert main(["evaluate", "--checkpoint", weights, *words]) == 0
+    words = ["--annotations", root, "--split", "test", "--output", tmp_path / "out", "--metric", "voc07"]
+    evaluate("--checkpoint", run / "checkpoints" / "model.safetensors", *words)
     result, detections = evaluation(tmp_path / "out")
     assert list(result["per_class"]) == ["dog", "cat"]  # the checkpoint's order
     assert len(detections) == 2 * 20
@@ -107,15 +109,14 @@ def test_weights_of_another_system_see_images_resized_as_they_were_trained_on(tm
     photo = root / "JPEGImages" / "b.jpg"
     noise = np.random.default_rng(0).integers(0, 255, (900, 800, 3), dtype=np.uint8)
     Image.fromarray(noise).save(photo, quality=95)
-    words = ["--annotations", str(root), "--split", "test", "--post_process.max_detections", "5"]
+    words = ["--annotations", root, "--split", "test", "--post_process.max_detections", "5"]
     found = {}
     for antialias in (True, False):
         weights = tmp_path / f"{antialias}.safetensors"
         model = ssd300_vgg16(2, width=0.02, seed=0)
         save_checkpoint(weights, model, class_names=["dog"], post_process={}, antialias=antialias)
-        output = tmp_path / str(antialias)
-        assert main(["evaluate", "--checkpoint", str(weights), *words, "--output", str(output)]) == 0
-        rows = evaluation(output)[1]
+        evaluate("--checkpoint", weights, *words, "--output", tmp_path / "out")
+        rows = evaluation(tmp_path / "out")[1]
         pixels = torch.from_numpy(EncodedImage.read(photo).decode()).permute(2, 0, 1)
         (expected,) = load_detector(weights)([pixels])
         assert len(rows) == 5
@@ -137,8 +138,8 @@ def test_a_coco_file_with_its_images_takes_the_place_of_the_data(tmp_path, sourc
     }
     write_photos(tmp_path / "photos", ["x.jpg"])
     place = run if source == "--run" else run / "checkpoints" / "model.safetensors"
-    words = ["--annotations", str(write_json(tmp_path / "it's {truth}: .json", truth)), "--output", str(tmp_path / "o")]
-    assert main(["evaluate", source, str(place), *words, "--images", str(tmp_path / "photos")]) == 0
+    words = ["--annotations", write_json(tmp_path / "it's {truth}: .json", truth), "--output", tmp_path / "o"]
+    evaluate(source, place, *words, "--images", tmp_path / "photos")
     result, detections = evaluation(tmp_path / "o")
     assert {row["image_id"] for row in detections} == {7}
     assert {row["category_id"] for row in detections} <= {20, 30}
@@ -149,7 +150,7 @@ def test_a_coco_file_with_its_images_takes_the_place_of_the_data(tmp_path, sourc
 def test_two_processes_find_what_one_finds_and_write_once(run, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     words = ["--run", str(run), "--metric", "coco", "--training.batch_size", "1"]  # the same sums, to the last bit
-    assert main(["evaluate", *words, "--output", str(one)]) == 0
+    evaluate(*words, "--output", one)
     command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), *words, "--runtime.devices", "2"]
     done = subprocess.run([*command, "--output", str(two)], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -295,7 +295,7 @@ def test_options_of_slurm_are_typed_and_further_ones_go_to_sbatch():
         ("--slurm.gpus 1", "--slurm.gpus: is for --cluster slurm"),
         ("--cluster slurm --jobs 2", "--jobs: not with --cluster; use --slurm.parallel"),
         ("--cluster slurm --shard 1/2", "--shard and --cluster: choose one of the two"),
-        ("--shard 1/2 --no-training", "--shard and --no-training: choose one"),
+        ("--shard 1/2 --no-training", "--no-training: not allowed with argument --shard"),
         ("--watch --jobs 2", "--jobs: not with --watch"),
         ("--shard 3/2", "--shard: got '3/2'; expected I/N"),
         ("--cluster slurm --slurm.minutes 0", "--slurm: minutes: must be greater than 0; got '0'"),
