@@ -19,7 +19,7 @@ from ssdnorm.messages import one_line
 # in a run folder
 FAILURE_FILE = "failure.json"  # why the run has no result: status (diverged or failed) and reason
 START_FILE = "start.json"  # digests of what it started from
-WITHOUT_ROWS = "delete it to go on without its rows"  # what a run does without its CSV file
+ROWS_REMEDY = "delete it to go on without its rows"  # of a damaged CSV file
 
 _UNFINISHED = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]*)?")
 _LONGEST_NAME = 255  # bytes, on common file systems
@@ -139,8 +139,8 @@ def append_rows(path: Path, rows: Sequence[Sequence[Any]]) -> None:
 
 
 @contextlib.contextmanager
-def damage_named(path: Path, remedy: str) -> Iterator[None]:
-    """Let errors about the content of a file of ours name it, and say what to do."""
+def refuse_damage(path: Path, remedy: str) -> Iterator[None]:
+    """Refuse a file of ours whose content makes an error, by its name and with what to do."""
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:

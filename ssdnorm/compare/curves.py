@@ -10,7 +10,7 @@ import numpy as np
 
 from ssdnorm.compare.results import Run, Status
 from ssdnorm.compare.run_folders import REPEAT
-from ssdnorm.files import damage_named, whole_rows
+from ssdnorm.files import refuse_damage, whole_rows
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def read_run_log(run: Run, root: Path, metric: str) -> RunLog:
     for row in rows:
         if row.get(metric):
             by_images.setdefault(row.get("evaluated_on") or "", []).append(row)
-    with damage_named(path, REPEAT):
+    with refuse_damage(path, REPEAT):
         loss = _curve(rows, "loss")
         evaluations = {images: _curve(evaluated, metric) for images, evaluated in sorted(by_images.items())}
     return RunLog(run.seed, run.status, loss, evaluations, _read_diagnostics(root / run.folder / "diagnostics.csv"))
@@ -72,7 +72,7 @@ def read_run_log(run: Run, root: Path, metric: str) -> RunLog:
 def _read_diagnostics(path: Path) -> Diagnostics:
     measured: dict[tuple[str, str], list[dict[str, str]]] = {}
     diagnostics: Diagnostics = {}
-    with damage_named(path, REPEAT):
+    with refuse_damage(path, REPEAT):
         for row in whole_rows(path):
             measured.setdefault((row["statistic"], row["name"]), []).append(row)
         for (statistic, name), rows in measured.items():

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from ssdnorm.coco_format import load_detections
 from ssdnorm.compare.plan import Job
 from ssdnorm.compare.results import Matched, Run, Status
-from ssdnorm.files import FAILURE_FILE, START_FILE, damage_named, whole_rows
+from ssdnorm.files import FAILURE_FILE, START_FILE, refuse_damage, whole_rows
 from ssdnorm.metrics.coco import CocoResult, evaluate_coco
 from ssdnorm.tables import GroundTruth
 from ssdnorm.validation import validate
@@ -117,7 +117,7 @@ def first_with(name: str, runs: Iterable[Run], root: Path) -> Run | None:
 def images_per_second(folder: Path) -> float | None:
     """Training speed: median over the readings of a run without the first, which includes start-up."""
     path = folder / "metrics.csv"
-    with damage_named(path, REPEAT):
+    with refuse_damage(path, REPEAT):
         rows = whole_rows(path)[1:]
         readings = [float(row["images_per_second"]) for row in rows if row["images_per_second"]]
     return median(readings) if readings else None
@@ -174,7 +174,7 @@ def _read(kind: type[_Content], path: Path, *, remedy: str = REPEAT) -> _Content
 def _seconds_to(folder: Path, target_ap50: float) -> float | None:
     """Training time until an evaluation during training reached the target, on the images evaluated first."""
     path = folder / "metrics.csv"
-    with damage_named(path, REPEAT):
+    with refuse_damage(path, REPEAT):
         rows = [row for row in whole_rows(path) if row["AP50"]]
         for row in rows:
             if row["evaluated_on"] == rows[0]["evaluated_on"] and float(row["AP50"]) >= target_ap50:

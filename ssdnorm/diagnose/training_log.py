@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from ssdnorm.diagnose.activations import ActivationStatistics, activation_statistics
 from ssdnorm.diagnose.layers import SSDParts, block_of, find_ssd_parts
-from ssdnorm.files import WITHOUT_ROWS, append_rows, damage_named, whole_rows, write_rows
+from ssdnorm.files import ROWS_REMEDY, append_rows, refuse_damage, whole_rows, write_rows
 
 _LENGTH_QUANTILES = {"length_p05": 0.05, "length_median": 0.5, "length_p95": 0.95}
 _COLUMNS = ["step", "statistic", "name", "value"]
@@ -69,7 +69,7 @@ class DiagnosticsFile(pl.Callback):
             )
         if not trainer.is_global_zero:
             return
-        with damage_named(self.path, WITHOUT_ROWS):
+        with refuse_damage(self.path, ROWS_REMEDY):
             rows = [
                 {name: row[name] for name in _COLUMNS}
                 for row in whole_rows(self.path)

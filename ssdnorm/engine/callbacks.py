@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 
 from ssdnorm.engine.module import TrainingModule
-from ssdnorm.files import WITHOUT_ROWS, append_rows, damage_named, whole_rows, write_rows
+from ssdnorm.files import ROWS_REMEDY, append_rows, refuse_damage, whole_rows, write_rows
 
 _COLUMNS = [
     *("step", "epoch", "lr", "loss", "bbox_regression", "classification", "images_per_second", "seconds"),
@@ -97,7 +97,7 @@ class MetricsFile(pl.Callback):
     def _rows(self) -> list[dict[str, str]]:
         """The rows written so far; ``ValueError`` if they are not those of a run."""
         rows = whole_rows(self.path)
-        with damage_named(self.path, WITHOUT_ROWS):
+        with refuse_damage(self.path, ROWS_REMEDY):
             for row in rows:
                 int(row["step"]), float(row["seconds"])
         return rows

@@ -15,7 +15,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from ssdnorm.files import damage_named, write_json
+from ssdnorm.files import refuse_damage, write_json
 from ssdnorm.messages import one_line
 from ssdnorm.norm_specs import check_option_names, import_class
 from ssdnorm.validation import LOGGERS
@@ -66,7 +66,7 @@ def make_loggers(specs: Sequence[Spec], folder: Path, *, settings: Mapping[str, 
         ValueError: a logger refuses its options, or its server cannot be reached.
     """
     ids_file, loggers = folder / IDS_FILE, []
-    with damage_named(ids_file, "delete it to begin new runs there"):
+    with refuse_damage(ids_file, "delete it to begin new runs there"):
         known = dict(json.loads(ids_file.read_text(encoding="utf-8"))) if ids_file.exists() else {}
     for spec in specs:
         kind, options = _parts(spec)

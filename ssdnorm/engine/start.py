@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ssdnorm.engine.module import TrainingModule
-from ssdnorm.files import START_FILE, damage_named, write_text
+from ssdnorm.files import START_FILE, refuse_damage, write_text
 from ssdnorm.structures import Batch
 
 NUM_BATCHES = 2
@@ -45,7 +45,7 @@ class StartFile(pl.Callback):
             self._content["weights"] = {name: digest([value]) for name, value in pl_module.model.named_parameters()}
             self._content["batches"] = []
         elif "batches" not in self._content and self.path.exists():  # resumed after its first step
-            with damage_named(self.path, "delete it to go on without it"):
+            with refuse_damage(self.path, "delete it to go on without it"):
                 self._content = dict(json.loads(self.path.read_text(encoding="utf-8")))
                 self._content["batches"] = list(self._content["batches"])
         if "batches" in self._content and len(self._content["batches"]) == batch_idx:
