@@ -94,14 +94,9 @@ def merge_config(*layers: tuple[str, Mapping[str, Any]]) -> Config:
     return validate(Config, merged, origin)
 
 
-def config_to_mapping(config: Config) -> dict[str, Any]:
-    """The complete config as nested mappings; what :func:`merge_config` makes the same config of."""
-    return config.model_dump()
-
-
 def config_to_yaml(config: Config) -> str:
-    """The complete config as a YAML file."""
-    return yaml.safe_dump(config_to_mapping(config), sort_keys=False, default_flow_style=None, width=120)
+    """The complete config as a YAML file, of which :func:`read_config` makes the same config."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, default_flow_style=None, width=120)
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
@@ -186,5 +181,5 @@ def differing_keys(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "")
 
 def differences_of_run(before: Config, config: Config) -> list[str]:
     """Dotted keys at which the config of a run folder differs from another, ``runtime`` aside."""
-    differing = differing_keys(config_to_mapping(before), config_to_mapping(config))
+    differing = differing_keys(before.model_dump(), config.model_dump())
     return [key for key in differing if not key.startswith("runtime.")]

@@ -10,7 +10,6 @@ from ssdnorm.build import build_model, build_optimizer, check_model
 from ssdnorm.cli.schema import schemas
 from ssdnorm.config_file import (
     SHIPPED,
-    config_to_mapping,
     config_to_yaml,
     differing_keys,
     find_config,
@@ -41,7 +40,7 @@ def test_every_recipe_is_complete_and_builds(path):
     config = read_config(path)
     check_model(config)
     written = yaml.safe_load(path.read_text())
-    missing = differing_keys(written, config_to_mapping(config))
+    missing = differing_keys(written, config.model_dump())
     assert not missing, "keys that the file leaves out, or writes in another way"
 
 
@@ -49,7 +48,7 @@ def test_every_recipe_is_complete_and_builds(path):
 def test_every_norm_preset_is_complete_and_builds(path):
     config = read_config("voc0712", ["--norm", path.stem])
     check_model(config)
-    assert config_to_mapping(config)["norm"] == yaml.safe_load(path.read_text())
+    assert config.model_dump()["norm"] == yaml.safe_load(path.read_text())
 
 
 def test_every_shipped_schema_is_the_models_own_and_every_config_names_it():

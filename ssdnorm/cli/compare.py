@@ -83,8 +83,8 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         raise ValueError(f"command line: --slurm.{next(iter(given))}: is for --cluster slurm")
     plan = read_plan(arguments.config, rest, seeds=arguments.seeds)
     if arguments.plan is not None:
-        if arguments.output is not None or arguments.seeds is not None or arguments.no_training:
-            raise ValueError("--plan: trains and writes nothing; leave --output, --seeds and --no-training out")
+        if arguments.output is not None or arguments.seeds is not None:
+            raise ValueError("--plan: trains and writes nothing; leave --output and --seeds out")
         print(plan_markdown(plan, read_scatter(arguments.plan, plan.file.metric), num_parallel=arguments.jobs or 1))
         return
     if arguments.output is None:

@@ -14,7 +14,6 @@ from ssdnorm.build import check_model
 from ssdnorm.compare.rules import RuleName
 from ssdnorm.config import Config, Fraction, Seed
 from ssdnorm.config_file import (
-    config_to_mapping,
     differing_keys,
     find_config,
     flatten,
@@ -261,7 +260,7 @@ def read_plan(path: str | Path, overrides: Sequence[str] = (), *, seeds: str | N
         looks = ", ".join(map(str, file.looks))
         raise ValueError(f"{where}: seeds: {len(file.seeds)} seeds are not one of the declared looks: {looks}")
     arms = tuple(_arm(name, changes or {}, base, file, where) for name, changes in file.arms.items())
-    complete = {"base": config_to_mapping(base), "arms": {arm.name: arm.changes for arm in arms}}
+    complete = {"base": base.model_dump(), "arms": {arm.name: arm.changes for arm in arms}}
     content = {key: complete.get(key, value) for key, value in content.items() if key != "changes"}
     return Plan(file, base, arms, content)
 
@@ -288,7 +287,7 @@ def _base_overrides(arguments: Sequence[str]) -> dict[str, Any]:
 def _check_varied(key: str, base: Config, where: str) -> None:
     if any(_below(key, never) or _below(never, key) for never in _NEVER_VARIED):
         raise ValueError(f"{where}: vary: {key}: arms share their seeds, data and runtime")
-    known = [*sections(Config), *flatten(config_to_mapping(base), where=where)]
+    known = [*sections(Config), *flatten(base.model_dump(), where=where)]
     if not any(key == name or (name not in sections(Config) and _below(key, name)) for name in known):
         names = ", ".join(name for name in sections(Config) if name and "." not in name)
         raise ValueError(
@@ -300,9 +299,9 @@ def _check_varied(key: str, base: Config, where: str) -> None:
 def _arm(name: str, changes: Mapping[str, Any], base: Config, file: Comparison, where: str) -> Arm:
     here = f"{where}: arms.{name}"
     changes = flatten(changes, where=here)
-    complete = config_to_mapping(base)
+    complete = base.model_dump()
     config = merge_config((where, complete), (here, changes))
-    differing = differing_keys(complete, config_to_mapping(config))
+    differing = differing_keys(complete, config.model_dump())
     for key in (*changes, *differing):
         if not any(_below(key, allowed) for allowed in file.vary):
             raise ValueError(f"{here}: {key}: arms may change {', '.join(file.vary)} only; declare the key under vary")

@@ -16,7 +16,7 @@ from ssdnorm.coco_format import coco_dict, detection_table, ground_truth_table
 from ssdnorm.compare.analysis import analyse
 from ssdnorm.compare.plan import Arm, Comparison, Job, Plan, make_job
 from ssdnorm.compare.results import Results
-from ssdnorm.config_file import config_to_mapping, merge_config
+from ssdnorm.config_file import merge_config
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.shapes import ShapesDataset
 from ssdnorm.engine.evaluation import evaluate_tables
@@ -52,7 +52,7 @@ def make_plan(
         target_ap50=0.5,
         **keys,
     )
-    content = {"title": file.title, "seeds": file.seeds, **keys, "arms": changes, "base": config_to_mapping(base)}
+    content = {"title": file.title, "seeds": file.seeds, **keys, "arms": changes, "base": base.model_dump()}
     return Plan(file, base, tuple(Arm(arm, changes[arm], base, tuple(rates)) for arm in arms), content)
 
 

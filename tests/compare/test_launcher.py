@@ -16,7 +16,7 @@ from ssdnorm.compare import launcher
 from ssdnorm.compare.launcher import launch
 from ssdnorm.compare.plan import read_plan
 from ssdnorm.compare.run_folders import read_run, state_of
-from ssdnorm.config_file import config_to_mapping, config_to_yaml, merge_config
+from ssdnorm.config_file import config_to_yaml, merge_config
 
 from .test_plan import CONTENT
 
@@ -131,7 +131,7 @@ def test_a_folder_with_another_config_is_refused_before_anything_runs(jobs, tmp_
     root = tmp_path / "cmp"
     old = root / jobs[3].folder / "config.yaml"
     old.parent.mkdir(parents=True)
-    other = merge_config(("", config_to_mapping(jobs[3].config)), ("", {"norm.backbone": "group_norm"}))
+    other = merge_config(("", jobs[3].config.model_dump()), ("", {"norm.backbone": "group_norm"}))
     old.write_text(config_to_yaml(other))
     with pytest.raises(ValueError, match=r"seed5.config\.yaml: this run has another config.*norm\.backbone"):
         launch(jobs, root)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from ssdnorm.compare.plan import extended, read_plan
-from ssdnorm.config_file import SHIPPED, config_to_mapping, differing_keys, read_config
+from ssdnorm.config_file import SHIPPED, differing_keys, read_config
 
 CONFIGS = sorted(SHIPPED.glob("compare_*.yaml"))
 SHAPES = {
@@ -127,8 +127,8 @@ def test_an_arm_may_name_a_norm_preset_which_is_written_out(tmp_path):
 
 def test_an_arm_is_the_base_with_its_keys_changed(tmp_path):
     plan = plan_of(tmp_path, CONTENT)
-    arms = {arm.name: config_to_mapping(arm.config) for arm in plan.arms}
-    base = config_to_mapping(plan.base)
+    arms = {arm.name: arm.config.model_dump() for arm in plan.arms}
+    base = plan.base.model_dump()
     assert arms["l2_norm"] == base
     assert differing_keys(base, arms["batch_norm"]) == ["norm.backbone", "norm.taps.conv4_3"]
     assert arms["no_dropout"]["model"]["dropout"] == 0.0

@@ -10,7 +10,7 @@ from ssdnorm.build import batch_norm_images, build_dataset, build_model, build_t
 from ssdnorm.compare.plan import make_job, read_plan
 from ssdnorm.compare.results import Run
 from ssdnorm.compare.run_folders import compare_starts
-from ssdnorm.config_file import config_to_mapping, merge_config
+from ssdnorm.config_file import merge_config
 
 from .test_plan import CONTENT
 
@@ -79,6 +79,6 @@ def test_what_two_starts_share_is_told_by_name_with_the_first_seed_that_both_rec
     ("norm", "images"), [("batch_norm", 3), ("sync_batch_norm", 6), ("frozen_batch_norm", None), ("none", None)]
 )
 def test_the_images_of_batch_norm_are_those_of_a_device_or_of_all(plan, norm, images):
-    everything = {**config_to_mapping(plan.base), "runtime": {"devices": 2, "accelerator": "cpu"}}
+    everything = {**plan.base.model_dump(), "runtime": {"devices": 2, "accelerator": "cpu"}}
     config = merge_config(("test", {**everything, "norm": {"backbone": norm}}))
     assert batch_norm_images(config, build_model(config, 6)) == images

@@ -8,7 +8,7 @@ import yaml
 from pytorch_lightning.loggers import CSVLogger
 
 from ssdnorm.cli import main
-from ssdnorm.config_file import config_to_mapping, differences_of_run
+from ssdnorm.config_file import differences_of_run
 from ssdnorm.engine.loggers import IDS_FILE, check_loggers, make_loggers, named
 from tests.cli.test_compare import TINY
 from tests.small_training import rows, tiny_config, train
@@ -153,7 +153,7 @@ def test_a_run_is_logged_everywhere_and_resumed_under_its_ids(tmp_path):
 
 def test_loggers_are_no_part_of_what_a_run_is():
     before, after = tiny_config(), tiny_config(runtime={"loggers": [WANDB]})
-    assert config_to_mapping(before) != config_to_mapping(after)
+    assert before.model_dump() != after.model_dump()
     assert differences_of_run(before, after) == []
 
 
