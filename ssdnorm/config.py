@@ -396,15 +396,13 @@ class RuntimeConfig(Section):
         return loggers
 
 
-def _or_preset(schema: dict[str, Any]) -> None:
-    schema["anyOf"] = [{"$ref": schema.pop("$ref")}, {"type": "string"}]
-
-
 class Config(Section):
     """One training, complete."""
 
     norm: NormConfig = Field(
-        default=NormConfig(), description="or the name of a preset, such as batch_norm", json_schema_extra=_or_preset
+        default=NormConfig(),
+        description="or the name of a preset, such as batch_norm",
+        json_schema_extra=lambda schema: schema.update(anyOf=[{"$ref": schema.pop("$ref")}, {"type": "string"}]),
     )
     model: ModelConfig = ModelConfig()
     data: DataConfig

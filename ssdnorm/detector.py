@@ -105,20 +105,19 @@ class Detector(nn.Module):
         """
         if not images:
             raise ValueError("Detector: expected one image or more; got none")
-        resized = [self._resize(image, i) for i, image in enumerate(images)]
+        for i, image in enumerate(images):
+            if image.ndim != 3 or image.shape[0] != 3:
+                raise ValueError(f"Detector: image {i}: expected (3, H, W); got {tuple(image.shape)}")
+            if image.dtype != torch.uint8 and not image.is_floating_point():
+                raise ValueError(f"Detector: image {i}: expected uint8 or floats in [0, 1]; got {image.dtype}")
+        height, width = height_and_width(self.model.image_size)
+        resized = [resize_image(image, height, width, antialias=self.antialias) for image in images]
         if any(image.is_floating_point() for image in resized):
             dtype = self.model.image_mean.dtype
             resized = [x.to(dtype) if x.is_floating_point() else x.to(dtype) / 255 for x in resized]
         batch = torch.stack(resized)
         sizes = torch.tensor([image.shape[-2:] for image in images]).to(batch.device, non_blocking=True)
         return batch.contiguous(memory_format=torch.channels_last), sizes
-
-    def _resize(self, image: Tensor, index: int) -> Tensor:
-        if image.ndim != 3 or image.shape[0] != 3:
-            raise ValueError(f"Detector: image {index}: expected (3, H, W); got {tuple(image.shape)}")
-        if image.dtype != torch.uint8 and not image.is_floating_point():
-            raise ValueError(f"Detector: image {index}: expected uint8 or floats in [0, 1]; got {image.dtype}")
-        return resize_image(image, *height_and_width(self.model.image_size), antialias=self.antialias)
 
     def _pad(self, targets: Sequence[Target], sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes in [0, 1], ``(B, G, 4)``, and labels ``(B, G)`` with 0 for padding; reads the device once."""

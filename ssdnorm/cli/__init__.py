@@ -56,11 +56,7 @@ class Parser(argparse.ArgumentParser):
         return self._actions
 
     def parse(self, words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """The options, and the words that are none, such as config keys.
-
-        Raises:
-            ValueError: among others for a word such as --outptu, with the nearest option.
-        """
+        """The options, and the words that are none, such as config keys; refuses --outptu with the nearest option."""
         known = [option for action in self.actions for option in action.option_strings]
         for word in (word.partition("=")[0] for word in words if word.startswith("--") and word != "--"):
             if word in known or "." in word:  # dotted words are config keys, and checked where the config is
@@ -87,7 +83,7 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, str] = _MOD
     logging.getLogger("ssdnorm").setLevel(logging.INFO)
     try:
         if first.startswith("-"):
-            _general_parser().parse([first])
+            _general_parser().parse_known_args([first])
         if first not in known:
             raise ValueError(unknown_name("command", first, known))
         parsed, rest = command_parser(first, known).parse(words)
@@ -98,7 +94,9 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, str] = _MOD
         import_module(known[first]).run(parsed, [*_long_options(parsed, rest), *rest])
         print(end="", flush=True)  # fails here, not when Python ends, if nobody reads the output any more
     except BrokenPipeError as error:
-        if not _is_read(_STDOUT):
+        poll = select.poll()
+        poll.register(_STDOUT, 0)  # reports errors alone; true where the other end of the pipe is closed
+        if poll.poll(0):
             _end_line()
             os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)  # Python flushes once more at the end
             return 141  # as a process that SIGPIPE ends
@@ -157,13 +155,6 @@ def _long_options(parsed: argparse.Namespace, rest: Sequence[str]) -> list[str]:
             raise ValueError(f"--{key}: is given twice, once by its short option; leave one out")
         long += [f"--{key}", value]
     return long
-
-
-def _is_read(descriptor: int) -> bool:
-    """Whether the other end of a pipe is open; true for files and terminals."""
-    poll = select.poll()
-    poll.register(descriptor, 0)  # reports errors alone
-    return not poll.poll(0)
 
 
 def _fail(message: str, code: int) -> int:

@@ -95,11 +95,7 @@ def _custom_norm(text: str) -> str:
 
 
 def weights_and_config(arguments: argparse.Namespace) -> tuple[Path | None, Path | None]:
-    """The checkpoint and the config: of ``--run``, or those of ``--checkpoint`` and ``--config``.
-
-    Raises:
-        ValueError: a run and a config.
-    """
+    """The checkpoint and the config: of ``--run``, or those of ``--checkpoint`` and ``--config``."""
     if arguments.run is None:
         return arguments.checkpoint, arguments.config
     if arguments.config is not None:

@@ -23,11 +23,7 @@ from ssdnorm.tables import PackedStrings
 
 
 def read_arms(arguments: argparse.Namespace, rest: Sequence[str]) -> tuple[dict[str, Detector], Config | None]:
-    """Load the detector that the options name and the one of ``--against``, and the config of the data, if any.
-
-    Raises:
-        ValueError: options that exclude each other. FileNotFoundError: no such file.
-    """
+    """The detector that the options name and the one of ``--against``, by name, and the config of the data, if any."""
     weights = arguments.weights
     checkpoint, config_path = weights_and_config(arguments)
     if checkpoint is None and weights is None and config_path is None:
@@ -76,14 +72,7 @@ def _new_detector(config: Config | None, weights: Path | None, *, class_names: S
 def read_pictures(
     arguments: argparse.Namespace, config: Config | None, arms: Mapping[str, Detector]
 ) -> tuple[DetectionDataset, list[str]]:
-    """At most ``--num-images`` pictures: the first files, or evenly over the config's test set, which has objects.
-
-    Returns:
-        the pictures, and messages about files that could not be read.
-
-    Raises:
-        ValueError: none can be read, a video or a camera, or the data has other classes than an arm.
-    """
+    """At most ``--num-images`` pictures: the first files, or evenly over the test set; and what is unreadable."""
     if arguments.images is not None:
         return _read_files(find_sources(arguments.images), arguments.num_images)
     assert config is not None

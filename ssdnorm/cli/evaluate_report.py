@@ -69,8 +69,12 @@ def write_evaluation(
         content |= {"errors": asdict(breakdown), "operating_points": points}
         print(f"\n{breakdown.table()}\n\n{points_table(points)}")
         if arguments.store_thresholds:
+            from ssdnorm.models.checkpoint import read_checkpoint, write_checkpoint
+
             written.append(arguments.checkpoint)
-            _store_thresholds(written[-1], thresholds_of(points))
+            if (thresholds := thresholds_of(points)) is None:
+                raise ValueError("--store-thresholds: no detection hits an object, so there is no best threshold")
+            write_checkpoint(written[-1], replace(read_checkpoint(written[-1]), thresholds=thresholds))
         if arguments.plots:
             written.append(output / "plots")
             content |= write_plots(written[-1], coco, analysis, breakdown)
@@ -80,7 +84,7 @@ def write_evaluation(
             outcomes = find_outcomes(
                 coco, min_score=_SHOWN_ABOVE if arguments.show_above is None else arguments.show_above
             )
-            content["worst_images"] = write_worst(written[-1], outcomes, sources.data_set, arguments.show_worst)
+            content["worst_images"] = _write_worst(written[-1], outcomes, sources.data_set, arguments.show_worst)
     if arguments.voc_dets is not None:
         written.append(arguments.voc_dets)
         write_voc_detections(written[-1], result.truth, result.found)
@@ -102,15 +106,6 @@ def write_evaluation(
     }
     write_json(written[-1], {**content, **versions})
     print(f"\nwritten: {', '.join(map(str, written))}")
-
-
-def _store_thresholds(path: Path, thresholds: dict[str, float] | None) -> None:
-    """Write thresholds into a checkpoint; ``ValueError`` where there are none, or for another system's file."""
-    from ssdnorm.models.checkpoint import read_checkpoint, write_checkpoint
-
-    if thresholds is None:
-        raise ValueError("--store-thresholds: no detection hits an object, so there is no best threshold")
-    write_checkpoint(path, replace(read_checkpoint(path), thresholds=thresholds))
 
 
 def write_plots(folder: Path, coco: CocoResult, analysis: ErrorAnalysis, breakdown: ErrorBreakdown) -> dict[str, Any]:
@@ -138,15 +133,8 @@ def write_plots(folder: Path, coco: CocoResult, analysis: ErrorAnalysis, breakdo
     }
 
 
-def write_worst(folder: Path, outcomes: Outcomes, data_set: DetectionDataset, num_images: int) -> list[dict[str, Any]]:
-    """Pictures of the images with the most errors, ground truth on the left, detections on the right.
-
-    Returns:
-        for each picture its file, its image and its errors by kind.
-
-    Raises:
-        FileNotFoundError: an image is not there.
-    """
+def _write_worst(folder: Path, outcomes: Outcomes, data_set: DetectionDataset, num_images: int) -> list[dict[str, Any]]:
+    """Draw the images with the most errors, ground truth on the left, detections on the right; a row for each."""
     rows, pictures = [], []
     places = {image_id: place for place, image_id in enumerate(data_set.ground_truth.image_ids.tolist())}
     worst = worst_images(outcomes, num_images)

@@ -112,16 +112,8 @@ def sources_from_weights(arguments: argparse.Namespace, rest: Sequence[str]) -> 
 
 
 def read_detections(path: Path, truth: GroundTruth) -> DetectionTable:
-    """A COCO result file, or a folder of the VOC devkit's ``comp4_det_test_<class>.txt``.
-
-    Raises:
-        FileNotFoundError: nothing is there. ValueError: damaged, or of other images or categories.
-    """
-    if path.is_dir():
-        return read_voc_detections(path, truth)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such detections file or folder")
-    return load_detections(path, truth)
+    """A COCO result file, or a folder of the VOC devkit's ``comp4_det_test_<class>.txt``."""
+    return read_voc_detections(path, truth) if path.is_dir() else load_detections(path, truth)
 
 
 def _data_keys(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -36,11 +36,7 @@ class Frame:
 
 
 def find_sources(arguments: Sequence[str]) -> list[Path | int]:
-    """Find picture and video files by path, folder or pattern, each once, in order; an integer is a camera.
-
-    Raises:
-        FileNotFoundError: an argument matches nothing.
-    """
+    """Find picture and video files by path, folder or pattern, each once, in order; an integer is a camera."""
     found: dict[Path | int, None] = {}
     for argument in arguments:
         place = Path(argument)
@@ -66,11 +62,7 @@ def is_video(source: Path | int) -> bool:
 
 
 def read_frames(source: Path | int, *, limit: int | None = None) -> Iterator[Frame]:
-    """Read the frames of one source, at most ``limit`` of a video or camera.
-
-    Raises:
-        ValueError: the file or camera cannot be read.
-    """
+    """Read the frames of one source, at most ``limit`` of a video or camera."""
     if isinstance(source, Path) and not is_video(source):
         yield Frame(str(source), EncodedImage.read(source).decode())
         return
@@ -94,11 +86,7 @@ def read_frames(source: Path | int, *, limit: int | None = None) -> Iterator[Fra
 
 @contextlib.contextmanager
 def new_video(path: Path, first: Frame) -> Iterator[cv2.VideoWriter]:
-    """Write an ``.mp4`` video of a frame's size and rate (25 per second if unknown), whole or not at all.
-
-    Raises:
-        ValueError: OpenCV cannot write it, or has written less than it was given, as on a full disk.
-    """
+    """Write an ``.mp4`` video of a frame's size and rate (25 per second if unknown), whole or not at all."""
     height, width = first.pixels.shape[:2]
     rate = first.rate if first.rate > 0 else 25.0
     with replaced_file(path) as unfinished:

@@ -14,11 +14,7 @@ from ssdnorm.messages import unknown_name
 
 
 def check_labels(words: str | None, sources: Sequence[Path | int]) -> list[str]:
-    """The formats in ``coco,voc,yolo``.
-
-    Raises:
-        ValueError: an unknown format, videos, or pictures whose label files would have one name.
-    """
+    """The formats in ``coco,voc,yolo``; refuses videos, and pictures whose label files would have one name."""
     if words is None:
         return []
     formats = [word.strip() for word in words.split(",")]

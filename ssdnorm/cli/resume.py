@@ -73,11 +73,7 @@ def check_checkpoint(output: Path, schedule: Mapping[str, Any], *, extends: bool
 
 
 def check_output(output: Path, config: Config, *, resume: bool) -> bool:
-    """Whether a run is to be extended beyond the length that it was started with.
-
-    Raises:
-        ValueError: the folder holds a run, or with ``resume`` one with another config.
-    """
+    """Whether a run is to be extended beyond its length; refuses one that is there, or resumed with another config."""
     old = output / "config.yaml"
     if not old.exists():
         return False

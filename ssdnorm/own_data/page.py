@@ -63,12 +63,15 @@ def make_chapters(
     spec, taps = network
     train = datasets["train"]
     objects = Objects.of(train)
+    summaries = [f"{name}: {dataset.summary}" for name, dataset in datasets.items() if dataset.summary]
+    problems = [f"{name}: {message}" for name, dataset in datasets.items() for message in dataset.problems]
+    words = "What loading says, counted and one by one. Bad annotations are left out of training and evaluation."
     pairs = find_duplicates(datasets) if len(datasets) > 1 else []
     twice = [f"{one} {first} = {other} {second}" for one, first, other, second in pairs] or ["none"]
     chapters = [
         Chapter("Pictures and objects", "By split; median and most objects per picture.", [picture_table(datasets)]),
         Chapter("Classes", "Objects by class and split.", [class_table(datasets)]),
-        _annotations(datasets),
+        Chapter("Annotations", words, lines=[*summaries, *problems] or ["nothing is wrong with them"]),
         Chapter("Same pictures in two splits", "Pictures that look the same make a result too good.", lines=twice),
     ]
     if len(objects.labels) == 0:
@@ -86,7 +89,12 @@ def make_chapters(
     tables = [*coverage_tables(objects, specs, train.class_names), tap_table(objects, spec, taps)]
     chapters.append(Chapter("Coverage of the default boxes", words, tables))
     if suggest:
-        chapters.append(_suggestion(objects, specs, taps))
+        new = specs["suggested"]
+        keys = {"model": {"default_boxes": default_box_keys(new)}}
+        code = yaml.safe_dump(keys, default_flow_style=None, width=110, sort_keys=False)
+        gain = f"{percent(objects.covered(spec))} → {percent(objects.covered(new))}"
+        words = f"Coverage {gain}; every class counts the same."
+        chapters.append(Chapter("Suggested default boxes", words, [tap_table(objects, new, taps)], code=code))
     chapters.append(_training_pictures(train, config, spec))
     return chapters
 
@@ -124,13 +132,6 @@ def _aligned(table: Table) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _annotations(datasets: Mapping[str, DetectionDataset]) -> Chapter:
-    lines = [f"{name}: {message}" for name, dataset in datasets.items() for message in dataset.problems]
-    summaries = [f"{name}: {dataset.summary}" for name, dataset in datasets.items() if dataset.summary]
-    words = "What loading says, counted and one by one. Bad annotations are left out of training and evaluation."
-    return Chapter("Annotations", words, lines=[*summaries, *lines] or ["nothing is wrong with them"])
-
-
 @styled
 def _shapes(objects: Objects, spec: DefaultBoxSpec) -> Chapter:
     height, width = height_and_width(spec.image_size)
@@ -155,14 +156,6 @@ def _shapes(objects: Objects, spec: DefaultBoxSpec) -> Chapter:
     logarithmic(right, "x")
     svg = figure_to_svg(figure, "shapes", "Histograms of sizes and aspect ratios of the objects")
     return Chapter("Sizes and shapes", f"After the resize to {width} × {height} pixels.", [table], [svg])
-
-
-def _suggestion(objects: Objects, specs: Mapping[str, DefaultBoxSpec], taps: Sequence[str]) -> Chapter:
-    spec, new = specs["default boxes"], specs["suggested"]
-    keys = {"model": {"default_boxes": default_box_keys(new)}}
-    code = yaml.safe_dump(keys, default_flow_style=None, width=110, sort_keys=False)
-    words = f"Coverage {percent(objects.covered(spec))} → {percent(objects.covered(new))}; every class counts the same."
-    return Chapter("Suggested default boxes", words, [tap_table(objects, new, taps)], code=code)
 
 
 def _training_pictures(train: DetectionDataset, config: Config, spec: DefaultBoxSpec) -> Chapter:

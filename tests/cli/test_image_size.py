@@ -41,23 +41,6 @@ def test_a_rectangular_network_and_its_exported_file_find_the_same(tmp_path):
     assert found[1] == pytest.approx(found[0], abs=1e-2)
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--model.default_boxes.sizes", "[30, 60]"], "model.default_boxes.sizes: expected 7 rising numbers"),
-        (["--model.default_boxes.steps", "[8]"], "model.default_boxes.steps: expected 6 entries, one per tap; got 1"),
-        (
-            ["--model.name", "ssd_vgg16", "--model.image_size", "160", "--model.default_boxes", "ssd300_voc"],
-            "model.default_boxes: are for 300 pixels; the network takes 160",
-        ),
-    ],
-)
-def test_default_boxes_that_do_not_fit_the_network_end_in_one_line(tmp_path, capsys, words, message):
-    assert train(tmp_path / "run", *words) == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
 def test_the_papers_networks_may_say_their_size():
     assert merge_config(("test", tiny(model={"image_size": [300, 300]}))).model.input_size == [300, 300]
     assert merge_config(("test", tiny())).model.input_size == 300

@@ -1,6 +1,7 @@
 """Mistakes on the command line: one line, exit code 2, nothing written."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ EXPORT = "export --checkpoint m.safetensors --output"
 PREDICT = "predict --checkpoint m.safetensors --output o photos/photo_001.jpg"
 DIAGNOSE = "diagnose --output o --checkpoint m.safetensors"
 PICTURES = f"{DIAGNOSE} --images photos"
+TRAIN = "train --config tiny.yaml --output o"
 
 
 @pytest.mark.parametrize(
@@ -123,6 +125,23 @@ PICTURES = f"{DIAGNOSE} --images photos"
         ("diagnose --output o --config batch_norm.yaml --batch-norm --batch-size 1", "batches of two images or more"),
         ("diagnose --output o --config tiny.yaml --against m.safetensors", "m: it has 1 classes; those of the data"),
         ("diagnose --output text.txt --config tiny.yaml", "--output: text.txt is a file; a folder is needed"),
+        (f"{TRAIN} --norm.backbone batchnorm", "command line: norm.backbone: unknown norm 'batchnorm'; choose one"),
+        (f"{TRAIN} --training.batch_size 0", "command line: training.batch_size: must be greater than 0 or 'auto'"),
+        (f"{TRAIN} --data.train '{{format: voc, root: nowhere, split: a, num_images: null, seed: null}}'", "nowhere"),
+        (f"{TRAIN} --data.class_names '[cat, dog]'", "data.class_names: shapes have the classes"),
+        (f"{TRAIN} --training.precision 16-mixed", "16-mixed needs a GPU; on a CPU choose 32-true or bf16-mixed"),
+        (f"{TRAIN} --runtime.accelerator cuda --runtime.devices 9", "runtime: accelerator 'cuda', devices 9: "),
+        (f"{TRAIN} --runtime.accelerator abacus", "runtime: accelerator 'abacus'"),
+        (f"{TRAIN} --runtime.batch_may_change true --training.epochs 2", "a length in epochs would change, too"),
+        (f"{TRAIN} --runtime.devices 2 --norm.taps.fc7 sync_batch_norm", "sync_batch_norm on several devices"),
+        (f"{TRAIN} --runtime.devices 2 --data.test.num_images 1", "2 devices are more than the 1 images of data.te"),
+        (f"{TRAIN} --model.weights none.npz", "none.npz: no such weights file"),
+        (f"{TRAIN} --model.default_boxes.sizes '[30, 60]'", "model.default_boxes.sizes: expected 7 rising numbers"),
+        (f"{TRAIN} --model.default_boxes.steps [8]", "model.default_boxes.steps: expected 6 entries, one per tap"),
+        (f"{TRAIN} --model.name ssd_vgg16 --model.image_size 160 --model.default_boxes ssd300_voc", "for 300 pixels"),
+        ("train --config none.yaml --output o", "no such config file"),
+        ("train --config tiny.yaml", "give --config and --output, or --resume with a run folder"),
+        ("train --output o", "give --config and --output, or --resume with a run folder"),
         ("train --config quickstart --output=", "--output: a path is needed; got an empty one"),
         ("trian --config x", "unknown command 'trian'; choose one of: inspect, .* Did you mean 'train'"),
         ("train --config quickstart --outptu x", "--outptu: ssdnorm train has no such option.* mean '--output'"),
@@ -138,11 +157,11 @@ PICTURES = f"{DIAGNOSE} --images photos"
 def test_a_mistake_is_one_line_and_writes_nothing(folder, monkeypatch, capsys, words, message):
     monkeypatch.chdir(folder)
     before = sorted(Path().rglob("*"))
-    assert main(words.split()) == 2
+    assert main(shlex.split(words)) == 2
     assert sorted(Path().rglob("*")) == before, "something was written"
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("not read: ")]
-    assert line.startswith("error: ")
-    assert re.search(message, line), line
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.startswith("error: ") for line in lines].index(True) == len(lines) - 1
+    assert re.search(message, lines[-1]), lines
 
 
 def test_a_backend_that_is_not_installed_is_refused_with_how_to_get_it(folder, capsys, monkeypatch):
