@@ -39,6 +39,7 @@ def folder(tmp_path_factory):
 
 FILE = "evaluate --detections found.json --annotations truth.json"
 VOC = "evaluate --detections found.json --annotations VOC"
+RUN = "evaluate --run run"
 WORST = f"{FILE} --show-worst 3 --output o --images"
 EXPORT = "export --checkpoint m.safetensors --output"
 PREDICT = "predict --checkpoint m.safetensors --output o photos/photo_001.jpg"
@@ -51,11 +52,11 @@ TRAIN = "train --config tiny.yaml --output o"
     ("words", "message"),
     [
         ("evaluate", "one of the arguments --run --checkpoint --detections is required"),
-        ("evaluate --run run --detections found.json", "--detections: not allowed with argument --run"),
-        ("evaluate --run run --config config.yaml", "--config: a run has its own config"),
+        (f"{RUN} --detections found.json", "--detections: not allowed with argument --run"),
+        (f"{RUN} --config config.yaml", "--config: a run has its own config"),
         ("evaluate --run nowhere", "--run: nowhere: no such file or folder"),
         ("evaluate --run photos", "photos/checkpoints/model.safetensors: no such"),
-        ("evaluate --run run", "shapes have the classes"),
+        (RUN, "shapes have the classes"),
         ("evaluate --checkpoint f", "--checkpoint: needs ground truth: --annotations .* or --config"),
         ("evaluate --checkpoint f --config config.yaml", "--checkpoint: needs --output"),
         ("evaluate --checkpoint f --config nowhere.yaml --output o", "f: no such"),
@@ -96,6 +97,14 @@ TRAIN = "train --config tiny.yaml --output o"
         (f"{FILE} --voc-dets text.txt", "--voc-dets: text.txt is a file; a folder is needed"),
         (f"{FILE} --output .", "--output: . is a run folder, whose result.json would be lost"),
         (f"{FILE} --norm.backbone none", "unknown argument '--norm.backbone'"),
+        (f"{RUN} --norm.backbone=group_norm", "--norm.backbone: has no effect on a trained model; choose among"),
+        (f"{RUN} --model.width=0.5", "--model.width: has no effect"),
+        (f"{RUN} --training.ema_decay=0.9", "--training.ema_decay: has no effect"),
+        (f"{RUN} --data.train.root=x", "--data.train.root: has no effect"),
+        (f"{RUN} --data.validation=null", "--data.validation: has no effect"),
+        (f"{RUN} --data.train_on_difficult=false", "--data.train_on_difficult: has no effect"),
+        (f"{RUN} --runtime.cache_images=9", "--runtime.cache_images: has no effect"),
+        (f"{RUN} --annotations VOC --split test --data.test.split=val", "--data.test.split: does not go with --ann"),
         (f"{EXPORT} m.txt", "--output: the file ends in .onnx or .pt2"),
         (f"{EXPORT} m.onnx --opset 11", "opset: must be 18 or more; got 11"),
         (f"{EXPORT} folder.pt2", "--output: folder.pt2 is a folder; a file is written"),
@@ -110,6 +119,12 @@ TRAIN = "train --config tiny.yaml --output o"
         (f"{PREDICT} 1 --labels yolo", "--labels: are for pictures; 1 is a video or camera"),
         (f"{PREDICT} --labels coco,pascal", "--labels: unknown format 'pascal'; choose one of: coco, voc, yolo"),
         (f"{PREDICT} --allow-norm batch_norm", "--allow-norm: expected package.module:Class; got 'batch_norm'"),
+        (f"{PREDICT} --device zzz", "--device: 'zzz' cannot be used here; try cpu, cuda or cuda:1"),
+        (f"{PREDICT} --device meta", "--device: meta computes nothing; choose cpu or cuda"),
+        (f"{PREDICT} --device mps", "--device: "),
+        (f"{PREDICT} --device cuda:99", "--device: 'cuda:99' cannot be used here"),
+        (f"{PREDICT} --device xpu", "--device: 'xpu' cannot be used here"),
+        (f"{PICTURES} --config tiny.yaml --model.width 1", "--model.width: has no effect on a trained model"),
         ("diagnose --output o --images photos", "give one of --run, --checkpoint, --weights, or --config for a fresh"),
         (DIAGNOSE, "--images: give pictures, or --config for the data's own"),
         (f"{PICTURES} --run photos", "--run: not allowed with argument --checkpoint"),

@@ -1,4 +1,4 @@
-"""The predict command: pictures, folders, patterns and videos in; drawings, a list and one line out."""
+"""The predict and export commands: pictures, folders, patterns and videos in; drawings, a list and one line out."""
 
 import io
 import json
@@ -55,6 +55,15 @@ def exported(checkpoint):
     outputs = "boxes, scores, labels, num_detections"
     assert printed.getvalue().endswith(f"images (B, 3, 300, 300) float32 -> {outputs}\n")
     return {"high": high, "raw": raw, "inside": inside}
+
+
+def test_a_torch_export_file_is_written_and_described(checkpoint, tmp_path, capsys):
+    path = tmp_path / "m.pt2"
+    assert main(["export", "--checkpoint", str(checkpoint), "--output", str(path)]) == 0
+    line = capsys.readouterr().out
+    assert line.startswith(f"written: {path} (")
+    assert line.endswith("images (B, 3, 300, 300) uint8 -> locs, logits\n")
+    assert path.stat().st_size > 10_000
 
 
 @pytest.fixture
