@@ -40,6 +40,28 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return merge_config(config_layer(path), ("command line", parse_overrides(overrides)))
 
 
+def read_evaluation_config(
+    base: str | Path | Mapping[str, Any], overrides: Sequence[str] = (), *, test: Mapping[str, Any] | None = None
+) -> Config:
+    """Read what a trained model is evaluated with; refuses overrides that have no effect on it.
+
+    Args:
+        base: as ``path`` of :func:`read_config`, or the keys themselves.
+        test: of ``--annotations``, in place of ``data.test``.
+    """
+    changes = parse_overrides(overrides)
+    allowed = [name for name in _OF_EVALUATION if test is None or name != "data.test"]
+    for key in changes:
+        if test is not None and f"{key}.".startswith("data.test."):
+            raise ValueError(f"--{key}: does not go with --annotations, which takes the place of data.test")
+        if not any(f"{key}.".startswith(f"{name}.") for name in allowed):
+            raise ValueError(f"--{key}: has no effect on a trained model; choose among: {', '.join(allowed)}")
+    if test is not None:
+        changes["data.test"] = test
+    layer = ("command line", base) if isinstance(base, Mapping) else config_layer(base)
+    return merge_config(layer, ("command line", changes))
+
+
 def config_layer(path: str | Path) -> tuple[str, Any]:
     """A config file as a layer for :func:`merge_config`: where its keys come from, and the keys."""
     return str(path), read_yaml(find_config(path)) or {}
@@ -113,22 +135,6 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"{where}: a value is missing")
         new = flatten({key: parse_yaml(value, where=where)}, where="command line")
         changes = {name: change for name, change in changes.items() if name not in new} | new
-    return changes
-
-
-def evaluation_overrides(arguments: Sequence[str], *, test_given: bool = False) -> dict[str, Any]:
-    """As :func:`parse_overrides`; ``ValueError`` for keys that have no effect once a model is trained.
-
-    Args:
-        test_given: whether ``--annotations`` takes the place of ``data.test``.
-    """
-    changes = parse_overrides(arguments)
-    allowed = [name for name in _OF_EVALUATION if not (test_given and name == "data.test")]
-    for key in changes:
-        if test_given and f"{key}.".startswith("data.test."):
-            raise ValueError(f"--{key}: does not go with --annotations, which takes the place of data.test")
-        if not any(f"{key}.".startswith(f"{name}.") for name in allowed):
-            raise ValueError(f"--{key}: has no effect on a trained model; choose among: {', '.join(allowed)}")
     return changes
 
 

@@ -13,7 +13,7 @@ from ssdnorm.cli.checks import weights_and_config
 from ssdnorm.cli.frames import find_sources, is_video
 from ssdnorm.coco_format import ground_truth_table
 from ssdnorm.config import Config
-from ssdnorm.config_file import evaluation_overrides, read_config
+from ssdnorm.config_file import read_config, read_evaluation_config
 from ssdnorm.data.dataset import DetectionDataset, subset
 from ssdnorm.data.images import EncodedImage
 from ssdnorm.detector import Detector, load_detector
@@ -30,9 +30,8 @@ def read_arms(arguments: argparse.Namespace, rest: Sequence[str]) -> tuple[dict[
         raise ValueError("give one of --run, --checkpoint, --weights, or --config for a fresh model; got none")
     if config_path is None:
         check_no_extra_arguments(rest)
-    if checkpoint is not None:
-        evaluation_overrides(rest)
-    config = None if config_path is None else read_config(config_path, rest)
+    read = read_config if checkpoint is None else read_evaluation_config
+    config = None if config_path is None else read(config_path, rest)
     if checkpoint is not None:
         name, detector = _load_arm(arguments.run or checkpoint, arguments.allow_norm, class_names=None)
     else:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ssdnorm.cli import check_no_extra_arguments
 from ssdnorm.coco_format import load_detections, load_ground_truth
 from ssdnorm.config import SOURCE_KEYS, PostProcessConfig
-from ssdnorm.config_file import config_layer, evaluation_overrides, merge_config, read_config
+from ssdnorm.config_file import read_config, read_evaluation_config
 from ssdnorm.metrics.voc_files import read_voc_detections
 from ssdnorm.tables import DetectionTable, GroundTruth, PackedStrings
 
@@ -76,20 +76,15 @@ def sources_from_weights(arguments: argparse.Namespace, rest: Sequence[str]) -> 
 
     detector = load_detector(arguments.checkpoint, custom_norms=arguments.allow_norm)
     own = detector.post_process
-    changes = evaluation_overrides(rest, test_given=arguments.annotations is not None)
-    if arguments.annotations is not None:
-        changes |= {"data.test": _data_keys(arguments)}
-    if arguments.config is None:  # the data given, the checkpoint's own post-processing, what the command line changes
-        values = {name: getattr(own, name) for name in PostProcessConfig.model_fields}
-        layer: tuple[str, Any] = ("command line", {"data.train": _data_keys(arguments), "post_process": values})
-    else:
-        layer = config_layer(arguments.config)
-    config = merge_config(layer, ("command line", changes))
+    given = None if arguments.annotations is None else _data_keys(arguments)
+    values = {name: getattr(own, name) for name in PostProcessConfig.model_fields}
+    base = arguments.config or {"data.train": given, "post_process": values}
+    config = read_evaluation_config(base, rest, test=given)
     test_set = build_dataset(config, "test", class_names=detector.class_names)
     if test_set.class_names != detector.class_names:
         raise ValueError(
-            f"{layer[0]}: data.class_names: the checkpoint's classes are {', '.join(detector.class_names)}; "
-            f"those of the data are {', '.join(test_set.class_names)}"
+            f"{arguments.config or 'command line'}: data.class_names: the checkpoint's classes are "
+            f"{', '.join(detector.class_names)}; those of the data are {', '.join(test_set.class_names)}"
         )
     make_loader = partial(
         make_eval_loader,
