@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, str] = _MOD
     logging.getLogger("ssdnorm").setLevel(logging.INFO)
     try:
         if first.startswith("-"):
-            _general_parser().parse_known_args([first])
+            general_parser().parse_known_args([first])
         if first not in known:
             raise ValueError(unknown_name("command", first, known))
         parsed, rest = command_parser(first, known).parse(words)
@@ -129,7 +129,8 @@ def check_no_extra_arguments(rest: Sequence[str]) -> None:
         raise ValueError(f"unknown argument {rest[0]!r}; see --help")
 
 
-def _general_parser() -> Parser:
+def general_parser() -> Parser:
+    """The parser of ``ssdnorm --help``, which lists the commands."""
     groups = [
         "\n".join([f"{title}:", *(f"  {name:<12}{help}" for name, help in group.items())])
         for title, group in GROUPS.items()

@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     """Build the parser of every command, print its completion."""
     import shtab
 
-    from ssdnorm.cli import COMMANDS, CONFIG_KEYS, command_parser
+    from ssdnorm.cli import COMMANDS, CONFIG_KEYS, command_parser, general_parser
     from ssdnorm.cli.checks import PATHS
     from ssdnorm.config import Config
     from ssdnorm.config_file import sections
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
     keys = {
         f"{section}.{name}".lstrip(".") for section in inside for kind in inside[section] for name in kind.model_fields
     }
-    parser = argparse.ArgumentParser(prog="ssdnorm")
+    parser = general_parser()
     commands = parser.add_subparsers()
     for name, meaning in COMMANDS.items():
         own = command_parser(name)

@@ -56,12 +56,7 @@ def write_evaluation(
     content: dict[str, Any] = {"metrics": result.metrics, "per_class": result.per_class}
     content["intervals"] = _intervals(coco, arguments.bootstrap)
     content["against"] = _difference(result, options, arguments)
-    content |= {
-        "errors": None,
-        "f_scores": None if coco is None else f_scores(coco),
-        "operating_points": None,
-        "worst_images": [],
-    }
+    content |= {"errors": None, "f_scores": None if coco is None else f_scores(coco), "operating_points": None}
     if coco is not None and coco.matches is not None:
         analysis = ErrorAnalysis(coco)
         breakdown = analysis.breakdown()
@@ -85,6 +80,7 @@ def write_evaluation(
                 coco, min_score=_SHOWN_ABOVE if arguments.show_above is None else arguments.show_above
             )
             content["worst_images"] = _write_worst(written[-1], outcomes, sources.data_set, arguments.show_worst)
+    content.setdefault("worst_images", [])
     if arguments.voc_dets is not None:
         written.append(arguments.voc_dets)
         write_voc_detections(written[-1], result.truth, result.found)
