@@ -35,7 +35,7 @@ class SharedArrays:
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name != "_tensors"}
         if "_tensors" not in vars(self):
-            arrays = {name: a for name, a in state.items() if isinstance(a, np.ndarray) and a.dtype != object}
+            arrays = {name: a for name, a in state.items() if isinstance(a, np.ndarray) and a.dtype.kind not in "OT"}
             self._hold({name: torch.from_numpy(np.array(array)).share_memory_() for name, array in arrays.items()})
         return {**state, **self._tensors}
 
@@ -51,54 +51,21 @@ class SharedArrays:
             object.__setattr__(self, name, tensor.numpy())
 
 
-class PackedStrings(SharedArrays):
-    """A list of strings in two flat arrays, so that worker processes share it.
-
-    Reading an element of a Python list writes its reference count, which copies the memory page in every forked
-    worker; reading an array writes nothing.
-
-    Example:
-        >>> names = PackedStrings(["a.jpg", "ü b.jpg"])
-        >>> len(names), names[1]
-        (2, 'ü b.jpg')
-    """
-
-    def __init__(self, strings: Sequence[str]) -> None:
-        encoded = [string.encode() for string in strings]
-        self._bytes = np.frombuffer(b"".join(encoded), np.uint8)
-        self._ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, index: int) -> str:
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} is out of range for {len(self)} strings")
-        return self._bytes[self._ends[index] : self._ends[index + 1]].tobytes().decode()
-
-    def select(self, places: np.ndarray) -> PackedStrings:
-        """The strings at some places, in that order."""
-        part = PackedStrings([])
-        rows, part._ends = _rows_of_groups(self._ends, places)
-        part._bytes = self._bytes[rows]
-        return part
-
-
 @dataclass(frozen=True, eq=False)
 class GroundTruth(SharedArrays):
     """All annotated objects of a data set; those of image i are the rows ``starts[i]`` to ``starts[i + 1]``.
 
     Shape, for N images, C classes and M objects:
         image_ids ``(N,)`` and category_ids ``(C,)``: int64, or objects where a user's ids are no integers;
-        sizes ``(N, 2)`` int64 height and width in pixels, 0 if unknown; names: N file names, empty if unknown;
-        class_names: C strings; starts ``(N + 1,)`` int64; ids ``(M,)`` int64, of the annotations;
+        sizes ``(N, 2)`` int64 height and width in pixels, 0 if unknown; names ``(N,)`` of ``TEXT``: file names, empty
+        if unknown; class_names: C strings; starts ``(N + 1,)`` int64; ids ``(M,)`` int64, of the annotations;
         boxes ``(M, 4)`` float64 xywh in pixels, 0-based, as in the file; labels ``(M,)`` int64, 1 … C, in the order of
         ``category_ids``; area ``(M,)`` float64, squared pixels; iscrowd, difficult ``(M,)`` bool.
     """
 
     image_ids: np.ndarray
     sizes: np.ndarray
-    names: PackedStrings
+    names: np.ndarray
     category_ids: np.ndarray
     class_names: tuple[str, ...]
     starts: np.ndarray
@@ -131,12 +98,14 @@ class GroundTruth(SharedArrays):
 
     def select_images(self, places: np.ndarray) -> GroundTruth:
         """The table of some of the images, in the order given."""
-        rows, starts = _rows_of_groups(self.starts, places)
+        counts = np.diff(self.starts)[places]
+        starts = np.append(0, counts.cumsum())
+        rows = np.repeat(self.starts[places] - starts[:-1], counts) + np.arange(starts[-1])
         return replace(
             self,
             image_ids=self.image_ids[places],
             sizes=self.sizes[places],
-            names=self.names.select(places),
+            names=self.names[places],
             starts=starts,
             **{name: getattr(self, name)[rows] for name in _PER_OBJECT},
         )
@@ -147,6 +116,7 @@ class GroundTruth(SharedArrays):
         return replace(self, starts=starts, **{name: getattr(self, name)[keep] for name in _PER_OBJECT})
 
 
+TEXT = np.dtypes.StringDType()
 LARGEST_PX = 1e9  # of a coordinate: the area of a larger box may overflow
 _PER_OBJECT = ("ids", "boxes", "labels", "area", "iscrowd", "difficult")
 
@@ -231,10 +201,3 @@ def xywh_to_xyxy(boxes: np.ndarray) -> np.ndarray:
 def xyxy_to_xywh(boxes: np.ndarray) -> np.ndarray:
     """``(N, 4)`` two corners to corner and size."""
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-
-
-def _rows_of_groups(starts: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of some groups of a table that ``starts`` divides, one group after the other, and their new starts."""
-    counts = np.diff(starts)[groups]
-    new_starts = np.append(0, counts.cumsum())
-    return np.repeat(starts[groups] - new_starts[:-1], counts) + np.arange(new_starts[-1]), new_starts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -10,13 +11,16 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import torch
 import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ssdnorm.build import build_dataset, build_model, build_training
 from ssdnorm.cli import main
 from ssdnorm.config import Config
 from ssdnorm.config_file import merge_config
+from ssdnorm.engine.module import TrainingModule
 
 ROOT = Path(__file__).parents[1]
 SHAPES = {
@@ -42,6 +46,12 @@ def tiny_config(**changes: dict[str, Any]) -> Config:
     return merge_config(("test", tiny(**changes)))
 
 
+def tiny_module(config: Config) -> TrainingModule:
+    """The training module of a config for shapes, with their five classes."""
+    train_set, test_set = build_dataset(config, "train"), build_dataset(config, "test")
+    return build_training(config, build_model(config, 6), train_set=train_set, test_set=test_set)
+
+
 def train_words(*words: object, pictures: bool = False) -> int:
     """Run ``ssdnorm train`` on these words; without pictures of the result, which take longer than the training."""
     with nullcontext() if pictures else patch("ssdnorm.cli.train_pictures.draw_result"):
@@ -64,8 +74,6 @@ def train(
 
 def stopped_at(step: int, output: Path, *words: str, **changes: dict[str, Any]) -> None:
     """Run a training that is interrupted in its batch ``step``, from 0."""
-    from ssdnorm.engine.module import TrainingModule
-
     training_step = TrainingModule.training_step
 
     def stop(self: TrainingModule, batch: Any, batch_idx: int) -> Tensor:
@@ -87,6 +95,17 @@ def script(output: Path, *words: str, **changes: dict[str, Any]) -> subprocess.C
 
 def weights(output: Path, name: str = "model") -> dict[str, Tensor]:
     return load_file(output / "checkpoints" / f"{name}.safetensors")
+
+
+def same_weights(run: Path, other: Path, name: str = "model", other_name: str = "model") -> bool:
+    """Whether the weights of two runs are equal in every bit."""
+    mine, theirs = weights(run, name), weights(other, other_name)
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def result_of(output: Path) -> dict[str, Any]:
+    """The content of result.json."""
+    return json.loads((output / "result.json").read_text())
 
 
 def rows(output: Path) -> list[dict[str, str]]:

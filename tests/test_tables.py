@@ -6,30 +6,11 @@ import pickle
 import numpy as np
 import pytest
 import torch.multiprocessing
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ssdnorm.coco_format import coco_dict, detection_table, ground_truth_table
 from ssdnorm.data import ShapesDataset, subset
-from ssdnorm.tables import PackedStrings, SharedArrays, in_id_order
+from ssdnorm.tables import SharedArrays, in_id_order
 from tests.metrics.random_sets import draw_set
-
-TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"])))
-
-
-@given(TEXTS, st.randoms(use_true_random=False))
-def test_packed_strings_come_out_as_they_went_in_and_in_any_order(strings, random):
-    packed = PackedStrings(strings)
-    assert [packed[i] for i in range(len(packed))] == strings
-    places = random.sample(range(len(strings)), len(strings) // 2)
-    part = packed.select(np.array(places, np.int64))
-    assert [part[i] for i in range(len(part))] == [strings[place] for place in places]
-
-
-@pytest.mark.parametrize("index", [-1, 2])
-def test_a_string_out_of_range_is_refused(index):
-    with pytest.raises(IndexError, match=f"index {index} is out of range for 2 strings"):
-        PackedStrings(["a", "b"])[index]
 
 
 def test_images_and_objects_are_selected_with_all_their_columns():

@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ssdnorm.cli import check_no_extra_arguments
 from ssdnorm.coco_format import load_detections, load_ground_truth
 from ssdnorm.config import SOURCE_KEYS, PostProcessConfig
 from ssdnorm.config_file import read_config, read_evaluation_config
 from ssdnorm.metrics.voc_files import read_voc_detections
-from ssdnorm.tables import DetectionTable, GroundTruth, PackedStrings
+from ssdnorm.tables import TEXT, DetectionTable, GroundTruth
 
 if TYPE_CHECKING:
     from ssdnorm.data.dataset import DetectionDataset
@@ -57,10 +59,10 @@ def sources_from_files(arguments: argparse.Namespace, rest: Sequence[str]) -> So
     if arguments.images is not None:
         from ssdnorm.data.dataset import DetectionDataset
 
-        names = [truth.names[place] for place in range(truth.num_images)]
+        names = truth.names.tolist()
         if not all(names):
             raise ValueError(f"--images: {names.count('')} images have no file_name in the annotations")
-        data_set = DetectionDataset(truth, PackedStrings([str(arguments.images / name) for name in names]))
+        data_set = DetectionDataset(truth, np.array([str(arguments.images / name) for name in names], TEXT))
     found = read_detections(arguments.detections, truth)
     return Sources(truth, found, data_set, arguments.detections.is_dir(), _inputs(arguments))
 

@@ -19,11 +19,7 @@ _LARGEST_SIZE = 2**31  # pixels along a side
 
 
 def rows_of(content: Mapping[str, Any], key: str) -> Rows:
-    """The list of dicts under a key.
-
-    Raises:
-        ValueError: it is missing, or something else.
-    """
+    """The list of dicts under a key; ``ValueError`` if it is missing or something else."""
     rows = content.get(key)
     if not isinstance(rows, Sequence):
         raise ValueError(f"ground truth: {key!r} is missing or not a list; got keys {shown(list(content))}")
@@ -42,11 +38,7 @@ def check_dicts(rows: Any, where: str) -> None:
 
 
 def unique_ids(rows: Rows, where: str) -> np.ndarray:
-    """The rows' ids as :func:`id_array` makes them.
-
-    Raises:
-        ValueError: an id is missing, given twice, or neither a whole number nor text; numbers and text are mixed.
-    """
+    """The rows' ids as :func:`id_array` makes them; ``ValueError`` unless all are different whole numbers, or texts."""
     seen: set[Any] = set()
     for place, row in enumerate(rows):
         if "id" not in row:
@@ -63,11 +55,7 @@ def unique_ids(rows: Rows, where: str) -> np.ndarray:
 
 
 def class_names(categories: Rows) -> tuple[str, ...]:
-    """The categories' names, by default their ids; one that two categories share gets the id appended.
-
-    Raises:
-        ValueError: a name that is no text.
-    """
+    """The categories' names, by default their ids; one that two categories share gets the id appended."""
     names = text_column(categories, "name", "categories", [str(row["id"]) for row in categories])
     counts = Counter(names)
     ids = [row["id"] for row in categories]
@@ -83,25 +71,18 @@ def is_one_line(text: str) -> bool:
 
 
 def text_column(rows: Rows, key: str, where: str, defaults: Sequence[str]) -> list[str]:
-    """Text without control characters; empty only where the default is.
-
-    Raises:
-        ValueError: something else.
-    """
-    values = [row.get(key, default) for row, default in zip(rows, defaults, strict=True)]
-    for place, (value, default) in enumerate(zip(values, defaults, strict=True)):
-        is_text = isinstance(value, str) and bool(value or not default)
-        if not is_text or not is_one_line(value):
+    """Text without control characters, empty only where the default is; ``ValueError`` for anything else."""
+    values = []
+    for place, (row, default) in enumerate(zip(rows, defaults, strict=True)):
+        value = row.get(key, default)
+        if not isinstance(value, str) or not is_one_line(value) or (default and not value):
             raise ValueError(f"{where}[{place}]: {key}: got {shown(value)}, allowed: text")
+        values.append(value)
     return values
 
 
 def size_array(images: Rows) -> np.ndarray:
-    """Height and width ``(N, 2)`` int64 of the images, 0 where unknown.
-
-    Raises:
-        ValueError: a size that is no whole number of pixels.
-    """
+    """Height and width ``(N, 2)`` int64 of the images, 0 where unknown; ``ValueError`` for parts of pixels."""
     columns = []
     for key in ("height", "width"):
         values = float_array([row.get(key) or 0 for row in images])
@@ -116,13 +97,11 @@ def size_array(images: Rows) -> np.ndarray:
 
 def flag_array(values: Sequence[Any]) -> np.ndarray:
     """``(N,)`` int64: 1 for 1 or true, 0 for 0, false or None, −1 for anything else."""
+    known = {0: 0, 1: 1, None: 0}
     try:
-        if set(values) <= {0, 1, None}:
-            return np.array([bool(value) for value in values], np.int64)
+        return np.array([known.get(value, -1) for value in values], np.int64)
     except TypeError:  # lists or dicts among them
-        pass
-    known = (int, float, bool, type(None))
-    return np.array([int(bool(v)) if isinstance(v, known) and v in (0, 1, None) else -1 for v in values], np.int64)
+        return np.array([known.get(v, -1) if isinstance(v, int | float | None) else -1 for v in values], np.int64)
 
 
 def places_of(ids: Any, known: np.ndarray) -> np.ndarray:

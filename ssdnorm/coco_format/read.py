@@ -22,18 +22,14 @@ from ssdnorm.coco_format.columns import (
     unique_ids,
 )
 from ssdnorm.messages import shown
-from ssdnorm.tables import DetectionTable, GroundTruth, PackedStrings, id_array
+from ssdnorm.tables import TEXT, DetectionTable, GroundTruth, id_array
 
 OnBad = Callable[[str, str], None]
 RESULT_KEYS = ("image_id", "category_id", "bbox", "score")
 
 
 def refuse(_kind: str, message: str) -> None:
-    """The strict answer to a bad annotation.
-
-    Raises:
-        ValueError: always, with the message.
-    """
+    """The strict answer to a bad annotation: ``ValueError`` with the message."""
     raise ValueError(message)
 
 
@@ -78,7 +74,7 @@ def ground_truth_table(ground_truth: Mapping[str, Any] | GroundTruth, *, on_bad:
     return GroundTruth(
         image_ids=image_ids,
         sizes=size_array(images),
-        names=PackedStrings(names),
+        names=np.array(names, TEXT),
         category_ids=category_ids,
         class_names=class_names(categories),
         starts=np.searchsorted(owner[rows], np.arange(len(images) + 1)),

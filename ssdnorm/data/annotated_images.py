@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ssdnorm.data.annotation_checks import BOX_KINDS, Problems, bad_box_reason, find_bad_boxes
+from ssdnorm.data.annotation_checks import Problems, usable_boxes
 from ssdnorm.messages import unknown_name
-from ssdnorm.tables import GroundTruth, PackedStrings, xyxy_to_xywh
+from ssdnorm.tables import TEXT, GroundTruth, xyxy_to_xywh
 
 
 class AnnotatedBox(NamedTuple):
@@ -59,33 +59,36 @@ def table_of_images(
         first = next(iter(problems.messages), "none is listed")
         raise ValueError(f"{problems.where}: no usable image. First problem: {first}")
     label_of = {name: label for label, name in enumerate(class_names, 1)}
-    objects = [box for image in images for box in image.boxes]
-    owner = np.repeat(np.arange(len(images)), [len(image.boxes) for image in images])
+    objects: list[AnnotatedBox] = []
+    owners = []
+    for place, image in enumerate(images):
+        for box in image.boxes:
+            if box.name in label_of:
+                objects.append(box)
+                owners.append(place)
+            else:
+                problems.drop("class", f"{box.where}: {unknown_name('class', box.name, class_names)}")
+    owner = np.array(owners, np.int64)
     sizes = np.array([image.size for image in images], np.int64)
     corners = np.array([box.corners for box in objects], np.float64).reshape(-1, 4)
-    labels = np.array([label_of.get(box.name, 0) for box in objects], np.int64)
-    kinds = find_bad_boxes(corners, sizes[owner])
-    keep = (labels > 0) & ((kinds == 0) | (kinds == BOX_KINDS.index("clipped")))
-    for row in np.flatnonzero(~keep).tolist():
-        box, kind = objects[row], BOX_KINDS[kinds[row]]
-        if box.name in label_of:
-            reason = bad_box_reason(kind, sizes[owner[row]])
-            problems.drop(kind, f"{box.where} ({box.name}): {box.shown and box.shown + ' '}{reason}")
-        else:
-            problems.drop("class", f"{box.where}: {unknown_name('class', box.name, class_names)}")
-    problems.count("clipped", int((kinds[keep] > 0).sum()))
+
+    def describe(row: int) -> str:
+        box = objects[row]
+        return f"{box.where} ({box.name}):{box.shown and ' '}{box.shown}"
+
+    keep = usable_boxes(corners, sizes[owner], problems, describe)
     edges = np.where(corners == 0, 0, corners - [1, 1, 0, 0]) if one_based else corners
     boxes = xyxy_to_xywh(edges[keep])
     return GroundTruth(
         image_ids=np.array([image.number for image in images], np.int64),
         sizes=sizes,
-        names=PackedStrings([image.path.name for image in images]),
+        names=np.array([image.path.name for image in images], TEXT),
         category_ids=np.arange(1, len(class_names) + 1),
         class_names=tuple(class_names),
         starts=np.searchsorted(owner[keep], np.arange(len(images) + 1)),
         ids=np.arange(1, len(boxes) + 1),
         boxes=boxes,
-        labels=labels[keep],
+        labels=np.array([label_of[box.name] for box in objects], np.int64)[keep],
         area=boxes[:, 2:].prod(axis=1),
         iscrowd=np.zeros(len(boxes), bool),
         difficult=np.array([box.difficult for box in objects], bool)[keep],

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
+from ssdnorm.data.images import check_image_file
 from ssdnorm.messages import unknown_name
 from ssdnorm.tables import LARGEST_PX
 
@@ -29,7 +31,7 @@ KINDS = {
     "repeated": ("repeated image", "repeated images"),
     "no image": ("annotation of an unknown image", "annotations of unknown images"),
     "left out": ("annotation of a class not asked for", "annotations of classes not asked for"),
-    "clipped": ("box reaching out of the image", "boxes reaching out of the image"),
+    "clipped": ("box reaching out of the image clipped", "boxes reaching out of the image clipped"),
     "size": ("image whose size is not the annotated one", "images whose size is not the annotated one"),
 }
 
@@ -88,10 +90,8 @@ class Problems:
 
     def summary(self) -> str:
         """One line of counts, empty when there is nothing to tell: ``BCCD trainval: 2 boxes without area dropped``."""
-        parts = [_count(kind, number) + " dropped" for kind, number in self.dropped.items()]
-        parts += [
-            _count(kind, number) + (" clipped" if kind == "clipped" else "") for kind, number in self.noted.items()
-        ]
+        parts = [f"{number} {KINDS[kind][number != 1]} dropped" for kind, number in self.dropped.items()]
+        parts += [f"{number} {KINDS[kind][number != 1]}" for kind, number in self.noted.items()]
         return f"{self.where}: {', '.join(parts)}" if parts else ""
 
     def report(self) -> None:
@@ -135,10 +135,44 @@ def find_bad_boxes(boxes_px: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.select(conditions, range(1, len(BOX_KINDS)), default=0)
 
 
-def bad_box_reason(kind: str, size: Sequence[int]) -> str:
-    """What is wrong with a box of a kind, in an image of this height and width."""
-    return _BOX_REASONS[kind].format(height=size[0], width=size[1])
+def usable_boxes(
+    boxes_px: np.ndarray, sizes: np.ndarray, problems: Problems, describe: Callable[[int], str]
+) -> np.ndarray:
+    """Which boxes can be used, ``(M,)`` bool; the others are dropped by what ``describe`` says of their row.
+
+    Shape:
+        as of :func:`find_bad_boxes`.
+    """
+    kinds = find_bad_boxes(boxes_px, sizes)
+    is_clipped = kinds == BOX_KINDS.index("clipped")
+    for row in np.flatnonzero((kinds > 0) & ~is_clipped).tolist():
+        kind, (height, width) = BOX_KINDS[kinds[row]], sizes[row]
+        problems.drop(kind, f"{describe(row)} {_BOX_REASONS[kind].format(height=height, width=width)}")
+    problems.count("clipped", int(is_clipped.sum()))
+    return (kinds == 0) | is_clipped
 
 
-def _count(kind: str, number: int) -> str:
-    return f"{number} {KINDS[kind][number != 1]}"
+def usable_image(
+    path: Path, problems: Problems, *, where: str = "", annotated: tuple[int, int] | None = None
+) -> tuple[int, int] | None:
+    """Height and width of an image file; None, and a problem, where it cannot be read.
+
+    Args:
+        where: the image in the annotations, for messages.
+        annotated: its size there, 0 if unknown, which is compared; None where an annotation has no size.
+    """
+    try:
+        size, orientation = check_image_file(path)
+    except (OSError, ValueError) as error:
+        problems.drop("image", str(error))
+        return None
+    hint = f"its EXIF orientation {orientation} is not applied" if orientation != 1 else ""
+    if annotated is None:
+        if hint:
+            problems.note("size", f"{path.name}: {hint}")
+        return size
+    height, width = annotated[0] or size[0], annotated[1] or size[1]
+    if (height, width) != size:
+        differs = f"says {width} × {height}, {path.name} has {size[1]} × {size[0]}"
+        problems.note("size", f"{where}: {differs}{hint and '; '}{hint}")
+    return size

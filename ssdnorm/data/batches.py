@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import size_of
-from ssdnorm.data.loader import (
-    TIMEOUT_SECONDS,
-    BatchLoader,
-    Collate,
-    Unloaded,
-    is_worker,
-    lacks_shared_memory,
-    use_one_thread,
-)
+from ssdnorm.data.loader import TIMEOUT_SECONDS, BatchLoader, Collate, Unloaded, lacks_shared_memory, use_one_thread
 from ssdnorm.messages import one_line
 from ssdnorm.structures import Batch
 
@@ -47,6 +39,7 @@ class Sample:
     index: int
 
 
+@dataclass(eq=False)
 class Samples(Dataset[Sample | Unloaded]):
     """A data set seen through a transform, by (epoch, index).
 
@@ -58,33 +51,30 @@ class Samples(Dataset[Sample | Unloaded]):
         seed: of the augmentation.
     """
 
-    def __init__(self, dataset: DetectionDataset, transform: Callable[..., Any], *, seed: int) -> None:
-        self.dataset = dataset
-        self.transform = transform
-        self.seed = seed
+    dataset: DetectionDataset
+    transform: Callable[..., Any]
+    _: KW_ONLY
+    seed: int
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, key: Key) -> Sample | Unloaded:
         """The sample; in a worker, what is wrong with it instead of an error, whose message would be its traceback."""
+        epoch, index = key
+        rng = _rng(self.seed, _AUGMENTATION, epoch, index)
         try:
-            return self._load(*key)
+            source = self.dataset.open_image(index)
+            image, boxes, labels = self.transform(source, *self.dataset.training_boxes(index), rng=rng)
+            return Sample(image, boxes, labels, size_of(source), index)
         except (ValueError, OSError) as error:
-            if not is_worker():
+            if get_worker_info() is None:
                 raise
-            reason, path = one_line(error), self.dataset.image_path(key[1])
+            reason, path = one_line(error), self.dataset.image_path(index)
             return Unloaded(reason if path in reason else f"{path}: {reason}")
 
-    def _load(self, epoch: int, index: int) -> Sample:
-        source = self.dataset.open_image(index)
-        boxes_px, labels = self.dataset.training_boxes(index)
-        image, boxes, labels = self.transform(
-            source, boxes_px, labels, rng=_rng(self.seed, _AUGMENTATION, epoch, index)
-        )
-        return Sample(image, boxes, labels, size_of(source), index)
 
-
+@dataclass(eq=False)
 class TrainBatchSampler(Sampler[list[Key]]):
     """An endless stream of shuffled epochs, cut into full batches.
 
@@ -103,28 +93,19 @@ class TrainBatchSampler(Sampler[list[Key]]):
         rank, world_size: which of how many processes.
     """
 
-    def __init__(
-        self,
-        num_images: int,
-        batch_size: int,
-        num_batches: int,
-        *,
-        seed: int,
-        start_batch: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        _check_counts(num_images=num_images, batch_size=batch_size)
-        _check_rank(rank, world_size)
-        if not 0 <= start_batch <= num_batches:
-            raise ValueError(f"start_batch: expected 0 to num_batches ({num_batches}); got {start_batch}")
-        self.num_images = num_images
-        self.batch_size = batch_size
-        self.num_batches = num_batches
-        self.seed = seed
-        self.start_batch = start_batch
-        self.rank = rank
-        self.world_size = world_size
+    num_images: int
+    batch_size: int
+    num_batches: int
+    _: KW_ONLY
+    seed: int
+    start_batch: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        _check_shares(self.num_images, self.batch_size, self.rank, self.world_size)
+        if not 0 <= self.start_batch <= self.num_batches:
+            raise ValueError(f"start_batch: expected 0 to num_batches ({self.num_batches}); got {self.start_batch}")
 
     def __len__(self) -> int:
         return self.num_batches
@@ -154,8 +135,7 @@ class EvalBatchSampler(Sampler[list[Key]]):
     """
 
     def __init__(self, num_images: int, batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
-        _check_counts(num_images=num_images, batch_size=batch_size)
-        _check_rank(rank, world_size)
+        _check_shares(num_images, batch_size, rank, world_size)
         self.indices = range(rank, num_images, world_size)
         self.batch_size = batch_size
         self.world_size = world_size
@@ -258,12 +238,9 @@ def _rng(seed: int, purpose: int, *place: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, purpose, *place]))
 
 
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
+def _check_shares(num_images: int, batch_size: int, rank: int, world_size: int) -> None:
+    for name, value in (("num_images", num_images), ("batch_size", batch_size)):
         if value < 1:
             raise ValueError(f"{name}: expected 1 or more; got {value}")
-
-
-def _check_rank(rank: int, world_size: int) -> None:
     if not 0 <= rank < world_size:
         raise ValueError(f"rank: expected 0 to world_size − 1 ({world_size - 1}); got {rank}")

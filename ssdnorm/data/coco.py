@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from ssdnorm.coco_format import load_ground_truth
-from ssdnorm.data.annotation_checks import BOX_KINDS, Problems, bad_box_reason, find_bad_boxes
+from ssdnorm.data.annotation_checks import Problems, usable_boxes, usable_image
 from ssdnorm.data.dataset import DetectionDataset
-from ssdnorm.data.images import check_image_file
 from ssdnorm.messages import shown, unknown_name
-from ssdnorm.tables import GroundTruth, PackedStrings, xywh_to_xyxy
+from ssdnorm.tables import TEXT, GroundTruth, xywh_to_xyxy
 
 
 class CocoDataset(DetectionDataset):
@@ -61,7 +60,7 @@ class CocoDataset(DetectionDataset):
         truth = _usable_images(truth, folder, check_images, problems)
         truth = _usable_boxes(truth, problems)
         problems.report()
-        paths = PackedStrings([str(folder / truth.names[i]) for i in range(truth.num_images)])
+        paths = np.array([str(folder / name) for name in truth.names.tolist()], TEXT)
         super().__init__(truth, paths, problems=problems)
 
 
@@ -100,16 +99,10 @@ def _usable_images(truth: GroundTruth, folder: Path, check_images: bool, problem
             problems.drop("missing", f"{where}: no {name} in {folder}")
             continue
         if check_images or not (height and width):
-            try:
-                found, orientation = check_image_file(folder / name)
-            except (OSError, ValueError) as error:
-                problems.drop("image", str(error))
+            size = usable_image(folder / name, problems, where=where, annotated=(height, width))
+            if size is None:
                 continue
-            if (height or found[0], width or found[1]) != found:
-                hint = f"; its EXIF orientation {orientation} is not applied" if orientation != 1 else ""
-                said = f"says {width or found[1]} × {height or found[0]}, {name} has {found[1]} × {found[0]}"
-                problems.note("size", f"{where}: {said}{hint}")
-            sizes[i] = found
+            sizes[i] = size
         usable.append(i)
     if not usable:
         first = next(iter(problems.messages), "the file lists none")
@@ -119,12 +112,9 @@ def _usable_images(truth: GroundTruth, folder: Path, check_images: bool, problem
 
 def _usable_boxes(truth: GroundTruth, problems: Problems) -> GroundTruth:
     image = truth.image
-    kinds = find_bad_boxes(xywh_to_xyxy(truth.boxes), truth.sizes[image])
-    keep = (kinds == 0) | (kinds == BOX_KINDS.index("clipped"))
-    for row in np.flatnonzero(~keep).tolist():
-        kind = BOX_KINDS[kinds[row]]
+
+    def describe(row: int) -> str:
         what = f"annotation {truth.ids[row]} of {truth.names[image[row]]} ({truth.class_names[truth.labels[row] - 1]})"
-        reason = bad_box_reason(kind, truth.sizes[image[row]])
-        problems.drop(kind, f"{problems.where}: {what}: bbox {truth.boxes[row].tolist()} {reason}")
-    problems.count("clipped", int((kinds[keep] > 0).sum()))
-    return truth.select_objects(keep)
+        return f"{problems.where}: {what}: bbox {truth.boxes[row].tolist()}"
+
+    return truth.select_objects(usable_boxes(xywh_to_xyxy(truth.boxes), truth.sizes[image], problems, describe))

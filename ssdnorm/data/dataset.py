@@ -9,7 +9,7 @@ import numpy as np
 
 from ssdnorm.data.annotation_checks import Problems
 from ssdnorm.data.images import EncodedImage
-from ssdnorm.tables import GroundTruth, PackedStrings, xywh_to_xyxy
+from ssdnorm.tables import GroundTruth, xywh_to_xyxy
 
 
 class DetectionDataset:
@@ -24,7 +24,7 @@ class DetectionDataset:
 
     Args:
         ground_truth: the annotations; label i is ``class_names[i - 1]``.
-        paths: the files of the images; None for drawn images.
+        paths: the files of the images, ``(N,)`` of ``TEXT``; None for drawn images.
         train_on_difficult: whether ``training_boxes`` holds VOC's difficult objects.
         problems: what was dropped or noted while reading.
     """
@@ -32,7 +32,7 @@ class DetectionDataset:
     def __init__(
         self,
         ground_truth: GroundTruth,
-        paths: PackedStrings | None,
+        paths: np.ndarray | None,
         *,
         train_on_difficult: bool = True,
         problems: Problems | None = None,
@@ -54,11 +54,11 @@ class DetectionDataset:
 
     def image_name(self, index: int) -> str:
         """The image's file name, for messages and results."""
-        return self.ground_truth.names[index]
+        return str(self.ground_truth.names[index])
 
     def image_path(self, index: int) -> str:
         """The image's file; empty for drawn images."""
-        return "" if self.paths is None else self.paths[index]
+        return "" if self.paths is None else str(self.paths[index])
 
     def image_size(self, index: int) -> tuple[int, int]:
         """Height and width in pixels, as annotated or, where checked, as the file's header has them."""
@@ -110,5 +110,5 @@ def subset(dataset: DetectionDataset, indices: Sequence[int]) -> DetectionDatase
         raise ValueError("subset: an image is given twice; image ids must stay unique for evaluation")
     part = copy.copy(dataset)
     part.ground_truth = dataset.ground_truth.select_images(places)
-    part.paths = None if dataset.paths is None else dataset.paths.select(places)
+    part.paths = None if dataset.paths is None else dataset.paths[places]
     return part

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,13 +73,10 @@ def _find_yolo(path: Path) -> FoundData | None:
 
 
 def _find_voc(path: Path) -> FoundData | None:
-    if not path.is_dir():
+    folders = (path, *sorted(path.glob("*/")))
+    root = next((folder for folder in folders if all((folder / part).is_dir() for part in _VOC_FOLDERS)), None)
+    if root is None:
         return None
-    below = sorted(folder for folder in path.iterdir() if folder.is_dir())
-    years = [folder for folder in (path, *below) if all((folder / part).is_dir() for part in _VOC_FOLDERS)]
-    if not years:
-        return None
-    root = years[0]
     lists = {file.stem for file in (root / "ImageSets" / "Main").glob("*.txt")}
     names = {"validation": lists & {"val", "valid", "validation"}, "test": lists & {"test"}}
     names["train"] = lists & ({"train"} if names["validation"] else {"trainval"}) or lists & {"train", "trainval"}
@@ -95,7 +91,7 @@ def _find_voc(path: Path) -> FoundData | None:
 
 
 def _find_coco(path: Path) -> FoundData | None:
-    files = [path] if path.suffix == ".json" else sorted(_json_files(path)) if path.is_dir() else []
+    files = [path] if path.suffix == ".json" else sorted([*path.glob("*.json"), *path.glob("*/*.json")])
     found: dict[str, list[tuple[Path, str]]] = {}
     for file in files:
         if (image := _first_image(file)) is not None:
@@ -117,26 +113,16 @@ def _find_coco(path: Path) -> FoundData | None:
     return FoundData("coco", sources)
 
 
-def _json_files(path: Path) -> Iterator[Path]:
-    for folder in (path, *(child for child in path.iterdir() if child.is_dir())):
-        yield from folder.glob("*.json")
-
-
 def _first_image(file: Path) -> str | None:
-    """The first file name of an instances file, empty if it has no images.
-
-    None for other JSON: without images, annotations with boxes, and categories. Captions and keypoints have no boxes.
-    """
+    """The first file name of an instances file, empty if it has no images; None for JSON without images with boxes."""
     try:
         content = parse_json(file.read_bytes(), file)
-    except ValueError:
+        images, annotations, _ = (content[key] for key in ("images", "annotations", "categories"))
+    except (ValueError, TypeError, KeyError):
         return None
-    if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= set(content):
-        return None
-    annotations, images = content["annotations"], content["images"]
     if not isinstance(annotations, list) or not isinstance(images, list):
         return None
-    if "keypoints" in str(annotations[:1]) or "bbox" not in str(annotations[:1]):
+    if "keypoints" in str(annotations[:1]) or "bbox" not in str(annotations[:1]):  # as in captions
         return None
     return str(images[0].get("file_name", "")) if images and isinstance(images[0], dict) else ""
 

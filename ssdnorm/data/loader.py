@@ -35,11 +35,6 @@ class BatchLoader(DataLoader[Batch]):
         return map(_received, super().__iter__())
 
 
-def is_worker() -> bool:
-    """Whether this process loads for another one."""
-    return get_worker_info() is not None
-
-
 @dataclass(frozen=True)
 class Collate:
     """Samples → batch, which a worker hands over in shared memory or, where that is too small, through a pipe."""
@@ -51,7 +46,7 @@ class Collate:
         if failed := [sample for sample in samples if isinstance(sample, Unloaded)]:
             return failed[0]
         batch = self.collate(samples)
-        if not (self.through_pipes and is_worker()):
+        if not self.through_pipes or get_worker_info() is None:
             return batch
         # arrays are pickled, tensors are put into shared memory; images are channels last
         tensors = [batch.images.permute(0, 2, 3, 1), *(getattr(batch, field.name) for field in fields(batch)[1:])]

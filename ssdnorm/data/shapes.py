@@ -62,7 +62,7 @@ class ShapesDataset(DetectionDataset):
         if not 0 < min_side <= max_side <= 1:
             raise ValueError(f"shapes: expected 0 < min_side <= max_side <= 1; got {min_side} and {max_side}")
         self._seed = seed
-        self._size = tuple(image_size)
+        self._size = image_size[0], image_size[1]
         self._max_objects = max_objects
         self._sides = (min_side, max_side)
         self._class_colors = class_colors
@@ -70,17 +70,19 @@ class ShapesDataset(DetectionDataset):
 
     def open_image(self, index: int) -> np.ndarray:
         """The picture ``(H, W, 3)`` uint8 RGB, drawn now."""
-        scene, rng = self._plan(self.image_id(index) - 1)
-        canvas = _draw_ground(scene.height, scene.width, rng)
-        for shape in scene.shapes:
+        shapes, noise_bits, rng = self._plan(self.image_id(index) - 1)
+        canvas = _draw_ground(*self._size, rng)
+        for shape in shapes:
             _draw_shape(canvas, shape, rng, CLASS_COLORS[shape.label - 1] if self._class_colors else None)
-        noise = rng.integers(0, 256, canvas.shape, dtype=np.uint8) >> scene.noise_bits
+        noise = rng.integers(0, 256, canvas.shape, dtype=np.uint8) >> noise_bits
         return cv2.add(canvas, noise, dst=canvas)
 
-    def _plan(self, place: int) -> tuple[_Scene, np.random.Generator]:
+    def _plan(self, place: int) -> tuple[list[_Shape], int, np.random.Generator]:
+        """The shapes of a picture, how weak its noise is, and the generator that draws it."""
         rng = np.random.default_rng(np.random.SeedSequence([self._seed, place]))
         height, width = self._size
-        scene = _Scene(height, width, [], noise_bits=int(rng.integers(3, 7)))
+        shapes: list[_Shape] = []
+        noise_bits = int(rng.integers(3, 7))
         placed = np.empty((0, 4))
         for _ in range(int(rng.integers(1, self._max_objects + 1))):
             label, side, turn, x, y = rng.random(5)
@@ -96,19 +98,19 @@ class ShapesDataset(DetectionDataset):
             if (covered > _MAX_COVERED).any():
                 continue
             placed = np.concatenate([placed, box[None]])
-            scene.shapes.append(_Shape(int(label * len(SHAPES)) + 1, outline, box))
-        if not scene.shapes:  # an unlucky draw: one shape in the middle
+            shapes.append(_Shape(int(label * len(SHAPES)) + 1, outline, box))
+        if not shapes:  # an unlucky draw: one shape in the middle
             outline = _outline(0, 0.0) * (self._sides[1] * min(height, width) / 2) + [width / 2, height / 2]
             box = np.concatenate([outline.min(axis=0), outline.max(axis=0)])
-            scene.shapes.append(_Shape(1, outline, box))
-        return scene, rng
+            shapes.append(_Shape(1, outline, box))
+        return shapes, noise_bits, rng
 
     def _ground_truth(self, num_images: int) -> GroundTruth:
         images = []
         for place in range(num_images):
-            scene, name = self._plan(place)[0], f"shapes_{self._seed}_{place}.png"
-            boxes = [AnnotatedBox(name, SHAPES[shape.label - 1], shape.box) for shape in scene.shapes]
-            images.append(AnnotatedImage(place + 1, Path(name), (scene.height, scene.width), boxes))
+            name = f"shapes_{self._seed}_{place}.png"
+            boxes = [AnnotatedBox(name, SHAPES[shape.label - 1], shape.box) for shape in self._plan(place)[0]]
+            images.append(AnnotatedImage(place + 1, Path(name), self._size, boxes))
         return table_of_images(images, SHAPES, Problems("error", where="shapes"))
 
 
@@ -117,14 +119,6 @@ class _Shape:
     label: int
     outline: np.ndarray  # (n, 2) xy, pixels
     box: np.ndarray  # (4,) xyxy, cut to the image
-
-
-@dataclass(frozen=True)
-class _Scene:
-    height: int
-    width: int
-    shapes: list[_Shape]
-    noise_bits: int
 
 
 def _outline(kind: int, turn: float) -> np.ndarray:

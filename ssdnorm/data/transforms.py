@@ -49,7 +49,9 @@ class TrainTransform:
         fill: Sequence[int] = FILL_RGB,
     ) -> None:
         self.size = height_and_width(size, where="size")
-        self.fill = _checked_fill(fill)
+        if len(fill) != 3 or not all(0 <= value <= 255 for value in fill):
+            raise ValueError(f"fill: expected three values from 0 to 255 (RGB); got {list(fill)}")
+        self.fill = tuple(map(int, fill))
         self.photometric = photometric
         self.zoom_out = zoom_out
         self.iou_crop = iou_crop
@@ -160,11 +162,7 @@ def render_window(
 
 @dataclass(frozen=True)
 class _Span:
-    """One axis of a window: the pixels ``start:stop``, padded, fill the output ``at:to``.
-
-    An edge of the image falls between output pixels in general. Up to one output pixel of padding is added, as many
-    image pixels as bring the edge nearest to an output pixel's, so nothing moves by more than half an image pixel.
-    """
+    """One axis of a window: the pixels ``start:stop``, padded, fill the output ``at:to``."""
 
     start: int
     stop: int
@@ -181,18 +179,14 @@ class _Span:
     def of(cls, low: float, high: float, length: int, size: int) -> _Span:
         start, stop = max(round(low), 0), min(round(high), length)
         zoom = size / (high - low)
-        pad_before = at = pad_after = 0
-        to = size
-        if low < 0:
-            pad_before, at = _pad_to_output_edge(start - low, zoom)
-        if high > length:
-            pad_after, rest = _pad_to_output_edge(high - stop, zoom)
-            to = size - rest
-        return cls(start, stop, pad_before, pad_after, at, max(to, at))
+        pad_before, at = _pad_to_output_edge(start - low, zoom) if low < 0 else (0, 0)
+        pad_after, rest = _pad_to_output_edge(high - stop, zoom) if high > length else (0, 0)
+        return cls(start, stop, pad_before, pad_after, at, max(size - rest, at))
 
 
 def _pad_to_output_edge(margin: float, zoom: float) -> tuple[int, int]:
     """Of a margin in image pixels: how many to keep as padding, and how many output pixels the rest takes."""
+    # up to one output pixel is kept, so that the image's edge comes nearest to an output pixel's
     choices = range(min(int(1 / zoom) + 1, int(margin) + 1))
     ends = [(margin - pad) * zoom for pad in choices]
     pad = min(choices, key=lambda choice: abs(ends[choice] - round(ends[choice])))
@@ -208,10 +202,3 @@ def _decode_for(
     fine = min(window.height / size[0], window.width / size[1]) / 2
     reduction = max(factor for factor in image.reductions if factor <= max(fine, 1))
     return image.decode(reduction), (1 / reduction, 1 / reduction)
-
-
-def _checked_fill(fill: Sequence[int]) -> tuple[int, int, int]:
-    if len(fill) != 3 or not all(0 <= value <= 255 for value in fill):
-        raise ValueError(f"fill: expected three values from 0 to 255 (RGB); got {list(fill)}")
-    red, green, blue = (int(value) for value in fill)
-    return red, green, blue

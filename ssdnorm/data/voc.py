@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
 
+import numpy as np
+
 from ssdnorm.coco_format.columns import is_one_line
 from ssdnorm.data.annotated_images import AnnotatedBox, AnnotatedImage, table_of_images
-from ssdnorm.data.annotation_checks import Problems
+from ssdnorm.data.annotation_checks import Problems, usable_image
 from ssdnorm.data.dataset import DetectionDataset
-from ssdnorm.data.images import IMAGE_SUFFIXES, check_image_file
+from ssdnorm.data.images import IMAGE_SUFFIXES
 from ssdnorm.messages import unknown_name
-from ssdnorm.tables import PackedStrings
+from ssdnorm.tables import TEXT
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -82,7 +84,7 @@ class VocDataset(DetectionDataset):
             names = _checked_class_names(class_names, images)
         truth = table_of_images(images, names, problems, one_based=True)
         problems.report()
-        paths = PackedStrings([str(image.path) for image in images])
+        paths = np.array([str(image.path) for image in images], TEXT)
         super().__init__(truth, paths, train_on_difficult=train_on_difficult, problems=problems)
 
 
@@ -144,19 +146,11 @@ class _Year:
             problems.drop("annotations", f"{where}: {error}")
             return None
         annotated = (_integer(root.findtext("size/height")), _integer(root.findtext("size/width")))
-        size = annotated
+        size: tuple[int, int] | None = annotated
         if self.check_images or min(annotated) <= 0:
-            try:
-                size, orientation = check_image_file(path)
-            except (OSError, ValueError) as error:
-                problems.drop("image", str(error))
+            size = usable_image(path, problems, where=where, annotated=annotated)
+            if size is None:
                 return None
-            if size != annotated and min(annotated) > 0:
-                hint = f"; its EXIF orientation {orientation} is not applied" if orientation != 1 else ""
-                problems.note(
-                    "size",
-                    f"{where}: says {annotated[1]} × {annotated[0]}, {path.name} has {size[1]} × {size[0]}{hint}",
-                )
         boxes = []
         for place, item in enumerate(root.iterfind("object")):
             try:
@@ -167,9 +161,9 @@ class _Year:
 
 
 def _parse(path: Path) -> ElementTree.Element:
-    data = path.read_bytes() if path.is_file() else None
-    if data is None:
+    if not path.is_file():
         raise ValueError("no such file")
+    data = path.read_bytes()
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
         raise ValueError("document types and entities are refused")
     try:

@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ssdnorm.coco_format.columns import is_one_line
 from ssdnorm.data.annotated_images import AnnotatedBox, AnnotatedImage, table_of_images
-from ssdnorm.data.annotation_checks import Problems
+from ssdnorm.data.annotation_checks import Problems, usable_image
 from ssdnorm.data.coco import choose_classes
 from ssdnorm.data.dataset import DetectionDataset
-from ssdnorm.data.images import IMAGE_SUFFIXES, check_image_file
+from ssdnorm.data.images import IMAGE_SUFFIXES
 from ssdnorm.messages import shown, unknown_name
-from ssdnorm.tables import PackedStrings
+from ssdnorm.tables import TEXT
 from ssdnorm.yaml_files import read_yaml
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -58,18 +60,12 @@ class YoloDataset(DetectionDataset):
         problems = Problems(on_bad_annotation, where=f"{file.parent.name or file} {split}")
         images: list[AnnotatedImage] = []
         for number, path in enumerate(listed, 1):
-            try:
-                size, orientation = check_image_file(path)
-            except (OSError, ValueError) as error:
-                problems.drop("image", str(error))
-                continue
-            if orientation != 1:
-                problems.note("size", f"{path.name}: its EXIF orientation {orientation} is not applied")
-            images.append(AnnotatedImage(number, path, size, _read_labels(path, size, names, problems)))
+            if (size := usable_image(path, problems)) is not None:
+                images.append(AnnotatedImage(number, path, size, _read_labels(path, size, names, problems)))
         truth = table_of_images(images, names, problems)
         truth = choose_classes(truth, class_names, problems)
         problems.report()
-        super().__init__(truth, PackedStrings([str(image.path) for image in images]), problems=problems)
+        super().__init__(truth, np.array([str(image.path) for image in images], TEXT), problems=problems)
 
 
 def yolo_file(root: str | os.PathLike[str]) -> Path:
@@ -149,10 +145,8 @@ def list_yolo_images(content: Mapping[str, Any], file: Path, split: str) -> list
 def _labels_of(image: Path) -> Path:
     """``…/images/x/a.jpg`` → ``…/labels/x/a.txt``: the last folder named images counts."""
     parts = list(image.with_suffix(".txt").parts)
-    for i in range(len(parts) - 2, -1, -1):
-        if parts[i] == "images":
-            parts[i] = "labels"
-            break
+    for last in [place for place, part in enumerate(parts[:-1]) if part == "images"][-1:]:
+        parts[last] = "labels"
     return Path(*parts)
 
 
@@ -178,14 +172,12 @@ def _read_labels(image: Path, size: tuple[int, int], names: Sequence[str], probl
             problems.drop("object", f"{where}: expected class, centre x, y, width, height; got {len(words)} numbers")
         elif label not in range(len(names)):
             problems.drop("class", f"{where}: class {words[0][:20]} is not in 0 … {len(names) - 1}")
-        elif len(values) <= 5:  # a fifth is a tracker's or a score
-            x, y, w, h = values[:4]
-            corners = _in_pixels((x - w / 2, y - h / 2, x + w / 2, y + h / 2), size)
-            boxes.append(AnnotatedBox(where, names[int(label)], corners))
         else:
-            xs, ys = values[::2], values[1::2]
-            corners = _in_pixels((min(xs), min(ys), max(xs), max(ys)), size)
-            boxes.append(AnnotatedBox(where, names[int(label)], corners))
+            shares = min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
+            if len(values) <= 5:  # a fifth is a tracker's or a score
+                x, y, w, h = values[:4]
+                shares = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+            boxes.append(AnnotatedBox(where, names[int(label)], _in_pixels(shares, size)))
     return boxes
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ssdnorm.metrics.coco import CocoResult
 from ssdnorm.metrics.matching import Matches
-from ssdnorm.metrics.precision_recall import Ranking, mean_of_defined, precision_at_recalls, rank_hits
+from ssdnorm.metrics.precision_recall import mean_of_defined, precision_at_recalls, rank_hits
 
 _THRESHOLDS = {"AP50": 0.5, "AP75": 0.75}
 METRICS = ("AP", *_THRESHOLDS)
@@ -144,62 +144,54 @@ def _resample(
     title: str | None,
 ) -> dict[str, np.ndarray]:
     """Metric name → ``(results, num_resamples)``, with the same images drawn for every result."""
-    rankings: list[Ranking] = []
-    for result in results:
-        _check(result, metrics, num_resamples, level)
-        _check_alike(results[0], result, metrics)
-        matches, places = _matches(result), _thresholds(result, metrics)
-        matches = replace(matches, iou_thresholds=matches.iou_thresholds[places], found=matches.found[places])
-        rankings.append(rank_hits(matches))
-    kept = results[0].iou_thresholds[_thresholds(results[0], metrics)]
-    rows = {name: slice(None) if name == "AP" else kept == _THRESHOLDS[name] for name in metrics}
-    num_images = _matches(results[0]).ground_truth.num_images
-    rng = np.random.default_rng(seed)
-    values = {name: np.empty((len(results), num_resamples)) for name in metrics}
-    for n in tqdm(range(num_resamples), desc=title, unit="resample", disable=True if title is None else None):
-        weights = np.bincount(rng.integers(0, num_images, num_images), minlength=num_images)
-        for place, ranking in enumerate(rankings):
-            precision, _ = precision_at_recalls(ranking, weights)
-            for name, which in rows.items():
-                values[name][place, n] = mean_of_defined(precision[which])
-    return values
-
-
-def _check(result: CocoResult, metrics: Sequence[str], num_resamples: int, level: float) -> None:
     if not metrics or not set(metrics) <= set(METRICS):
         raise ValueError(f"bootstrap: metrics: got {list(metrics)!r}, allowed: {', '.join(METRICS)}")
     if num_resamples < 1 or not 0 < level < 1:
         got = f"num_resamples {num_resamples}, level {level}"
         raise ValueError(f"bootstrap: got {got}, allowed: at least 1 resample, a level between 0 and 1")
-    for name in metrics:
-        if name != "AP" and _THRESHOLDS[name] not in result.iou_thresholds:
-            raise ValueError(f"bootstrap: {name} needs IoU {_THRESHOLDS[name]}; got {result.iou_thresholds.tolist()}")
-    if not _matches(result).ground_truth.num_images:
+    reduced = [_matches_for(metrics, result) for result in results]
+    for other in reduced[1:]:
+        _check_alike(reduced[0], other)
+    rankings = [rank_hits(matches) for matches in reduced]
+    thresholds, num_images = reduced[0].iou_thresholds, reduced[0].ground_truth.num_images
+    rows = {name: slice(None) if name == "AP" else thresholds == _THRESHOLDS[name] for name in metrics}
+    rng = np.random.default_rng(seed)
+    values = {name: np.empty((len(results), num_resamples)) for name in metrics}
+    for n in tqdm(range(num_resamples), desc=title, unit="resample", disable=True if title is None else None):
+        weights = np.bincount(rng.integers(0, num_images, num_images), minlength=num_images)
+        for place, ranking in enumerate(rankings):
+            precision, *_ = precision_at_recalls(ranking, weights)
+            for name, which in rows.items():
+                values[name][place, n] = mean_of_defined(precision[which])
+    return values
+
+
+def _matches_for(metrics: Sequence[str], result: CocoResult) -> Matches:
+    """The matches of a result, at the thresholds that the metrics need."""
+    matches = result.matches
+    if matches is None:
+        raise ValueError(f"this needs per-image matches: evaluate with backend 'ssdnorm', got {result.backend!r}")
+    if not matches.ground_truth.num_images:
         raise ValueError("bootstrap: there are no images to draw from")
+    needed = {name: _THRESHOLDS[name] for name in metrics if name != "AP"}
+    for name, threshold in needed.items():
+        if threshold not in matches.iou_thresholds:
+            got = matches.iou_thresholds.tolist()
+            raise ValueError(f"bootstrap: {name} needs IoU {threshold}; got {got}")
+    if "AP" in metrics:
+        return matches
+    places = np.isin(matches.iou_thresholds, list(needed.values()))
+    return replace(matches, iou_thresholds=matches.iou_thresholds[places], found=matches.found[places])
 
 
-def _check_alike(first: CocoResult, second: CocoResult, metrics: Sequence[str]) -> None:
+def _check_alike(first: Matches, second: Matches) -> None:
     """Refuse two results of which one number minus the other would mean nothing."""
-    truth, other = _matches(first).ground_truth, _matches(second).ground_truth
-    for mine, theirs in ((truth.image_ids, other.image_ids), (truth.category_ids, other.category_ids)):
-        if not np.array_equal(mine, theirs):
+    for ids in ("image_ids", "category_ids"):
+        if not np.array_equal(getattr(first.ground_truth, ids), getattr(second.ground_truth, ids)):
             raise ValueError("bootstrap_difference: the two results must be of the same images and classes")
-    ours, others = (each.iou_thresholds[_thresholds(each, metrics)].tolist() for each in (first, second))
-    if ours != others:
-        raise ValueError(f"bootstrap_difference: results must have the same IoU thresholds; got {ours} and {others}")
+    ours, theirs = first.iou_thresholds.tolist(), second.iou_thresholds.tolist()
+    if ours != theirs:
+        raise ValueError(f"bootstrap_difference: results must have the same IoU thresholds; got {ours} and {theirs}")
     if first.max_detections[-1] != second.max_detections[-1]:
         got = f"{first.max_detections[-1]} and {second.max_detections[-1]}"
         raise ValueError(f"bootstrap_difference: results must have the same highest limit of detections; got {got}")
-
-
-def _matches(result: CocoResult) -> Matches:
-    if result.matches is None:
-        raise ValueError(f"this needs per-image matches: evaluate with backend 'ssdnorm', got {result.backend!r}")
-    return result.matches
-
-
-def _thresholds(result: CocoResult, metrics: Sequence[str]) -> np.ndarray:
-    """Places of the thresholds that the metrics need."""
-    if "AP" in metrics:
-        return np.arange(len(result.iou_thresholds))
-    return np.flatnonzero(np.isin(result.iou_thresholds, [_THRESHOLDS[name] for name in metrics]))

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 
 from ssdnorm.structures import Detections, Target
-from ssdnorm.tables import DetectionTable, GroundTruth, PackedStrings, id_array, xyxy_to_xywh
+from ssdnorm.tables import TEXT, DetectionTable, GroundTruth, id_array, xyxy_to_xywh
 
 ImageBoxes = Detections | Target | Mapping[str, Any]
 _Columns = dict[str, np.ndarray]
 _NAMED, _UNNAMED = 0, 1  # images without an id sort after those with one
+_OF_TARGETS = {"labels": np.int64, "area": np.float64, "iscrowd": np.bool_, "difficult": np.bool_}  # beside boxes
+_OF_DETECTIONS = {"labels": np.int64, "scores": np.float64}
 
 
 class ImageCollector:
@@ -40,16 +42,14 @@ class ImageCollector:
             raise ValueError(f"{owner}.update: got {len(detections)} detections for {len(targets)} targets")
         for place, (found, target) in enumerate(zip(detections, targets, strict=True)):
             pair = (
-                image_columns(target, f"targets[{place}]", scored=False),
-                image_columns(found, f"detections[{place}]", scored=True),
+                self._columns(target, _OF_TARGETS, f"targets[{place}]"),
+                self._columns(found, _OF_DETECTIONS, f"detections[{place}]"),
             )
-            for columns, what in zip(pair, ("targets", "detections"), strict=True):
-                self._check_labels(columns["labels"], f"{what}[{place}]")
             image_id = target.get("image_id")
             image_id = image_id.item() if isinstance(image_id, torch.Tensor | np.generic) else image_id
             key = (_UNNAMED, len(self._images)) if image_id is None else (_NAMED, image_id)
             known = self._images.setdefault(key, pair)
-            if known is not pair and not (_equal(known[0], pair[0]) and _equal(known[1], pair[1])):
+            if not all(np.array_equal(known[side][name], pair[side][name]) for side in (0, 1) for name in pair[side]):
                 raise ValueError(f"{owner}.update: image_id {image_id!r} came before with other boxes; call reset()")
 
     def reset(self) -> None:
@@ -60,7 +60,8 @@ class ImageCollector:
         """All images as tables; in a distributed run, those of all processes."""
         images = self._gathered()
         rows = [images[key] for key in sorted(images)]
-        truth, found = (_concatenate([row[side] for row in rows]) for side in (0, 1))
+        truth = _together([row[0] for row in rows], _OF_TARGETS)
+        found = _together([row[1] for row in rows], _OF_DETECTIONS)
         names = self._names
         if names is None:
             seen = sorted({*truth["labels"].tolist(), *found["labels"].tolist()})
@@ -69,7 +70,7 @@ class ImageCollector:
         table = GroundTruth(
             image_ids=np.arange(len(rows)),
             sizes=np.zeros((len(rows), 2), np.int64),
-            names=PackedStrings([""] * len(rows)),
+            names=np.zeros(len(rows), TEXT),
             category_ids=id_array(labels.tolist()),
             class_names=tuple(names[label] for label in labels.tolist()),
             starts=np.cumsum([0, *(len(row[0]["labels"]) for row in rows)]),
@@ -87,12 +88,40 @@ class ImageCollector:
             scores=found["scores"],
         )
 
-    def _check_labels(self, labels: np.ndarray, where: str) -> None:
-        for label in np.unique(labels).tolist():
-            if label < 1 or (self._names is not None and label not in self._names):
-                known = self._names
+    def _columns(self, item: ImageBoxes, dtypes: Mapping[str, type], where: str) -> _Columns:
+        """One image's tensors or arrays as checked arrays; boxes xyxy become xywh in float64."""
+        for key in ("boxes", "labels", *(["scores"] if "scores" in dtypes else [])):
+            if not isinstance(item, Mapping) or key not in item:
+                got = sorted(item) if isinstance(item, Mapping) else type(item).__name__
+                raise ValueError(f"{where}: {key!r} is missing; got {got}")
+        boxes = _array(item["boxes"], np.float64)
+        boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise ValueError(f"{where}: boxes: got shape {boxes.shape}, allowed: (N, 4)")
+        xywh = xyxy_to_xywh(boxes)
+        good = np.isfinite(boxes).all(1) & (xywh[:, 2:] >= 0).all(1)
+        if not good.all():
+            row = int(np.argmin(good))
+            got = boxes[row].tolist()
+            raise ValueError(f"{where}: boxes[{row}]: got {got}, allowed: finite xyxy with x1 <= x2, y1 <= y2")
+        none = np.zeros(len(xywh), bool)
+        defaults = {"area": xywh[:, 2] * xywh[:, 3], "iscrowd": none, "difficult": none}
+        columns = {"boxes": xywh}
+        for key, dtype in dtypes.items():
+            given = item.get(key)
+            values = defaults[key] if given is None and key in defaults else _array(given, dtype).reshape(-1)
+            if len(values) != len(xywh):
+                raise ValueError(f"{where}: {key}: got {len(values)} for {len(xywh)} boxes")
+            if not (finite := np.isfinite(values)).all():
+                row = int(np.argmin(finite))
+                raise ValueError(f"{where}: {key}[{row}]: got {values[row]}, allowed: finite numbers")
+            columns[key] = values
+        known = self._names
+        for label in np.unique(columns["labels"]).tolist():
+            if label < 1 or (known is not None and label not in known):
                 allowed = "1 or more" if known is None else f"{_spans(sorted(known))} ({len(known)} classes)"
                 raise ValueError(f"{where}: labels: got {label}, allowed: {allowed}")
+        return columns
 
     def _gathered(self) -> dict[tuple[Any, ...], tuple[_Columns, _Columns]]:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -107,45 +136,6 @@ class ImageCollector:
         return together
 
 
-def image_columns(item: ImageBoxes, where: str, *, scored: bool) -> _Columns:
-    """One image's dict of tensors or arrays as checked arrays; boxes xyxy become xywh in float64.
-
-    Raises:
-        ValueError: a missing key, lengths that differ, boxes that are inverted or not numbers, scores that are NaN.
-    """
-    for key in ("boxes", "labels", "scores") if scored else ("boxes", "labels"):
-        if not isinstance(item, Mapping) or key not in item:
-            got = sorted(item) if isinstance(item, Mapping) else type(item).__name__
-            raise ValueError(f"{where}: {key!r} is missing; got {got}")
-    boxes = _array(item["boxes"], np.float64)
-    boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"{where}: boxes: got shape {boxes.shape}, allowed: (N, 4)")
-    xywh = xyxy_to_xywh(boxes)
-    bad = ~np.isfinite(boxes).all(1) | (xywh[:, 2:] < 0).any(1)
-    if bad.any():
-        row = int(np.argmax(bad))
-        got = boxes[row].tolist()
-        raise ValueError(f"{where}: boxes[{row}]: got {got}, allowed: finite xyxy with x1 <= x2, y1 <= y2")
-    wanted: dict[str, tuple[type, np.ndarray | None]] = {"labels": (np.int64, None)}
-    if scored:
-        wanted["scores"] = (np.float64, None)
-    else:
-        wanted["area"] = (np.float64, xywh[:, 2] * xywh[:, 3])
-        wanted |= {key: (np.bool_, np.zeros(len(xywh), bool)) for key in ("iscrowd", "difficult")}
-    columns = {"boxes": xywh}
-    for key, (dtype, default) in wanted.items():
-        given = item.get(key)
-        values = default if given is None and default is not None else _array(given, dtype).reshape(-1)
-        if len(values) != len(xywh):
-            raise ValueError(f"{where}: {key}: got {len(values)} for {len(xywh)} boxes")
-        if not np.isfinite(values).all():
-            row = int(np.argmin(np.isfinite(values)))
-            raise ValueError(f"{where}: {key}[{row}]: got {values[row]}, allowed: finite numbers")
-        columns[key] = values
-    return columns
-
-
 def _names_by_label(class_names: Sequence[str] | Mapping[int, str] | None) -> dict[int, str] | None:
     if isinstance(class_names, str):
         raise ValueError(f"class_names: got the string {class_names!r}, allowed: a list of names")
@@ -158,15 +148,10 @@ def _names_by_label(class_names: Sequence[str] | Mapping[int, str] | None) -> di
     return dict(enumerate(names, 1))
 
 
-def _concatenate(rows: list[_Columns]) -> _Columns:
-    empty = {"boxes": np.zeros((0, 4)), "labels": np.zeros(0, np.int64)}
-    nothing = (image_columns(empty, "", scored=False) | {"scores": np.zeros(0)}) if not rows else rows[0]
-    return {name: np.concatenate([row[name] for row in rows] or [nothing[name]]) for name in nothing}
-
-
-def _equal(ours: _Columns, theirs: _Columns) -> bool:
-    names = ("labels", "boxes", "scores") if "scores" in ours else ("labels", "boxes")
-    return all(np.array_equal(ours[name], theirs[name]) for name in names)
+def _together(rows: Sequence[_Columns], dtypes: Mapping[str, type]) -> _Columns:
+    """The columns of several images, one after the other."""
+    nothing = {"boxes": np.zeros((0, 4)), **{name: np.zeros(0, dtype) for name, dtype in dtypes.items()}}
+    return {name: np.concatenate([empty, *(row[name] for row in rows)]) for name, empty in nothing.items()}
 
 
 def _array(values: Any, dtype: type) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,22 +111,22 @@ class ErrorAnalysis:
 
     def label_errors(self, *, min_score: float = 0.5) -> list[dict[str, Any]]:
         """Confident detections that contradict the annotations, best score first: candidates for wrong labels."""
-        candidates = self._evaluator.image_diagnostics(iou_thr=self.iou_threshold, score_thr=min_score)["label_errors"]
-        return [self._label_error(row) for row in candidates]
-
-    def _label_error(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        image, annotation = row["image_id"], row.get("gt_id")
-        return {
-            "type": row["type"],
-            "image_id": self.truth.image_ids[image : image + 1].tolist()[0],
-            "file_name": self.truth.names[image],
-            "score": row["dt_score"],
-            "detected": row["dt_category"],
-            "bbox": self.found.boxes[row["dt_id"] - 1].tolist(),
-            "annotated": row.get("gt_category"),
-            "annotation_id": None if annotation is None else int(self.truth.ids[annotation - 1]),
-            "iou": row.get("iou"),
-        }
+        found = self._evaluator.image_diagnostics(iou_thr=self.iou_threshold, score_thr=min_score)
+        image_ids, names, ids = (column.tolist() for column in (self.truth.image_ids, self.truth.names, self.truth.ids))
+        return [
+            {
+                "type": row["type"],
+                "image_id": image_ids[row["image_id"]],
+                "file_name": names[row["image_id"]],
+                "score": row["dt_score"],
+                "detected": row["dt_category"],
+                "bbox": self.found.boxes[row["dt_id"] - 1].tolist(),
+                "annotated": row.get("gt_category"),
+                "annotation_id": ids[row["gt_id"] - 1] if row.get("gt_id") is not None else None,
+                "iou": row.get("iou"),
+            }
+            for row in found["label_errors"]
+        ]
 
 
 def f_scores(result: CocoResult) -> dict[str, float]:

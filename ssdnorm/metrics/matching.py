@@ -170,17 +170,14 @@ def _evaluation_order(
 def _place_in_run(values: np.ndarray) -> np.ndarray:
     """0, 1, 2, … within every run of equal neighbours."""
     places = np.arange(len(values))
-    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(values) else places
-    return places - np.repeat(starts, np.diff(np.r_[starts, len(values)]))
+    is_first = np.diff(values, prepend=-1) != 0  # values are places or groups, from 0 on
+    return places - np.maximum.accumulate(np.where(is_first, places, 0))
 
 
 def _overlapping_pairs(
     ground_truth: GroundTruth, detections: DetectionTable, order: np.ndarray, group: np.ndarray, lowest: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of one image and class with IoU at or above the lowest threshold, by detection, best IoU first.
-
-    Equal IoUs stand with the later annotation first, since that is the one the reference ends up with.
-    """
+    """Pairs of one image and class with IoU at or above the lowest threshold, by detection, best IoU first."""
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     object_group = class_and_image(ground_truth, ground_truth.num_images)
     for detection, object_place in expand_pairs(group, object_group):
@@ -191,6 +188,7 @@ def _overlapping_pairs(
     if not found:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
     detection, object_place, iou = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    # of equal IoUs the later annotation first, which the reference ends up with
     by_detection = np.lexsort((-object_place, -iou, detection))
     return detection[by_detection], object_place[by_detection], iou[by_detection]
 

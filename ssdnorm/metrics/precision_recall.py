@@ -71,7 +71,8 @@ def accumulate(matches: Matches) -> PrecisionRecall:
     for m, limit in enumerate(matches.max_detections):
         for a in range(len(AREA_RANGES)):
             ranking = rank_hits(matches, area_range=a, limit=limit)
-            precision[..., a, m], recall[..., a, m], scores[..., a, m] = _interpolate(ranking, once, with_scores=True)
+            at_recalls = precision_at_recalls(ranking, once, with_scores=True)
+            precision[..., a, m], recall[..., a, m], scores[..., a, m] = at_recalls
     return PrecisionRecall(precision, recall, scores)
 
 
@@ -118,23 +119,18 @@ def rank_hits(matches: Matches, *, area_range: int = 0, limit: int | None = None
     )
 
 
-def precision_at_recalls(ranking: Ranking, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Precision at 101 recalls and final recall, each image counted as often as its weight says.
+def precision_at_recalls(
+    ranking: Ranking, weights: np.ndarray, *, with_scores: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Precision at 101 recalls, final recall and, if asked for, the scores at them; each image counts by its weight.
 
     This is what the evaluation of a data set would give in which image *i* stands ``weights[i]`` times
     (its copies next to each other): copies of a hit follow each other, so precision at the last of them is the
     highest, and one number a hit is enough.
 
     Shape:
-        weights ``(I,)`` integers ≥ 0 → ``(T, 101, K)``, ``(T, K)``; −1 for a class without objects.
+        weights ``(I,)`` integers ≥ 0 → ``(T, 101, K)``, ``(T, K)``, ``(T, 101, K)``; −1 for a class without objects.
     """
-    precision, recall, _ = _interpolate(ranking, weights, with_scores=False)
-    return precision, recall
-
-
-def _interpolate(
-    ranking: Ranking, weights: np.ndarray, *, with_scores: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     num_thresholds, num_classes = ranking.num_thresholds, len(ranking.class_start) - 1
     hit_class = np.tile(np.arange(num_classes), num_thresholds)
     objects = np.bincount(ranking.object_class, weights[ranking.object_image], num_classes).astype(np.int64)
@@ -163,16 +159,12 @@ def _interpolate(
     precision = np.where(exists[:, None], np.where(reached, padded[place], 0.0), -1.0)
     total = hits_before[ranking.hit_start[1:]] - hits_before[ranking.hit_start[:-1]]
     recall = np.where(exists, total / np.maximum(objects, 1)[hit_class], -1.0)
-    scores = precision
+    scores = None
     if with_scores:
         scores = np.where(reached, np.append(ranking.hit_score, 0.0)[place], 0.0)
         scores[:, 0] = ranking.first_score[hit_class]  # recall 0 is reached by the first detection, hit or not
-        scores = np.where(exists[:, None], scores, -1.0)
-    return (
-        precision.reshape(shape).swapaxes(1, 2),
-        recall.reshape(shape[:2]),
-        scores.reshape(shape).swapaxes(1, 2),
-    )
+        scores = np.where(exists[:, None], scores, -1.0).reshape(shape).swapaxes(1, 2)
+    return precision.reshape(shape).swapaxes(1, 2), recall.reshape(shape[:2]), scores
 
 
 def _running(values: np.ndarray) -> np.ndarray:

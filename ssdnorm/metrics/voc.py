@@ -158,7 +158,7 @@ def _judge(
     overlaps = best_object >= 0
     difficult = np.append(truth.difficult, False)[best_object]
     hit = np.zeros(len(order), bool)
-    candidates = np.flatnonzero(overlaps & ~difficult)
+    candidates = np.flatnonzero(overlaps)  # with difficult objects: whether those are hits does not count
     _, first_taker = np.unique(best_object[candidates], return_index=True)
     hit[candidates[first_taker]] = True
     return hit, overlaps & difficult

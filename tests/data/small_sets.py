@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from PIL import Image
+
+from ssdnorm.data import EncodedImage
+from ssdnorm.structures import Batch
 
 
 def smooth_photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     """A picture without detail finer than a few pixels, different everywhere: RGB (H, W, 3) uint8."""
     coarse = np.random.default_rng(seed).integers(0, 256, (9, 11, 3), dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def encoded(picture: np.ndarray | Image.Image, kind: str = "JPEG", **options: object) -> EncodedImage:
+    """A picture as a file in memory."""
+    file = io.BytesIO()
+    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(file, kind, **options)
+    return EncodedImage(file.getvalue(), f"photo.{kind.lower()}")
+
+
+def same_batches(mine: Iterable[Batch], theirs: Iterable[Batch]) -> bool:
+    """Whether batches are equal in every bit, in the same order."""
+    return all(
+        torch.equal(getattr(ours, field.name), getattr(other, field.name))
+        for ours, other in zip(mine, theirs, strict=True)
+        for field in fields(Batch)
+    )
 
 
 def write_image(path: Path, image: np.ndarray) -> None:

@@ -7,27 +7,18 @@ from ssdnorm.coco_format import coco_dict
 from ssdnorm.data import CocoDataset, subset
 
 
-def test_labels_close_the_holes_in_the_ids_and_the_ids_come_back(coco):
+def test_labels_close_the_holes_in_the_ids_and_crowd_regions_are_never_trained_on(coco):
     coco.add_image(42, "a.jpg")
-    coco.annotate(42, 7, [1.25, 2, 10.5, 4])
-    coco.annotate(42, 3, [0, 0, 5, 5])
+    for category, box, crowd in ((7, [1.25, 2, 10.5, 4], 0), (3, [0, 0, 5, 5], 0), (3, [1, 1, 9, 9], 1)):
+        coco.annotate(42, category, box, iscrowd=crowd)
     data = CocoDataset(*coco.save())
     assert data.class_names == ("cat", "dog")
     assert data.category_ids == (3, 7)
-    assert data.ground_truth.labels.tolist() == [2, 1]
-    assert data.training_boxes(0)[0].tolist() == [[1.25, 2, 11.75, 6], [0, 0, 5, 5]]
     assert data.image_id(0) == 42
-    assert [item["category_id"] for item in coco_dict(data.ground_truth)["annotations"]] == [7, 3]
-
-
-def test_crowd_regions_are_ground_truth_but_never_trained_on(coco):
-    coco.add_image(1, "a.jpg")
-    coco.annotate(1, 3, [0, 0, 5, 5], iscrowd=1)
-    coco.annotate(1, 7, [1, 1, 5, 5])
-    data = CocoDataset(*coco.save())
-    assert data.training_boxes(0)[1].tolist() == [2]
-    assert data.ground_truth.iscrowd.tolist() == [True, False]
-    assert [item["iscrowd"] for item in coco_dict(data.ground_truth)["annotations"]] == [1, 0]
+    assert data.training_boxes(0)[0].tolist() == [[1.25, 2, 11.75, 6], [0, 0, 5, 5]]
+    assert data.training_boxes(0)[1].tolist() == [2, 1]
+    truth = coco_dict(data.ground_truth)["annotations"]
+    assert [(row["category_id"], row["iscrowd"]) for row in truth] == [(7, 0), (3, 0), (3, 1)]
 
 
 def test_classes_can_be_chosen_and_ordered(coco):
@@ -44,29 +35,23 @@ def test_classes_can_be_chosen_and_ordered(coco):
         CocoDataset(file, images, class_names=["dgo"])
 
 
-BAD = {
-    "annotation 101 of a.jpg (dog): bbox [1.0, 1.0, 0.0, 5.0] has no area": (7, [1, 1, 0, 5]),
-    "annotation 101 of a.jpg (dog): bbox [40.0, 1.0, 5.0, 5.0] lies outside the image of 40 × 30 pixels": (
-        7,
-        [40, 1, 5, 5],
-    ),
-    "annotations[1] (id 101): bbox: got [5, 5, -3, 2], allowed: width and height of at least 0 (not xyxy)": (
-        7,
-        [5, 5, -3, 2],
-    ),
-    "annotations[1] (id 101): bbox: got [1, 2, 3], allowed: four finite numbers x, y, width, height, below 1e9": (
-        7,
-        [1, 2, 3],
-    ),
-    "annotations[1] (id 101): category_id 5 is not among the categories": (5, [0, 0, 5, 5]),
-}
+READ, PLACED = "annotations[1] (id 101): ", "annotation 101 of a.jpg (dog): bbox "
 
 
-@pytest.mark.parametrize(("message", "change"), BAD.items())
-def test_a_bad_annotation_is_dropped_with_its_place(coco, message, change):
+@pytest.mark.parametrize(
+    ("category", "bbox", "message"),
+    [
+        (7, [1, 1, 0, 5], f"{PLACED}[1.0, 1.0, 0.0, 5.0] has no area"),
+        (7, [40, 1, 5, 5], f"{PLACED}[40.0, 1.0, 5.0, 5.0] lies outside the image of 40 × 30 pixels"),
+        (7, [5, 5, -3, 2], f"{READ}bbox: got [5, 5, -3, 2], allowed: width and height of at least 0 (not xyxy)"),
+        (7, [1, 2, 3], f"{READ}bbox: got [1, 2, 3], allowed: four finite numbers x, y, width, height, below 1e9"),
+        (5, [0, 0, 5, 5], f"{READ}category_id 5 is not among the categories"),
+    ],
+)
+def test_a_bad_annotation_is_dropped_with_its_place(coco, category, bbox, message):
     coco.add_image(1, "a.jpg")
     coco.annotate(1, 3, [0, 0, 5, 5])
-    coco.annotate(1, *change)
+    coco.annotate(1, category, bbox)
     file, images = coco.save()
     data = CocoDataset(file, images)
     assert data.ground_truth.labels.tolist() == [1]
@@ -95,20 +80,14 @@ def test_a_truncated_image_is_found_while_loading_or_named_when_its_turn_comes(c
         CocoDataset(file, images).load_image(1)
 
 
-def test_missing_columns_have_their_defaults(coco):
+def test_missing_columns_have_their_defaults_and_repeated_ids_of_annotations_are_numbered_anew(coco):
     coco.add_image(1, "a.jpg")
     coco.content["images"][0] = {"id": 1, "file_name": "a.jpg"}
-    coco.content["annotations"] = [{"image_id": 1, "category_id": 3, "bbox": [1, 1, 4, 5]}]
-    (annotation,) = coco_dict(CocoDataset(*coco.save()).ground_truth)["annotations"]
-    assert (annotation["id"], annotation["area"], annotation["iscrowd"]) == (1, 20, 0)
-    assert CocoDataset(*coco.save()).image_size(0) == (30, 40)
-
-
-def test_repeated_annotation_ids_are_numbered_anew(coco):
-    coco.add_image(1, "a.jpg")
-    for _ in range(2):
-        coco.annotate(1, 3, [0, 0, 5, 5], id=4)
-    assert CocoDataset(*coco.save()).ground_truth.ids.tolist() == [1, 2]
+    coco.content["annotations"] = [{"image_id": 1, "category_id": 3, "bbox": [1, 1, 4, 5], "id": 4}] * 2
+    data = CocoDataset(*coco.save())
+    assert [data.ground_truth.ids.tolist(), data.ground_truth.area.tolist()] == [[1, 2], [20, 20]]
+    assert not data.ground_truth.iscrowd.any()
+    assert data.image_size(0) == (30, 40)
 
 
 @pytest.mark.parametrize(

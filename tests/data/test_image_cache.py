@@ -2,11 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from ssdnorm.build import build_dataset, build_model, build_training
-from ssdnorm.config_file import merge_config
 from ssdnorm.data import (
     CachedDataset,
     CocoDataset,
@@ -19,8 +16,9 @@ from ssdnorm.data import (
     make_train_loader,
     subset,
 )
+from tests.small_training import tiny_config, tiny_module
 
-from .small_sets import smooth_photo, voc_object
+from .small_sets import same_batches, smooth_photo, voc_object
 
 
 @pytest.fixture
@@ -38,10 +36,6 @@ def photos(voc):
     return VocDataset(voc.root, "train")
 
 
-def equal(mine, theirs):
-    return all(torch.equal(a, b) for a, b in zip(vars(mine).values(), vars(theirs).values(), strict=True))
-
-
 @pytest.mark.parametrize(("workers", "image_size"), [(0, None), (2, None), (0, 60), (0, (30, 90))])
 def test_batches_are_the_same_in_every_bit(photos, workers, image_size):
     cached, reductions = CachedDataset(photos, budget_mib=2, image_size=image_size), set()
@@ -52,11 +46,11 @@ def test_batches_are_the_same_in_every_bit(photos, workers, image_size):
         reductions.add(min(view.width, view.height) // 120 >= 2)
     assert reductions == {True, False}
     loaders = [make_train_loader(data, transform, **options) for data in (photos, cached)]
-    assert all(equal(mine, theirs) for mine, theirs in zip(*loaders, strict=True))
+    assert same_batches(*loaders)
     loaders = [
         make_eval_loader(data, EvalTransform(60), batch_size=2, num_workers=workers) for data in (photos, cached)
     ]
-    assert all(equal(mine, theirs) for mine, theirs in zip(*loaders, strict=True))
+    assert same_batches(*loaders)
 
 
 def test_jpegs_are_held_no_larger_than_the_network_can_use_them(photos, voc):
@@ -119,29 +113,15 @@ def test_shared_memory_that_is_too_small_is_told_from_the_budget(photos, monkeyp
 
 def test_a_training_uses_the_cache_where_the_config_asks_for_it(photos):
     def batches(runtime):
-        data = {
-            "train": {"format": "shapes", "num_images": 5, "seed": 1},
-            "test": {"format": "shapes", "num_images": 1, "seed": 2},
-        }
-        training = {"max_steps": 3, "batch_size": 2}
-        config = merge_config(
-            ("test", {"model": {"width": 0.02}, "data": data, "training": training, "runtime": runtime})
-        )
-        module = build_training(
-            config,
-            build_model(config, 6),
-            train_set=build_dataset(config, "train"),
-            test_set=build_dataset(config, "test"),
-        )
-        loader = module.make_train_loader()
+        loader = tiny_module(tiny_config(runtime=runtime)).make_train_loader()
         return loader.dataset.dataset, list(loader)
 
     plain, mine = batches({})
-    cached, theirs = batches({"cache_images": 2})
+    cached, theirs = batches({"cache_images": 3})
     assert not isinstance(plain, CachedDataset)
     assert isinstance(cached, CachedDataset)
-    assert all(equal(a, b) for a, b in zip(mine, theirs, strict=True))
-    with pytest.raises(ValueError, match=r"runtime\.cache_images: 5 images take 2 MiB decoded; got a budget of 1 MiB"):
+    assert same_batches(mine, theirs)
+    with pytest.raises(ValueError, match=r"runtime\.cache_images: 10 images take 3 MiB decoded; got a budget of 1 MiB"):
         batches({"cache_images": 1})
 
 
@@ -156,4 +136,4 @@ def test_spawned_workers_load_the_same_batches_with_and_without_the_cache(coco, 
     for dataset in (data, CachedDataset(data, budget_mib=1)):
         loader = make_train_loader(dataset, TrainTransform(24), **options, num_workers=2)
         loader.multiprocessing_context = "spawn"
-        assert all(equal(mine, theirs) for mine, theirs in zip(alone, loader, strict=True))
+        assert same_batches(alone, loader)

@@ -1,6 +1,6 @@
-import io
 import os
 import struct
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -10,52 +10,46 @@ from ssdnorm.data import EncodedImage
 from ssdnorm.data.images import check_image_file
 from tests.fuzz.data_kinds import png_of_size
 
-from .small_sets import smooth_photo
+from .small_sets import encoded, smooth_photo
 
 PHOTO = Image.fromarray(smooth_photo(30, 41))
-
-
-def encode(image, kind="PNG", **options):
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return EncodedImage(file.getvalue(), f"photo.{kind.lower()}")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "LA", "P", "RGBA"])
 def test_every_mode_becomes_rgb(mode):
     image = PHOTO.convert(mode)
-    decoded = encode(image).decode()
+    decoded = encoded(image, "PNG").decode()
     assert decoded.dtype == np.uint8
     np.testing.assert_array_equal(decoded, image.convert("RGB"))
 
 
 def test_sixteen_bits_keep_their_high_byte():
     values = (np.arange(30 * 41).reshape(30, 41) * 53 % 65536).astype(np.uint16)
-    np.testing.assert_array_equal(encode(Image.fromarray(values)).decode()[..., 1], values >> 8)
+    np.testing.assert_array_equal(encoded(values, "PNG").decode()[..., 1], values >> 8)
 
 
 def test_transparent_pixels_keep_their_colour():
     image = PHOTO.copy()
     image.putalpha(0)
-    np.testing.assert_array_equal(encode(image).decode(), PHOTO)
+    np.testing.assert_array_equal(encoded(image, "PNG").decode(), PHOTO)
 
 
 def test_cmyk_loads_in_about_its_colours():
-    difference = encode(PHOTO.convert("CMYK"), "JPEG", quality=95).decode().astype(int) - np.asarray(PHOTO)
+    difference = encoded(PHOTO.convert("CMYK"), quality=95).decode().astype(int) - np.asarray(PHOTO)
     assert np.abs(difference).mean() < 5
 
 
 @pytest.mark.parametrize("kind", [2, 7])  # text, bytes
 def test_an_orientation_that_is_no_number_is_upright(tmp_path, kind):
     exif = b"Exif\0\0II*\0" + struct.pack("<IHHHI4sI", 8, 1, 0x0112, kind, 4, b"up!\0", 0)
-    (tmp_path / "a.jpg").write_bytes(encode(PHOTO, "JPEG", exif=exif).data)
+    (tmp_path / "a.jpg").write_bytes(encoded(PHOTO, exif=exif).data)
     assert check_image_file(tmp_path / "a.jpg") == ((30, 41), 1)
 
 
 def test_pixels_stay_as_stored_whatever_exif_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    image = encode(PHOTO, "JPEG", exif=exif)
+    image = encoded(PHOTO, exif=exif)
     assert image.size == (30, 41)
     assert image.decode().shape == (30, 41, 3)
     assert image.decode(2).shape == (15, 21, 3)
@@ -66,20 +60,20 @@ def test_pixels_stay_as_stored_whatever_exif_says(tmp_path):
 @pytest.mark.parametrize("reduction", [2, 4, 8])
 def test_a_reduced_jpeg_is_the_mean_over_squares(reduction):
     photo = smooth_photo(160, 240)
-    reduced = encode(Image.fromarray(photo), "JPEG", quality=98).decode(reduction).astype(float)
+    reduced = encoded(photo, quality=98).decode(reduction).astype(float)
     means = photo.reshape(160 // reduction, reduction, 240 // reduction, reduction, 3).mean(axis=(1, 3))
     assert np.abs(reduced - means).mean() < 1.5
 
 
 def test_only_jpeg_offers_reductions():
-    assert encode(PHOTO, "JPEG").reductions == (1, 2, 4, 8)
-    assert encode(PHOTO, "PNG").reductions == (1,)
+    assert encoded(PHOTO).reductions == (1, 2, 4, 8)
+    assert encoded(PHOTO, "PNG").reductions == (1,)
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.6, 0.99])
 def test_a_truncated_jpeg_is_refused_by_name_even_with_a_thumbnail(kept, tmp_path):
-    thumbnail = encode(PHOTO.resize((8, 8)), "JPEG").data
-    whole = encode(Image.fromarray(smooth_photo(300, 400)), "JPEG", quality=95, comment=thumbnail)
+    thumbnail = encoded(PHOTO.resize((8, 8))).data
+    whole = encoded(smooth_photo(300, 400), quality=95, comment=thumbnail)
     assert whole.decode().shape == (300, 400, 3)
     cut = EncodedImage(whole.data[: int(kept * len(whole.data))], "cut.jpg")
     with pytest.raises(ValueError, match=r"cut\.jpg: "):
@@ -90,17 +84,15 @@ def test_a_truncated_jpeg_is_refused_by_name_even_with_a_thumbnail(kept, tmp_pat
 
 
 def test_bytes_after_the_end_of_a_jpeg_do_no_harm():
-    whole = encode(PHOTO, "JPEG")
+    whole = encoded(PHOTO)
     assert EncodedImage(whole.data + b"junk" * 9, "x").decode().shape == (30, 41, 3)
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\nbroken"])
 def test_what_is_no_image_is_refused_by_name(data):
-    image = EncodedImage(data, "x.png")
-    with pytest.raises(ValueError, match=r"x\.png: not an image that can be read"):
-        image.decode()
-    with pytest.raises(ValueError, match=r"x\.png: not an image that can be read"):
-        _ = image.size
+    for read in (EncodedImage.decode, attrgetter("size")):
+        with pytest.raises(ValueError, match=r"x\.png: not an image that can be read"):
+            read(EncodedImage(data, "x.png"))
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")

@@ -1,7 +1,5 @@
 """The one-touch transform against the steps one after the other, by torchvision's transforms v2 functional."""
 
-import io
-
 import numpy as np
 import pytest
 import torch
@@ -11,11 +9,11 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as steps
 
-from ssdnorm.data import EncodedImage, EvalTransform, TrainTransform
+from ssdnorm.data import EvalTransform, TrainTransform
 from ssdnorm.data.crops import MIN_SIDE, Window
 from ssdnorm.data.transforms import render_window
 
-from .small_sets import smooth_photo
+from .small_sets import encoded, smooth_photo
 
 SIZE = 96
 FILL = (124, 116, 104)
@@ -148,20 +146,17 @@ def test_every_step_can_be_switched_off():
 
 def test_a_large_jpeg_is_decoded_smaller_and_shows_the_same():
     photo = smooth_photo(1200, 1600)
-    file = io.BytesIO()
-    Image.fromarray(photo).save(file, "JPEG", quality=95)
-    encoded = EncodedImage(file.getvalue(), "big.jpg")
-    reductions = []
-    encoded.decode, original = lambda reduction=1: reductions.append(reduction) or original(reduction), encoded.decode
+    jpeg, reductions = encoded(photo, quality=95), []
+    jpeg.decode, original = lambda reduction=1: reductions.append(reduction) or original(reduction), jpeg.decode
     transform = TrainTransform(100, photometric=False)
     boxes = np.array([[200, 100, 900, 800]], np.float32)
     for seed in range(12):
-        small = transform(encoded, boxes, np.array([1]), rng=np.random.default_rng(seed))
+        small = transform(jpeg, boxes, np.array([1]), rng=np.random.default_rng(seed))
         full = transform(original(), boxes, np.array([1]), rng=np.random.default_rng(seed))
         torch.testing.assert_close(small[1], full[1], rtol=0, atol=0)
         assert (small[0].float() - full[0].float()).abs().mean() < 1.5
     assert set(reductions) >= {2, 4}
-    EvalTransform(100)(encoded, boxes, np.array([1]))
+    EvalTransform(100)(jpeg, boxes, np.array([1]))
     assert reductions[-1] == 1
 
 
@@ -178,13 +173,6 @@ def test_unsupported_options_are_refused(options, message):
 
 
 ODD_SIZES = [(1, 1), (1, 900), (900, 1), (2, 3), (9, 8), (4, 1500), (700, 640)]
-
-
-def jpeg(height, width, mode):
-    picture = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(picture).convert(mode).save(file, "JPEG")
-    return EncodedImage(file.getvalue(), "odd.jpg")
 
 
 def boxes_at_every_border(height, width):
@@ -207,7 +195,8 @@ def boxes_at_every_border(height, width):
 )
 @pytest.mark.filterwarnings("error")
 def test_any_size_and_any_box_becomes_a_picture_with_boxes_that_can_be_encoded(height, width, mode):
-    image, boxes = jpeg(height, width, mode), boxes_at_every_border(height, width)
+    picture = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image, boxes = encoded(Image.fromarray(picture).convert(mode)), boxes_at_every_border(height, width)
     labels = np.arange(1, len(boxes) + 1)
     for transform in (TrainTransform(32, channel_swap=True), EvalTransform(32)):
         for seed in range(15):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 Truth = dict[str, Any]
 Found = list[dict[str, Any]]
@@ -62,3 +63,22 @@ def draw_set(
         "annotations": annotations,
     }
     return truth, detections
+
+
+def as_tensors(truth: Truth, found: Found) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Detections and target of each image as torchvision writes them; labels in the order of the category ids."""
+    label = {c: n for n, c in enumerate(sorted(c["id"] for c in truth["categories"]), 1)}
+
+    def columns(image_id: int, rows: list[dict[str, Any]], **keys: str) -> dict[str, torch.Tensor]:
+        rows = [row for row in rows if row["image_id"] == image_id]
+        boxes = torch.tensor([row["bbox"] for row in rows], dtype=torch.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        more = {name: torch.tensor([row[key] for row in rows], dtype=torch.float64) for name, key in keys.items()}
+        labels = torch.tensor([label[row["category_id"]] for row in rows], dtype=torch.int64)
+        return {"boxes": boxes, "labels": labels, **more}
+
+    flags = {key: key for key in ("area", "iscrowd", "difficult")}
+    return [
+        (columns(i, found, scores="score"), {**columns(i, truth["annotations"], **flags), "image_id": i})
+        for i in (image["id"] for image in truth["images"])
+    ]

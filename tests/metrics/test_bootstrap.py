@@ -27,7 +27,7 @@ def test_weights_give_exactly_the_ap_of_the_repeated_data_set(seed):
     truth, found = draw_set(seed, crowd=0.15, num_images=5)
     weights = np.random.default_rng(seed).integers(0, 4, 5)
     ranking = rank_hits(evaluate_coco(truth, found).matches)
-    precision, recall = precision_at_recalls(ranking, weights)
+    precision, recall, _ = precision_at_recalls(ranking, weights)
     expected = evaluate_coco(*repeated(truth, found, weights)).curves
     np.testing.assert_allclose(precision, expected.precision[..., 0, -1], rtol=0, atol=1e-15)
     np.testing.assert_allclose(recall, expected.recall[..., 0, -1], rtol=0, atol=1e-15)

@@ -27,38 +27,34 @@ def test_an_image_that_comes_twice_counts_once(metric):
     assert twice.compute() == once.compute()
 
 
+def add(metric: CocoMetric, *arguments: Any, **options: Any) -> CocoMetric:
+    found, target = image(*arguments, **options)
+    metric.update([found], [target])
+    return metric
+
+
 def test_an_image_that_comes_again_with_other_boxes_says_reset():
-    metric = CocoMetric(["dog"])
-    for shift, expected in ((0.0, None), (1.0, "image_id 7 came before with other boxes; call reset")):
-        found, target = image(7, shift=shift)
-        if expected is None:
-            metric.update([found], [target])
-        else:
-            with pytest.raises(ValueError, match=expected):
-                metric.update([found], [target])
+    metric = add(CocoMetric(["dog"]), 7)
+    with pytest.raises(ValueError, match="image_id 7 came before with other boxes; call reset"):
+        add(metric, 7, shift=1.0)
     metric.reset()
-    metric.update(*[[part] for part in image(7, shift=1.0)])
+    add(metric, 7, shift=1.0)
 
 
-def test_images_without_an_id_all_count():
+def test_images_without_an_id_all_count_and_have_the_area_of_their_boxes():
     metric = CocoMetric(["dog"])
     for _ in range(3):
-        metric.update(*[[part] for part in image()])
+        add(metric)
     assert metric.result().num_objects == [3]
+    assert metric.compute()["APm"] == pytest.approx(1.0)
+    assert metric.compute()["APl"] == -1.0
 
 
-def test_without_names_the_labels_seen_are_the_classes():
-    metric = CocoMetric()
-    metric.update(*[[part] for part in image(label=17)])
-    assert list(metric.result().per_class) == ["17"]
-
-
-def test_names_may_be_a_list_a_mapping_or_torchvisions_with_background():
-    for names in (["dog", "cat"], {1: "dog", 2: "cat"}, ["__background__", "dog", "cat"]):
-        metric = CocoMetric(names)
-        metric.update(*[[part] for part in image(label=2)])
-        assert round(metric.compute()["AP/cat"], 12) == 1.0
-        assert metric.compute()["AP/dog"] == -1.0
+@pytest.mark.parametrize("names", [["dog", "cat"], {1: "dog", 2: "cat"}, ["__background__", "dog", "cat"], None])
+def test_names_may_be_a_list_a_mapping_torchvisions_with_background_or_those_seen(names):
+    numbers = add(CocoMetric(names), label=2).compute()
+    assert numbers["AP/2" if names is None else "AP/cat"] == pytest.approx(1.0)
+    assert numbers.get("AP/dog", -1.0) == -1.0
 
 
 @pytest.mark.parametrize(
@@ -81,11 +77,13 @@ def test_a_bad_tensor_is_refused_with_its_place(change, message):
         CocoMetric(["dog", "cat"]).update([found], [target])
 
 
-def test_batches_of_unequal_length_and_a_string_of_names_are_refused():
+def test_batches_of_unequal_length_and_wrong_names_are_refused():
     with pytest.raises(ValueError, match=r"CocoMetric.update: got 1 detections for 0 targets"):
         CocoMetric().update([image()[0]], [])
     with pytest.raises(ValueError, match="class_names: got the string 'dog', allowed: a list of names"):
         CocoMetric("dog")
+    with pytest.raises(ValueError, match="class_names: 'cat' is given twice"):
+        CocoMetric(["cat", "dog", "cat"])
 
 
 def test_half_precision_numpy_and_lists_are_taken():
@@ -108,7 +106,7 @@ def _worker(rank: int, port: int, images: list[int], send: Any) -> None:
     torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     metric = CocoMetric(["dog"])
     for image_id in images:
-        metric.update(*[[part] for part in image(image_id, shift=5.0 * image_id, score=0.9 - image_id / 10)])
+        add(metric, image_id, shift=5.0 * image_id, score=0.9 - image_id / 10)
     send.send(metric.compute())
     torch.distributed.destroy_process_group()
 
@@ -116,7 +114,7 @@ def _worker(rank: int, port: int, images: list[int], send: Any) -> None:
 def test_two_processes_with_an_uneven_last_batch_count_each_image_once():
     alone = CocoMetric(["dog"])
     for image_id in range(5):
-        alone.update(*[[part] for part in image(image_id, shift=5.0 * image_id, score=0.9 - image_id / 10)])
+        add(alone, image_id, shift=5.0 * image_id, score=0.9 - image_id / 10)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -130,8 +128,3 @@ def test_two_processes_with_an_uneven_last_batch_count_each_image_once():
     for worker in workers:
         worker.join(10)
     assert computed == [alone.compute()] * 2
-
-
-def test_a_name_that_is_given_twice_is_refused():
-    with pytest.raises(ValueError, match="class_names: 'cat' is given twice"):
-        CocoMetric(["cat", "dog", "cat"])
