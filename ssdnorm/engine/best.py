@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,12 +42,10 @@ class BestWeights(pl.Callback):
             return
         stop = False
         if trainer.is_global_zero:
-            evaluations = self._evaluations()
-            best_step, value = self._best(evaluations)
+            best_step, value, since = self._best()
             if best_step == trainer.global_step:
                 assert pl_module.last_evaluation is not None
                 self.save(pl_module.last_evaluation[1])
-            since = sum(step > best_step for step, _ in evaluations)
             stop = self.patience is not None and since >= self.patience
             if stop:
                 words = "stops at step %d: %s was best at step %d: %.4g"
@@ -55,14 +54,13 @@ class BestWeights(pl.Callback):
 
     def record(self) -> dict[str, str | int | float]:
         """Metric, value and step of the best evaluation."""
-        step, value = self._best(self._evaluations())
+        step, value, _ = self._best()
         return {"metric": self.metric, "value": value, "step": step}
 
-    def _evaluations(self) -> list[tuple[int, float]]:
-        column = "eval_loss" if self.metric == "loss" else self.metric
-        rows = whole_rows(self.metrics_file)
-        return [(int(row["step"]), float(row[column])) for row in rows if row["evaluated_on"] == "validation"]
-
-    def _best(self, evaluations: list[tuple[int, float]]) -> tuple[int, float]:
-        sign = -1 if self.metric == "loss" else 1
-        return max(evaluations, key=lambda row: sign * row[1] if row[1] == row[1] else float("-inf"))  # NaN is worst
+    def _best(self) -> tuple[int, float, int]:
+        """Step and value of the best evaluation, and how many came after it."""
+        column, sign = ("eval_loss", -1) if self.metric == "loss" else (self.metric, 1)
+        rows = [row for row in whole_rows(self.metrics_file) if row["evaluated_on"] == "validation"]
+        values = [float(row[column]) for row in rows]
+        place = max(range(len(rows)), key=lambda i: -math.inf if math.isnan(values[i]) else sign * values[i])
+        return int(rows[place]["step"]), values[place], len(rows) - 1 - place

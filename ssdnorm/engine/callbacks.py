@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +28,12 @@ class MetricsFile(pl.Callback):
     its checkpoint and continues from there.
 
     Args:
-        epochs_per_step: on ``world_size`` devices.
-        device_changes: of the training module, where earlier steps were on others.
+        epochs_per_step: on the devices of now; the module knows of steps on others.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        epochs_per_step: float,
-        world_size: int = 1,
-        device_changes: Sequence[Mapping[str, int]] = (),
-    ) -> None:
+    def __init__(self, path: Path, *, epochs_per_step: float) -> None:
         self.path = path
         self.epochs_per_step = epochs_per_step
-        self.world_size = world_size
-        self.device_changes = device_changes
         self._columns = list(_COLUMNS)
         self._last_written = -1
         # a run killed after its last step is resumed only to evaluate, without on_train_start
@@ -67,7 +57,7 @@ class MetricsFile(pl.Callback):
         if step % pl_module.log_every == 0 and step != self._last_written and pl_module.readings:
             self._last_written = step
             lr = trainer.optimizers[0].param_groups[0]["lr"]
-            self._write(trainer, {"lr": lr, **pl_module.readings})
+            self._write(trainer, pl_module, {"lr": lr, **pl_module.readings})
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._seconds, self._since = self._trained(), None
@@ -80,7 +70,7 @@ class MetricsFile(pl.Callback):
         is_written = any(key <= row.items() for row in whole_rows(self.path))
         if self.path.exists() and not is_written and pl_module.last_evaluation is not None:
             losses = {f"eval_{name}": value for name, value in pl_module.evaluation_losses.items()}
-            self._write(trainer, {"evaluated_on": on, **pl_module.last_evaluation[1].metrics, **losses})
+            self._write(trainer, pl_module, {"evaluated_on": on, **pl_module.last_evaluation[1].metrics, **losses})
         if trainer.state.fn == TrainerFn.FITTING:
             self._since = time.perf_counter()
 
@@ -105,11 +95,12 @@ class MetricsFile(pl.Callback):
     def _trained(self) -> float:
         return self._seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
 
-    def _write(self, trainer: pl.Trainer, values: Mapping[str, float | str]) -> None:
+    def _write(self, trainer: pl.Trainer, module: TrainingModule, values: Mapping[str, float | str]) -> None:
         if trainer.is_global_zero:
             step = trainer.global_step
-            fewer = sum(each["step"] * (each["to"] - each["from"]) for each in self.device_changes) / self.world_size
-            row = {"step": step, "epoch": (step - fewer) * self.epochs_per_step, "seconds": self._trained(), **values}
+            fewer = sum(each["step"] * (each["to"] - each["from"]) for each in module.device_changes)
+            epoch = (step - fewer / trainer.world_size) * self.epochs_per_step
+            row = {"step": step, "epoch": epoch, "seconds": self._trained(), **values}
             if more := [name for name in row if name not in self._columns]:  # other losses or metrics
                 self._columns += more
                 write_rows(self.path, self._columns, whole_rows(self.path))

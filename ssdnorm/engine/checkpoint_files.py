@@ -105,11 +105,7 @@ def write_checkpoint_file(content: dict[str, Any], path: Path) -> None:
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a run; None if it has none yet.
-
-    Raises:
-        ValueError: there are checkpoints, but none is whole.
-    """
+    """The newest whole checkpoint of a run, None if it has none yet; ``ValueError`` if none of those there is whole."""
     there = [path for name in (LAST, PREVIOUS) if (path := folder / name).exists()]
     whole = next((path for path in there if _is_whole(path)), None)
     if there and whole is None:

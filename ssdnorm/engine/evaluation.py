@@ -87,11 +87,7 @@ class EvaluationResult:
 def evaluate_tables(
     truth: GroundTruth, found: DetectionTable, options: EvaluationOptions | None = None
 ) -> EvaluationResult:
-    """Evaluate detections of a whole data set.
-
-    Raises:
-        ImportError: the backend's package is not installed.
-    """
+    """Evaluate detections of a whole data set; ``ImportError`` where the backend's package is not installed."""
     options = options or EvaluationOptions()
     metrics: dict[str, float] = {}
     per_class: dict[str, dict[str, float]] = {name: {} for name in truth.class_names}
@@ -123,11 +119,7 @@ def evaluate_tables(
 
 
 def evaluate_detections(truth: GroundTruth, found: Mapping[int, Detections]) -> EvaluationResult:
-    """All numbers of detections by place in the data set; every image must be in ``found``.
-
-    Raises:
-        ValueError: if images are missing.
-    """
+    """All numbers of detections by place in the data set; ``ValueError`` where images are missing in ``found``."""
     if len(found) != truth.num_images:
         raise ValueError(f"evaluation: detections for {len(found)} of the {truth.num_images} images of the data set")
     return evaluate_tables(truth, DetectionTable.from_images(found))

@@ -39,11 +39,7 @@ _CLASSES: dict[str, type[Logger]] = dict(zip(LOGGERS, (_EventFile, CSVLogger, Wa
 
 
 def check_loggers(specs: Sequence[Spec]) -> None:
-    """Refuse loggers that cannot be made.
-
-    Raises:
-        ValueError: a package is missing, a class cannot be imported, or has no such option.
-    """
+    """Refuse loggers whose package is missing, whose class cannot be imported, or that have no such option."""
     for spec in specs:
         kind, options = _parts(spec)
         if kind in _WITH_RUNS and find_spec(kind) is None:
@@ -124,11 +120,7 @@ def named(specs: Sequence[Spec], labels: Mapping[str, str | int | float]) -> lis
 def log_report(
     specs: Sequence[Spec], folder: Path, group: str, metrics: Mapping[str, float], files: Sequence[Path]
 ) -> None:
-    """Log the result of a comparison to its trackers, as a run ``report`` with numbers and files.
-
-    Raises:
-        ValueError: a server cannot be reached.
-    """
+    """Log the result of a comparison to its trackers, as a run ``report`` with numbers and files."""
     specs = named([spec for spec in specs if _parts(spec)[0] in _WITH_RUNS], {"group": group, "report": "of all arms"})
     loggers = make_loggers(specs, folder, settings={})
     with finished(loggers):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -16,17 +15,15 @@ _SIDE = {"cpu": 768, "cuda": 4096}  # a multiplication of some 20 ms on one core
 _ROUNDS = 5
 
 
-def choose_precision(accelerator: str, measure: Callable[[torch.device, torch.dtype], float] | None = None) -> str:
+def choose_precision(accelerator: str) -> str:
     """``bf16-mixed`` where bfloat16 matrices are multiplied at least 1.3 times as fast as float32, else ``32-true``.
 
     Args:
         accelerator: cpu, auto, gpu, … as in the config's ``runtime``.
-        measure: device, dtype → seconds; default: :func:`multiplication_seconds`.
     """
-    measure = measure or multiplication_seconds
     device = device_of(accelerator)
     try:
-        gain = measure(device, torch.float32) / measure(device, torch.bfloat16)
+        gain = multiplication_seconds(device, torch.float32) / multiplication_seconds(device, torch.bfloat16)
     except RuntimeError as error:  # a device without bfloat16
         log.info("precision: auto is 32-true; %s has no bfloat16: %s", device, str(error).splitlines()[0])
         return "32-true"

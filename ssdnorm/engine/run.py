@@ -91,12 +91,7 @@ def train(
     trainer = make_trainer(settings, output)
     world_size = trainer.world_size
     epochs_per_step = settings.batch_size * settings.accumulate * world_size / settings.images_per_epoch
-    metrics_file = MetricsFile(
-        output / "metrics.csv",
-        epochs_per_step=epochs_per_step,
-        world_size=world_size,
-        device_changes=module.device_changes,
-    )
+    metrics_file = MetricsFile(output / "metrics.csv", epochs_per_step=epochs_per_step)
     best = None
     if settings.best is not None:
         save_best = partial(save_weights, checkpoints / "best.safetensors")

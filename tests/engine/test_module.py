@@ -6,25 +6,17 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ssdnorm.build import (
-    build_dataset,
-    build_model,
-    build_optimizer,
-    build_training,
-    check_model,
-    check_statistics,
-    loop_settings,
-)
+from ssdnorm.build import build_model, build_optimizer, check_model, check_statistics, loop_settings
 from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
 from ssdnorm.engine.run import make_trainer
 from tests.small_training import tiny_config as config
+from tests.small_training import tiny_module
 
 GROUPS = {"kind": "group_norm", "groups": 8}
 
 
 def training(**changes):
-    c = config(**changes)
-    return build_training(c, build_model(c, 6), train_set=build_dataset(c, "train"), test_set=build_dataset(c, "test"))
+    return tiny_module(config(**changes))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +30,7 @@ def training(**changes):
     ],
 )  # fmt: skip
 def test_statistics_over_one_value_are_refused_before_data_is_read_and_before_training(norm, message):
-    changes = {"norm": norm, "training": {"batch_size": 1}}
+    changes = {"norm": norm, "training": {"batch_size": 1, "accumulate": 8}}
     with pytest.raises(ValueError, match=message):
         check_model(config(**changes))
     with pytest.raises(ValueError, match=message):
@@ -107,9 +99,8 @@ def test_readings_are_means_over_their_steps_logged_once_and_no_number_is_read_f
     monkeypatch.setattr(torch.Tensor, "item", lambda tensor: reads.append(tensor) or item(tensor))
     slow = {"lr": 1e-4, "warmup_steps": 0}
     c = config(training={"max_steps": 9, "checkpoint_every": 20}, runtime={"log_every": 4}, optimizer=slow)
-    data = build_dataset(c, "train")
-    module = build_training(c, build_model(c, 6), train_set=data, test_set=build_dataset(c, "test"))
-    trainer = make_trainer(loop_settings(c, len(data)), tmp_path)
+    module = tiny_module(c)
+    trainer = make_trainer(loop_settings(c, 10), tmp_path)
     trainer.limit_val_batches = 0
     trainer.fit(module)
     assert trainer.global_step == 9

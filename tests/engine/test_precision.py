@@ -12,30 +12,25 @@ from tests.small_training import tiny_config
 @pytest.mark.parametrize(
     ("gain", "chosen"), [(4.0, "bf16-mixed"), (1.31, "bf16-mixed"), (1.2, "32-true"), (0.3, "32-true")]
 )
-def test_bf16_is_chosen_where_it_is_measured_to_be_faster(gain, chosen, caplog):
+def test_bf16_is_chosen_where_it_is_measured_to_be_faster(gain, chosen, monkeypatch, caplog):
     seconds = {torch.float32: gain, torch.bfloat16: 1.0}
+    monkeypatch.setattr(precision, "multiplication_seconds", lambda device, dtype: seconds[dtype])
     with caplog.at_level("INFO", logger="ssdnorm.engine"):
-        assert choose_precision("cpu", lambda device, dtype: seconds[dtype]) == chosen
+        assert choose_precision("cpu") == chosen
     assert f"auto is {chosen}; bfloat16 multiplies {gain:.2g} times as fast as float32 on cpu" in caplog.text
 
 
-def test_a_device_that_cannot_multiply_bfloat16_gets_float32():
-    def measure(device, dtype):
-        if dtype == torch.bfloat16:
-            raise RuntimeError("not implemented for 'BFloat16'")
-        return 1.0
-
-    assert choose_precision("cpu", measure) == "32-true"
-
-
-def test_a_torch_built_for_gpus_measures_the_cpu_of_a_machine_without_one():
+def test_a_machine_without_a_gpu_is_measured_and_a_device_without_bfloat16_gets_float32(monkeypatch):
     devices = set()
 
     def measure(device, dtype):
         devices.add(device.type)
+        if dtype == torch.bfloat16:
+            raise RuntimeError("not implemented for 'BFloat16'")
         return 1.0
 
-    choose_precision("auto", measure)
+    monkeypatch.setattr(precision, "multiplication_seconds", measure)
+    assert choose_precision("auto") == "32-true"
     assert (devices == {"cpu"}) is not torch.accelerator.is_available()
 
 

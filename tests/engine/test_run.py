@@ -7,10 +7,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from ssdnorm.build import build_dataset, build_model, build_training, loop_settings
+from ssdnorm.build import loop_settings
 from ssdnorm.engine.callbacks import MetricsFile
 from ssdnorm.engine.run import _warn_if_bf16_is_slow, make_trainer
-from tests.small_training import rows, tiny_config, train, weights
+from tests.small_training import result_of, rows, tiny_config, tiny_module, train, weights
 
 BATCH_NORM = {"backbone": "batch_norm", "extras": "batch_norm"}
 
@@ -19,7 +19,7 @@ def test_a_run_reports_population_statistics_beside_the_running_ones(tmp_path):
     plain, population = tmp_path / "plain", tmp_path / "population"
     assert train(plain, norm=BATCH_NORM, training={"ema_decay": 0.9}) == 0
     assert train(population, norm=BATCH_NORM, training={"ema_decay": 0.9, "population_images": 5}) == 0
-    before, result = (json.loads((run / "result.json").read_text()) for run in (plain, population))
+    before, result = result_of(plain), result_of(population)
     assert result["metrics"] == before["metrics"]
     assert set(result["metrics_population"]) == set(result["metrics"])
     assert result["population_images"] == 5
@@ -57,7 +57,7 @@ def test_validation_images_serve_until_the_end_and_test_images_there_alone(tmp_p
     seconds = [float(row["seconds"]) for row in rows(run)]
     assert seconds == sorted(seconds)
     assert seconds[1] < seconds[-1], "the clock continues after an evaluation"
-    result = json.loads((run / "result.json").read_text())
+    result = result_of(run)
     assert set(result["metrics_validation"]) == set(result["metrics"])
     image_ids = {row["image_id"] for row in json.loads((run / "detections.json").read_text())}
     assert image_ids == {1, 2, 3}, "detections of the three test images"
@@ -83,9 +83,8 @@ def test_bf16_trains_with_and_without_clipping_and_warns_once_without_its_units(
 
 def test_the_average_of_the_weights_is_the_exponential_one(tmp_path):
     c = tiny_config(training={"max_steps": 5, "ema_decay": 0.8, "checkpoint_every": 20}, norm=BATCH_NORM)
-    data = build_dataset(c, "train")
-    module = build_training(c, build_model(c, 6), train_set=data, test_set=build_dataset(c, "test"))
-    trainer = make_trainer(loop_settings(c, len(data)), tmp_path)
+    module = tiny_module(c)
+    trainer = make_trainer(loop_settings(c, 10), tmp_path)
     trainer.limit_val_batches = 0
     history = []
 
@@ -115,12 +114,12 @@ def test_a_resumed_run_counts_the_time_of_the_first_part_and_not_that_between_th
 
 def test_metrics_of_another_loss_get_columns_of_their_own(tmp_path):
     class Trainer:
-        is_global_zero, global_step = True, 3
+        is_global_zero, global_step, world_size, device_changes = True, 3, 1, ()
 
     file = MetricsFile(tmp_path / "metrics.csv", epochs_per_step=0.5)
     file.on_train_start(Trainer, None)
-    file._write(Trainer, {"loss": 1.5})
-    file._write(Trainer, {"loss": 1.25, "centerness": 0.5})
+    file._write(Trainer, Trainer, {"loss": 1.5})
+    file._write(Trainer, Trainer, {"loss": 1.25, "centerness": 0.5})
     first, second = csv.DictReader((tmp_path / "metrics.csv").open())
     assert (first["step"], first["epoch"], first["loss"], first["centerness"]) == ("3", "1.5", "1.5", "")
     assert (second["loss"], second["centerness"]) == ("1.25", "0.5")

@@ -6,9 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ssdnorm.build import build_dataset, build_model, build_training
 from ssdnorm.engine.start import StartFile, digest
-from tests.small_training import tiny_config, train
+from tests.small_training import tiny_config, tiny_module, train
 
 
 def test_a_run_records_its_initial_weights_and_first_batches(tmp_path):
@@ -16,16 +15,14 @@ def test_a_run_records_its_initial_weights_and_first_batches(tmp_path):
     assert train(tmp_path / "run", **changes) == 0
     start = json.loads((tmp_path / "run" / "start.json").read_text())
 
-    config = tiny_config(**changes)
-    train_set = build_dataset(config, "train")
-    model = build_model(config, 1 + len(train_set.class_names))
-    module = build_training(config, model, train_set=train_set, test_set=build_dataset(config, "test"))
+    module = tiny_module(tiny_config(**changes))
     batches = iter(module.make_train_loader(rank=0, world_size=1, start_batch=0))
-    assert start["weights"] == {name: digest([value]) for name, value in model.named_parameters()}
+    assert start["weights"] == {name: digest([value]) for name, value in module.model.named_parameters()}
     expected = [digest([batch.images, batch.boxes, batch.labels]) for batch, _ in zip(batches, range(2), strict=False)]
     assert start["batches"] == expected
     assert start["batch_norm_images"] == 3
-    assert sum(group["parameters"] for group in start["parameter_groups"]) == sum(p.numel() for p in model.parameters())
+    parameters = sum(group["parameters"] for group in start["parameter_groups"])
+    assert parameters == sum(p.numel() for p in module.model.parameters())
 
 
 def test_a_process_that_is_not_the_first_and_a_run_past_its_first_step_write_nothing(tmp_path):

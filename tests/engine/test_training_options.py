@@ -1,19 +1,28 @@
 """Options of a training, end to end: accumulation, best weights and patience, frozen layers, other losses, auto."""
 
-import json
-
 import pytest
 import torch
 import yaml
 
 from ssdnorm import load_detector, ssd300_vgg16
-from ssdnorm.build import build_dataset, build_loss, build_model, build_optimizer, build_training, check_model
+from ssdnorm.build import build_dataset, build_loss, build_model, build_optimizer, check_model
 from ssdnorm.compare.plan import read_plan
 from ssdnorm.data import EvalTransform, make_eval_loader
 from ssdnorm.engine.memory import choose_batch_size, saved_bytes
 from ssdnorm.models.checkpoint import save_checkpoint
 from ssdnorm.settle import settle
-from tests.small_training import SHAPES, TINY, rows, stopped_at, tiny_config, train, weights
+from tests.small_training import (
+    SHAPES,
+    result_of,
+    rows,
+    same_weights,
+    stopped_at,
+    tiny,
+    tiny_config,
+    tiny_module,
+    train,
+    weights,
+)
 
 WITH_VALIDATION = {**SHAPES, "validation": {"format": "shapes", "num_images": 4, "seed": 3}}
 BATCH_NORM = {"backbone": "batch_norm", "taps": {}}
@@ -22,19 +31,16 @@ BATCH_NORM = {"backbone": "batch_norm", "taps": {}}
 def test_an_accumulated_step_is_that_of_the_mean_gradient_of_its_batches(tmp_path):
     changes = {"training": {"max_steps": 1, "accumulate": 2}, "optimizer": {"warmup_steps": 0}}
     assert train(tmp_path / "run", **changes) == 0
-    config = tiny_config(**changes)
-    train_set = build_dataset(config, "train")
-    model = build_model(config, 6)
-    module = build_training(config, model, train_set=train_set, test_set=build_dataset(config, "test"))
-    optimizer = build_optimizer(config, model)
+    module = tiny_module(tiny_config(**changes))
+    optimizer = module.make_optimizer(module.model)
     batches = list(module.make_train_loader(rank=0, world_size=1, start_batch=0))
     assert len(batches) == 2
     for batch in batches:
-        parts = module.loss(model(batch.images), batch.boxes, batch.labels)
+        parts = module.loss(module.model(batch.images), batch.boxes, batch.labels)
         (sum(parts.values()) / 2).backward()
     optimizer.step()
     found = weights(tmp_path / "run")
-    for name, value in model.state_dict().items():
+    for name, value in module.model.state_dict().items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
     assert [(row["step"], float(row["epoch"])) for row in rows(tmp_path / "run") if row["loss"]] == [("1", 0.6)]
 
@@ -49,54 +55,34 @@ def test_a_resumed_run_with_accumulated_batches_ends_with_the_weights_of_an_unin
     assert train(tmp_path / "whole", **changes) == 0
     stopped_at(5, tmp_path / "halves", **changes)
     assert train(tmp_path / "halves", "--resume", **changes) == 0
-    whole, halves = weights(tmp_path / "whole"), weights(tmp_path / "halves")
-    assert all(torch.equal(whole[name], halves[name]) for name in whole)
-    losses = [
-        [(row["step"], row["loss"]) for row in rows(tmp_path / name) if row["loss"]] for name in ("whole", "halves")
-    ]
-    assert losses[0] == losses[1]
-    assert [step for step, _ in losses[0]] == ["1", "2", "3", "4"]
-    lrs = [float(row["lr"]) for row in rows(tmp_path / "halves") if row["loss"]]  # after the step, of the next one
+    assert same_weights(tmp_path / "whole", tmp_path / "halves")
+    whole, halves = ([row for row in rows(tmp_path / name) if row["loss"]] for name in ("whole", "halves"))
+    assert [(row["step"], row["loss"]) for row in whole] == [(row["step"], row["loss"]) for row in halves]
+    assert [row["step"] for row in whole] == ["1", "2", "3", "4"]
+    lrs = [float(row["lr"]) for row in halves]  # after the step, of the next one
     assert lrs == pytest.approx([1e-3 * (1 + 0.5**0.5) / 2, 5e-4, 1e-3 * (1 - 0.5**0.5) / 2, 0], abs=1e-9)
 
 
-def test_batch_norms_guards_count_one_batch_however_many_are_accumulated():
-    changes = {"norm": {"extras": "batch_norm"}, "training": {"batch_size": 1, "accumulate": 8}}
-    with pytest.raises(ValueError, match=r"norm\.extras at training\.batch_size 1: .*conv11_2.*1 value per channel"):
-        check_model(tiny_config(**changes))
-
-
 def test_the_best_weights_are_kept_and_training_stops_when_patience_ends(tmp_path):
-    changes = {  # at this rate the loss rises from the first step on
-        "data": WITH_VALIDATION,
-        "training": {
-            "max_steps": 6,
-            "eval_every": 1,
-            "best": "loss",
-            "patience": 2,
-            "ema_decay": 0.5,
-            "checkpoint_every": 1,
-        },
-    }
+    training = {"max_steps": 6, "eval_every": 1, "best": "loss", "patience": 2, "ema_decay": 0.5, "checkpoint_every": 1}
+    changes = {"data": WITH_VALIDATION, "training": training}  # the loss rises from the first step on
     assert train(tmp_path / "run", **changes) == 0
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    evaluations = [
-        (int(r["step"]), float(r["eval_loss"])) for r in rows(tmp_path / "run") if r["evaluated_on"] == "validation"
-    ]
+    result = result_of(tmp_path / "run")
+    evaluated = [row for row in rows(tmp_path / "run") if row["evaluated_on"] == "validation"]
+    evaluations = [(int(row["step"]), float(row["eval_loss"])) for row in evaluated]
     best = min(evaluations, key=lambda row: row[1])
     assert (result["best"]["metric"], result["best"]["step"], result["best"]["value"]) == ("loss", *best)
     assert result["steps"] == best[0] + 2 == evaluations[-1][0] < 6
     assert result["stopped_early"] is True
     changes["training"] |= {"max_steps": best[0], "best": None, "patience": None}
     assert train(tmp_path / "short", **changes) == 0
-    expected, found = weights(tmp_path / "short"), weights(tmp_path / "run", "best")
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert result["best"]["metrics"] == json.loads((tmp_path / "short" / "result.json").read_text())["metrics"]
+    assert same_weights(tmp_path / "short", tmp_path / "run", other_name="best")
+    assert result["best"]["metrics"] == result_of(tmp_path / "short")["metrics"]
 
     changes["training"] |= {"max_steps": 6, "best": "loss", "patience": 2}
     stopped_at(2, tmp_path / "halves", **changes)
     assert train(tmp_path / "halves", "--resume", **changes) == 0
-    again = json.loads((tmp_path / "halves" / "result.json").read_text())
+    again = result_of(tmp_path / "halves")
     assert [again[name] for name in ("best", "steps")] == [result[name] for name in ("best", "steps")]
 
 
@@ -120,15 +106,15 @@ def test_options_that_miss_what_they_stand_on_are_refused(changes, message):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "message"),
+    ("training", "message"),
     [
-        ("training", {"best": "AP", "eval_every": 1}, r"training\.best: arms are compared after the same steps"),
-        ("training", {"batch_size": "auto"}, r"training\.batch_size: arms are compared at one batch size"),
+        ({"best": "AP", "eval_every": 1}, r"training\.best: arms are compared after the same steps"),
+        ({"batch_size": "auto"}, r"training\.batch_size: arms are compared at one batch size"),
     ],
 )
-def test_a_comparison_refuses_what_would_differ_between_its_arms(tmp_path, key, value, message):
+def test_a_comparison_refuses_what_would_differ_between_its_arms(tmp_path, training, message):
     file = {
-        "title": "x", "base": {**TINY, "data": WITH_VALIDATION, key: {**TINY[key], **value}}, "vary": ["norm"],
+        "title": "x", "base": tiny(data=WITH_VALIDATION, training=training), "vary": ["norm"],
         "baseline": "a", "seeds": [0], "metric": "AP", "target_ap50": 0.5, "arms": {"a": {}, "b": {"norm": "none"}},
     }  # fmt: skip
     (tmp_path / "compare.yaml").write_text(yaml.safe_dump(file))
@@ -219,8 +205,7 @@ def test_the_loss_on_evaluated_images_is_the_mean_over_its_batches_in_evaluation
     (row,) = [row for row in rows(tmp_path / "run") if row["evaluated_on"]]
     for name, value in {**sums, "loss": sum(sums.values())}.items():
         assert float(row[f"eval_{name}"]) == pytest.approx(value / 3, rel=1e-4)
-    losses = json.loads((tmp_path / "run" / "result.json").read_text())["losses"]
-    assert losses["test"]["loss"] == pytest.approx(float(row["eval_loss"]), rel=1e-5)
+    assert result_of(tmp_path / "run")["losses"]["test"]["loss"] == pytest.approx(float(row["eval_loss"]), rel=1e-5)
 
 
 def test_what_a_forward_pass_keeps_is_counted_without_computing_it():
