@@ -97,7 +97,7 @@ def size_array(images: Rows) -> np.ndarray:
 
 def flag_array(values: Sequence[Any]) -> np.ndarray:
     """``(N,)`` int64: 1 for 1 or true, 0 for 0, false or None, −1 for anything else."""
-    known = {0: 0, 1: 1, None: 0}
+    known: dict[Any, int] = {0: 0, 1: 1, None: 0}
     try:
         return np.array([known.get(value, -1) for value in values], np.int64)
     except TypeError:  # lists or dicts among them

@@ -145,12 +145,12 @@ class _Year:
         except (OSError, ValueError) as error:
             problems.drop("annotations", f"{where}: {error}")
             return None
-        annotated = (_integer(root.findtext("size/height")), _integer(root.findtext("size/width")))
-        size: tuple[int, int] | None = annotated
-        if self.check_images or min(annotated) <= 0:
-            size = usable_image(path, problems, where=where, annotated=annotated)
-            if size is None:
+        size = (_integer(root.findtext("size/height")), _integer(root.findtext("size/width")))
+        if self.check_images or min(size) <= 0:
+            found = usable_image(path, problems, where=where, annotated=size)
+            if found is None:
                 return None
+            size = found
         boxes = []
         for place, item in enumerate(root.iterfind("object")):
             try:

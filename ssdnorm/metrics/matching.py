@@ -170,8 +170,8 @@ def _evaluation_order(
 def _place_in_run(values: np.ndarray) -> np.ndarray:
     """0, 1, 2, … within every run of equal neighbours."""
     places = np.arange(len(values))
-    is_first = np.diff(values, prepend=-1) != 0  # values are places or groups, from 0 on
-    return places - np.maximum.accumulate(np.where(is_first, places, 0))
+    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(values) else places
+    return places - np.repeat(starts, np.diff(np.r_[starts, len(values)]))
 
 
 def _overlapping_pairs(

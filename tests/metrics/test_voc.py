@@ -102,6 +102,14 @@ def test_any_set_equals_the_devkits_loop(seed, tied, difficult, num_objects, num
             assert result.per_class[category["name"]]["AP"] == expected
 
 
+def test_width_and_height_are_the_devkits_inclusive_ones_and_an_iou_at_the_threshold_is_enough():
+    # xmin 11 xmax 20 is 10 pixels; the detection covers xmin 11 xmax 15: IoU is exactly a half
+    truth = one_class([[10, 0, 10, 4]])
+    half = rows(([10, 0, 5, 4], 0.5))
+    assert evaluate_voc(truth, half).metrics["mAP"] == pytest.approx(1.0)
+    assert evaluate_voc(truth, half, iou_threshold=0.500001).metrics["mAP"] == 0.0
+
+
 def one_class(boxes: list, difficult: tuple[int, ...] = ()) -> Truth:
     return {
         "images": [{"id": 1}],
