@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ssdnorm.layers.channel_norms import check_channels
-from ssdnorm.layers.modes import restore_modes
+from ssdnorm.layers.modes import restore_modes, run_on_shapes
 
 
 class FrozenBatchNorm(nn.Module):
@@ -119,26 +118,23 @@ def freeze_batch_norm(module: nn.Module) -> nn.Module:
           (0): FrozenBatchNorm(8, eps=1e-05)
         )
     """
-    if _can_freeze(module, "the module itself"):
-        return FrozenBatchNorm.from_batch_norm(module)
     frozen: dict[int, nn.Module] = {}  # a norm that several parents share stays shared
     for name, child in list(module.named_modules(remove_duplicate=False)):
-        if _can_freeze(child, name):
-            parent, _, own_name = name.rpartition(".")
+        if is_plain_batch_norm(child):
             norm = frozen.setdefault(id(child), FrozenBatchNorm.from_batch_norm(child))
+            if child is module:
+                return norm
+            parent, _, own_name = name.rpartition(".")
             setattr(module.get_submodule(parent), own_name, norm)
+        elif isinstance(child, _BatchNorm):
+            where, kind = name or "the module itself", type(child).__name__
+            raise ValueError(f"freeze_batch_norm: {where} is a {kind}, which does more than a batch norm")
     return module
 
 
 def is_plain_batch_norm(module: nn.Module) -> bool:
     """Whether a module is a batch norm and nothing more (timm's BatchNormAct2d also applies an activation)."""
     return isinstance(module, _BatchNorm) and type(module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-
-
-def _can_freeze(module: nn.Module, where: str) -> bool:
-    if isinstance(module, _BatchNorm) and not is_plain_batch_norm(module):
-        raise ValueError(f"freeze_batch_norm: {where} is a {type(module).__name__}, which does more than a batch norm")
-    return is_plain_batch_norm(module)
 
 
 def check_batch_statistics(model: nn.Module, input_shape: Sequence[int], *, world_size: int = 1) -> None:
@@ -174,16 +170,13 @@ def check_batch_statistics(model: nn.Module, input_shape: Sequence[int], *, worl
         if name not in counts or count < counts[name][0]:
             counts[name] = count, tuple(x.shape)
 
-    with restore_modes(model) as handles, torch.no_grad():
+    with restore_modes(model) as handles:
         for name, module in model.named_modules():
             per_batch = isinstance(module, _BatchNorm | _InstanceNorm) and module.training
             if per_batch or isinstance(module, nn.GroupNorm):
                 handles.append(module.register_forward_pre_hook(partial(record, name)))
-        model.eval()
-        tensors = (*model.named_parameters(), *model.named_buffers())
-        on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
         try:
-            functional_call(model, on_meta, (torch.empty(*input_shape, device="meta"),))
+            run_on_shapes(model, input_shape)
         except ValueError:  # a norm rejects such a map in eval mode too; the message below is more specific
             if all(count > 1 for count, _ in counts.values()):
                 raise

@@ -7,20 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class _OverChannels(nn.Module):
-    """A norm over the channels of each position, with a weight per channel."""
-
-    def __init__(self, num_features: int, eps: float = 1e-5, *, affine: bool = True) -> None:
-        super().__init__()
-        self.num_features = num_features
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(num_features)) if affine else None
-
-    def extra_repr(self) -> str:
-        return f"{self.num_features}, eps={self.eps:g}, affine={self.weight is not None}"
-
-
-class ChannelLayerNorm(_OverChannels):
+class ChannelLayerNorm(nn.LayerNorm):
     r"""Normalise the channels of each position to mean 0 and variance 1, then scale and shift each channel.
 
     .. math:: y_c = w_c \, (x_c - \bar x) \, / \, \sqrt{\textstyle\frac1C\sum_k (x_k - \bar x)^2 + \epsilon} + b_c
@@ -46,16 +33,15 @@ class ChannelLayerNorm(_OverChannels):
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, *, affine: bool = True) -> None:
-        super().__init__(num_features, eps, affine=affine)
-        self.bias = nn.Parameter(torch.zeros(num_features)) if affine else None
+        super().__init__(num_features, eps, elementwise_affine=affine)
 
-    def forward(self, x: Tensor) -> Tensor:
-        check_channels(self, x, self.num_features)
-        y = F.layer_norm(x.movedim(1, -1), (self.num_features,), _like(self.weight, x), _like(self.bias, x), self.eps)
-        return _channels_back(y, x)
+    def forward(self, input: Tensor) -> Tensor:
+        check_channels(self, input, self.normalized_shape[0])
+        affine = _like(self.weight, input), _like(self.bias, input)
+        return _channels_back(F.layer_norm(input.movedim(1, -1), self.normalized_shape, *affine, self.eps), input)
 
 
-class ChannelRMSNorm(_OverChannels):
+class ChannelRMSNorm(nn.RMSNorm):
     r"""Normalise the channels of each position to a mean square of 1, then scale each channel.
 
     .. math:: y_c = w_c \, x_c \, / \, \sqrt{\textstyle\frac1C\sum_k x_k^2 + \epsilon}
@@ -75,10 +61,13 @@ class ChannelRMSNorm(_OverChannels):
         tensor([[1., 1.]], grad_fn=<RoundBackward1>)
     """
 
+    def __init__(self, num_features: int, eps: float = 1e-5, *, affine: bool = True) -> None:
+        super().__init__(num_features, eps, elementwise_affine=affine)
+
     def forward(self, x: Tensor) -> Tensor:
-        check_channels(self, x, self.num_features)
-        y = F.rms_norm(x.movedim(1, -1), (self.num_features,), _like(self.weight, x), self.eps)
-        return _channels_back(y, x)
+        check_channels(self, x, self.normalized_shape[0])
+        weight = _like(self.weight, x)
+        return _channels_back(F.rms_norm(x.movedim(1, -1), self.normalized_shape, weight, self.eps), x)
 
 
 class InstanceNorm(nn.InstanceNorm2d):

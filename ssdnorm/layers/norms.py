@@ -19,6 +19,8 @@ from ssdnorm.layers.channel_norms import ChannelLayerNorm, ChannelRMSNorm, Insta
 from ssdnorm.layers.l2_norm import L2Norm
 from ssdnorm.norm_specs import check_option_names, import_class, is_custom, parse_norm_spec
 
+NormSpec = str | Mapping[str, Any] | Callable[[int], nn.Module]
+
 
 @dataclass(frozen=True)
 class Norm:
@@ -75,15 +77,11 @@ class NormFactory:
         return {"kind": self.kind, **self.options} if self.options else self.kind
 
     def __call__(self, channels: int) -> nn.Module:
-        build: Callable[..., nn.Module]
-        if self.given is not None:
-            build = self.given
-        elif self.kind in NORMS:
-            build = NORMS[self.kind].build
-        else:
-            build = import_class(self.kind)
-            with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-                self._check_shape_is_kept(self._build(build, channels), channels)
+        if self.given is not None or self.kind in NORMS:
+            return mark_norm(self._build(self.given or NORMS[self.kind].build, channels))
+        build = import_class(self.kind)
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            self._check_shape_is_kept(self._build(build, channels), channels)
         return mark_norm(self._build(build, channels))
 
     def _build(self, build: Callable[..., nn.Module], channels: int) -> nn.Module:
@@ -110,7 +108,7 @@ class NormFactory:
             raise ValueError(f"{self.where}: {self.kind}: expected a map {tuple(maps.shape)} from it; got {got}")
 
 
-def norm_layer(spec: str | Mapping[str, Any] | Callable[[int], nn.Module], *, where: str = "norm") -> NormFactory:
+def norm_layer(spec: NormSpec, *, where: str = "norm") -> NormFactory:
     """Turn a norm spec into a norm factory.
 
     Args:

@@ -100,15 +100,11 @@ def recompute_population_stats(
 _Moments = tuple[int, Tensor, Tensor]  # count; mean and sum of squared deviations per channel, in float64
 
 
-def _moments(x: Tensor) -> _Moments:
-    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    var, mean = torch.var_mean(wide, [0, *range(2, x.dim())], correction=0)
-    count = x.numel() // x.shape[1]
-    return count, mean.double(), var.double() * count
-
-
 def _keep_moments(kept: list[_Moments], _layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-    kept.append(_moments(args[0]))
+    x = args[0].float() if args[0].dtype in (torch.float16, torch.bfloat16) else args[0]
+    var, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
+    count = x.numel() // x.shape[1]
+    kept.append((count, mean.double(), var.double() * count))
 
 
 def _install(layer: _BatchNorm, parts: Sequence[_Moments]) -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssdnorm.layers.batch_norm import frozen_batch_norm_types
 from ssdnorm.layers.l2_norm import L2Norm
-from ssdnorm.layers.norms import NORMS, NormFactory, is_norm, norm_layer
-
-NormSpec = str | Mapping[str, Any] | Callable[[int], nn.Module]
+from ssdnorm.layers.norms import NORMS, NormFactory, NormSpec, is_norm, norm_layer
 
 
 @dataclass(frozen=True)
@@ -63,18 +60,16 @@ def swap_norms(
         [SwappedNorm(name='1', old='BatchNorm2d', new='GroupNorm', channels=8, kept=('weight', 'bias'), dropped=('running_mean', 'running_var', 'num_batches_tracked'))]
     """  # noqa: E501
     types = _types_of(old)
-    factory: Callable[[int], nn.Module] = new if callable(new) else norm_layer(new, where="swap_norms: new")
-    given = factory.options if isinstance(factory, NormFactory) else {}
-    keep = [name for name in ("eps", "momentum") if name not in given]
+    factory = norm_layer(new, where="swap_norms: new")
+    keep = [name for name in ("eps", "momentum") if name not in factory.options]
     found = [(name, m) for name, m in model.named_modules(remove_duplicate=False) if isinstance(m, types)]
     if not found:
         there = sorted({type(m).__name__ for m in model.modules() if is_norm(m)})
         listed = ", ".join(there) or "no norm at all"
         raise ValueError(f"swap_norms: old={old!r} matches nothing in {type(model).__name__}; it has: {listed}")
-    for name, module in found:
-        _check_only_normalises(name, module, types)
     made: dict[int, tuple[nn.Module, SwappedNorm]] = {}  # by id: a shared norm stays shared
-    for name, module in found:  # build everything before changing anything
+    for name, module in found:  # check and build everything before changing anything
+        _check_only_normalises(name, module, types)
         if id(module) not in made:
             made[id(module)] = _build(name, module, factory, keep)
     for name, module in found:
@@ -103,9 +98,7 @@ def _check_only_normalises(name: str, module: nn.Module, types: tuple[type[nn.Mo
         raise ValueError(f"swap_norms: {name} is a {kind}, which may do more than normalise; name it: old={kind}")
 
 
-def _build(
-    name: str, old: nn.Module, factory: Callable[[int], nn.Module], keep: Sequence[str]
-) -> tuple[nn.Module, SwappedNorm]:
+def _build(name: str, old: nn.Module, factory: NormFactory, keep: Sequence[str]) -> tuple[nn.Module, SwappedNorm]:
     state = {key: value for key, value in old.state_dict().items() if value is not None}
     channels = _channels(name, old, state)
     new = factory(channels).train(old.training)
@@ -134,11 +127,12 @@ def _build(
 
 
 def _channels(name: str, norm: nn.Module, state: Mapping[str, Tensor]) -> int:
-    for attribute in ("num_features", "num_channels"):
-        if isinstance(value := getattr(norm, attribute, None), int):
+    for attribute in ("num_features", "num_channels", "normalized_shape"):
+        value = getattr(norm, attribute, None)
+        if isinstance(value, int):
             return value
-    if isinstance(shape := getattr(norm, "normalized_shape", None), tuple | list):
-        return int(shape[-1])
+        if isinstance(value, tuple | list):
+            return int(value[-1])
     if "weight" in state:
         return state["weight"].shape[0]
     raise ValueError(f"swap_norms: cannot tell the channels of {name} ({type(norm).__name__})")

@@ -7,15 +7,16 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn, retinanet_resn
 from torchvision.ops import FrozenBatchNorm2d
 
 from ssdnorm.layers import ConvBlock, L2Norm, norm_layer, swap_norms
+from tests.layers.distinct import with_distinct_values
 
 
 def small_model(kind="batch_norm"):
     torch.manual_seed(0)
-    model = nn.Sequential(ConvBlock(3, 8, 3, norm=norm_layer(kind)), ConvBlock(8, 8, 3, norm=norm_layer(kind)))
-    for block in model:
-        for i, tensor in enumerate(t for t in block.norm.state_dict().values() if t.is_floating_point()):
-            tensor.copy_(torch.linspace(0.5, 2.0, 8).roll(i))
-    return model
+
+    def norm(channels):
+        return with_distinct_values(norm_layer(kind)(channels))
+
+    return nn.Sequential(ConvBlock(3, 8, 3, norm=norm), ConvBlock(8, 8, 3, norm=norm))
 
 
 @pytest.mark.parametrize("new", ["frozen_batch_norm", "sync_batch_norm", {"kind": "batch_norm", "momentum": 0.01}])
