@@ -2,60 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssdnorm.diagnose.feature_maps import LengthHistogram, is_dead, length_histogram, position_lengths
+from ssdnorm.diagnose.feature_maps import Maps, MapStatistics
 from ssdnorm.diagnose.layers import default_layers, find_layers
 from ssdnorm.diagnose.model_state import preserve_state, unwrap_model
-
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_MOST_LENGTHS = 2**18  # of a layer, 1 MB; the 5 % quantile of so many is off by .04 % in rank
-
-
-@dataclass(frozen=True)
-class MapStatistics:
-    """Statistics of a layer's maps over all images, or of the gradients of the loss with respect to them.
-
-    Quantiles and histogram are exact up to 262,144 positions; of more positions, half of so many or more are drawn.
-
-    Attributes:
-        channels: C, the size of axis 1.
-        calls: how often the layer ran.
-        mean, std, rms: of the single values; not finite if a value is not.
-        length_mean: of the L2 length over the channels at each position.
-        length_quantiles: of the finite lengths, by q (0.05, 0.25, 0.5, 0.75, 0.95).
-        zero_positions: share of positions of length 0, in float32.
-        dead_channels: share of channels that are 0 at all positions of all images.
-        non_finite: number of positions whose length is not finite.
-        histogram: of the finite lengths.
-    """
-
-    channels: int
-    calls: int
-    mean: float
-    std: float
-    rms: float
-    length_mean: float
-    length_quantiles: dict[float, float]
-    zero_positions: float
-    dead_channels: float
-    non_finite: int
-    histogram: LengthHistogram
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain numbers for JSON; NaN and infinity become None."""
-        return {
-            **{k: v if math.isfinite(v) else None for k, v in vars(self).items() if isinstance(v, int | float)},
-            "length_quantiles": {str(q): v if math.isfinite(v) else None for q, v in self.length_quantiles.items()},
-            "histogram": self.histogram._asdict(),
-        }
 
 
 @dataclass(frozen=True)
@@ -121,8 +77,8 @@ def activation_statistics(
     """
     model = unwrap_model(model)
     measured = default_layers(model) if layers is None else find_layers(model, layers)
-    activations: dict[str, _Maps] = {}
-    gradients: dict[str, _Maps] = {}
+    activations: dict[str, Maps] = {}
+    gradients: dict[str, Maps] = {}
     num_images = 0
 
     @torch.no_grad()
@@ -131,22 +87,21 @@ def activation_statistics(
             key = name + suffix
             if key in activations and activations[key].channels != x.shape[1]:
                 key = f"{key} ({x.shape[1]} channels)"
-            activations.setdefault(key, _Maps(x.shape[1])).add(x.detach())
+            activations.setdefault(key, Maps(x.shape[1])).add(x.detach())
             if loss is not None and x.requires_grad:
                 # on the tensor as it is now: after a later in-place layer it has another gradient
                 x.register_hook(lambda grad, key=key: read_gradient(key, grad.detach()))
 
     @torch.no_grad()
     def read_gradient(key: str, grad: Tensor) -> None:
-        gradients.setdefault(key, _Maps(grad.shape[1])).add(grad)
+        gradients.setdefault(key, Maps(grad.shape[1])).add(grad)
 
     with preserve_state(model) as handles, torch.set_grad_enabled(loss is not None):
         for name, layer in measured.items():
             if layer.side == "input":
-                hook = layer.module.register_forward_pre_hook(lambda _, args, name=name: read(name, args[0]))
+                handles.append(layer.module.register_forward_pre_hook(lambda _, args, name=name: read(name, args[0])))
             else:
-                hook = layer.module.register_forward_hook(lambda _, args, output, name=name: read(name, output))
-            handles.append(hook)
+                handles.append(layer.module.register_forward_hook(lambda _, args, y, name=name: read(name, y)))
         model.train(train_mode)
         for batch in batches:
             output = model(batch) if forward is None else forward(model, batch)
@@ -194,63 +149,6 @@ def _run_backward(model: nn.Module, loss: Tensor) -> None:
 def _num_images(batch: Any) -> int:
     images = getattr(batch, "images", batch)
     return len(images[0]) if isinstance(images, tuple) else len(images)
-
-
-class _Maps:
-    """One layer's maps: moments of the values by call, and the lengths of the positions."""
-
-    def __init__(self, channels: int) -> None:
-        self.channels = channels
-        self.moments: list[tuple[int, float, float]] = []  # number of values, mean, variance
-        self.alive = torch.zeros(channels, dtype=torch.bool)
-        self.lengths: list[Tensor] = []  # of some positions
-        self.share = 1.0  # of the positions whose lengths are kept
-        self.generator = torch.Generator().manual_seed(0)
-        self.num_positions, self.sum, self.zeros, self.non_finite = 0, 0.0, 0, 0
-
-    def add(self, x: Tensor) -> None:
-        lengths = position_lengths(x)
-        x = x.to(lengths.dtype)  # float16 squared overflows
-        mean = x.mean()
-        variance = (x - mean).square_().mean()  # eight times as fast as torch.var on channels-last maps
-        self.moments.append((x.numel(), mean.item(), variance.item()))
-        self.alive |= ~is_dead(x).cpu()
-        lengths = lengths.flatten().float().cpu()
-        self.num_positions += len(lengths)
-        self.sum += lengths.sum(dtype=torch.float64).item()
-        self.zeros += int((lengths == 0).sum())
-        self.non_finite += int((~lengths.isfinite()).sum())
-        self.lengths.append(self._draw(lengths, self.share))
-        while sum(map(len, self.lengths)) > _MOST_LENGTHS:
-            self.lengths = [self._draw(torch.cat(self.lengths), 0.5)]
-            self.share /= 2
-
-    def _draw(self, lengths: Tensor, share: float) -> Tensor:
-        return lengths if share == 1 else lengths[torch.rand(len(lengths), generator=self.generator) < share]
-
-    def statistics(self) -> MapStatistics:
-        values, means, variances = torch.tensor(self.moments, dtype=torch.float64).T
-        weights = values / values.sum()
-        mean = float(weights @ means)
-        std = math.sqrt(float(weights @ (variances + (means - mean).square())))
-        lengths = torch.cat(self.lengths)
-        finite = lengths[lengths.isfinite()]
-        quantiles = [math.nan] * len(QUANTILES)
-        if len(finite):
-            quantiles = np.quantile(finite.numpy(), QUANTILES, method="lower").tolist()
-        return MapStatistics(
-            channels=self.channels,
-            calls=len(self.moments),
-            mean=mean,
-            std=std,
-            rms=math.hypot(mean, std),
-            length_mean=self.sum / self.num_positions if self.num_positions else math.nan,
-            length_quantiles=dict(zip(QUANTILES, quantiles, strict=True)),
-            zero_positions=self.zeros / self.num_positions if self.num_positions else math.nan,
-            dead_channels=1 - self.alive.float().mean().item(),
-            non_finite=self.non_finite,
-            histogram=length_histogram(finite),
-        )
 
 
 def activation_table(found: ActivationStatistics) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ssdnorm.diagnose.model_state import preserve_state, unwrap_model
 from ssdnorm.layers.population_statistics import batch_norms, recompute_population_stats, running_statistics
@@ -118,17 +118,13 @@ def batch_norm_distances(
         raise ValueError("batch norm: the model has no batch norm with running statistics")
     if not num_images:
         raise ValueError("batch norm: no images to take statistics over")
-    of_batches: dict[str, list[_Moments]] = {name: [] for name in layers}
-    of_images: dict[str, list[_Moments]] = {name: [] for name in layers}
     with preserve_state(model) as handles:
-        for name, layer in layers.items():
-            handles.append(layer.register_forward_pre_hook(partial(_keep, of_batches[name], _batch_moments)))
+        of_batches = _keep_moments(layers, handles, by_image=False)
         recompute_population_stats(model, batches, num_images, forward=forward)
         for handle in handles:
             handle.remove()
         population = running_statistics(model)
-        for name, layer in layers.items():
-            handles.append(layer.register_forward_pre_hook(partial(_keep, of_images[name], _image_moments)))
+        of_images = _keep_moments(layers, handles, by_image=True)
         with torch.no_grad():
             model.eval()
             for batch in batches:
@@ -185,24 +181,23 @@ def distance(mean: Tensor, var: Tensor, population_mean: Tensor, population_var:
 _Moments = tuple[Tensor, Tensor, int]  # means and variances (n, C) on the host in float64; values per row
 
 
-def _keep(
-    kept: list[_Moments], moments: Callable[[Tensor], _Moments], _layer: nn.Module, args: tuple[Tensor, ...]
-) -> None:
-    kept.append(moments(args[0]))
-
-
-def _batch_moments(x: Tensor) -> _Moments:
-    return _moments(x.movedim(1, 0).flatten(1)[None], unbiased=True)
-
-
-def _image_moments(x: Tensor) -> _Moments:
-    return _moments(x.reshape(*x.shape[:2], -1), unbiased=False)
+def _keep_moments(
+    layers: Mapping[str, nn.Module], handles: list[RemovableHandle], *, by_image: bool
+) -> dict[str, list[_Moments]]:
+    """The moments of each layer's inputs from now on, of single images or of whole batches."""
+    kept: dict[str, list[_Moments]] = {name: [] for name in layers}
+    for name, layer in layers.items():
+        handles.append(
+            layer.register_forward_pre_hook(
+                lambda _, args, rows=kept[name]: rows.append(_moments(args[0], by_image=by_image))
+            )
+        )
+    return kept
 
 
 @torch.no_grad()
-def _moments(x: Tensor, *, unbiased: bool) -> _Moments:
-    """Moments of ``(n, C, values)`` over the values."""
-    count = x.shape[2]
-    wide = x if x.dtype == torch.float64 else x.float()
-    var, mean = torch.var_mean(wide, 2, correction=1 if unbiased and count > 1 else 0)
-    return mean.double().cpu(), var.double().cpu(), count
+def _moments(x: Tensor, *, by_image: bool) -> _Moments:
+    x = x.reshape(*x.shape[:2], -1) if by_image else x.movedim(1, 0).flatten(1)[None]
+    x = x if x.dtype == torch.float64 else x.float()
+    var, mean = torch.var_mean(x, 2, correction=0 if by_image or x.shape[2] == 1 else 1)
+    return mean.double().cpu(), var.double().cpu(), x.shape[2]

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from torch import Tensor
 
-from ssdnorm.diagnose.activations import QUANTILES, ActivationStatistics, MapStatistics, keys_of
+from ssdnorm.diagnose.activations import ActivationStatistics, keys_of
 from ssdnorm.diagnose.batch_norm_advice import MEAN_SHIFT, VARIANCE_RATIO, BatchNormReport
+from ssdnorm.diagnose.feature_maps import QUANTILES, MapStatistics
 from ssdnorm.plots.colors import COLORS, HUES
 from ssdnorm.plots.style import panels, styled
 

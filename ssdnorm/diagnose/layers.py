@@ -113,12 +113,17 @@ def find_layers(model: nn.Module, names: Sequence[str]) -> dict[str, MeasuredLay
     return {name: known[name] for name in names}
 
 
+def scale_statistics(weight: Tensor) -> dict[str, float]:
+    """Mean, standard deviation, smallest and largest of a tap norm's weights."""
+    w = weight.float()
+    numbers = {"mean": w.mean(), "std": w.std(correction=0), "min": w.min(), "max": w.max()}
+    return {name: value.item() for name, value in numbers.items()}
+
+
 def scale_table(weights: Mapping[str, Tensor], initial: Mapping[str, float]) -> str:
     """Format the weights of the tap norms, one line per tap."""
     lines = [f"{'tap norm':14} {'initial':>8} {'mean':>8} {'std':>8} {'min':>8} {'max':>8}"]
     for name, weight in weights.items():
-        w = weight.float()
-        numbers = (w.mean(), w.std(correction=0), w.min(), w.max())
         start = f"{initial[name]:8.3g}" if name in initial else f"{'–':>8}"
-        lines.append(f"{name:14} {start} " + " ".join(f"{value.item():8.3f}" for value in numbers))
+        lines.append(f"{name:14} {start} " + " ".join(f"{value:8.3f}" for value in scale_statistics(weight).values()))
     return "\n".join(lines)

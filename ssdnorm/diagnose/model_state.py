@@ -19,13 +19,8 @@ def unwrap_model(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: hooks do not work on the model: a TorchScript, or parameters on the meta device.
     """
-    while True:
-        if isinstance(model, DistributedDataParallel):
-            model = model.module
-        elif hasattr(model, "_orig_mod"):
-            model = model.get_submodule("_orig_mod")
-        else:
-            break
+    while (wrapped := isinstance(model, DistributedDataParallel)) or hasattr(model, "_orig_mod"):
+        model = model.get_submodule("module" if wrapped else "_orig_mod")
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError("diagnose: a TorchScript runs no hooks; pass the model that it was made from")
     on_meta = [name for name, p in (*model.named_parameters(), *model.named_buffers()) if p.device.type == "meta"]

@@ -75,13 +75,7 @@ def momentum_curves(
 
 
 def _batch_errors(layer: LayerDistances, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Per channel: variance of a batch's mean, variance of its variance, bias of its variance.
-
-    In population standard deviations, or relative to the population's variance. A batch's mean has no bias.
-
-    Shape:
-        drawn: numbers of images ``(n, B)``; output ``(C,)`` each.
-    """
+    """Variance of a batch's mean, variance and bias of its variance, relative to the population's; ``(C,)`` each."""
     size = drawn.shape[1]
     mean = layer.image_means.mean(0)
     between = layer.image_means.var(0, correction=0)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssdnorm.diagnose.activations import ActivationStatistics, activation_statistics
-from ssdnorm.diagnose.layers import SSDParts, block_of, find_ssd_parts
+from ssdnorm.diagnose.layers import SSDParts, block_of, find_ssd_parts, scale_statistics
 from ssdnorm.files import ROWS_REMEDY, append_rows, refuse_damage, whole_rows, write_rows
 
+_STATISTICS = ("mean", "std", "rms", "length_mean", "zero_positions", "dead_channels")
 _LENGTH_QUANTILES = {"length_p05": 0.05, "length_median": 0.5, "length_p95": 0.95}
 _COLUMNS = ["step", "statistic", "name", "value"]
 _Key = tuple[str, str]  # statistic, name
@@ -107,13 +108,11 @@ class DiagnosticsFile(pl.Callback):
         for block, length in _gradient_norms(pl_module).items():
             numbers["gradient_norm", block] = length.item() / loss_scale
         for name, weight in self._parts.tap_scales().items():
-            w = weight.float()
-            scales = {"mean": w.mean(), "std": w.std(correction=0), "min": w.min(), "max": w.max()}
-            numbers |= {(f"scale_{statistic}", name): value.item() for statistic, value in scales.items()}
+            numbers |= {(f"scale_{statistic}", name): value for statistic, value in scale_statistics(weight).items()}
         step, rows = trainer.global_step, sorted(numbers.items(), key=lambda row: row[0][0])
         append_rows(self.path, [(step, *key, f"{value:.6g}") for key, value in rows])
         for logger in trainer.loggers:
-            logger.log_metrics({_tag(key): value for key, value in rows}, step=step)
+            logger.log_metrics({"/".join(("diagnostics", *key)): value for key, value in rows}, step=step)
             experiment: Any = getattr(logger, "experiment", None)
             if hasattr(experiment, "add_figure"):
                 from ssdnorm.diagnose.figures import plot_depth  # loads matplotlib
@@ -129,15 +128,9 @@ def _map_numbers(found: ActivationStatistics, taps: Collection[str]) -> dict[_Ke
             side = "before" if name == tap else "after"
             numbers |= {(f"length_{side}", tap): row.length_mean, (f"rms_{side}", tap): row.rms}
         if name == tap:
-            quantiles = {statistic: row.length_quantiles[q] for statistic, q in _LENGTH_QUANTILES.items()}
-            values = {"mean": row.mean, "std": row.std, "rms": row.rms, "length_mean": row.length_mean, **quantiles}
-            values |= {"zero_positions": row.zero_positions, "dead_channels": row.dead_channels}
-            numbers |= {(statistic, name): value for statistic, value in values.items()}
+            numbers |= {(statistic, name): getattr(row, statistic) for statistic in _STATISTICS}
+            numbers |= {(statistic, name): row.length_quantiles[q] for statistic, q in _LENGTH_QUANTILES.items()}
     return numbers
-
-
-def _tag(key: _Key) -> str:
-    return "diagnostics/" + "/".join(key)
 
 
 @torch.no_grad()

@@ -9,8 +9,9 @@ from torch import nn
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
 import ssdnorm
-from ssdnorm.diagnose import activation_statistics, activations
-from ssdnorm.diagnose.activations import QUANTILES, activation_table
+from ssdnorm.diagnose import activation_statistics, feature_maps
+from ssdnorm.diagnose.activations import activation_table
+from ssdnorm.diagnose.feature_maps import QUANTILES
 from ssdnorm.diagnose.figures import plot_depth, plot_lengths
 from ssdnorm.diagnose.layers import default_layers
 
@@ -157,7 +158,7 @@ def test_values_beyond_float16_are_counted_and_do_not_hide():
 
 
 def test_above_a_number_of_positions_quantiles_are_those_of_drawn_ones_and_means_of_all(monkeypatch):
-    monkeypatch.setattr(activations, "_MOST_LENGTHS", 4000)
+    monkeypatch.setattr(feature_maps, "_MOST_LENGTHS", 4000)
     batches = [torch.arange(first, first + 3200.0).reshape(1, 1, 40, 80) for first in range(0, 32000, 3200)]
     row = activation_statistics(nn.Sequential(nn.Identity()), batches).activations["0"]
     values = torch.arange(32000.0)

@@ -35,6 +35,12 @@ def settle(model, images):
     return model
 
 
+@pytest.fixture
+def settled():
+    images = batches(num=8)
+    return settle(network(), images), images
+
+
 def test_distances_are_those_of_the_pooled_inputs():
     model, images = network(), batches()
     model[1].running_mean.copy_(torch.tensor([1.0, -1.0, 0.5, 0.0]))
@@ -123,9 +129,8 @@ def test_small_batches_understate_the_variance_by_what_lies_between_the_images()
         assert by_momentum == sorted(by_momentum, reverse=True)  # momenta fall
 
 
-def test_settled_statistics_need_no_advice():
-    images = batches(num=8)
-    report, _ = batch_norm_report(settle(network(), images), images)
+def test_settled_statistics_need_no_advice(settled):
+    report, _ = batch_norm_report(*settled)
     assert report.output_distance["running"]["output"] == pytest.approx(0, abs=1e-6)
     assert report.output_distance["batch"]["output"] > 0.01
     assert report.company["eval"] < 1e-6 < report.company["train"]
@@ -133,9 +138,8 @@ def test_settled_statistics_need_no_advice():
     assert sentence.startswith("running statistics agree with the population's")
 
 
-def test_wrong_statistics_are_named_with_their_distance_and_a_way_out():
-    images = batches(num=8)
-    model = settle(network(), images)
+def test_wrong_statistics_are_named_with_their_distance_and_a_way_out(settled):
+    model, images = settled
     model[1].running_var.mul_(4.0)
     model[4].running_mean.add_(0.5 * (model[4].running_var + 1e-5).sqrt())
     model[4].num_batches_tracked.zero_()
@@ -166,9 +170,8 @@ def test_wrong_variances_that_cancel_over_the_channels_are_named_too():
 
 
 @pytest.mark.parametrize(("distance", "agrees"), [(0.19, True), (0.21, False), (math.nan, False)])
-def test_an_output_far_off_is_no_agreement_though_no_layer_is_off(distance, agrees):
-    images = batches(num=8)
-    model = settle(network(), images)
+def test_an_output_far_off_is_no_agreement_though_no_layer_is_off(settled, distance, agrees):
+    model, images = settled
     model[4].running_var[1] *= 1.4
     report, _ = batch_norm_report(model, images)
     assert all(row.running.variance_factor < 1.5 for row in report.layers)

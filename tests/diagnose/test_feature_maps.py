@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ssdnorm.diagnose.feature_maps import is_dead, length_histogram
+from ssdnorm.diagnose.feature_maps import Maps, length_histogram
 
 
 @pytest.mark.parametrize("magnitude", [1e-12, 1.0, 3e9])
@@ -34,4 +34,6 @@ def test_a_channel_is_dead_only_if_every_value_is_zero(dtype):
     x[0, 2, 0, 0] = math.nan
     x[0, 3, 0, 0], x[1, 3, 0, 1] = 2.0, -2.0
     x[:, 4] = torch.finfo(dtype).max
-    assert is_dead(x).tolist() == [True, False, False, False, False, True]
+    maps = Maps(6)
+    maps.add(x)
+    assert maps.alive.tolist() == [False, True, True, True, True, False]

@@ -148,8 +148,7 @@ def test_gradient_norms_are_those_before_clipping_and_their_squares_add_up(watch
 
 
 def test_the_training_is_bit_for_bit_the_one_without(tmp_path):
-    norms = {"backbone": "batch_norm", "extras": "none", "taps": {"conv4_3": "l2_norm"}}
-    c = config(norm=norms, training={"max_steps": 3, "batch_size": 2})
+    c = config(norm={"backbone": "batch_norm"}, training={"max_steps": 3, "batch_size": 2})
     plain = fit(tmp_path / "plain", c)
     measured = fit(tmp_path / "measured", c, DiagnosticsFile(tmp_path / "diagnostics.csv", every=2))
     for (name, a), b in zip(plain.state_dict().items(), measured.state_dict().values(), strict=True):
@@ -157,8 +156,10 @@ def test_the_training_is_bit_for_bit_the_one_without(tmp_path):
 
 
 def test_the_first_of_accumulated_batches_is_measured_in_train_mode_once_per_step(tmp_path):
-    norms = {"backbone": "batch_norm", "extras": "none", "taps": {"conv4_3": "l2_norm"}}
-    c, watch = config(norm=norms, training={"max_steps": 2, "batch_size": 2, "accumulate": 2}), Watch()
+    c, watch = (
+        config(norm={"backbone": "batch_norm"}, training={"max_steps": 2, "batch_size": 2, "accumulate": 2}),
+        Watch(),
+    )
     fit(tmp_path, c, watch, DiagnosticsFile(tmp_path / "diagnostics.csv", every=1))
     rows = {(step, statistic, name): value for step, statistic, name, value in read(tmp_path / "diagnostics.csv")}
     assert len(rows) == len(read(tmp_path / "diagnostics.csv"))
@@ -196,27 +197,6 @@ def test_a_resumed_run_has_the_rows_of_an_uninterrupted_one(tmp_path):
     assert max(step for step, *_ in read(cut / "diagnostics.csv")) == 4  # the checkpoint's own step: measured again
     fit(cut, config(), DiagnosticsFile(cut / "diagnostics.csv", every=2), resume=True)
     assert read(cut / "diagnostics.csv") == read(whole / "diagnostics.csv")
-
-
-@pytest.mark.slow
-def test_a_compiled_model_is_measured_in_eager_mode_and_trains_as_without(tmp_path):
-    norms = {"backbone": "batch_norm", "extras": "none", "taps": {"conv4_3": "l2_norm"}}
-    plain = config(norm=norms, model={"width": 0.02, "dropout": 0.0})
-
-    class Compile(pl.Callback):  # with a backend that needs no compiler
-        def on_fit_start(self, trainer, pl_module):
-            pl_module.model.compile(backend="aot_eager")
-
-    files = [DiagnosticsFile(tmp_path / f"{name}.csv", every=3) for name in ("eager", "compiled")]
-    fit(tmp_path / "eager", plain, files[0])
-    compiled = fit(tmp_path / "compiled", plain, Compile(), files[1])
-    unwatched = fit(tmp_path / "unwatched", plain, Compile())
-    for (name, a), b in zip(compiled.state_dict().items(), unwatched.state_dict().values(), strict=True):
-        assert torch.equal(a, b), name
-    first, second = read(tmp_path / "eager.csv"), read(tmp_path / "compiled.csv")
-    assert [row[:3] for row in first] == [row[:3] for row in second]
-    for a, b in zip(first, second, strict=True):
-        assert a[3] == pytest.approx(b[3], rel=1e-2, abs=1e-3), a[:3]
 
 
 def events_of(folder):
