@@ -75,16 +75,10 @@ def _match(boxes: Tensor, labels: Tensor, default_boxes: Tensor, iou_threshold: 
 
 
 def _greedy_pairs(iou: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairs that rule 2 matches, one for each ground truth.
-
-    Pairs are compared by an int64 key, in which no two are equal: the bits of the IoU (those of positive floats are in
-    the order of their values), then the index of the pair, counted backwards. A ground truth needs only its best G
-    default boxes, since the others take at most G − 1 of them.
-
-    Shape:
-        iou ``(B, G, K)``, negative for padding rows; output indices into the flattened ``(G, K)``, ``(B, G)``, and
-        values above every IoU, or below all for pairs that do not count, ``(B, G)`` float32.
-    """
+    """The pairs that rule 2 matches: indices into ``(G, K)``, and values above every IoU, or below if void."""
+    # Keys are compared, no two of which are equal: the bits of the IoU (those of positive floats are in the order of
+    # their values), then the index of the pair, counted backwards. A ground truth needs only its best G default boxes,
+    # since the others take at most G - 1 of them.
     num_truths, num_default = iou.shape[1:]
     num_pairs = num_truths * num_default
     backwards = torch.arange(num_pairs + 1, 1, -1, device=iou.device).view(num_truths, num_default)

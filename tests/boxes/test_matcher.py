@@ -92,16 +92,3 @@ def test_images_of_a_batch_do_not_influence_each_other_however_many_are_matched_
 
 def test_without_ground_truth_all_is_background():
     assert (match_default_boxes(torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64), DEFAULT_BOXES) == -1).all()
-
-
-def test_a_box_as_good_as_another_goes_to_the_earlier_ground_truth():
-    boxes = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.5, 0.5]]])
-    default_boxes = torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.3, 0.3, 0.5, 0.5], [0.9, 0.9, 0.1, 0.1]])
-    assert match_default_boxes(boxes, torch.tensor([[1, 1]]), default_boxes).tolist() == [[0, 1, -1]]
-
-
-def test_of_equally_good_default_boxes_the_earlier_is_matched():
-    default_boxes = torch.tensor([[0.9, 0.9, 0.1, 0.1], *[[0.3, 0.3, 0.2, 0.2]] * 3])
-    boxes = torch.tensor([[[0.2, 0.2, 0.3, 0.3], [0.2, 0.2, 0.3, 0.3]]])  # IoU 1/4 with each of the three
-    assert match_default_boxes(boxes[:, :1], torch.tensor([[1]]), default_boxes).tolist() == [[-1, 0, -1, -1]]
-    assert match_default_boxes(boxes, torch.tensor([[1, 1]]), default_boxes).tolist() == [[-1, 0, 1, -1]]
