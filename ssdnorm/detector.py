@@ -13,10 +13,11 @@ from ssdnorm.boxes.default_boxes import default_box_spec
 from ssdnorm.layers import fold_batch_norm
 from ssdnorm.losses.multibox_loss import MultiboxLoss
 from ssdnorm.messages import shown
-from ssdnorm.models.checkpoint import Checkpoint, check_shapes, shapes_of
+from ssdnorm.models.checkpoint import Checkpoint
 from ssdnorm.models.foreign import read_any_checkpoint
 from ssdnorm.models.post_process import PostProcess
 from ssdnorm.models.ssd import SSD, ssd300_vgg16, ssd512_vgg16, ssd_vgg16
+from ssdnorm.models.tensor_files import check_shapes, shapes_of
 from ssdnorm.resize import height_and_width, resize_image
 from ssdnorm.structures import Detections, Target
 

@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -18,12 +17,11 @@ from ssdnorm.files import write_bytes
 from ssdnorm.messages import shown
 from ssdnorm.models.metadata import CheckpointMetadata
 from ssdnorm.models.ssd import SSD
-from ssdnorm.models.tensor_files import read_tensors
+from ssdnorm.models.tensor_files import check_types, read_tensors, readable
 from ssdnorm.norm_specs import custom_norms
 from ssdnorm.validation import validate
 
 _FORMAT = "ssdnorm 1"
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -126,77 +124,5 @@ def read_metadata(path: Path) -> dict[str, str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a readable safetensors file, or cut off ({type(error).__name__})") from error
-
-
-def check_types(state: Mapping[str, Tensor], *, where: str) -> None:
-    """Raise ``ValueError`` for a tensor that is no dense array of floats; batch norm's counters are integers."""
-    for name, tensor in state.items():
-        is_counter = name.endswith("num_batches_tracked") and tensor.dtype == torch.int64
-        if tensor.layout != torch.strided or not (tensor.is_floating_point() or is_counter):
-            got = f"{tensor.dtype}, {tensor.layout}".replace("torch.", "")
-            raise ValueError(f"{where}: {shown(name)}: expected floating-point numbers; got {got}")
-
-
-def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
-    """Shapes by name."""
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
-
-
-def check_shapes(expected: Shapes, got: Shapes, *, where: str) -> None:
-    """Compare the shapes in a file, ``got``, with those of a model.
-
-    Raises:
-        ValueError: lists missing, unexpected and wrongly shaped tensors in one line, with the likely reasons.
-    """
-    missing = [key for key in expected if key not in got]
-    unexpected = [key for key in got if key not in expected]
-    wrong = [key for key in expected if key in got and expected[key] != got[key]]
-    if not (missing or unexpected or wrong):
-        return
-    shaped = [f"{key} {got[key]} in the file, {expected[key]} in the model" for key in wrong]
-    groups = (("missing", missing), ("unexpected", unexpected), ("wrongly shaped", shaped))
-    parts = [f"{name} ({len(keys)}): {first_few(keys)}" for name, keys in groups if keys]
-    reasons = _likely_reasons(expected, got, [*missing, *unexpected], wrong)
-    because = f". Likely: {'; '.join(reasons)}" if reasons else ""
-    raise ValueError(f"{where}: does not fit the model; {'; '.join(parts)}{because}")
-
-
-def num_classes_of(shapes: Shapes) -> int | None:
-    """Number of classes, background included, of an SSD with these shapes; None without a head."""
-    logits = next((shape[0] for key, shape in shapes.items() if key.startswith("head.logits.") and shape), None)
-    locs = next((shape[0] for key, shape in shapes.items() if key.startswith("head.locs.") and shape), None)
-    return None if not logits or not locs or locs < 4 else logits // (locs // 4)
-
-
-def first_few(names: Sequence[str]) -> str:
-    """The first four names, short whatever they are, and the number of the others."""
-    listed = ", ".join(name if len(name) < 120 else shown(name) for name in names[:4])
-    return f"{listed} and {len(names) - 4} more" if len(names) > 4 else listed
-
-
-def is_norm_key(key: str) -> bool:
-    """Whether a tensor name belongs to a conv norm or a tap norm of an SSD."""
-    return ".norm." in key or key.startswith("features.tap_norms.")
-
-
-def _likely_reasons(expected: Shapes, got: Shapes, absent: Sequence[str], wrong: Sequence[str]) -> list[str]:
-    reasons = []
-    in_file, in_model = num_classes_of(got), num_classes_of(expected)
-    if in_file != in_model and None not in (in_file, in_model):
-        reasons.append(
-            f"{in_file} classes in the file, {in_model} in the model: pass num_classes={in_file} or head: fresh"
-        )
-    first = "features.backbone.conv1_1.conv.weight"
-    if first in wrong:
-        reasons.append(f"{got[first][0]} channels at conv1_1 in the file, {expected[first][0]} in the model: set width")
-    if any("conv12_" in key for key in absent):
-        file, model = ("SSD512", "SSD300") if any("conv12_" in key for key in got) else ("SSD300", "SSD512")
-        reasons.append(f"an {file} in the file, an {model} in the model")
-    if any(is_norm_key(key) for key in absent):
-        reasons.append("file and model have different norms: build the model with those of the file")
-    return reasons
+    with readable(path, "safetensors file"), safe_open(path, framework="pt") as file:
+        return file.metadata() or {}

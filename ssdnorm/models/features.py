@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from ssdnorm.layers.modes import restore_modes
+from ssdnorm.layers.modes import run_on_shapes
 from ssdnorm.messages import unknown_name
 from ssdnorm.resize import ImageSize, height_and_width
 
@@ -77,7 +74,7 @@ class BackboneMaps(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.names = None if names is None else tuple(names)
-        maps = _run_on_shapes(self, image_size)[0]
+        maps = run_on_shapes(self, (1, 3, *height_and_width(image_size)))[0]
         for name, x in maps.items():
             if x.ndim != 4:
                 raise ValueError(f"BackboneMaps: {name}: expected a map (B, C, H, W); got {tuple(x.shape)}")
@@ -154,7 +151,6 @@ class SSDFeatures(nn.Module):
         return parts
 
 
-@torch.no_grad()
 def tap_grids(features: nn.Module, image_size: ImageSize) -> dict[str, tuple[int, int]]:
     """Height and width of each tap in cells, computed on shapes alone (the meta device).
 
@@ -162,12 +158,5 @@ def tap_grids(features: nn.Module, image_size: ImageSize) -> dict[str, tuple[int
         >>> tap_grids(SSDFeatures(BackboneMaps(nn.Conv2d(3, 8, 3, stride=8))), 300)
         {'map1': (38, 38)}
     """
-    return {name: (x.shape[-2], x.shape[-1]) for name, x in _run_on_shapes(features, image_size).items()}
-
-
-@torch.no_grad()
-def _run_on_shapes(module: nn.Module, image_size: ImageSize) -> Any:
-    meta = {name: t.to("meta") for name, t in (*module.named_parameters(), *module.named_buffers())}
-    with restore_modes(module):
-        module.eval()
-        return functional_call(module, meta, (torch.empty(1, 3, *height_and_width(image_size), device="meta"),))
+    maps = run_on_shapes(features, (1, 3, *height_and_width(image_size)))
+    return {name: (x.shape[-2], x.shape[-1]) for name, x in maps.items()}

@@ -14,7 +14,6 @@ _Pixels = Annotated[int, Field(ge=1, le=4096)]
 _Cells = Annotated[int, Field(ge=1, le=512)]
 _Taps = Field(min_length=1, max_length=64)  # one entry per tap
 _ClassName = Annotated[str, Field(pattern=r"^[^\x00-\x1f]+$")]  # drawn on one line
-_Thresholds = dict[str, Annotated[float, Field(ge=0, le=1)]]  # by class name
 
 
 class BoxNumbers(Section):
@@ -51,21 +50,30 @@ class ModelArguments(Section):
         return self
 
 
-class CheckpointMetadata(Section):
+class _Classes(Section):
+    class_names: list[_ClassName] = Field(min_length=1)
+    thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None  # by class name
+
+    @model_validator(mode="after")
+    def _check_thresholds(self) -> Self:
+        if self.thresholds is not None and self.thresholds.keys() != set(self.class_names):
+            got = f"{shown(list(self.thresholds))} for {shown(self.class_names)}"
+            raise ValueError(f"thresholds: must have the name of every class and no other; got {got}")
+        return self
+
+
+class CheckpointMetadata(_Classes):
     """What a checkpoint says beside its tensors."""
 
     model: ModelArguments
-    class_names: list[_ClassName]
     post_process: PostProcessConfig = PostProcessConfig()
     antialias: bool = True
-    thresholds: _Thresholds | None = None
 
     @model_validator(mode="after")
-    def _check_names(self) -> Self:
+    def _check_number_of_names(self) -> Self:
         if len(self.class_names) != self.model.num_classes - 1:
             got = f"{len(self.class_names)} class names for {self.model.num_classes - 1} classes"
             raise ValueError(f"{got} (background has none)")
-        _check_thresholds(self.thresholds, self.class_names)
         return self
 
 
@@ -78,11 +86,10 @@ class ExportInput(Section):
     range: list[int]
 
 
-class ExportMetadata(Section):
+class ExportMetadata(_Classes):
     """What an exported ONNX file says beside its graph."""
 
     format: str
-    class_names: list[_ClassName] = Field(min_length=1)
     image_size: _Pixels | tuple[_Pixels, _Pixels]
     input: ExportInput
     antialias: bool
@@ -90,18 +97,6 @@ class ExportMetadata(Section):
     default_boxes: BoxNumbers
     variances: tuple[BoxNumber, BoxNumber, BoxNumber, BoxNumber]
     post_process: PostProcessConfig
-    thresholds: _Thresholds | None = None
-
-    @model_validator(mode="after")
-    def _check_names(self) -> Self:
-        _check_thresholds(self.thresholds, self.class_names)
-        return self
-
-
-def _check_thresholds(thresholds: dict[str, float] | None, class_names: list[str]) -> None:
-    if thresholds is not None and thresholds.keys() != set(class_names):
-        got = f"{shown(list(thresholds))} for {shown(class_names)}"
-        raise ValueError(f"thresholds: must have the name of every class and no other; got {got}")
 
 
 def read_export_metadata(entries: dict[str, str], *, where: str) -> ExportMetadata:

@@ -13,6 +13,7 @@ from ssdnorm.messages import one_line, shown
 from ssdnorm.models.export import DETECTION_NAMES, FORMAT, RAW_NAMES, import_onnx_package
 from ssdnorm.models.metadata import read_export_metadata
 from ssdnorm.models.post_process import PostProcess
+from ssdnorm.models.tensor_files import readable
 from ssdnorm.resize import height_and_width
 from ssdnorm.structures import Detections, SSDOutput
 
@@ -37,10 +38,8 @@ class OnnxDetector:
             raise FileNotFoundError(f"{path}: no such ONNX file")
         runtime = import_onnx_package("onnxruntime", where=str(path))
         providers = [name for name in runtime.get_available_providers() if name != "AzureExecutionProvider"]  # remote
-        try:
+        with readable(path, "ONNX file"):
             self.session = runtime.InferenceSession(str(path), providers=providers)
-        except Exception as error:  # onnxruntime's own classes
-            raise ValueError(f"{path}: not a readable ONNX file, or cut off ({type(error).__name__})") from error
         try:
             entries = self.session.get_modelmeta().custom_metadata_map
         except UnicodeDecodeError:

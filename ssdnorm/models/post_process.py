@@ -101,31 +101,17 @@ class PostProcess(nn.Module):
             raise ValueError(f"PostProcess: expected sizes ({batch}, 2); got {tuple(sizes.shape)}")
 
     def _rows_that_can_pass(self, logits: Tensor) -> Tensor:
-        """Boxes with a class that may exceed the threshold, ``(B, R)``, padded with boxes that have none.
-
-        A score is at most ``exp(logit - background logit)``, so the other boxes need no softmax.
-        """
+        """Boxes with a class that may exceed the threshold, ``(B, R)``, padded with boxes that have none."""
+        # a score is at most exp(logit - background logit), so the other boxes need no softmax
         margin = logits[..., 1:].amax(dim=-1) - logits[..., 0]
         bound = math.log(self.score_threshold) if self.score_threshold > 0 else -math.inf
         num_rows = int((margin > bound).sum(dim=1).amax()) if margin.numel() else 0
         return margin.topk(max(num_rows, 1), dim=1, sorted=False).indices.sort(dim=1).values
 
     def _candidates(self, scores: Tensor, number: int, *, among_all: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The best candidates: scores in falling order, labels, indices of their rows, and which of them are valid.
-
-        Valid is a score above the threshold among the ``top_k`` of its class. Of equal scores the earlier box comes
-        first, except with ``among_all``, where the order is that of ``topk``.
-
-        Args:
-            number: P, the candidates of an image.
-            among_all: take the best of all classes together, which may include invalid ones; to find the ``top_k`` of
-                each class first is expensive with many classes.
-
-        Shape:
-            scores ``(B, R, C)``, C without background; each of the four ``(B, P)``.
-        """
-        num_classes = scores.shape[2]
-        if among_all:
+        """The best: falling scores, labels, rows, whether they are of the ``top_k`` above the threshold, ``(B, P)``."""
+        num_classes = scores.shape[2]  # without background
+        if among_all:  # to find the top_k of each class first is expensive with many classes
             best, places = scores.flatten(1).topk(number, dim=1)
             labels, rows = places % num_classes + 1, places // num_classes
             return best, labels, rows, (best > self.score_threshold) & (_rank_within_class(labels) < self.top_k)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +19,7 @@ from ssdnorm.boxes.default_boxes import (
     spread_default_boxes,
 )
 from ssdnorm.layers.batch_norm import check_batch_statistics
-from ssdnorm.layers.norms import norm_layer
+from ssdnorm.layers.norms import NormSpec, norm_layer
 from ssdnorm.models.extra_layers import ExtraLayers, extra_layers_for
 from ssdnorm.models.features import SSDFeatures, tap_grids
 from ssdnorm.models.head import MultiboxHead
@@ -28,7 +28,6 @@ from ssdnorm.models.weights import IMAGENET_MEAN, IMAGENET_STD, draw_initial_wei
 from ssdnorm.resize import height_and_width
 from ssdnorm.structures import SSDOutput
 
-NormSpec = str | Mapping[str, Any] | Callable[[int], nn.Module]
 PAPER_TAP_NORMS: Mapping[str, NormSpec] = MappingProxyType({"conv4_3": "l2_norm"})
 
 

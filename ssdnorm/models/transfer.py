@@ -11,9 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssdnorm.boxes.default_boxes import default_box_spec
 from ssdnorm.messages import unknown_name
-from ssdnorm.models.checkpoint import Checkpoint, Shapes, check_shapes, first_few, is_norm_key, shapes_of
+from ssdnorm.models.checkpoint import Checkpoint
 from ssdnorm.models.class_names import same_class
 from ssdnorm.models.ssd import SSD
+from ssdnorm.models.tensor_files import Shapes, check_shapes, first_few, is_norm_key, shapes_of
 from ssdnorm.norm_specs import norm_kind
 
 _SAME_TENSORS = {"frozen_batch_norm": "batch_norm", "sync_batch_norm": "batch_norm"}
@@ -155,10 +156,6 @@ def _check_boxes(checkpoint: Checkpoint, model: SSD, head: str, where: str) -> l
 def _norm_at(arguments: Mapping[str, Any], key: str) -> str:
     """The kind of norm that a network has where this tensor belongs."""
     part, name = key.split(".")[1:3]
-    spec = (
-        (arguments.get("tap_norms") or {}).get(name, "none")
-        if part == "tap_norms"
-        else arguments.get("backbone_norm" if part == "backbone" else "extras_norm", "none")
-    )
-    kind = norm_kind(spec)
+    specs = (arguments.get("tap_norms") or {}) if part == "tap_norms" else {name: arguments.get(f"{part}_norm", "none")}
+    kind = norm_kind(specs.get(name, "none"))
     return _SAME_TENSORS.get(kind, kind)

@@ -6,25 +6,31 @@ import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssdnorm.messages import did_you_mean
-from ssdnorm.models.tensor_files import read_tensors
+from ssdnorm.models.tensor_files import check_shapes, check_types, read_tensors, shapes_of
 from ssdnorm.models.vgg import VGG16_CONVS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in [0, 1]; with these, inputs have about unit variance
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # Indices of the convolutions in torchvision's vgg16.features and vgg16_bn.features (configuration D of its vgg.py)
-_TORCHVISION = dict(zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), VGG16_CONVS, strict=True))
-_TORCHVISION_BN = dict(zip((0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40), VGG16_CONVS, strict=True))
-# amdegroot's vgg16_reducedfc.pth: an nn.ModuleList of convolutions, ReLUs and pools, fc6 and fc7 already reduced
-_REDUCED = {**_TORCHVISION, 31: "fc6", 33: "fc7"}
-_FC6, _FC7 = (4096, 512 * 49), (4096, 4096)  # neurons, inputs
-_CAFFE_MEAN = tuple(v / 255 for v in (123.68, 116.779, 103.939))  # RGB; the Oxford VGG release gives them as BGR
-_REDUCED_MEAN = tuple(v / 255 for v in (123.0, 117.0, 104.0))  # RGB; what amdegroot and lufficc train on the file with
+VGG16_PLACES = dict(zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), VGG16_CONVS, strict=True))
+_PLACES_WITH_NORMS = dict(zip((0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40), VGG16_CONVS, strict=True))
 _BYTE_STD = (1 / 255, 1 / 255, 1 / 255)  # inputs of 0 … 255 minus the mean
+# a tensor of the file: names of its convolutions and of fc6 and fc7, mean and std of its inputs
+_FORMATS = {
+    # the Oxford release; gives its mean as BGR
+    "conv1_1.weight": ("{name}", ("fc6", "fc7"), tuple(v / 255 for v in (123.68, 116.779, 103.939)), _BYTE_STD),
+    # vgg16_reducedfc.pth, an nn.ModuleList, fc6 and fc7 already reduced; the mean that amdegroot and lufficc train with
+    "33.weight": ("{place}", ("31", "33"), tuple(v / 255 for v in (123.0, 117.0, 104.0)), _BYTE_STD),
+    "features.0.weight": ("features.{place}", ("classifier.0", "classifier.3"), IMAGENET_MEAN, IMAGENET_STD),
+}
+_BACKBONE = "features.backbone."
+_NORM_KEYS = ("weight", "bias", "running_mean", "running_var")
 
 
 @torch.no_grad()
@@ -82,103 +88,84 @@ def load_backbone_weights(model: nn.Module, weights: str | Path) -> None:
     Sources:
         The reduction of fc6 and fc7: W. Liu et al., SSD (arXiv:1512.02325), section 3.
     """
-    if isinstance(weights, str) and weights.startswith(("VGG16_Weights.", "VGG16_BN_Weights.")):
-        state, mean, std = _from_torchvision(weights)
-    else:
-        state, mean, std = read_tensors(Path(weights)), IMAGENET_MEAN, IMAGENET_STD
-        if "conv1_1.weight" in state:
-            mean, std = _CAFFE_MEAN, _BYTE_STD
-        elif "33.weight" in state:
-            mean, std = _REDUCED_MEAN, _BYTE_STD
-    layers = _by_layer(state, str(weights))
-    for name, tensors in layers.items():
-        _load_block(model.get_submodule(f"features.backbone.{name}"), tensors, f"{weights}: {name}")
-    model.get_buffer("image_mean").copy_(torch.tensor(mean))
-    model.get_buffer("image_std").copy_(torch.tensor(std))
+    where = str(weights)
+    by_name = isinstance(weights, str) and weights.startswith(("VGG16_Weights.", "VGG16_BN_Weights."))
+    entry = _torchvision_entry(where) if by_name else None
+    file = read_tensors(Path(weights)) if entry is None else entry.get_state_dict(progress=True, check_hash=True)
+    mark = next((mark for mark in _FORMATS if mark in file), None)
+    if mark is None:
+        raise ValueError(
+            f"{where}: no VGG16 backbone found; expected torchvision's keys (features.0.weight, …), the npz's "
+            f"(conv1_1.weight, …) or vgg16_reducedfc's (0.weight … 33.weight); got {', '.join(list(file)[:4])}, …"
+        )
+    names = _names_in(file, mark)
+    if missing := [theirs for theirs in names.values() if theirs not in file]:
+        raise ValueError(f"{where}: the key {missing[0]!r} is missing")
+    check_types({theirs: file[theirs] for theirs in names.values()}, where=where)
+    tensors = {f"{_BACKBONE}{ours}": file[theirs] for ours, theirs in names.items()}
+    if "fc6.conv.weight" in names and mark != "33.weight":
+        _reduce_fc6_and_fc7(tensors, where)
+
+    state = model.state_dict()
+    like = {name: name if name.endswith(".conv.weight") else f"{_layer_of(name)}.conv.bias" for name in tensors}
+    expected = {name: tuple(state[other].shape) for name, other in like.items()}
+    check_shapes(expected, shapes_of(tensors), where=where)
+    tensors = {name: tensor.float() for name, tensor in tensors.items()}  # a few bytes can stand for any shape
+    if mark == "conv1_1.weight":
+        tensors[f"{_BACKBONE}conv1_1.conv.weight"] = tensors[f"{_BACKBONE}conv1_1.conv.weight"].flip(1)  # BGR -> RGB
+    for name in [name for name in tensors if name.endswith(".running_mean") and name not in state]:
+        _fold_batch_norm(tensors, _layer_of(name))
+    model.load_state_dict({name: tensor for name, tensor in tensors.items() if name in state}, strict=False)
+    statistics = _FORMATS[mark][2:] if entry is None else (entry.transforms().mean, entry.transforms().std)
+    for buffer, values in zip(("image_mean", "image_std"), statistics, strict=True):
+        model.get_buffer(buffer).copy_(torch.tensor(values))
 
 
-def _from_torchvision(name: str) -> tuple[dict[str, Tensor], tuple[float, ...], tuple[float, ...]]:
+def _torchvision_entry(name: str) -> Any:
     from torchvision.models import VGG16_BN_Weights, VGG16_Weights, get_weight
 
     names = [str(entry) for enum in (VGG16_Weights, VGG16_BN_Weights) for entry in enum]
     if name not in names:
         hint = did_you_mean(name, names)
         raise ValueError(f"weights: unknown weights {name!r}; choose one of: {', '.join(names)}, or a path.{hint}")
-    entry = get_weight(name)
-    transform = entry.transforms()
-    return entry.get_state_dict(progress=True, check_hash=True), tuple(transform.mean), tuple(transform.std)
+    return get_weight(name)
 
 
-def _by_layer(state: Mapping[str, Tensor], where: str) -> dict[str, dict[str, Tensor]]:
-    """Group tensors by layer, then name: weight, bias and, for batch norm, bn.weight, bn.running_mean, …"""
-    if "conv1_1.weight" in state:
-        layers = {name: _conv(state, name, where) for name in VGG16_CONVS}
-        layers["conv1_1"]["weight"] = layers["conv1_1"]["weight"].flip(1)  # BGR -> RGB
-        return layers | (_reduced(state, "fc6", "fc7", where) if "fc6.weight" in state else {})
-    if "33.weight" in state:
-        return {name: _conv(state, str(place), where) for place, name in _REDUCED.items()}
-    if "features.0.weight" not in state:
-        some = ", ".join(list(state)[:4])
-        raise ValueError(
-            f"{where}: no VGG16 backbone found; expected torchvision's keys (features.0.weight, …), the npz's "
-            f"(conv1_1.weight, …) or vgg16_reducedfc's (0.weight … 33.weight); got {some}, …"
-        )
-    with_bn = "features.1.running_mean" in state
-    layers = {}
-    for place, name in (_TORCHVISION_BN if with_bn else _TORCHVISION).items():
-        layers[name] = _conv(state, f"features.{place}", where)
-        if with_bn:
-            for key in ("weight", "bias", "running_mean", "running_var"):
-                layers[name][f"bn.{key}"] = _get(state, f"features.{place + 1}.{key}", where)
-    fc6 = state.get("classifier.0.weight")
+def _names_in(file: Mapping[str, Tensor], mark: str) -> dict[str, str]:
+    """Our names inside the backbone → those of the file, for all that it holds of a VGG16."""
+    pattern, (fc6, fc7), *_ = _FORMATS[mark]
+    with_norms = mark == "features.0.weight" and "features.1.running_mean" in file
+    places = _PLACES_WITH_NORMS if with_norms else VGG16_PLACES
+    layers = {f"{name}.conv": pattern.format(name=name, place=i) for i, name in places.items()}
     # the feature-only release fills the classifier with NaN
-    if fc6 is not None and (fc6.numel() != math.prod(_FC6) or bool(fc6.isfinite().all())):
-        layers |= _reduced(state, "classifier.0", "classifier.3", where)
-    return layers
+    weight = file.get(f"{fc6}.weight")
+    if weight is not None and (weight.numel() != 4096 * 512 * 49 or bool(weight.isfinite().all())):
+        layers |= {"fc6.conv": fc6, "fc7.conv": fc7}
+    names = {f"{ours}.{key}": f"{theirs}.{key}" for ours, theirs in layers.items() for key in ("weight", "bias")}
+    if with_norms:
+        names |= {f"{name}.norm.{key}": f"features.{i + 1}.{key}" for i, name in places.items() for key in _NORM_KEYS}
+    return names
 
 
-def _conv(state: Mapping[str, Tensor], name: str, where: str) -> dict[str, Tensor]:
-    return {key: _get(state, f"{name}.{key}", where) for key in ("weight", "bias")}
-
-
-def _reduced(state: Mapping[str, Tensor], fc6: str, fc7: str, where: str) -> dict[str, dict[str, Tensor]]:
+def _reduce_fc6_and_fc7(tensors: dict[str, Tensor], where: str) -> None:
     """Subsample VGG16's fully connected layers to convolutions: 4096 neurons on 7×7 cells -> 1024 on 3×3."""
-    first, second = _conv(state, fc6, where), _conv(state, fc7, where)
-    for name, tensors, (neurons, inputs) in ((fc6, first, _FC6), (fc7, second, _FC7)):
-        weight, bias = tuple(tensors["weight"].shape), tuple(tensors["bias"].shape)
-        if (weight[:1], math.prod(weight[1:]), bias) != ((neurons,), inputs, (neurons,)):
-            got = f"weight {weight}, bias {bias}"
-            raise ValueError(f"{where}: {name}: expected {neurons} neurons on {inputs} inputs; got {got}")
-    return {
-        "fc6": {"weight": first["weight"].reshape(4096, 512, 7, 7)[::4, :, ::3, ::3], "bias": first["bias"][::4]},
-        "fc7": {"weight": second["weight"].reshape(4096, 4096)[::4, ::4, None, None], "bias": second["bias"][::4]},
-    }
+    for layer, shape, input_step in (("fc6", (4096, 512, 7, 7), 1), ("fc7", (4096, 4096, 1, 1), 4)):
+        names = [f"{_BACKBONE}{layer}.conv.{key}" for key in ("weight", "bias")]
+        weight, bias = (tensors[name] for name in names)
+        if (weight.shape[:1], weight.numel(), bias.shape) != ((4096,), math.prod(shape), (4096,)):
+            got = f"weight {tuple(weight.shape)}, bias {tuple(bias.shape)}"
+            raise ValueError(f"{where}: {layer}: expected 4096 neurons on {math.prod(shape[1:])} inputs; got {got}")
+        reduced = weight.reshape(shape)[::4, ::input_step, ::3, ::3], bias[::4]
+        tensors |= zip(names, reduced, strict=True)
 
 
-def _get(state: Mapping[str, Tensor], key: str, where: str) -> Tensor:
-    if key not in state:
-        raise ValueError(f"{where}: the key {key!r} is missing")
-    if not state[key].is_floating_point() or state[key].layout != torch.strided:
-        raise ValueError(f"{where}: {key}: expected floating-point numbers; got {state[key].dtype}")
-    return state[key]
+def _fold_batch_norm(tensors: dict[str, Tensor], layer: str) -> None:
+    weight, bias = (f"{layer}.conv.{key}" for key in ("weight", "bias"))
+    gamma, beta, mean, var = (tensors.pop(f"{layer}.norm.{key}") for key in _NORM_KEYS)
+    factor = gamma / (var + 1e-5).sqrt()
+    tensors[weight] = tensors[weight] * factor[:, None, None, None]
+    tensors[bias] = (tensors[bias] - mean) * factor + beta
 
 
-def _load_block(block: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    conv, norm = block.get_submodule("conv"), block.get_submodule("norm")
-    expected = tuple(conv.get_parameter("weight").shape)
-    for name, tensor in tensors.items():
-        shape = expected if name == "weight" else expected[:1]
-        if tensor.shape != shape:
-            got = tuple(tensor.shape)
-            raise ValueError(f"{where}: {name} {got} does not fit the model's {shape}; VGG16's weights need width 1")
-    tensors = {name: tensor.float() for name, tensor in tensors.items()}  # a few bytes can stand for any shape
-    weight, bias = tensors["weight"], tensors["bias"]
-    if bn := {key.removeprefix("bn."): value for key, value in tensors.items() if key.startswith("bn.")}:
-        if isinstance(getattr(norm, "running_mean", None), Tensor):
-            norm.load_state_dict(bn, strict=False)
-        else:
-            factor = bn["weight"] / (bn["running_var"] + 1e-5).sqrt()
-            weight = weight * factor[:, None, None, None]
-            bias = (bias - bn["running_mean"]) * factor + bn["bias"]
-    conv.get_parameter("weight").copy_(weight)
-    conv.get_parameter("bias").copy_(bias)
+def _layer_of(name: str) -> str:
+    return name.rsplit(".", 2)[0]

@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import save_file
 
 from ssdnorm import DEFAULT_BOXES, load_detector, ssd300_vgg16, ssd512_vgg16
-from ssdnorm.models.checkpoint import check_shapes, read_checkpoint, save_checkpoint, shapes_of
+from ssdnorm.models.checkpoint import read_checkpoint, save_checkpoint
+from ssdnorm.models.tensor_files import check_shapes, shapes_of
 
 
 def small(num_classes=4, *, width=0.02, **options):

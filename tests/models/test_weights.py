@@ -128,7 +128,7 @@ def test_the_real_oxford_weights_fire_on_edges_and_not_on_plain_colour(real_data
 
 def test_a_narrow_model_is_refused(tmp_path, vgg):
     torch.save(vgg, tmp_path / "f.pth")
-    with pytest.raises(ValueError, match=r"f.pth: conv1_1: .*VGG16's weights need width 1"):
+    with pytest.raises(ValueError, match=r"f.pth: does not fit the model; .*conv1_1.* 8 in the model: set width"):
         ssd300_vgg16(3, width=0.1, weights=tmp_path / "f.pth")
 
 

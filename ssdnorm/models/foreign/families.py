@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from ssdnorm.boxes.default_boxes import DefaultBoxSpec, default_box_spec
 from ssdnorm.models.foreign.family import BACKBONE, Family, ImageSize, State, change_per_box, voc_or_coco_boxes
+from ssdnorm.models.weights import VGG16_PLACES
 
 # Places of the 15 convolutions where VGG16's layers are numbered (torchvision, amdegroot, lufficc, mmdetection)
-_VGG_INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33)
+_VGG_INDICES = (*VGG16_PLACES, 31, 33)
 TORCHVISION_MEAN = (0.48235, 0.45882, 0.40784)  # torchvision/models/detection/ssd.py, RGB in [0, 1]
 
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ssdnorm.boxes.default_boxes import DefaultBoxSpec, default_box_spec
 from ssdnorm.messages import one_line
-from ssdnorm.models.checkpoint import Checkpoint, check_shapes, check_types, num_classes_of, shapes_of
+from ssdnorm.models.checkpoint import Checkpoint
 from ssdnorm.models.class_names import default_class_names
 from ssdnorm.models.ssd import ssd300_vgg16, ssd512_vgg16
+from ssdnorm.models.tensor_files import check_shapes, check_types, num_classes_of, shapes_of
 from ssdnorm.models.vgg import VGG16_CONVS
 
 BACKBONE = (*VGG16_CONVS, "fc6", "fc7")
@@ -131,11 +132,9 @@ class Family:
         }
         with torch.device("meta"):
             model = (ssd300_vgg16 if size == 300 else ssd512_vgg16)(**arguments)
-        input_shapes = {"image_mean": (3,), "image_std": (3,)}
-        check_shapes(shapes_of(model.state_dict()), {**shapes_of(without_memory), **input_shapes}, where=where)
-        state = self._renamed(tensors, names, where)
-        mean, std = [v / 255 for v in self.mean], [1 / 255] * 3
-        state |= {"image_mean": torch.tensor(mean), "image_std": torch.tensor(std)}
+        statistics = {"image_mean": torch.tensor([v / 255 for v in self.mean]), "image_std": torch.full((3,), 1 / 255)}
+        check_shapes(shapes_of(model.state_dict()), shapes_of(without_memory | statistics), where=where)
+        state = self._renamed(tensors, names, where) | statistics
 
         labels = list(class_names) if class_names is not None else default_class_names(num_classes - 1)
         if len(labels) != num_classes - 1:

@@ -149,6 +149,12 @@ def test_what_torchvision_keeps_in_its_code_is_said(theirs):
     assert "'score_threshold': 0.2" in notes[2]
 
 
+def with_default_boxes(theirs, **change):
+    checkpoint = convert_tensors(theirs.state_dict())
+    checkpoint.model["default_boxes"] = replace(default_box_spec(checkpoint.model["default_boxes"]), **change)
+    return checkpoint
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -162,8 +168,7 @@ def test_what_torchvision_keeps_in_its_code_is_said(theirs):
     ],
 )
 def test_default_boxes_that_are_not_torchvisions_are_written_out(theirs, change, message):
-    checkpoint = convert_tensors(theirs.state_dict())
-    checkpoint.model["default_boxes"] = replace(default_box_spec(checkpoint.model["default_boxes"]), **change)
+    checkpoint = with_default_boxes(theirs, **change)
     (note,) = to_torchvision(checkpoint)[1]
     assert message in note
 
@@ -173,8 +178,7 @@ def test_default_boxes_that_are_not_torchvisions_are_written_out(theirs, change,
     [{"max_sizes": (46, 99, 153, 207, 261, 315)}, {"steps": ((8, 9), 16, 32, 64, 100, 300)}],
 )
 def test_default_boxes_that_torchvision_cannot_make_are_refused(theirs, change):
-    checkpoint = convert_tensors(theirs.state_dict())
-    checkpoint.model["default_boxes"] = replace(default_box_spec(checkpoint.model["default_boxes"]), **change)
+    checkpoint = with_default_boxes(theirs, **change)
     with pytest.raises(ValueError, match=r"one step per tap and, as max_size, the next tap's min_size; got steps "):
         to_torchvision(checkpoint)
 
