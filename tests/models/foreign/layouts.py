@@ -1,40 +1,22 @@
-"""The names and shapes of other systems' SSD-VGG16, written down by rule and apart from the code that converts them."""
+"""The names of other systems' SSD-VGG16, written down by rule and apart from the code that converts them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# (name in the paper, out, in, kernel)
-BACKBONE = [
-    ("conv1_1", 64, 3, 3), ("conv1_2", 64, 64, 3),
-    ("conv2_1", 128, 64, 3), ("conv2_2", 128, 128, 3),
-    ("conv3_1", 256, 128, 3), ("conv3_2", 256, 256, 3), ("conv3_3", 256, 256, 3),
-    ("conv4_1", 512, 256, 3), ("conv4_2", 512, 512, 3), ("conv4_3", 512, 512, 3),
-    ("conv5_1", 512, 512, 3), ("conv5_2", 512, 512, 3), ("conv5_3", 512, 512, 3),
-    ("fc6", 1024, 512, 3), ("fc7", 1024, 1024, 1),
-]  # fmt: skip
-EXTRAS = [
-    ("conv8_1", 256, 1024, 1), ("conv8_2", 512, 256, 3),
-    ("conv9_1", 128, 512, 1), ("conv9_2", 256, 128, 3),
-    ("conv10_1", 128, 256, 1), ("conv10_2", 256, 128, 3),
-    ("conv11_1", 128, 256, 1), ("conv11_2", 256, 128, 3),
-    ("conv12_1", 128, 256, 1), ("conv12_2", 256, 128, 4),
-]  # fmt: skip
-TAPS = {
-    300: [("conv4_3", 512, 4), ("fc7", 1024, 6), ("conv8_2", 512, 6), ("conv9_2", 256, 6), ("conv10_2", 256, 4),
-          ("conv11_2", 256, 4)],
-    512: [("conv4_3", 512, 4), ("fc7", 1024, 6), ("conv8_2", 512, 6), ("conv9_2", 256, 6), ("conv10_2", 256, 6),
-          ("conv11_2", 256, 4), ("conv12_2", 256, 4)],
-}  # fmt: skip
+from ssdnorm import ssd300_vgg16, ssd512_vgg16
+
+BACKBONE = [*(f"conv{i}_{j}" for i, n in enumerate((2, 2, 3, 3, 3), 1) for j in range(1, n + 1)), "fc6", "fc7"]
+EXTRAS = [f"conv{8 + i // 2}_{1 + i % 2}" for i in range(10)]
 PLACES = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33]
-TF_BACKBONE = [f"conv{n.split('_')[0][-1]}/{n}" for n, *_ in BACKBONE[:13]] + ["conv6", "conv7"]
+TF_BACKBONE = [f"{name[:5]}/{name}" for name in BACKBONE[:13]] + ["conv6", "conv7"]
 
 
 def theirs_by_ours(family: str, size: int = 300) -> dict[str, str]:
     """Our parameter name → theirs, all of them."""
-    convs = [name for name, *_ in EXTRAS[: 8 if size == 300 else 10]]
-    taps = [name for name, *_ in TAPS[size]]
+    convs = EXTRAS[: 8 if size == 300 else 10]
+    taps = ["conv4_3", "fc7", *convs[1::2]]
     backbone, extra, loc, conf, scale = {
         "amdegroot": ("vgg.{place}", "extras.{i}", "loc.{i}", "conf.{i}", "L2Norm.weight"),
         "lufficc": (
@@ -54,7 +36,7 @@ def theirs_by_ours(family: str, size: int = 300) -> dict[str, str]:
         ),
     }[family]  # fmt: skip
     names = {}
-    for (name, *_), place, tf in zip(BACKBONE, PLACES, TF_BACKBONE, strict=True):
+    for name, place, tf in zip(BACKBONE, PLACES, TF_BACKBONE, strict=True):
         chainer = {"fc6": "conv6", "fc7": "conv7"}.get(name, name)
         names[f"features.backbone.{name}.conv"] = backbone.format(place=place, chainer=chainer, tf=tf)
     for i, name in enumerate(convs):
@@ -74,19 +56,11 @@ def theirs_by_ours(family: str, size: int = 300) -> dict[str, str]:
     return full | {"features.tap_norms.conv4_3.weight": scale}
 
 
-def shapes(num_classes: int, size: int = 300) -> dict[str, tuple[int, ...]]:
+def shapes(num_classes: int, size: int = 300) -> dict[str, torch.Size]:
     """Shapes by our names, OIHW."""
-    found: dict[str, tuple[int, ...]] = {}
-    convs = [("features.backbone", BACKBONE), ("features.extras", EXTRAS[: 8 if size == 300 else 10])]
-    for room, layers in convs:
-        for name, out, channels, kernel in layers:
-            found[f"{room}.{name}.conv.weight"] = (out, channels, kernel, kernel)
-            found[f"{room}.{name}.conv.bias"] = (out,)
-    for name, channels, boxes in TAPS[size]:
-        for part, outputs in (("locs", 4), ("logits", num_classes)):
-            found[f"head.{part}.{name}.weight"] = (boxes * outputs, channels, 3, 3)
-            found[f"head.{part}.{name}.bias"] = (boxes * outputs,)
-    return found | {"features.tap_norms.conv4_3.weight": (512,)}
+    with torch.device("meta"):
+        state = (ssd300_vgg16 if size == 300 else ssd512_vgg16)(num_classes).state_dict()
+    return {name: tensor.shape for name, tensor in state.items() if not name.startswith("image_")}
 
 
 def draw(family: str, num_classes: int, size: int = 300) -> dict[str, Tensor]:

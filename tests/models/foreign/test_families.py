@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from ssdnorm.boxes.default_boxes import DEFAULT_BOXES
-from ssdnorm.detector import make_detector
 from ssdnorm.models.foreign import FAMILIES, convert_tensors
 
 from .layouts import draw, shapes, theirs_by_ours
@@ -71,31 +70,6 @@ def test_every_tensor_finds_its_place_and_keeps_its_meaning(
     assert checkpoint.antialias is False
     if num_classes != 201:
         assert checkpoint.class_names[0] == ("person" if num_classes == 81 else "aeroplane")
-
-
-def test_the_rolled_background_of_mmdetection_is_the_background_of_our_output():
-    theirs = draw("mmdetection", 3)
-    for i in range(6):
-        theirs[f"bbox_head.cls_convs.{i}.0.weight"].zero_()
-        boxes = theirs[f"bbox_head.cls_convs.{i}.0.bias"].view(-1, 3)
-        boxes[:] = torch.tensor([1.0, 2.0, 30.0])  # cat, dog, background
-    detector = make_detector(convert_tensors(theirs, class_names=["cat", "dog"]))
-    with torch.no_grad():
-        logits = detector.model.head(
-            {name: torch.zeros(1, c, 1, 1) for name, c in detector.model.features.tap_channels.items()}
-        ).logits
-    assert logits.unique(dim=1).tolist() == [[[30.0, 1.0, 2.0]]]
-
-
-def test_the_boxes_of_chainercv_come_out_with_x_before_y():
-    theirs = draw("chainercv", 2)
-    for i in range(6):
-        theirs[f"multibox/loc/{i}/W"].zero_()
-        theirs[f"multibox/loc/{i}/b"].view(-1, 4)[:] = torch.tensor([1.0, 2.0, 3.0, 4.0])  # y, x, h, w
-    detector = make_detector(convert_tensors(theirs))
-    taps = {name: torch.zeros(1, c, 1, 1) for name, c in detector.model.features.tap_channels.items()}
-    with torch.no_grad():
-        assert detector.model.head(taps).locs.unique(dim=1).tolist() == [[[2.0, 1.0, 4.0, 3.0]]]
 
 
 def test_default_boxes_and_class_names_can_be_said():
