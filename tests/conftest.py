@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
 
-settings.register_profile("no_deadline", deadline=None)  # a busy machine is not a failure
+settings.register_profile(  # a busy machine is not a failure
+    "no_deadline", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("no_deadline")
 
 # name -> archive
