@@ -17,7 +17,7 @@ from ssdnorm.compare.pictures import photos_of, shown_runs
 from ssdnorm.compare.result_figures import result_figures
 from ssdnorm.compare.results import METRICS, Results, Run
 from ssdnorm.compare.run_folders import first_with
-from ssdnorm.compare.training_figures import evaluated_images, read_logs, scale_rows, training_figures
+from ssdnorm.compare.training_figures import evaluated_images, mean_logs, read_logs, scale_rows, training_figures
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.files import write_text
 from ssdnorm.plots.colors import HIT, MISSED, WRONG, css_variables
@@ -43,10 +43,11 @@ def write_report(results: Results, root: Path, test_set: DetectionDataset, outpu
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(vars(formatting))
+    environment.globals["say"] = formatting
     styles = arm_styles([arm.name for arm in results.arms], results.baseline)
     logs = read_logs(results, root)
-    figures = {**result_figures(results, styles), **training_figures(results, logs, styles)}
+    means = mean_logs(logs)
+    figures = {**result_figures(results, styles), **training_figures(results, logs, means, styles)}
     drawn = {name: Markup(figure_to_svg(figure, name, alt)) for name, (figure, alt) in figures.items()}
     shown = shown_runs(results, root)
     html = environment.get_template("report.html.j2").render(
@@ -59,7 +60,7 @@ def write_report(results: Results, root: Path, test_set: DetectionDataset, outpu
         facts=_facts(results, test_set),
         metrics=[name for name in METRICS if any(name in arm.metrics for arm in results.arms)],
         evaluated_on=evaluated_images(logs),
-        scale_rows=scale_rows(logs),
+        scale_rows=scale_rows(means),
         population=_population(results),
         classes=_classes(results),
         photos=photos_of(shown, root, test_set),
