@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import get_args
 
 from ssdnorm.compare.formatting import p_value, plain_points, signed_interval, signed_points
 from ssdnorm.compare.power import MOST_SEEDS
-from ssdnorm.compare.results import ArmResult, Contrast, Difference, Finding, Results
+from ssdnorm.compare.results import ArmResult, Contrast, Difference, Finding, Results, Verdict
 
 RULES_IN_WORDS = {
     "guarded_t": "t-tests paired by seed with a guarded error, calibrated for few seeds",
     "paired_t_holm": "paired t-tests with Holm's correction",
 }
+_VERDICTS = {  # on two arms; on two steps, each from one arm to another
+    "better": ("{a} is better than {b}", "the step {a} gains more than the step {b}"),
+    "worse": ("{a} is worse than {b}", "the step {a} gains less than the step {b}"),
+    "equivalent": ("{a} is equivalent to {b}{within}", "the steps {a} and {b} gain equally{within}"),
+    "undecided": ("{a} against {b} is undecided", "whether the steps {a} and {b} gain differently is undecided"),
+}
 
 
 def conclude(results: Results) -> str:
     """The answer: a clause per verdict, then how certain it is."""
-    found = "; ".join([*_verdicts(results), *_losses(results)]) or "no arm could be compared"
+    found = "; ".join(_clauses(results)) or "no arm could be compared"
     if found.startswith(("one seed", "no arm", "for ")):  # a name keeps its case
         found = found[0].upper() + found[1:]
     judged = [arm for arm in results.arms if arm.finding]
@@ -54,115 +61,87 @@ def conclude_arm(arm: ArmResult, results: Results) -> str:
     if arm.finding is None:
         points = f"{signed_points(difference.paired.mean)} points of {results.metric}"
         return f"{name}: {points} against {baseline} with one seed, which allows no conclusion.{_failed(arm)}"
-    words = _between(name, baseline, arm.finding, results)
-    return f"{words}: {_found(difference, arm.finding, results)}{_failed(arm)}"
+    return _sentence([(name, baseline)], difference, arm.finding, results) + _failed(arm)
 
 
 def conclude_contrast(contrast: Contrast, results: Results) -> str:
     """A contrast of two arms, or of two differences."""
-    (a, b), *rest = contrast.pairs
-    finding = contrast.finding
-    if contrast.difference is None or finding is None:
+    if contrast.difference is None or contrast.finding is None:
         return f"{contrast.name}: not compared; it takes two seeds or more of all its arms."
-    words = _between(a, b, finding, results)
-    for c, d in rest:
-        first, second = f"from {b} to {a}", f"from {d} to {c}"
-        words = {
-            "better": f"the step {first} gains more than the step {second}",
-            "worse": f"the step {first} gains less than the step {second}",
-            "equivalent": f"the steps {first} and {second} gain equally{_within(results, finding)}",
-        }.get(finding.verdict, f"whether the steps {first} and {second} gain differently is undecided")
-    return f"{contrast.name}: {words}: {_found(contrast.difference, finding, results)}"
+    return f"{contrast.name}: {_sentence(contrast.pairs, contrast.difference, contrast.finding, results)}"
 
 
-def more_seeds(finding: Finding) -> str:
-    """How many seeds would decide."""
+def _sentence(pairs: Sequence[tuple[str, str]], difference: Difference, finding: Finding, results: Results) -> str:
+    """The verdict, value, interval, p, and what is still open."""
+    a, b = pairs[0] if len(pairs) == 1 else (f"from {minus} to {plus}" for plus, minus in pairs)
+    words = _VERDICTS[finding.verdict][len(pairs) - 1].format(a=a, b=b, within=_within(results, finding))
+    if finding.smallest_margin == 0:
+        return f"{words}: the difference is exactly 0 with every seed."
+    over = "seeds and test images" if difference.images_std is not None else "seeds"
+    words += f": {signed_points(difference.paired.mean)} points of {results.metric}"
+    words += f", {signed_interval(finding.low, finding.high)} over {over} for all comparisons together"
+    words += f", p {p if (p := p_value(finding.p)).startswith('<') else f'= {p}'}."
+    if finding.verdict == "undecided":
+        words += f" If this is the true difference, {_more_seeds(finding)}."
+        words += f" Equivalence within ±{plain_points(finding.smallest_margin)} points could be claimed."
+    return words
+
+
+def _more_seeds(finding: Finding) -> str:
     if finding.more_seeds is None:
         return f"more than {MOST_SEEDS} seeds would be needed"
     return f"{finding.more_seeds} more seed{'s' if finding.more_seeds != 1 else ''} would decide"
 
 
-def _between(a: str, b: str, finding: Finding, results: Results) -> str:
-    if finding.verdict in ("better", "worse"):
-        return f"{a} is {finding.verdict} than {b}"
-    within = _within(results, finding)
-    return f"{a} is equivalent to {b}{within}" if finding.verdict == "equivalent" else f"{a} against {b} is undecided"
-
-
-def _found(difference: Difference, finding: Finding, results: Results) -> str:
-    """Value, interval, p, and what is still open."""
-    if finding.smallest_margin == 0:
-        return "the difference is exactly 0 with every seed."
-    over = "seeds and test images" if difference.images_std is not None else "seeds"
-    words = (
-        f"{signed_points(difference.paired.mean)} points of {results.metric}, "
-        f"{signed_interval(finding.low, finding.high)} over {over} for all comparisons together"
-    )
-    words += f", p {p if (p := p_value(finding.p)).startswith('<') else f'= {p}'}."
-    if finding.verdict == "undecided":
-        words += f" If this is the true difference, {more_seeds(finding)}."
-        words += f" Equivalence within ±{plain_points(finding.smallest_margin)} points could be claimed."
-    return words
-
-
 def _within(results: Results, finding: Finding) -> str:
-    return (
-        "" if results.margin is None or finding.smallest_margin == 0 else f" within ±{100 * results.margin:.3g} points"
-    )
+    if results.margin is None or finding.smallest_margin == 0:
+        return ""
+    return f" within ±{100 * results.margin:.3g} points"
 
 
-def _verdicts(results: Results) -> list[str]:
-    clauses, metric, baseline = [], results.metric, results.baseline
-    by_verdict: dict[str, list[ArmResult]] = defaultdict(list)
-    for arm in results.arms:
-        by_verdict[arm.verdict].append(arm)
+def _clauses(results: Results) -> list[str]:
+    """One per verdict, per number of seeds that would decide, and per way in which runs failed."""
+    metric, baseline, num_seeds = results.metric, results.baseline, len(results.seeds)
+    by_verdict = {verdict: [arm for arm in results.arms if arm.verdict == verdict] for verdict in get_args(Verdict)}
+    clauses: list[str] = []
     for verdict in ("better", "worse"):
-        arms = by_verdict[verdict]
-        gaps = [f"{plain_points(abs(arm.differences[metric].paired.mean), 1)} points" for arm in arms]
-        named = [f"{arm.name} (by {gap})" for arm, gap in zip(arms, gaps, strict=True)]
-        if len(arms) == 1:
-            clauses.append(f"{arms[0].name} is {verdict} than {baseline} by {gaps[0]} of {metric}")
-        elif arms:
+        gaps = [plain_points(abs(arm.differences[metric].paired.mean), 1) for arm in by_verdict[verdict]]
+        named = [f"{arm.name} (by {gap} points)" for arm, gap in zip(by_verdict[verdict], gaps, strict=True)]
+        if len(gaps) == 1:
+            clauses.append(
+                f"{by_verdict[verdict][0].name} is {verdict} than {baseline} by {gaps[0]} points of {metric}"
+            )
+        elif gaps:
             clauses.append(f"{_list(named)} are {verdict} than {baseline} in {metric}")
-    if arms := by_verdict["equivalent"]:
-        findings = [arm.finding for arm in arms if arm.finding]
-        within = _within(results, max(findings, key=lambda f: f.smallest_margin))
-        clauses.append(
-            f"{_list([a.name for a in arms])} {'is' if len(arms) == 1 else 'are'} equivalent to {baseline}{within}"
-        )
-    groups: dict[str, list[str]] = {}
+
+    groups: dict[tuple[str, tuple[str, str], str], list[str]] = defaultdict(list)  # words, verb, words → names between
+    equal = [arm.finding for arm in by_verdict["equivalent"] if arm.finding]
+    for arm in by_verdict["equivalent"]:
+        within = _within(results, max(equal, key=lambda finding: finding.smallest_margin))
+        groups["", ("is", "are"), f"equivalent to {baseline}{within}"].append(arm.name)
     for arm in by_verdict["undecided"]:
         if arm.finding:
-            groups.setdefault(more_seeds(arm.finding), []).append(arm.name)
-    clauses += [f"for {_list(names)} {seeds}" for seeds, names in groups.items()]
-    if arms := by_verdict["one seed"]:
-        clauses.append(f"one seed allows no conclusion about {_list([a.name for a in arms])}")
-    return clauses
-
-
-def _losses(results: Results) -> list[str]:
-    """A clause per way in which runs failed, and per reason for which arms could not be compared."""
-    groups: dict[str, list[str]] = {}
+            groups["for", ("", ""), _more_seeds(arm.finding)].append(arm.name)
+    for arm in by_verdict["one seed"]:
+        groups["one seed allows no conclusion about", ("", ""), ""].append(arm.name)
     for arm in results.arms:
         outcome = arm.outcome
         dull = outcome.num_runs - outcome.num_diverged - outcome.num_learnt
         for words, count in (("diverged", outcome.num_diverged), ("did not learn", dull)):
             if count:
-                groups.setdefault(f"{words} with {count} of {len(results.seeds)} seeds", []).append(arm.name)
+                groups["", ("", ""), f"{words} with {count} of {num_seeds} seeds"].append(arm.name)
     lost = {arm.name for arm in results.arms if any(r.status in ("failed", "missing") for r in arm.chosen_runs)}
     barren = {arm.name for arm in results.arms if not arm.finished_runs}
-    for arm in (arm for arm in results.arms if arm.verdict == "incomplete"):
-        both = {arm.name, results.baseline}
-        if lost & both:
-            of_baseline = f" of {results.baseline}" if results.baseline in lost else ""
-            groups.setdefault(f"not compared: runs{of_baseline} are missing", []).append(arm.name)
-        elif not barren & both:
-            why = f"not compared: {results.metric} is undefined on the test images"
-            groups.setdefault(why, []).append(arm.name)
-    return [
-        f"{_list(names)} {'' if not words.startswith('not') else 'was ' if len(names) == 1 else 'were '}{words}"
-        for words, names in groups.items()
-    ]
+    for arm in by_verdict["incomplete"]:
+        why = f"{metric} is undefined on the test images"
+        if lost & {arm.name, baseline}:
+            why = f"runs{f' of {baseline}' if baseline in lost else ''} are missing"
+        elif barren & {arm.name, baseline}:
+            continue  # told already
+        groups["", ("was", "were"), f"not compared: {why}"].append(arm.name)
+    for (before, verb, after), names in groups.items():
+        clauses.append(" ".join(filter(None, (before, _list(names), verb[len(names) > 1], after))))
+    return clauses
 
 
 def _failed(arm: ArmResult) -> str:
