@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cache
 
@@ -67,13 +68,8 @@ class Outlook:
                 return True
             return self.detectable(num_seeds) <= abs(value)
 
-        if not decides(MOST_SEEDS):
-            return None
-        low, high = 1, MOST_SEEDS  # the answer lies in (low, high]; more seeds never decide less
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if decides(middle) else (middle, high)
-        return high
+        num_seeds = bisect_left(range(MOST_SEEDS + 1), True, lo=2, key=decides)  # more seeds never decide less
+        return num_seeds if num_seeds <= MOST_SEEDS else None
 
     def _simulated(self, num_seeds: int) -> tuple[np.ndarray, np.ndarray]:
         """Half widths of one comparison's interval and errors of its estimate, over simulated comparisons."""

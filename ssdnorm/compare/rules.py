@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
+import numpy as np
 from scipy import stats
 
 RuleName = Literal["guarded_t", "paired_t_holm"]
@@ -91,15 +92,14 @@ def guarded_t(estimates: Sequence[Estimate], *, alpha: float = ALPHA, margin: fl
     Raises:
         ValueError: for an estimate from fewer than two seeds.
     """
-    pooled = pooled_variance(estimates)
-    decisions = []
+    pooled, num, decisions = pooled_variance(estimates), len(estimates), []
     for estimate in estimates:
         error, freedom = standard_error(estimate, at_least=pooled * estimate.scale)
-        half, p = 0.0, _certain(estimate)
-        if error:
-            half = error * critical_value(estimate.num_seeds, len(estimates), alpha=alpha, freedom=freedom)
-            p = _guarded_p(abs(estimate.value) / error, estimate.num_seeds, len(estimates), freedom)
-        decisions.append(_decide(estimate.value, half, p, margin, alpha))
+        half = error * critical_value(estimate.num_seeds, num, alpha=alpha, freedom=freedom)
+        t = _t(estimate, error)
+        level = max(2 * stats.t.sf(t, freedom), 2 * num * stats.t.sf(t, 2 * freedom))
+        p = min(1.0, level / _guard(estimate.num_seeds))  # the alpha at which the critical value is t
+        decisions.append(_decide(estimate.value, half, float(p), margin, alpha))
     return decisions
 
 
@@ -180,16 +180,15 @@ def paired_t_holm(
     Sources:
         S. Holm, A simple sequentially rejective multiple test procedure, Scand. J. Statist. 6, 1979.
     """
-    errors = [standard_error(e) for e in estimates]
-    raw = [
-        2 * float(stats.t.sf(abs(e.value) / error, freedom)) if error else _certain(e)
-        for e, (error, freedom) in zip(estimates, errors, strict=True)
+    halves, raw = [], []
+    for estimate in estimates:
+        error, freedom = standard_error(estimate)
+        halves.append(error * float(stats.t.isf(alpha / 2 / len(estimates), freedom)))
+        raw.append(2 * float(stats.t.sf(_t(estimate, error), freedom)))
+    return [
+        _decide(estimate.value, half, p, margin, alpha)
+        for estimate, half, p in zip(estimates, halves, holm(raw), strict=True)
     ]
-    decisions = []
-    for e, (error, freedom), p in zip(estimates, errors, holm(raw), strict=True):
-        half = error * float(stats.t.isf(alpha / 2 / len(estimates), freedom))
-        decisions.append(_decide(e.value, half, p, margin, alpha))
-    return decisions
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -199,30 +198,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
         >>> holm([0.01, 0.04, 0.03])
         [0.03, 0.06, 0.06]
     """
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = highest
-    return adjusted
+    order = np.argsort(p_values)
+    factors = np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * np.asarray(p_values)[order]))
+    return adjusted.tolist()
 
 
 RULES = {"guarded_t": guarded_t, "paired_t_holm": paired_t_holm}
 
 
 def _guard(num_seeds: int) -> float:
-    return _GUARDS.get(num_seeds, _GUARDS[5])
+    return _GUARDS[min(num_seeds, 5)]
 
 
-def _guarded_p(t: float, num_seeds: int, num_comparisons: int, freedom: float) -> float:
-    """The alpha at which the critical value is t."""
-    one = 2 * stats.t.sf(t, freedom)
-    together = 2 * num_comparisons * stats.t.sf(t, 2 * freedom)
-    return float(min(1.0, max(one, together) / _guard(num_seeds)))
-
-
-def _certain(estimate: Estimate) -> float:
-    return 1.0 if estimate.value == 0 else 0.0
+def _t(estimate: Estimate, error: float) -> float:
+    if error:
+        return abs(estimate.value) / error
+    return math.inf if estimate.value else 0.0
 
 
 def _decide(value: float, half: float, p: float, margin: float | None, alpha: float) -> Decision:
