@@ -17,6 +17,7 @@ from ssdnorm.compare.run_folders import first_with
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.metrics.worst import Outcomes, match_outcomes
 from ssdnorm.plots.boxes import DrawnBox, boxes_of_image, draw_scaled
+from ssdnorm.plots.colors import OBJECT
 from ssdnorm.tables import DetectionTable, GroundTruth, xywh_to_xyxy
 
 _SIDE, _SMALL_SIDE = 480, 320  # pixels of the longest side
@@ -24,7 +25,6 @@ _MANY = 8  # arms whose pictures are small
 _MOST_CAPTIONS = 10  # objects of an image; more captions would hide each other
 _MARKS = 1.6  # size of lines and captions: a row holds up to four pictures
 _QUALITY = 70  # of WebP
-_OBJECT = "#ffffff"  # colour of the ground truth
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,9 @@ def _photo(test_set: DetectionDataset, place: int, i: int, truth: GroundTruth, a
     picture = Image.fromarray(test_set.load_image(place))
     scale = (_SIDE if len(arms) < _MANY else _SMALL_SIDE) / max(picture.size)
     rows = slice(truth.starts[i], truth.starts[i + 1])
-    corners, labels = xywh_to_xyxy(truth.boxes[rows]).tolist(), truth.labels[rows].tolist()
-    objects = [
-        DrawnBox((x1, y1, x2, y2), truth.class_names[label - 1], _OBJECT)
-        for (x1, y1, x2, y2), label in zip(corners, labels, strict=True)
-    ]
+    names = [truth.class_names[label - 1] for label in truth.labels[rows]]
+    corners = xywh_to_xyxy(truth.boxes[rows]).tolist()
+    objects = [DrawnBox(box, name, OBJECT) for box, name in zip(corners, names, strict=True)]
 
     def panel(title: str, counts: str, boxes: Sequence[DrawnBox]) -> Panel:
         if len(objects) > _MOST_CAPTIONS:

@@ -112,17 +112,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison as its file describes it, checked.
-
-    Attributes:
-        base: with epochs and shares as given, since they become steps by each arm's batch size and length.
-        content: of the file, with the base config complete; read again, it gives the same plan.
-    """
+    """A comparison as its file describes it, checked."""
 
     file: Comparison
-    base: Config
+    base: Config  # with epochs and shares as given, since they become steps by each arm's batch size and length
     arms: tuple[Arm, ...]
-    content: dict[str, Any]
+    content: dict[str, Any]  # of the file, with the base config complete; read again, it gives the same plan
 
     def choosing_jobs(self, rates: Mapping[str, Sequence[float]]) -> list[Job]:
         """The runs that decide between the learning rates of arms that have several."""

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from ssdnorm.compare.formatting import duration, plain_points
+from ssdnorm.compare.formatting import NOTHING, duration, plain_points
 from ssdnorm.compare.looks import spent_alpha
 from ssdnorm.compare.plan import Plan
 from ssdnorm.compare.power import MOST_SEEDS, Outlook
 from ssdnorm.compare.rules import ALPHA
 from ssdnorm.compare.run_folders import read_report
 from ssdnorm.compare.statistics import pooled_std
+from ssdnorm.compare.tables import markdown_table
 
 _NUM_SEEDS = (2, 3, 4, 5, 6, 8, 10, 15, 20)
 _DIFFERENCES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
@@ -21,19 +22,12 @@ _DIFFERENCES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
 
 @dataclass(frozen=True)
 class Scatter:
-    """How far results scatter.
+    """How far results scatter."""
 
-    Args:
-        paired_std: standard deviation over seeds of an arm minus the baseline.
-        images_std: standard error over test images of such a difference.
-        seconds_per_image: of training; None if unknown.
-        source: in words.
-    """
-
-    paired_std: float
-    images_std: float
-    seconds_per_image: float | None
-    source: str
+    paired_std: float  # standard deviation over seeds of an arm minus the baseline
+    images_std: float  # standard error over test images of such a difference
+    seconds_per_image: float | None  # of training; None if unknown
+    source: str  # in words
 
 
 def read_scatter(given: str, metric: str) -> Scatter:
@@ -58,35 +52,29 @@ def plan_markdown(plan: Plan, scatter: Scatter, *, num_parallel: int = 1) -> str
     num = len(plan.arms) - 1 + len(file.contrasts)
     levels = dict(zip(file.looks, spent_alpha(file.looks), strict=True)) if file.looks else {}
     choosing = [job.config for job in plan.choosing_jobs({arm.name: arm.lrs for arm in plan.arms})]
-    lines = [
-        f"{len(plan.arms)} arms, {num} comparisons under {file.rule}; {scatter.source}.",
-        "",
-        f"| seeds |{' level % |' if levels else ''} finds | finds two scatters | equal within | runs | time |",
-        f"| --- |{' --- |' if levels else ''} --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for n in levels or _NUM_SEEDS:
         outlook = Outlook(scatter.paired_std, num, scatter.images_std, levels.get(n, ALPHA), file.rule)
         runs, time = choosing + n * [arm.config for arm in plan.arms], "unknown"
         if scatter.seconds_per_image is not None:
             images = sum(config.training.num_images for config in runs)
             time = duration(scatter.seconds_per_image * images / num_parallel)
-        level = f"{100 * outlook.alpha:.2g} | " if levels else ""
-        two = 100 * outlook.power(math.sqrt(2) * scatter.paired_std, n)
-        found, equal = plain_points(outlook.detectable(n)), plain_points(outlook.equivalence_margin(n))
-        lines.append(f"| {n} | {level}{found} | {two:.0f} % | ±{equal} | {len(runs)} | {time} |")
-    lines += ["", "| true difference | seeds |", "| --- | --- |"]
+        row = {"seeds": str(n), "level %": f"{100 * outlook.alpha:.2g}" if levels else NOTHING}
+        row["finds"] = plain_points(outlook.detectable(n))
+        row["finds two scatters"] = f"{100 * outlook.power(math.sqrt(2) * scatter.paired_std, n):.0f} %"
+        row["equal within"] = f"±{plain_points(outlook.equivalence_margin(n))}"
+        rows.append(row | {"runs": str(len(runs)), "time": time})
     outlook = Outlook(scatter.paired_std, num, scatter.images_std, rule=file.rule)
     needed = {f"{100 * difference:g}": outlook.seeds_to_decide(difference) for difference in _DIFFERENCES}
     if file.margin is not None:
         needed[f"none, equivalent within ±{100 * file.margin:g}"] = outlook.seeds_to_decide(0.0, file.margin)
-    lines += [f"| {what} | {found or f'more than {MOST_SEEDS}'} |" for what, found in needed.items()]
-    lines += [
-        "",
-        f"In points of {file.metric}. `finds`: the true difference that is called better, `equal within`: the margin "
-        "within which equal arms are called equivalent, each with a probability of 80 %. Two scatters: a difference of "
-        "twice an arm's standard deviation over seeds. Arms are taken as normal, independent and of equal scatter.",
-    ]
-    return "\n".join(lines)
+    return f"""{len(plan.arms)} arms, {num} comparisons under {file.rule}; {scatter.source}.
+
+{markdown_table(rows)}
+{markdown_table([{"true difference": d, "seeds": str(n or f"more than {MOST_SEEDS}")} for d, n in needed.items()])}
+In points of {file.metric}. `finds`: the true difference that is called better, `equal within`: the margin \
+within which equal arms are called equivalent, each with a probability of 80 %. Two scatters: a difference of \
+twice an arm's standard deviation over seeds. Arms are taken as normal, independent and of equal scatter."""
 
 
 def _earlier(path: Path, metric: str) -> Scatter:

@@ -23,22 +23,16 @@ _MOST_DRAWN = 1_000_000  # numbers at once; with many seeds variances scatter le
 class Outlook:
     """What a rule finds among simulated comparisons of normal arms with equal variances.
 
-    Args:
-        std: standard deviation of paired differences over seeds.
-        num_comparisons: arms beside the baseline, and contrasts.
-        images_std: standard error over test images, which more seeds do not reduce.
-        alpha: family-wise level.
-
     Example:
         >>> outlook = Outlook(1.0, 4)
         >>> 2.2 < outlook.detectable(5) < 2.6, 0.75 < outlook.power(outlook.detectable(5), 5) < 0.85
         (True, True)
     """
 
-    std: float
-    num_comparisons: int
-    images_std: float = 0.0
-    alpha: float = ALPHA
+    std: float  # of paired differences over seeds
+    num_comparisons: int  # arms beside the baseline, and contrasts
+    images_std: float = 0.0  # standard error over test images, which more seeds do not reduce
+    alpha: float = ALPHA  # family-wise
     rule: RuleName = "guarded_t"
 
     def detectable(self, num_seeds: int) -> float:

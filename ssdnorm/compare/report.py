@@ -153,53 +153,53 @@ def _configs(results: Results, root: Path) -> list[tuple[str, str]]:
 
 def limits_of(results: Results) -> list[str]:
     """What the comparison does not show."""
-    num_seeds = len(results.seeds)
-    lost = sum(run.status != "finished" for arm in results.arms for run in arm.runs)
-    varied = any(len(results.provenance[key]) > 1 for key in ("steps", "batch_size"))
+    origin, arms = results.provenance, results.arms
+    varied = any(len(origin[key]) > 1 for key in ("steps", "batch_size"))
     one, other = ("", "") if varied else (" one schedule,", ", more steps or another batch size")
-    limits = [
-        f"One data set,{one} one architecture: other data{other} may change the order.",
-        f"Verdicts are about {results.metric} alone. Intervals of the other metrics are not corrected for multiple "
-        "comparisons.",
-    ]
-    if num_seeds == 1:
-        limits.insert(0, "One seed cannot separate the effect of an arm from that of the seed.")
-    if results.second_look:
-        limits.insert(0, f"Declared after verdicts were known: {results.second_look}. The error may exceed its level.")
-    limits += _rate_limits(results)
-    if lost:
-        limits.append(
-            f"{lost} run{'s' if lost > 1 else ''} did not finish. Means are over the finished runs, which favours arms "
-            "that diverge on hard seeds."
-        )
-    if len(results.provenance.get("world_sizes", [])) > 1:
-        limits.append("Runs had different numbers of devices, so the images of a step differ between them.")
-    if len(results.provenance.get("commits", [])) > 1:
-        limits.append("The runs were made by different commits of this library; they are listed below.")
-    if any(run.result.get("device") == "cpu" for arm in results.arms for run in arm.finished_runs):
-        limits.append("Memory on a CPU is that of the whole process, including libraries and data.")
-    return limits
-
-
-def _rate_limits(results: Results) -> list[str]:
-    arms = results.arms
-    if all(len(arm.rates) <= 1 for arm in arms):
-        limits = ["Every arm was trained with one learning rate; another may suit some arms better."]
-        if len({arm.lr for arm in arms}) > 1:
-            limits.append("The arms' rates differ, and this comparison does not show that each has its best one.")
-        return limits
-    seeds = set(results.config.get("choosing_seeds", [1000]))
-    limits = ["Learning rates were chosen among those listed, on validation images."]
-    if shared := sorted(seeds & set(results.seeds)):
-        limits.append(
-            f"Seeds {in_words(shared)} chose the rates and are compared, too, which favours arms with luck in them."
-        )
+    lost = sum(run.status != "finished" for arm in arms for run in arm.runs)
+    on_cpu = any(run.result.get("device") == "cpu" for arm in arms for run in arm.finished_runs)
+    shared = sorted(set(results.config.get("choosing_seeds", [1000])) & set(results.seeds))
     counts = {arm.name: len(arm.rates) for arm in arms}
-    if len(set(counts.values())) > 1:
-        limits.append(f"Arms had different numbers of rates to choose from: {in_words(counts)}.")
-    if outermost := [arm.name for arm in arms if arm.at_edge]:
-        limits.append(
-            "The chosen rate is the lowest or the highest tried, so a rate beyond it may be better, for "
-            f"{', '.join(outermost)}."
-        )
-    return limits
+    outermost = ", ".join(arm.name for arm in arms if arm.at_edge)
+    chosen = max(counts.values()) > 1
+    late, differ = results.second_look, len({arm.lr for arm in arms}) > 1
+    limits = [
+        (late, f"Declared after verdicts were known: {late}. The error may exceed its level."),
+        (len(results.seeds) == 1, "One seed cannot separate the effect of an arm from that of the seed."),
+        (True, f"One data set,{one} one architecture: other data{other} may change the order."),
+        (
+            True,
+            f"Verdicts are about {results.metric} alone. Intervals of the other metrics are not corrected for multiple "
+            "comparisons.",
+        ),
+        (not chosen, "Every arm was trained with one learning rate; another may suit some arms better."),
+        (
+            not chosen and differ,
+            "The arms' rates differ, and this comparison does not show that each has its best one.",
+        ),
+        (chosen, "Learning rates were chosen among those listed, on validation images."),
+        (
+            chosen and shared,
+            f"Seeds {in_words(shared)} chose the rates and are compared, too, which favours arms with luck in them.",
+        ),
+        (len(set(counts.values())) > 1, f"Arms had different numbers of rates to choose from: {in_words(counts)}."),
+        (
+            outermost,
+            f"The chosen rate is the lowest or the highest tried, so a rate beyond it may be better, for {outermost}.",
+        ),
+        (
+            lost,
+            f"{lost} run{'s' if lost > 1 else ''} did not finish. Means are over the finished runs, which favours arms "
+            "that diverge on hard seeds.",
+        ),
+        (
+            len(origin.get("world_sizes", [])) > 1,
+            "Runs had different numbers of devices, so the images of a step differ between them.",
+        ),
+        (
+            len(origin.get("commits", [])) > 1,
+            "The runs were made by different commits of this library; they are listed below.",
+        ),
+        (on_cpu, "Memory on a CPU is that of the whole process, including libraries and data."),
+    ]
+    return [words for holds, words in limits if holds]

@@ -27,24 +27,14 @@ _GUARDS = {2: 0.5, 3: 0.5, 4: 0.4, 5: 0.35}
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimated difference: an arm minus the baseline, or any contrast of arms.
+    """An estimated difference: an arm minus the baseline, or any contrast of arms."""
 
-    Args:
-        value: mean over the seeds.
-        num_seeds: n, seeds that have all arms involved; 2 or more.
-        std: standard deviation of the seeds' differences.
-        images_std: standard error of ``value`` over test images (bootstrap); 0 if unknown.
-        num_images: test images behind ``images_std``.
-        scale: variance beside that of a difference of two arms, if all arms scatter alike; 2 for a difference of
-            differences.
-    """
-
-    value: float
-    num_seeds: int
-    std: float
-    images_std: float = 0.0
-    num_images: int = 1000
-    scale: float = 1.0
+    value: float  # mean over the seeds
+    num_seeds: int  # n, seeds that have all arms involved; 2 or more
+    std: float  # standard deviation of the seeds' differences
+    images_std: float = 0.0  # standard error of the value over test images (bootstrap); 0 if unknown
+    num_images: int = 1000  # test images behind it
+    scale: float = 1.0  # variance over that of a difference of two arms, if all scatter alike; 2: of two differences
 
     @property
     def is_constant(self) -> bool:
@@ -54,20 +44,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a rule says of one difference.
+    """What a rule says of one difference."""
 
-    Args:
-        low, high: simultaneous interval over all comparisons of the family.
-        p: adjusted for the family; below alpha exactly if the interval excludes zero.
-        verdict: ``equivalent`` needs a margin, unless both arms are equal in every seed and image.
-        smallest_margin: the smallest margin within which the arms could be called equivalent.
-    """
-
-    low: float
+    low: float  # simultaneous interval over all comparisons of the family
     high: float
-    p: float
-    verdict: Verdict
-    smallest_margin: float
+    p: float  # adjusted for the family; below alpha exactly if the interval excludes zero
+    verdict: Verdict  # equivalent needs a margin, unless both arms are equal in every seed and image
+    smallest_margin: float  # within which the arms could be called equivalent
 
 
 def guarded_t(estimates: Sequence[Estimate], *, alpha: float = ALPHA, margin: float | None = None) -> list[Decision]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ssdnorm.compare import formatting as say
 from ssdnorm.compare.formatting import NOTHING
-from ssdnorm.compare.results import METRICS, ArmResult, Contrast, Difference, Finding, Results, Run
+from ssdnorm.compare.results import METRICS, ArmResult, Contrast, Difference, Finding, Results
 from ssdnorm.files import write_rows
 
 
@@ -19,14 +19,16 @@ def table_markdown(results: Results) -> str:
     test images, alone and for all comparisons together; ``margin`` is the smallest within which an arm could be called
     equivalent. Empty columns are left out. Contrasts follow in a table of their own.
     """
-    table = _table([_markdown_row(arm, results.metric) for arm in results.arms], always=("arm", results.metric))
-    return table + (f"\n{_table([_contrast_row(each) for each in results.contrasts])}" if results.contrasts else "")
+    table = markdown_table([_markdown_row(arm, results.metric) for arm in results.arms], always=("arm", results.metric))
+    return table + (
+        f"\n{markdown_table([_contrast_row(each) for each in results.contrasts])}" if results.contrasts else ""
+    )
 
 
 def metrics_markdown(results: Results) -> str:
     """A row per arm with all metrics in points of 100, and 95 % intervals over seeds in brackets."""
     rows = [{"arm": arm.name} | {name: _with_interval(arm, name) for name in METRICS} for arm in results.arms]
-    return _table(rows, always=("arm",))
+    return markdown_table(rows, always=("arm",))
 
 
 def write_csv(results: Results, path: Path) -> None:
@@ -36,14 +38,23 @@ def write_csv(results: Results, path: Path) -> None:
     ``chosen`` is 1 for runs with their arm's chosen learning rate, ``compared`` for those that the verdicts are about;
     ``validation`` is the metric that it was chosen by.
     """
-    rows = [_csv_row(arm, run, results.metric) for arm in results.arms for run in arm.runs]
-    extra = sorted({name for row in rows for name in row if name.endswith("_population")})
-    columns = ["arm", "seed", "lr", "chosen", "compared", "status", "reason", *METRICS, *extra]
+    rows: list[dict[str, Any]] = []
+    population: set[str] = set()
+    for arm in results.arms:
+        for run in arm.runs:
+            recomputed = run.result.get("metrics_population", {})
+            recomputed = {f"{name}_population": recomputed[name] for name in METRICS if name in recomputed}
+            row = run.result | run.result.get("metrics", {}) | recomputed | vars(run)
+            row |= {"chosen": int(run.lr == arm.lr), "compared": int(run.compared)}
+            rows.append(row | {"validation": run.result.get("metrics_validation", {}).get(results.metric)})
+            population |= recomputed.keys()
+    columns = ["arm", "seed", "lr", "chosen", "compared", "status", "reason", *METRICS, *sorted(population)]
     columns += ["validation", "seconds", "seconds_to_target", "parameters", "peak_memory_mib", "device", "commit"]
-    write_rows(path, [*columns, "folder"], rows)
+    columns.append("folder")
+    write_rows(path, columns, [{name: row.get(name) for name in columns} for row in rows])
 
 
-def _table(rows: Sequence[dict[str, str]], always: Sequence[str] = ()) -> str:
+def markdown_table(rows: Sequence[dict[str, str]], always: Sequence[str] = ()) -> str:
     """Markdown without empty columns, except those in ``always``."""
     columns = [name for name in rows[0] if name in always or any(row[name] != NOTHING for row in rows)]
     lines = [columns, ["---"] * len(columns), *([row[name] for name in columns] for row in rows)]
@@ -53,17 +64,23 @@ def _table(rows: Sequence[dict[str, str]], always: Sequence[str] = ()) -> str:
 
 def _markdown_row(arm: ArmResult, metric: str) -> dict[str, str]:
     costs, difference, other = arm.costs, arm.differences.get(metric), "AP50" if metric != "AP50" else "AP"
-    row = {"arm": arm.name, metric: _with_interval(arm, metric), other: _with_interval(arm, other)}
-    row |= dict.fromkeys(("difference", "all together", "over images", "p", "margin"), NOTHING)
-    row |= _difference_cells(difference, arm.finding)
-    reached = NOTHING
+    images, margin, reached = NOTHING, NOTHING, NOTHING
     if difference is not None and difference.images:
-        row["over images"] = say.signed_interval(*difference.images)
+        images = say.signed_interval(*difference.images)
     if arm.finding is not None and arm.verdict in ("equivalent", "undecided"):
-        row["margin"] = f"±{say.plain_points(arm.finding.smallest_margin)}"
+        margin = f"±{say.plain_points(arm.finding.smallest_margin)}"
     if costs.seconds_to_target is not None:
         reached = f"{say.duration(costs.seconds_to_target)} ({costs.num_reached} of {len(arm.chosen_runs)})"
-    return row | {
+    gap, together, p = _difference_cells(difference, arm.finding)
+    return {
+        "arm": arm.name,
+        metric: _with_interval(arm, metric),
+        other: _with_interval(arm, other),
+        "difference": gap,
+        "all together": together,
+        "over images": images,
+        "p": p,
+        "margin": margin,
         "verdict": arm.verdict,
         "seeds": str(len(arm.finished_runs)),
         "lr": f"{arm.lr:g}",
@@ -76,40 +93,20 @@ def _markdown_row(arm: ArmResult, metric: str) -> dict[str, str]:
 
 
 def _contrast_row(contrast: Contrast) -> dict[str, str]:
+    gap, together, p = _difference_cells(contrast.difference, contrast.finding)
     verdict = NOTHING if contrast.finding is None else contrast.finding.verdict
-    return {"contrast": contrast.name, **_difference_cells(contrast.difference, contrast.finding), "verdict": verdict}
+    return {"contrast": contrast.name, "difference": gap, "all together": together, "p": p, "verdict": verdict}
 
 
-def _difference_cells(difference: Difference | None, finding: Finding | None) -> dict[str, str]:
-    cells = {"difference": NOTHING, "all together": NOTHING, "p": NOTHING}
+def _difference_cells(difference: Difference | None, finding: Finding | None) -> tuple[str, str, str]:
+    gap, together, p = NOTHING, NOTHING, NOTHING
     if difference is not None:
-        gap = say.signed_interval(difference.low, difference.high)
-        cells["difference"] = f"{say.signed_points(difference.paired.mean)} {gap}".strip()
+        gap = f"{say.signed_points(difference.paired.mean)} {say.signed_interval(difference.low, difference.high)}"
     if finding is not None:
-        cells |= {"all together": say.signed_interval(finding.low, finding.high), "p": say.p_value(finding.p)}
-    return cells
+        together, p = say.signed_interval(finding.low, finding.high), say.p_value(finding.p)
+    return gap.strip(), together, p
 
 
 def _with_interval(arm: ArmResult, metric: str) -> str:
     mean = arm.metrics.get(metric)
     return NOTHING if mean is None else f"{say.points(mean.mean)} {say.interval(mean)}".strip()
-
-
-def _csv_row(arm: ArmResult, run: Run, metric: str) -> dict[str, Any]:
-    result = run.result
-    metrics, population = result.get("metrics", {}), result.get("metrics_population", {})
-    return {
-        "arm": run.arm,
-        "seed": run.seed,
-        "lr": run.lr,
-        "chosen": int(run.lr == arm.lr),
-        "compared": int(run.compared),
-        "status": run.status,
-        "reason": run.reason,
-        **{name: metrics[name] for name in METRICS if name in metrics},
-        **{f"{name}_population": population[name] for name in METRICS if name in population},
-        "validation": result.get("metrics_validation", {}).get(metric, ""),
-        "seconds_to_target": "" if run.seconds_to_target is None else run.seconds_to_target,
-        **{name: result.get(name, "") for name in ("seconds", "parameters", "peak_memory_mib", "device", "commit")},
-        "folder": run.folder,
-    }

@@ -24,7 +24,7 @@ _GAP = 8  # pixels between the pictures of a sheet
 class DrawnBox:
     """A box xyxy in pixels with its caption and colour."""
 
-    box_px: tuple[float, float, float, float]
+    box_px: Sequence[float]
     caption: str
     color: str
 
@@ -35,10 +35,8 @@ def draw_boxes(image: np.ndarray, boxes_px: Any, captions: Sequence[str], labels
     Shape:
         image ``(H, W, 3)`` uint8 RGB; boxes_px ``(N, 4)`` xyxy in its pixels.
     """
-    boxes = [
-        DrawnBox((float(x1), float(y1), float(x2), float(y2)), caption, BOX_COLORS[int(label) % len(BOX_COLORS)])
-        for (x1, y1, x2, y2), caption, label in zip(boxes_px, captions, labels, strict=True)
-    ]
+    colors = [BOX_COLORS[int(label) % len(BOX_COLORS)] for label in labels]
+    boxes = [DrawnBox(*each) for each in zip(np.asarray(boxes_px).tolist(), captions, colors, strict=True)]
     return draw_scaled(Image.fromarray(image), boxes[::-1])
 
 
@@ -47,16 +45,14 @@ def boxes_of_image(outcomes: Outcomes, place: int) -> tuple[list[DrawnBox], list
     truth, found, names = outcomes.truth, outcomes.found, outcomes.truth.class_names
     objects = []
     for row in range(truth.starts[place], truth.starts[place + 1]):
-        state, color = ("crowd", IGNORED) if truth.iscrowd[row] else ("missed", MISSED)
-        if outcomes.detected[row]:
-            state, color = "", HIT
+        missed = ("crowd", IGNORED) if truth.iscrowd[row] else ("missed", MISSED)
+        state, color = ("", HIT) if outcomes.detected[row] else missed
         objects.append(DrawnBox(_corners(truth.boxes[row]), f"{names[truth.labels[row] - 1]} {state}".strip(), color))
     places = np.flatnonzero(found.image == place)
     detections = []
     for row in places[np.argsort(found.scores[places], kind="stable")].tolist():
-        state, color = ("ignored", IGNORED) if outcomes.ignored[row] else ("wrong", WRONG)
-        if outcomes.hit[row]:
-            state, color = "", HIT
+        wrong = ("ignored", IGNORED) if outcomes.ignored[row] else ("wrong", WRONG)
+        state, color = ("", HIT) if outcomes.hit[row] else wrong
         caption = f"{names[found.labels[row] - 1]} {found.scores[row]:.2f} {state}".strip()
         detections.append(DrawnBox(_corners(found.boxes[row]), caption, color))
     return objects, detections

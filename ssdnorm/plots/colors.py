@@ -23,8 +23,9 @@ HUES = ("blue", "orange", "green", "pink", "ochre", "violet")
 # Boxes on photographs, drawn on a dark edge: light, so that black captions can be read on them.
 BOX_COLORS = ("#62c4ff", "#ffb02e", "#7ee787", "#ff8ad4", "#fff04d", "#c9b0ff")
 
-# States of a box: a hit or an object that was found; a false positive; an object that was not found; crowd regions.
-HIT, WRONG, MISSED, IGNORED = "#00c853", COLORS["orange"], COLORS["pink"], "#b0b0b0"
+# States of a box: a hit or an object that was found; a false positive; an object that was not found; crowd regions;
+# an object beside no detections.
+HIT, WRONG, MISSED, IGNORED, OBJECT = "#00c853", COLORS["orange"], COLORS["pink"], "#b0b0b0", "#ffffff"
 
 
 def css_variables() -> tuple[str, str]:
