@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from ssdnorm.config_file import merge_config
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.shapes import ShapesDataset
 from ssdnorm.engine.evaluation import evaluate_tables
+from ssdnorm.files import write_rows
 
 TAPS = ("conv4_3", "fc7", "conv8_2", "conv9_2", "conv10_2", "conv11_2")
 LAYERS = ("conv1_1", "conv4_3", "conv5_3", "fc6", "fc7", "conv8_2", "conv11_2")
@@ -184,10 +184,3 @@ def _write_diagnostics(path: Path, place: int, seed: int) -> None:
         rows += [(step, "gradient_norm", block, 0.2 + b) for b, block in enumerate(("conv1", "fc6", "head"))]
     names = ("step", "statistic", "name", "value")
     write_rows(path, names, [dict(zip(names, row, strict=True)) for row in rows])
-
-
-def write_rows(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
