@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssdnorm.compare.formatting import breakable, in_words, interval, shortened, signed_points
+from ssdnorm.compare.formatting import in_words, interval, shortened, signed_points
 from ssdnorm.compare.results import Mean
 
 
@@ -10,10 +10,6 @@ from ssdnorm.compare.results import Mean
 def test_what_rounds_to_nothing_has_no_sign(value):
     assert signed_points(value) == "0.00"
     assert interval(Mean([0.0, 0.1], 0.05, 0.07, 10 * value, 0.002)) == "[0.0, 0.2]"
-
-
-def test_a_name_is_not_broken_before_a_digit():
-    assert breakable("group_norm_16") == "group_<wbr>norm_16"
 
 
 @pytest.mark.parametrize("most", [5, 6, 11, 12])

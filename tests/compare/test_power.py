@@ -8,36 +8,25 @@ from ssdnorm.compare.power import Outlook
 from ssdnorm.compare.rules import Estimate, critical_value, guarded_t
 
 
-def simulated_verdicts(difference, *, num_seeds, num_comparisons, margin=None, size=600):
-    rng = np.random.default_rng(7)
-    verdicts = []
-    for _ in range(size):
+@pytest.mark.parametrize(
+    ("num_seeds", "num_comparisons", "difference", "verdict"),
+    [(3, 2, "detectable", "better"), (5, 4, "detectable", "better"), (5, 4, 1.41, "better"), (6, 2, 0.0, "equivalent")],
+)
+def test_simulated_comparisons_reach_a_verdict_as_often_as_promised(num_seeds, num_comparisons, difference, verdict):
+    outlook = Outlook(1.0, num_comparisons)
+    margin = outlook.equivalence_margin(num_seeds) if verdict == "equivalent" else None
+    promised = outlook.power(difference, num_seeds) if difference == 1.41 else 0.8
+    if difference == "detectable":
+        difference = outlook.detectable(num_seeds)
+    rng, verdicts = np.random.default_rng(7), []
+    for _ in range(600):
         values = rng.standard_normal((num_comparisons + 1, num_seeds)) / np.sqrt(2)
         values[1] += difference
         paired = values[1:] - values[:1]
         estimates = [Estimate(float(d.mean()), num_seeds, float(d.std(ddof=1))) for d in paired]
         verdicts.append(guarded_t(estimates, margin=margin)[0].verdict)
-    return verdicts
-
-
-@pytest.mark.parametrize(("num_seeds", "num_comparisons"), [(3, 2), (5, 4)])
-def test_the_detectable_difference_is_found_in_four_of_five_simulated_comparisons(num_seeds, num_comparisons):
-    difference = Outlook(1.0, num_comparisons).detectable(num_seeds)
-    verdicts = simulated_verdicts(difference, num_seeds=num_seeds, num_comparisons=num_comparisons)
-    assert verdicts.count("better") / len(verdicts) == pytest.approx(0.8, abs=0.05)
-
-
-def test_two_scatters_are_found_with_five_seeds_as_often_as_the_plan_promises():
-    promised = Outlook(1.0, 4).power(np.sqrt(2), 5)  # an arm scatters by 1 / √2 where differences scatter by 1
-    verdicts = simulated_verdicts(np.sqrt(2), num_seeds=5, num_comparisons=4)
-    assert 0.2 < promised < 0.6
-    assert verdicts.count("better") / len(verdicts) == pytest.approx(promised, abs=0.05)
-
-
-def test_the_equivalence_margin_is_claimed_in_four_of_five_simulated_comparisons():
-    margin = Outlook(1.0, 2).equivalence_margin(6)
-    verdicts = simulated_verdicts(0.0, num_seeds=6, num_comparisons=2, margin=margin)
-    assert verdicts.count("equivalent") / len(verdicts) == pytest.approx(0.8, abs=0.05)
+    assert 0.2 < promised < 0.9
+    assert verdicts.count(verdict) / len(verdicts) == pytest.approx(promised, abs=0.05)
 
 
 def test_with_many_seeds_the_detectable_difference_is_the_normal_approximations():

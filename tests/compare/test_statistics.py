@@ -17,8 +17,7 @@ def test_the_interval_is_scipys():
     assert (mean.low, mean.high) == pytest.approx((low, high))
 
 
-def test_two_values_have_the_interval_of_one_degree_of_freedom_and_one_value_has_none():
-    assert mean_with_interval([1.0, 3.0]).high - 2.0 == pytest.approx(12.706, abs=1e-3)  # t(0.975, 1), from any table
+def test_one_value_has_no_interval():
     mean = mean_with_interval([0.5])
     assert (mean.mean, mean.std, mean.low, mean.high) == (0.5, None, None, None)
     with pytest.raises(ValueError, match="got no values"):
@@ -32,9 +31,8 @@ def test_the_failure_test_is_the_largest_p_over_the_unknown_share_of_a_loop_over
         error = math.sqrt(pooled * (1 - pooled) * (1 / runs + 1 / of))
         return abs(a / runs - b / of) / error if error else 0.0
 
-    extreme = [
-        (a, b) for a in range(runs + 1) for b in range(of + 1) if wald(a, b) >= wald(failed, theirs) - 1e-12
-    ]  # fmt: skip
+    tables = [(a, b) for a in range(runs + 1) for b in range(of + 1)]
+    extreme = [(a, b) for a, b in tables if wald(a, b) >= wald(failed, theirs) - 1e-12]
     shares = np.linspace(0.001, 0.999, 999)
     p = sum(stats.binom.pmf(a, runs, shares) * stats.binom.pmf(b, of, shares) for a, b in extreme).max()
     assert failure_p(failed, runs, theirs, of) == pytest.approx(p, abs=2e-4)
@@ -48,12 +46,3 @@ def test_the_pooled_deviation_of_equal_groups_is_theirs():
     assert pooled_std([[1.0, 2.0, 4.0], [11.0, 12.0, 14.0]]) == pytest.approx(np.std([1, 2, 4], ddof=1))
     assert pooled_std([[1.0], [2.0]]) is None
     assert pooled_std([[0.0, 2.0], [0.0, 0.0, 0.0]]) == pytest.approx(math.sqrt(2.0 / 3.0))  # weighted by freedom
-
-
-def test_the_interval_holds_the_mean_of_the_population_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for _ in range(2000):
-        mean = mean_with_interval(rng.normal(0.3, 0.01, 3).tolist())
-        hits += mean.low <= 0.3 <= mean.high
-    assert 0.935 < hits / 2000 < 0.965

@@ -14,26 +14,28 @@ def rows_of(markdown: str) -> list[dict[str, str]]:
 
 
 def test_markdown_holds_each_arms_mean_interval_and_difference_in_points(whole):
+    def around(low, high, form="+.2f"):
+        return f"[{100 * low:{form}}, {100 * high:{form}}]".replace("-", "−")
+
     results = whole[0]
     rows = rows_of(table_markdown(results))
     assert [row["arm"] for row in rows] == ["l2_norm", "none", "batch_norm"]
     for arm, row in zip(results.arms, rows, strict=True):
         mean = arm.metrics["AP"]
-        assert row["AP"] == f"{100 * mean.mean:.1f} [{100 * mean.low:.1f}, {100 * mean.high:.1f}]".replace("-", "−")
+        assert row["AP"] == f"{100 * mean.mean:.1f} {around(mean.low, mean.high, '.1f')}"
         assert row["verdict"] == arm.verdict
-    difference = results.arms[2].differences["AP"]
-    assert rows[2]["difference"].startswith(f"{100 * difference.paired.mean:+.2f} [".replace("-", "−"))
-    low, high = difference.images
-    assert rows[2]["over images"] == f"[{100 * low:+.2f}, {100 * high:+.2f}]".replace("-", "−")
-    finding = results.arms[2].finding
-    assert rows[2]["all together"] == f"[{100 * finding.low:+.2f}, {100 * finding.high:+.2f}]".replace("-", "−")
+    difference, finding = results.arms[2].differences["AP"], results.arms[2].finding
+    gap = around(difference.low, difference.high)
+    assert rows[2]["difference"] == f"{100 * difference.paired.mean:+.2f} {gap}".replace("-", "−")
+    assert rows[2]["over images"] == around(*difference.images)
+    assert rows[2]["all together"] == around(finding.low, finding.high)
     assert (rows[1]["margin"], rows[2]["margin"]) == ("±0.00", "–"), "what is better is not equivalent"
     assert rows[0]["difference"] == rows[0]["over images"] == rows[0]["p"] == "–"
 
     rows = rows_of(metrics_markdown(results))
     assert set(rows[0]) == {"arm", *results.arms[0].metrics}
     mean = results.arms[2].metrics["AP75"]
-    assert rows[2]["AP75"] == f"{100 * mean.mean:.1f} [{100 * mean.low:.1f}, {100 * mean.high:.1f}]"
+    assert rows[2]["AP75"] == f"{100 * mean.mean:.1f} {around(mean.low, mean.high, '.1f')}"
 
 
 def test_markdown_leaves_out_columns_of_which_nothing_is_known_and_keeps_pipes_inside_cells(tmp_path):
