@@ -67,10 +67,10 @@ def training_figures(results: Results, logs: Logs, means: Means, styles: Styles)
     if any(len(log.get(LOSS, EMPTY)) > 1 for runs in logs.values() for _, log in runs):
         figures["losses"] = _plot_losses(logs, styles), "Training loss over steps by arm and seed"
     for statistic, label in _LENGTHS.items():
-        limits = _limits(means, statistic)
-        for tap in _names(means, f"{statistic}_after") if limits else ():
-            figure = _plot_tap(means, styles, statistic, tap, limits)
-            figures[f"{statistic}-{tap}"] = figure, f"{label} at {tap}, before and after its norm, over steps"
+        if limits := _limits(means, statistic):
+            for tap in _names(means, f"{statistic}_after"):
+                figure = _plot_tap(means, styles, statistic, tap, limits)
+                figures[f"{statistic}-{tap}"] = figure, f"{label} at {tap}, before and after its norm, over steps"
     for tap in _names(means, "scale_mean"):
         alt = f"Learned scales at {tap} over steps, relative to the first"
         figures[f"scales-{tap}"] = _plot_scales(means, styles, tap), alt

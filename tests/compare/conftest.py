@@ -1,5 +1,7 @@
 """What is slow to make, made once: the check of a model, and a synthetic comparison."""
 
+import time
+
 import pytest
 
 from ssdnorm.build import check_model
@@ -27,3 +29,12 @@ def whole(tmp_path_factory):
     root = tmp_path_factory.mktemp("whole")
     declared = {"margin": 0.02, "contrasts": {"what batch norm adds": [["batch_norm", "none"]]}}
     return make_comparison(root, diverged=[("none", 1)], diagnostics=True, **declared), root
+
+
+def wait_until(condition):
+    """What a condition gives as soon as that is true."""
+    for _ in range(20_000):
+        if found := condition():
+            return found
+        time.sleep(0.03)
+    raise AssertionError("waited for ten minutes")

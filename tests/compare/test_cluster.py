@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from ssdnorm.compare.plan import read_plan, shard_of
 from ssdnorm.compare.run_process import RunTask, record_failure, without_job
 from ssdnorm.ownership import owned_folder
 from tests import private_slurm
+from tests.compare.conftest import wait_until
 from tests.compare.test_plan import CONTENT
 from tests.faults.folders import differences, read_folder
 from tests.faults.kills import in_child
@@ -136,14 +136,6 @@ def held_in_training(root, pattern="*/*", but=()):
 
 def _status(process):
     return dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
-
-
-def wait_until(condition):
-    for _ in range(20_000):
-        if found := condition():
-            return found
-        time.sleep(0.03)
-    raise AssertionError("waited for ten minutes")
 
 
 def task_of(root, folder):
@@ -261,12 +253,8 @@ def test_options_are_checked_by_slurm_before_anything_is_submitted(words, slurm,
 
 @pytest.mark.slow
 def test_a_local_grid_inside_an_allocation_of_several_tasks_trains(words, slurm, tmp_path):
-    content = {
-        **GRID,
-        "learning_rates": {},
-        "seeds": [0],
-        "base": {**BASE, "training": {"max_steps": 1, "batch_size": 2}},
-    }
+    base = {**BASE, "training": {"max_steps": 1, "batch_size": 2}}
+    content = {**GRID, "learning_rates": {}, "seeds": [0], "base": base}
     (tmp_path / "compare.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     script = tmp_path / "job.sh"
     script.write_text(f"#!/bin/bash\n{sys.executable} -m ssdnorm {' '.join(words)} --jobs 2\n")
@@ -282,9 +270,8 @@ def test_options_of_slurm_are_typed_and_further_ones_go_to_sbatch():
     )
     assert rest == ["--base.x", "1"]
     options = slurm_options.SlurmOptions(**given, minutes=1)
-    assert options.sbatch() == {
-        "gpus-per-node": 2, "cpus-per-task": 1, "requeue": True, "mail-type": "END", "exclusive": True,
-    }  # fmt: skip
+    expected = {"gpus-per-node": 2, "cpus-per-task": 1, "requeue": True, "mail-type": "END", "exclusive": True}
+    assert options.sbatch() == expected
     assert "gpus-per-node" not in options.sbatch(gpus=False), "the report needs none"
     assert options.signal_seconds == 20, "of the minute"
 
@@ -338,14 +325,14 @@ def test_shards_make_their_runs_and_wait_for_each_other_where_rates_are_chosen(w
             if not (root / job.folder).exists():
                 made.append(job.folder)
                 (root / job.folder).mkdir(parents=True)
-                metrics = {
+                content = {
                     "metrics": {"AP": 0.1},
                     "metrics_validation": {"AP": job.lr},
                     "per_class": {},
-                    "seconds": 1.0,
+                    "versions": {},
                 }
-                more = {"parameters": 1, "peak_memory_mib": 1, "device": "cpu", "threads": 1, "world_size": 1}
-                content = {**metrics, **more, "commit": None, "versions": {}}
+                content |= dict.fromkeys(("seconds", "parameters", "peak_memory_mib", "threads", "world_size"), 1)
+                content |= {"device": "cpu", "commit": None}
                 (root / job.folder / "result.json").write_text(json.dumps(content))
 
     monkeypatch.setattr("ssdnorm.compare.launcher.launch", stand_in)

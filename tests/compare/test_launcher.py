@@ -6,7 +6,6 @@ import os
 import signal
 import stat
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from ssdnorm.compare.plan import read_plan
 from ssdnorm.compare.run_folders import read_run, state_of
 from ssdnorm.config_file import config_to_yaml, merge_config
 
+from .conftest import wait_until
 from .test_plan import CONTENT
 
 PYTHON = sys.executable  # before the stand-in takes its place
@@ -72,11 +72,9 @@ def calls(tmp_path):
 def test_failures_are_recorded_and_tried_again_but_a_diverged_run_is_a_result(jobs, tmp_path):
     root = tmp_path / "cmp"
     launch(jobs, root)
-    states = {(job.arm, job.seed): state_of(job, root) for job in jobs}
-    assert states == {
-        ("l2_norm", 3): "finished", ("batch_norm", 3): "failed", ("no_dropout", 3): "diverged",
-        ("l2_norm", 5): "finished", ("batch_norm", 5): "failed", ("no_dropout", 5): "finished",
-    }  # fmt: skip
+    assert [(job.arm, job.seed) for job in jobs[:3]] == [("l2_norm", 3), ("batch_norm", 3), ("no_dropout", 3)]
+    states = [state_of(job, root) for job in jobs]
+    assert states == ["finished", "failed", "diverged", "finished", "failed", "finished"]
     assert read_run(jobs[1], root, 0.5).reason == "No space left on device"
     assert read_run(jobs[2], root, 0.5).reason == "step 2: the loss is not finite"
     assert "training" in (root / jobs[0].folder / "log.txt").read_text()
@@ -155,25 +153,16 @@ def test_no_run_outlives_a_comparison_that_is_stopped(jobs, tmp_path, number):
     process.start()
     run = None
     try:
-        assert _soon(lambda: calls(tmp_path)), "no run began"
-        run = calls(tmp_path)[0]["pid"]
+        run = wait_until(lambda: calls(tmp_path))[0]["pid"]
         os.kill(process.pid, number)
         process.join(600)
         assert process.exitcode == (-signal.SIGKILL if number == signal.SIGKILL else 7)
-        assert _soon(lambda: not _alive(run))
+        wait_until(lambda: not _alive(run))
         assert not list(tmp_path.rglob("result.json")), "it was not stopped, it ended"
     finally:
         process.kill()
         if run and _alive(run):
             os.kill(run, signal.SIGKILL)
-
-
-def _soon(condition):
-    for _ in range(12000):  # ten minutes, for a loaded machine
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def _alive(pid):
@@ -187,17 +176,9 @@ def _alive(pid):
         ("config.yaml", "", r"config\.yaml: data: is missing; delete the run folder"),
         ("config.yaml", "- 1", r"config\.yaml: expected keys and values; got \[1\]; delete the run"),
         ("config.yaml", "[1", r"config\.yaml: not readable as YAML: .*; delete the run folder"),
-        (
-            "failure.json",
-            "{}",
-            r"failure\.json: damaged; delete the run folder to repeat the run: status: is missing",
-        ),
+        ("failure.json", "{}", r"failure\.json: damaged; delete the run folder to repeat the run: status: is missing"),
         ("failure.json", "", r"failure\.json: damaged; delete the run"),
-        (
-            "failure.json",
-            '{"status": "odd", "reason": ""}',
-            r"failure\.json: damaged; .*status: must be 'diverged' or 'failed'; got 'odd'",
-        ),
+        ("failure.json", '{"status": "odd", "reason": ""}', r"status: must be 'diverged' or 'failed'; got 'odd'"),
         ("result.json", "", r"result\.json: damaged; delete the run"),
         ("result.json", "{}", r"result\.json: damaged; .*: metrics: is missing"),
         ("result.json", "[" * 100_000, r"result\.json: damaged; delete the run"),
