@@ -41,9 +41,8 @@ def analyse(plan: Plan, root: Path, datasets: Mapping[str, DetectionDataset], *,
     lost = {name for name, mine in chosen.items() if any(run.status in ("failed", "missing") for run in mine)}
     has_pairs = finished[file.baseline] or file.contrasts
     draws = resample_runs(finished, root, test_set, num_resamples) if has_pairs else {}
-    contrasts = {name: [(a, b) for a, b in pairs] for name, pairs in file.contrasts.items()}
     all_pairs = {name: [(name, file.baseline)] for name in lrs if name != file.baseline}
-    all_pairs |= {f"contrast {name}": pairs for name, pairs in contrasts.items()}
+    all_pairs |= {f"contrast {name}": [(a, b) for a, b in pairs] for name, pairs in file.contrasts.items()}
     gaps = {name: differences(pairs, finished, draws, len(test_set)) for name, pairs in all_pairs.items()}
     compared = {
         name: (gaps[name][file.metric], pairs)
@@ -96,9 +95,9 @@ def analyse(plan: Plan, root: Path, datasets: Mapping[str, DetectionDataset], *,
         detectable_by_seeds=judged.by_seeds,
         arms=arms,
         contrasts=[
-            Contrast(name, pairs, gaps[key].get(file.metric), judged.findings.get(key), sentence="")
-            for name, pairs in contrasts.items()
-            for key in [f"contrast {name}"]
+            Contrast(key.removeprefix("contrast "), pairs, gaps[key].get(file.metric), judged.findings.get(key), "")
+            for key, pairs in all_pairs.items()
+            if key.startswith("contrast ")
         ],
         provenance=_provenance(plan, runs, test_set) | origin_of(datasets),
         config=plan.content,

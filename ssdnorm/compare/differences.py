@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -62,7 +62,7 @@ def differences(pairs: Pairs, finished: Runs, draws: Draws, num_images: int) -> 
         difference = Difference(paired, images, images_std)
         if paired.std is not None:
             low, high = pointwise_interval(_estimate(difference, pairs, num_images))
-            difference = Difference(paired, images, images_std, low, high)
+            difference = replace(difference, low=low, high=high)
         found[metric] = difference
     return found
 
@@ -113,29 +113,25 @@ def judge(file: Comparison, compared: Mapping[str, tuple[Difference, Pairs]], nu
 
 def outcomes(runs: Runs, baseline: str, metric: str, learnt_ap50: float) -> dict[str, Outcome]:
     """Arm → how many of its seeds learnt, beside the baseline's."""
-    ended = {arm: [run for run in mine if run.status in ("finished", "diverged")] for arm, mine in runs.items()}
-    learnt = {
-        arm: [r for r in mine if r.status == "finished" and r.result.get("metrics", {}).get("AP50", -1) >= learnt_ap50]
-        for arm, mine in ended.items()
-    }
-    failed = {arm: len(ended[arm]) - len(learnt[arm]) for arm in ended}
-    theirs = len(ended[baseline])
-    tested = [arm for arm in ended if arm != baseline and ended[arm] and theirs]
-    raw = [failure_p(failed[arm], len(ended[arm]), failed[baseline], theirs) for arm in tested]
-    p_values = dict(zip(tested, holm(raw), strict=True))
-    found = {}
-    for arm, mine in ended.items():
-        with_failed = [0.0 if run.status == "diverged" else run.result["metrics"].get(metric, -1.0) for run in mine]
-        alone = list(by_seed(learnt[arm], metric).values())
+    found: dict[str, Outcome] = {}
+    for arm, mine in runs.items():
+        ended = [run for run in mine if run.status in ("finished", "diverged")]
+        learnt = [run for run in ended if run.result.get("metrics", {}).get("AP50", -1) >= learnt_ap50]
+        alone = list(by_seed(learnt, metric).values())
+        whole = [0.0 if run.status == "diverged" else run.result["metrics"].get(metric, -1.0) for run in ended]
         found[arm] = Outcome(
-            num_learnt=len(learnt[arm]),
-            num_diverged=sum(run.status == "diverged" for run in mine),
-            num_runs=len(mine),
-            p=p_values.get(arm),
+            num_learnt=len(learnt),
+            num_diverged=sum(run.status == "diverged" for run in ended),
+            num_runs=len(ended),
+            p=None,
             mean_learnt=float(np.mean(alone)) if alone else None,
-            mean_all=float(np.mean(with_failed)) if with_failed and min(with_failed) >= 0 else None,
+            mean_all=float(np.mean(whole)) if whole and min(whole) >= 0 else None,
         )
-    return found
+    theirs = found[baseline]
+    tested = [arm for arm, each in found.items() if arm != baseline and each.num_runs and theirs.num_runs]
+    failed = theirs.num_runs - theirs.num_learnt, theirs.num_runs
+    raw = [failure_p(found[arm].num_runs - found[arm].num_learnt, found[arm].num_runs, *failed) for arm in tested]
+    return found | {arm: replace(found[arm], p=p) for arm, p in zip(tested, holm(raw), strict=True)}
 
 
 def _estimate(difference: Difference, pairs: Pairs, num_images: int) -> Estimate:

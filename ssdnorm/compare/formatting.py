@@ -33,15 +33,13 @@ def plain_points(value: float, digits: int | None = None) -> str:
     return f"{100 * value:.{digits if digits is not None else 1 if value >= 0.01 else 2}f}"
 
 
-def signed_points(value: float | None, digits: int = 2) -> str:
+def signed_points(value: float, digits: int = 2) -> str:
     """A difference in points of 100.
 
     Example:
         >>> signed_points(0.0041), signed_points(-0.012), signed_points(0.00001), signed_points(0.0041, 1)
         ('+0.41', '−1.20', '0.00', '+0.4')
     """
-    if value is None:
-        return NOTHING
     number = f"{abs(100 * value):.{digits}f}"
     sign = "" if float(number) == 0 else "+" if value > 0 else "−"
     return sign + number

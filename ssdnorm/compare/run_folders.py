@@ -125,21 +125,19 @@ def images_per_second(folder: Path) -> float | None:
 
 def compare_starts(runs: Sequence[Run], baseline: Sequence[Run], root: Path) -> Matched | None:
     """What an arm and the baseline start from, with the first seed of which both recorded it; None if there is none."""
-    folders = {run.seed: root / run.folder for run in runs}
-    pairs = [
-        (folders[run.seed] / START_FILE, root / run.folder / START_FILE) for run in baseline if run.seed in folders
-    ]
-    pair = next((pair for pair in pairs if all(path.is_file() for path in pair)), None)
-    if pair is None:
+    folders = {run.seed: root / run.folder for run in runs if (root / run.folder / START_FILE).is_file()}
+    run = first_with(START_FILE, [run for run in baseline if run.seed in folders], root)
+    if run is None:
         return None
-    ours, others = (_read(_Start, path) for path in pair)
-    weights, baseline_weights = ours.weights, others.weights
-    common = [name for name in weights if name in baseline_weights]
+    ours, others = (_read(_Start, folder / START_FILE) for folder in (folders[run.seed], root / run.folder))
+    weights, theirs = ours.weights, others.weights
+    different = [name for name in weights if name in theirs and weights[name] != theirs[name]]
+    added = [name for name in weights if name not in theirs]
     return Matched(
-        identical=sum(weights[name] == baseline_weights[name] for name in common),
-        different=[name for name in common if weights[name] != baseline_weights[name]],
-        added=[name for name in weights if name not in baseline_weights],
-        removed=[name for name in baseline_weights if name not in weights],
+        identical=len(weights) - len(different) - len(added),
+        different=different,
+        added=added,
+        removed=[name for name in theirs if name not in weights],
         same_batches=ours.batches == others.batches,
         parameter_groups=ours.parameter_groups,
         batch_norm_images=ours.batch_norm_images,

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -83,26 +83,20 @@ def record_failure(folder: Path, reason: str, **more: Any) -> None:
             write_json(folder / FAILURE_FILE, {"status": "failed", "reason": reason, **more})
 
 
+@dataclass
 class RunTask:
     """A run as a task of submitit, which is queued again when it is preempted or out of time.
 
     submitit gets SIGUSR2 and calls :meth:`checkpoint`; the training, on the same signal, writes a checkpoint at its
     next step and stops.
-
-    Args:
-        folder: of the run, absolute.
-        config: text of its config file.
-        seconds: that the training has to stop after the signal.
-        idle: attempts so far, in a row, that wrote no checkpoint.
     """
 
-    def __init__(self, folder: Path, config: str, *, seconds: float, idle: int = 0) -> None:
-        self.folder = folder
-        self.config = config
-        self.seconds = seconds
-        self.idle = idle
-        self._pid: int | None = None
-        self._before: int | None = None
+    folder: Path  # of the run, absolute
+    config: str  # text of its config file
+    seconds: float = field(kw_only=True)  # that the training has to stop after the signal
+    idle: int = field(default=0, kw_only=True)  # attempts so far, in a row, that wrote no checkpoint
+    _pid: int | None = field(default=None, init=False)
+    _before: int | None = field(default=None, init=False)
 
     def __call__(self) -> None:
         self._before = self._checkpoint_time()
@@ -137,7 +131,7 @@ class RunTask:
                 self.folder, f"stopped {idle} times in a row before its next checkpoint; more --slurm.minutes?"
             )
             return None
-        return DelayedSubmission(RunTask(self.folder, self.config, seconds=self.seconds, idle=idle))
+        return DelayedSubmission(replace(self, idle=idle))
 
     def _is_free(self) -> bool:
         """Whether nobody owns the run; an owner that was killed on another machine counts as such for some minutes."""
@@ -163,11 +157,11 @@ class RunTask:
         return path.stat().st_mtime_ns if path.exists() else None
 
 
+@dataclass
 class FollowUpTask:
     """A command as a task of submitit, begun anew when it is preempted."""
 
-    def __init__(self, words: list[str]) -> None:
-        self.words = words
+    words: list[str]
 
     def __call__(self) -> None:
         command = [sys.executable, "-m", "ssdnorm", *self.words]
