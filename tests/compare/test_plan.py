@@ -51,12 +51,11 @@ def changed(**keys):
     return content
 
 
-ALL_CHOICES = {
-    "l2_norm", "none", "batch_norm_conv4_3", "l2_norm_all_taps", "l2_norm_fixed_20",
-    "l2_norm_start_1", "l2_norm_start_10", "l2_norm_start_40",
-    "batch_norm_backbone", "batch_norm", "batch_norm_and_l2_norm", "group_norm", "frozen_batch_norm",
-    "dropout_0", "batch_norm_dropout_0",
-}  # fmt: skip
+ALL_CHOICES = (
+    "l2_norm none batch_norm_conv4_3 l2_norm_all_taps l2_norm_fixed_20 l2_norm_start_1 l2_norm_start_10 "
+    "l2_norm_start_40 batch_norm_backbone batch_norm batch_norm_and_l2_norm group_norm frozen_batch_norm dropout_0 "
+    "batch_norm_dropout_0"
+)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -68,7 +67,7 @@ def test_every_shipped_comparison_can_be_built_and_those_for_gpus_have_every_cho
     assert plan.base.norm.taps.keys() == {"conv4_3"}
     if plan.base.runtime.num_workers == 0:  # sized for two CPU cores
         return
-    assert arms.keys() == ALL_CHOICES
+    assert arms.keys() == set(ALL_CHOICES.split())
     taps = {key: config.norm.taps["conv4_3"] for key, config in arms.items()}
     assert [taps[f"l2_norm_start_{scale}"]["scale"] for scale in (1, 10, 40)] == [1.0, 10.0, 40.0]
     assert taps["l2_norm_fixed_20"]["learnable"] is False
@@ -117,10 +116,8 @@ def test_changes_and_the_command_line_set_keys_of_the_base_for_all_arms(tmp_path
 
 def test_an_arm_may_name_a_norm_preset_which_is_written_out(tmp_path):
     plan = plan_of(tmp_path, changed(arms__x={"norm": "batch_norm", "model.dropout": 0.0}))
-    assert plan.arms[-1].changes == {
-        "norm.backbone": "batch_norm", "norm.extras": "batch_norm", "norm.taps": {"conv4_3": "none"},
-        "model.dropout": 0.0,
-    }  # fmt: skip
+    norms = {"norm.backbone": "batch_norm", "norm.extras": "batch_norm", "norm.taps": {"conv4_3": "none"}}
+    assert plan.arms[-1].changes == {**norms, "model.dropout": 0.0}
     assert plan.content["arms"]["x"] == plan.arms[-1].changes
     assert plan.arms[-1].config.norm.extras == "batch_norm"
 
@@ -143,10 +140,8 @@ def test_rates_are_tried_with_seeds_of_their_own_and_the_chosen_one_serves_all_t
     assert [(j.arm, j.seed, j.lr) for j in plan.first_jobs(rates)] == first
     jobs = plan.jobs(lrs, rates)
     assert [(j.arm, j.seed, j.lr) for j in jobs] == [*first, ("batch_norm", 3, 0.002), ("batch_norm", 5, 0.002)]
-    last = jobs[-1]
-    assert (last.config.training.seed, last.config.optimizer.lr, last.folder) == (
-        5, 0.002, "runs/batch_norm/lr0.002_seed5",
-    )  # fmt: skip
+    assert (jobs[-1].config.training.seed, jobs[-1].config.optimizer.lr) == (5, 0.002)
+    assert jobs[-1].folder == "runs/batch_norm/lr0.002_seed5"
     plan = plan_of(tmp_path, changed(learning_rates={}))
     rates = {arm.name: arm.lrs for arm in plan.arms}
     assert len(plan.first_jobs(rates)) == 6, "without rates to choose, all seeds at once"
@@ -197,10 +192,7 @@ def test_seeds_come_from_the_command_line_too(tmp_path):
         (changed(learning_rates__batch=[0.1]), r"learning_rates: unknown arm 'batch'.*Did you mean 'batch_norm'"),
         (changed(learning_rates__batch_norm=[0.1, -1]), r"learning_rates\.batch_norm\.1: must be greater than 0"),
         (changed(learning_rates__batch_norm=[0.1, 0.1]), r"learning_rates\.batch_norm: must be different values"),
-        (
-            changed(learning_rates={"l2_norm": [0.1], "batch_norm": [0.1, 0.2]}),
-            r"learning_rates: arms try different numbers of rates: l2_norm 1, batch_norm 2; give each as many",
-        ),
+        (changed(learning_rates__l2_norm=[0.1]), r"learning_rates: .* numbers of rates: batch_norm 2, l2_norm 1; give"),
         (changed(learning_rates={}, extend=True), r"extend: no arm has several learning_rates to choose from"),
         (changed(looks=[3, 2]), r"looks: must rise; got \[3, 2\]"),
         (changed(looks=[1, 2]), r"looks\.0: must be greater than or equal to 2"),

@@ -13,9 +13,7 @@ TRUTH = {
     "images": [{"id": 5}, {"id": 3}],
     "categories": [{"id": 9, "name": "dog"}, {"id": 4, "name": "cat"}],
     "annotations": [
-        {"image_id": 5, "category_id": 9, "bbox": [10, 20, 30, 40]},
-        {"image_id": 5, "category_id": 9, "bbox": [110, 20, 30, 40]},
-        {"image_id": 5, "category_id": 9, "bbox": [210, 20, 30, 40]},
+        *({"image_id": 5, "category_id": 9, "bbox": [x, 20, 30, 40]} for x in (10, 110, 210)),
         {"image_id": 5, "category_id": 4, "bbox": [310, 20, 30, 40], "iscrowd": 1},
     ],
 }
@@ -62,11 +60,8 @@ def test_a_sheet_shows_all_pictures_in_rows():
 def test_ground_truth_is_drawn_on_the_left_and_detections_on_the_right():
     image = np.full((480, 640, 3), 200, np.uint8)
     sheet = np.asarray(draw_side_by_side(image, [DrawnBox((100, 100, 200, 200), "dog", "#ff0000")], [], title="x"))
-    red = np.argwhere((sheet == (255, 0, 0)).all(-1))
-    bar = sheet.shape[0] - 480
-    assert red[:, 1].min() == 100
-    assert red[:, 1].max() == 199
-    assert red[:, 0].max() == 199 + bar
+    red, bar = np.argwhere((sheet == (255, 0, 0)).all(-1)), sheet.shape[0] - 480
+    assert (red[:, 1].min(), *red.max(axis=0)) == (100, 199 + bar, 199)
     sheet = np.asarray(draw_side_by_side(image, [], [DrawnBox((100, 100, 200, 200), "dog", "#ff0000")]))
     assert np.argwhere((sheet == (255, 0, 0)).all(-1))[:, 1].min() > 640
 
@@ -98,17 +93,9 @@ def test_another_shape_or_type_is_refused(image):
 
 def test_boxes_carry_the_colour_of_what_they_are():
     here, seen = boxes_of_image(find_outcomes(evaluate_coco(TRUTH, FOUND), min_score=0.0), 1)  # ids are sorted
-    assert [(box.caption, box.color) for box in here] == [
-        ("dog", HIT),
-        ("dog missed", MISSED),
-        ("dog missed", MISSED),
-        ("cat crowd", IGNORED),
-    ]
-    assert [(box.caption, box.color) for box in seen] == [
-        ("cat 0.70 ignored", IGNORED),
-        ("cat 0.80 wrong", WRONG),
-        ("dog 0.90", HIT),
-    ]
+    missed, wrong = ("dog missed", MISSED), ("cat 0.80 wrong", WRONG)
+    assert [(box.caption, box.color) for box in here] == [("dog", HIT), missed, missed, ("cat crowd", IGNORED)]
+    assert [(box.caption, box.color) for box in seen] == [("cat 0.70 ignored", IGNORED), wrong, ("dog 0.90", HIT)]
     assert here[0].box_px == (10, 20, 40, 60)
 
 
