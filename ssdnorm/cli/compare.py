@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         raise ValueError("--output: give the comparison's folder, or --plan to train nothing")
     root: Path = arguments.output
     if arguments.watch:
-        cluster.watch(lambda: plan.jobs(*choose_rates(plan, root)[::-1]), root)
+        cluster.watch(lambda: plan.jobs(*choose_rates(plan, root)), root)
         return
     options = read_options(given, plan) if arguments.cluster == "slurm" else None
     datasets = build_datasets(plan.base)
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         _refuse_shared_images(datasets["validation"], datasets["test"])
     second_look(plan.file, root)  # refuses seeds that no look was declared for
     rates, lrs = choose_rates(plan, root)
-    check_folders(plan.jobs(lrs, rates), root)
+    check_folders(plan.jobs(rates, lrs), root)
     log.info("%d arms × %d seeds", len(plan.arms), len(plan.file.seeds))
     if options is not None and _on_slurm(plan, root, options, follow_up=arguments.follow_up):
         if not arguments.follow_up:
@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace, rest: Sequence[str]) -> None:
         return
     with owned_folder(root, further_patience=0.0 if options is None else cluster.TURN_SECONDS):
         if arguments.no_training:
-            if not any(state_of(job, root) in ("finished", "diverged") for job in plan.jobs(lrs, rates)):
+            if not any(state_of(job, root) in ("finished", "diverged") for job in plan.jobs(rates, lrs)):
                 raise ValueError(f"--no-training: {root} holds no finished run of {arguments.config}")
         elif options is None:
             _make_runs(plan, root, num_parallel=arguments.jobs or 1)
@@ -195,12 +195,12 @@ def _on_slurm(plan: Plan, root: Path, options: SlurmOptions, *, follow_up: bool)
         return under_way
     before = _written_at(root / "results.json")
     try:
-        cluster.watch(lambda: plan.jobs(*choose_rates(plan, root)[::-1]), root)
+        cluster.watch(lambda: plan.jobs(*choose_rates(plan, root)), root)
     except KeyboardInterrupt:
         log.info("the jobs go on; --watch shows them. To cancel them: scancel --name=%s", cluster.job_name(root))
         raise
     with owned_folder(root, further_patience=cluster.TURN_SECONDS):
-        cluster.record_lost(plan.jobs(*choose_rates(plan, root)[::-1]), root)
+        cluster.record_lost(plan.jobs(*choose_rates(plan, root)), root)
     return _written_at(root / "results.json") != before
 
 

@@ -34,7 +34,7 @@ def analyse(plan: Plan, root: Path, datasets: Mapping[str, DetectionDataset], *,
     rates, lrs = choose_rates(plan, root)
     runs = [
         replace(read_run(job, root, file.target_ap50), compared=job.lr == lrs[job.arm] and job.seed in file.seeds)
-        for job in plan.jobs(lrs, rates)
+        for job in plan.jobs(rates, lrs)
     ]
     chosen = {name: [run for run in runs if run.arm == name and run.compared] for name in lrs}
     finished = {name: [run for run in mine if run.status == "finished"] for name, mine in chosen.items()}
@@ -112,10 +112,9 @@ def analyse(plan: Plan, root: Path, datasets: Mapping[str, DetectionDataset], *,
 
 def choose_rates(plan: Plan, root: Path) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Arm → learning rates to try so far, and arm → the best of them."""
-    rates = {arm.name: read_rates(plan, arm, root) for arm in plan.arms}
-    return {name: [rate.lr for rate in tried] for name, tried in rates.items()}, {
-        name: choose_rate(tried) for name, tried in rates.items()
-    }
+    tried = {arm.name: read_rates(plan, arm, root) for arm in plan.arms}
+    rates = {name: [rate.lr for rate in mine] for name, mine in tried.items()}
+    return rates, {name: choose_rate(mine) for name, mine in tried.items()}
 
 
 def read_rates(plan: Plan, arm: Arm, root: Path) -> list[Rate]:

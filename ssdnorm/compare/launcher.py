@@ -119,13 +119,13 @@ def stages(plan: Plan, root: Path) -> Iterator[tuple[list[Job], list[Job]]]:
     tried, (rates, lrs) = None, choose_rates(plan, root)
     while rates != tried:  # lists of rates grow while the best is at their edge
         tried, first = rates, plan.first_jobs(rates)
-        yield first, plan.jobs(lrs, rates)[len(first) :]
+        yield first, plan.jobs(rates, lrs)[len(first) :]
         rates, lrs = choose_rates(plan, root)
     if choosing := plan.choosing_jobs(rates):
         failed = {job.arm for job in choosing if state_of(job, root) == "failed"}
         if failed:
             log.warning("a run that decides a learning rate failed; no seeds of %s", ", ".join(sorted(failed)))
-        yield [job for job in plan.jobs(lrs, rates) if job.arm not in failed], []
+        yield [job for job in plan.jobs(rates, lrs) if job.arm not in failed], []
 
 
 def steps_done(folder: Path) -> int:

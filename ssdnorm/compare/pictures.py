@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from ssdnorm.compare.run_folders import first_with
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.metrics.worst import Outcomes, match_outcomes
 from ssdnorm.plots.boxes import DrawnBox, boxes_of_image, draw_scaled
-from ssdnorm.plots.colors import OBJECT
+from ssdnorm.plots.colors import HIT, MISSED, OBJECT, WRONG
 from ssdnorm.tables import DetectionTable, GroundTruth, xywh_to_xyxy
 
 _SIDE, _SMALL_SIDE = 480, 320  # pixels of the longest side
@@ -96,9 +97,8 @@ def _photo(test_set: DetectionDataset, place: int, i: int, truth: GroundTruth, a
     panels = [panel("ground truth", f"{len(objects)} object{'s' * (len(objects) != 1)}", objects)]
     for arm, outcomes in arms.items():
         truth_boxes, detections = boxes_of_image(outcomes, i)
-        missed = [box for box, is_missed in zip(truth_boxes, outcomes.missed[rows], strict=True) if is_missed]
-        here = outcomes.found.image == i
-        found, wrong = int(outcomes.hit[here].sum()), int(outcomes.false_positive[here].sum())
-        counts = f"{found} found, {wrong} wrong, {len(missed)} missed"
+        missed = [box for box in truth_boxes if box.color == MISSED]
+        colors = Counter(box.color for box in detections)
+        counts = f"{colors[HIT]} found, {colors[WRONG]} wrong, {len(missed)} missed"
         panels.append(panel(arm, counts, missed + detections))
     return Photo(test_set.image_name(place), panels)

@@ -119,6 +119,11 @@ class Plan:
     arms: tuple[Arm, ...]
     content: dict[str, Any]  # of the file, with the base config complete; read again, it gives the same plan
 
+    @property
+    def given_rates(self) -> dict[str, tuple[float, ...]]:
+        """Arm → the learning rates in the file; further ones may be tried."""
+        return {arm.name: arm.lrs for arm in self.arms}
+
     def choosing_jobs(self, rates: Mapping[str, Sequence[float]]) -> list[Job]:
         """The runs that decide between the learning rates of arms that have several."""
         return [
@@ -134,7 +139,7 @@ class Plan:
         ready = [make_job(arm, seed, arm.lrs[0]) for seed in self.file.seeds for arm in self.arms if len(arm.lrs) == 1]
         return self.choosing_jobs(rates) + ready
 
-    def jobs(self, lrs: Mapping[str, float], rates: Mapping[str, Sequence[float]]) -> list[Job]:
+    def jobs(self, rates: Mapping[str, Sequence[float]], lrs: Mapping[str, float]) -> list[Job]:
         """All runs, the first ones first: those that choose, and every seed with its arm's chosen rate."""
         compared = [make_job(arm, seed, lrs[arm.name]) for seed in self.file.seeds for arm in self.arms]
         return list({job.folder: job for job in self.first_jobs(rates) + compared}.values())

@@ -51,7 +51,7 @@ def plan_markdown(plan: Plan, scatter: Scatter, *, num_parallel: int = 1) -> str
     file = plan.file
     num = len(plan.arms) - 1 + len(file.contrasts)
     levels = dict(zip(file.looks, spent_alpha(file.looks), strict=True)) if file.looks else {}
-    choosing = [job.config for job in plan.choosing_jobs({arm.name: arm.lrs for arm in plan.arms})]
+    choosing = [job.config for job in plan.choosing_jobs(plan.given_rates)]
     rows = []
     for n in levels or _NUM_SEEDS:
         outlook = Outlook(scatter.paired_std, num, scatter.images_std, levels.get(n, ALPHA), file.rule)

@@ -176,10 +176,7 @@ class FollowUpTask:
 
 
 def _begin() -> None:
-    """Ignore the signal to write a checkpoint until training begins.
-
-    On Linux, be terminated when the parent ends, so that no orphan writes into a folder used again.
-    """
+    """Ignore the signal to write a checkpoint until training begins; on Linux, end with the parent."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    if sys.platform == "linux":
+    if sys.platform == "linux":  # no orphan writes into a folder used again
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

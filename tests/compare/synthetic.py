@@ -68,7 +68,7 @@ def make_runs(
     """Write the run folders that a comparison leaves, or those that try further rates."""
     truth = coco_dict(test_set.ground_truth)
     names = [arm.name for arm in plan.arms]
-    jobs = plan.jobs({arm.name: arm.lrs[-1] for arm in plan.arms}, {arm.name: arm.lrs for arm in plan.arms})
+    jobs = plan.jobs(plan.given_rates, {arm.name: arm.lrs[-1] for arm in plan.arms})
     if rates:
         jobs = [make_job(arm, seed, lr) for arm in plan.arms for seed in plan.file.choosing_seeds for lr in rates]
     for job in jobs:

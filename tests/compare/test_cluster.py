@@ -216,14 +216,14 @@ def test_runs_that_are_cancelled_are_reported_and_made_when_the_command_is_start
         for name, text in slurm.items():
             patch.setenv(name, text)
         plan = read_plan(words[2], seeds="0")
-        rates = {arm.name: arm.lrs for arm in plan.arms}
-        cluster.record_lost(plan.first_jobs(rates), root)
+        jobs = plan.first_jobs(plan.given_rates)
+        cluster.record_lost(jobs, root)
         failures = list(root.rglob("failure.json"))
         assert len(failures) == 2
         assert "ended without a result; see slurm/" in failures[0].read_text()
         options = slurm_options.read_options({"minutes": "5"}, plan)
-        assert not cluster.submit_next([(plan.first_jobs(rates), [])], root, options, again=False)
-        assert cluster.submit_next([(plan.first_jobs(rates), [])], root, options, again=True)
+        assert not cluster.submit_next([(jobs, [])], root, options, again=False)
+        assert cluster.submit_next([(jobs, [])], root, options, again=True)
         assert len(cluster.live_tasks(root)) == 3, "two runs and the job that follows them"
         slurm_says(slurm, *cancel.split())
 
@@ -307,7 +307,7 @@ def test_options_that_clash_or_cannot_be_are_refused_in_one_line(more, message, 
 
 def test_shards_are_fixed_disjoint_complete_and_even_over_arms(words):
     plan = read_plan(words[2], seeds="0-4")
-    jobs = plan.jobs({"l2_norm": 0.004, "none": 0.004, "group_norm": 0.002}, {arm.name: arm.lrs for arm in plan.arms})
+    jobs = plan.jobs(plan.given_rates, {"l2_norm": 0.004, "none": 0.004, "group_norm": 0.002})
     shards = [shard_of(jobs, index, 3) for index in (1, 2, 3)]
     assert sorted(job.folder for shard in shards for job in shard) == sorted(job.folder for job in jobs)
     assert {len(shard) for shard in shards} == {5, 6}

@@ -61,7 +61,7 @@ def jobs(tmp_path, monkeypatch):
     monkeypatch.setattr(launcher, "_POLL_SECONDS", 0.02)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     plan = read_plan(tmp_path / "compare.yaml")
-    return plan.first_jobs({arm.name: arm.lrs for arm in plan.arms})
+    return plan.first_jobs(plan.given_rates)
 
 
 def calls(tmp_path):

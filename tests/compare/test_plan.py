@@ -83,8 +83,8 @@ def test_a_base_is_a_recipes_name_a_file_or_a_complete_config(tmp_path):
     complete = plan_of(tmp_path, CONTENT)
     assert plan_of(tmp_path, {**CONTENT, "base": str(recipe)}).content == complete.content
     again = plan_of(tmp_path, complete.content)  # a comparison's own comparison.yaml
-    rates = {arm.name: arm.lrs for arm in again.arms}
-    assert (again.content, again.first_jobs(rates)) == (complete.content, complete.first_jobs(rates))
+    assert again.content == complete.content
+    assert again.first_jobs(again.given_rates) == complete.first_jobs(complete.given_rates)
     named = plan_of(tmp_path, {**CONTENT, "base": "quickstart", "learning_rates": {}})
     assert named.base == read_config("quickstart")
 
@@ -134,18 +134,17 @@ def test_an_arm_is_the_base_with_its_keys_changed(tmp_path):
 
 def test_rates_are_tried_with_seeds_of_their_own_and_the_chosen_one_serves_all_that_are_compared(tmp_path):
     plan = plan_of(tmp_path, changed(choosing_seeds=[8, 9]))
-    rates, lrs = {arm.name: arm.lrs for arm in plan.arms}, {"l2_norm": 0.004, "batch_norm": 0.002, "no_dropout": 0.004}
+    rates, lrs = plan.given_rates, {"l2_norm": 0.004, "batch_norm": 0.002, "no_dropout": 0.004}
     first = [("batch_norm", seed, lr) for seed in (8, 9) for lr in (0.01, 0.002)]
     first += [(arm, seed, 0.004) for seed in (3, 5) for arm in ("l2_norm", "no_dropout")]
     assert [(j.arm, j.seed, j.lr) for j in plan.first_jobs(rates)] == first
-    jobs = plan.jobs(lrs, rates)
+    jobs = plan.jobs(rates, lrs)
     assert [(j.arm, j.seed, j.lr) for j in jobs] == [*first, ("batch_norm", 3, 0.002), ("batch_norm", 5, 0.002)]
     assert (jobs[-1].config.training.seed, jobs[-1].config.optimizer.lr) == (5, 0.002)
     assert jobs[-1].folder == "runs/batch_norm/lr0.002_seed5"
     plan = plan_of(tmp_path, changed(learning_rates={}))
-    rates = {arm.name: arm.lrs for arm in plan.arms}
-    assert len(plan.first_jobs(rates)) == 6, "without rates to choose, all seeds at once"
-    assert plan.first_jobs(rates) == plan.jobs({arm.name: 0.004 for arm in plan.arms}, rates)
+    assert len(plan.first_jobs(plan.given_rates)) == 6, "without rates to choose, all seeds at once"
+    assert plan.first_jobs(plan.given_rates) == plan.jobs(plan.given_rates, dict.fromkeys(lrs, 0.004))
 
 
 def test_a_list_grows_beyond_its_edge_by_its_factor_and_not_for_ever():
