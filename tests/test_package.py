@@ -71,17 +71,13 @@ def test_a_detector_is_trained_evaluated_and_used_from_an_empty_folder(run):
 
 
 @pytest.mark.slow
-def test_a_shipped_comparison_is_made_from_an_empty_folder(run):
-    more = (
-        "model.width=0.0625",
-        "training.population_images=null",
-        "training.eval_every=null",
-    )  # 16 channels: 8 groups
-    keys = (f"--base.{key}" for key in (*TINY, *more, "data.validation.num_images=2"))
-    run("compare", "--config", "compare_quickstart", "--output", "cmp", "--seeds", "0", *keys)
-    results = json.loads((run.folder / "cmp" / "results.json").read_text())
-    assert [arm["name"] for arm in results["arms"]] == ["l2_norm", "batch_norm", "group_norm"]
-    assert (run.folder / "cmp" / "report.html").stat().st_size > 10_000
+def test_the_wheel_holds_every_file_of_the_package_and_a_shipped_comparison_is_read_from_an_empty_folder(run):
+    def files_in(folder):
+        return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+
+    configs = {Path("configs") / path for path in files_in(ROOT / "configs")}
+    assert files_in(run.installed) == files_in(ROOT / "ssdnorm") | configs
+    assert run("compare", "--config", "compare_quickstart", "--plan", "0.01").startswith("3 arms, 2 comparisons under")
 
 
 @pytest.mark.slow

@@ -1,12 +1,9 @@
 """Faults in a few places each; all places: python -m tests.faults."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.faults.__main__ import run
+from tests.faults.kills import in_child
 
 
 @pytest.mark.slow
@@ -18,7 +15,6 @@ ROOT = Path(__file__).parents[2]
         (["kill_comparison"], 16),
     ],
 )
-def test_a_run_folder_equals_an_undisturbed_one_whatever_happened(trials, every):
-    command = [sys.executable, "-m", "tests.faults", *trials, "--every", str(every)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_a_run_folder_equals_an_undisturbed_one_whatever_happened(trials, every, tmp_path):
+    log = tmp_path / "log.txt"
+    assert in_child(lambda: run([*trials, "--every", str(every)]), log) == 0, log.read_text()

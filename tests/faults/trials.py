@@ -13,16 +13,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import yaml
+from torch.utils.tensorboard import SummaryWriter
 
 from ssdnorm import provenance
 from ssdnorm.cli import main
-from ssdnorm.compare import launcher, run_process
-from ssdnorm.diagnose import training_log
 from tests.faults.folders import differences, read_folder
+from tests.faults.forked_runs import fork_runs
 from tests.faults.kills import Operations, in_child, start_child, wait_for
 
 CONFIG: dict[str, Any] = {
@@ -66,7 +65,7 @@ class Bench:
 
     def __init__(self, root: Path, every: int) -> None:
         provenance.git_commit = lambda: None  # may change meanwhile
-        training_log._draw = lambda *_: None  # figures for TensorBoard alone take half of a run's time
+        SummaryWriter.add_figure = lambda *_, **__: None  # type: ignore[method-assign]  # half of a run's time
         self.root = root
         self.every = every  # of the places to kill at; 1 tries all
         self.config, self.comparison = root / "config.yaml", root / "comparison.yaml"
@@ -91,7 +90,7 @@ class Bench:
 
         def prepare() -> Operations:
             operations.install()
-            _fork_runs(operations)
+            fork_runs(operations)
             return operations
 
         self.log.unlink(missing_ok=True)
@@ -102,7 +101,7 @@ class Bench:
     def resumed(self, command: Callable[[], int], output: Path, expected: dict[str, Any]) -> list[str]:
         """What is wrong after the command is started again."""
         self.log.unlink(missing_ok=True)
-        code = in_child(command, self.log, lambda: _fork_runs(None))
+        code = in_child(command, self.log, fork_runs)
         if code:
             return [f"exit code {code} when resumed: {self.log.read_text(errors='replace')[-300:]}"]
         return differences(expected, read_folder(output))
@@ -235,38 +234,6 @@ TRIALS = {
     "read_only": read_only,
     "two_owners": two_owners,
 }
-
-
-def _fork_runs(operations: Operations | None) -> None:
-    """Let the launcher fork its runs instead of starting Python again, which takes seconds."""
-
-    class Forked:
-        def __init__(self, words: list[str], *, stdout: Any, env: dict[str, str], **_: Any) -> None:
-            def prepare() -> None:
-                run_process._begin()
-                if operations is not None:
-                    operations.kill_at = None
-
-            self._code: int | None = None
-            self._pid = start_child(lambda: main(words[3:]), Path(stdout.name), prepare)
-
-        def poll(self) -> int | None:
-            if self._code is None:
-                pid, status = os.waitpid(self._pid, os.WNOHANG)
-                self._code = os.waitstatus_to_exitcode(status) if pid else None
-            return self._code
-
-        def wait(self) -> int:
-            if self._code is None:
-                self._code = wait_for(self._pid)
-            return self._code
-
-        def terminate(self) -> None:
-            os.kill(self._pid, signal.SIGTERM)
-
-    names = {"Popen": Forked, "DEVNULL": subprocess.DEVNULL, "STDOUT": subprocess.STDOUT}
-    run_process.subprocess = SimpleNamespace(**names)  # type: ignore[attr-defined]
-    launcher._POLL_SECONDS = 0.02
 
 
 @contextlib.contextmanager
