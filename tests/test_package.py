@@ -81,13 +81,11 @@ def test_the_wheel_holds_every_file_of_the_package_and_a_shipped_comparison_is_r
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_every_config_and_the_schemas_that_the_command_writes(run):
+def test_the_wheel_holds_the_schemas_that_the_command_writes(run):
     run("schema", "--output", "schemas")
     shipped = run.installed / "configs"
     for name in ("schema.json", "compare_schema.json", "norms/schema.json"):
         assert (shipped / name).read_text() == (run.folder / "schemas" / name).read_text(), name
-    here, there = ({path.relative_to(root) for path in root.rglob("*.yaml")} for root in (ROOT / "configs", shipped))
-    assert here == there
 
 
 @pytest.mark.slow

@@ -277,14 +277,3 @@ def test_the_script_is_the_command(tmp_path):
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].endswith("Did you mean 'batch_norm'?")
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one_run_and_evaluate_every_image_once_with_population_statistics_too(tmp_path):
-    words = ["--norm.backbone", "batch_norm", "--norm.extras", "batch_norm", "--training.population_images", "6"]
-    done = script(tmp_path / "run", *words, "--runtime.devices", "2")
-    assert done.returncode == 0, done.stderr
-    result = record(tmp_path / "run")
-    assert result["world_size"] == 2
-    assert set(result["metrics_population"]) == set(result["metrics"])
-    assert {row["image_id"] for row in record(tmp_path / "run", "detections")} == {1, 2, 3}

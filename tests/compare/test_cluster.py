@@ -24,6 +24,7 @@ from tests import private_slurm
 from tests.compare.conftest import wait_until
 from tests.compare.test_plan import CONTENT
 from tests.faults.folders import differences, read_folder
+from tests.faults.forked_runs import fork_runs
 from tests.faults.kills import in_child
 
 STEPS = 30
@@ -143,27 +144,24 @@ def task_of(root, folder):
 
 
 @pytest.mark.slow
-def test_a_grid_that_is_signalled_requeued_and_out_of_time_equals_a_local_one(words, slurm, tmp_path):
+def test_a_grid_that_is_signalled_requeued_and_out_of_time_equals_a_local_one(words, slurm, tmp_path, monkeypatch):
     root, local = tmp_path / "cmp", tmp_path / "local"
+    words = [*words, "--seeds", "0"]
     slurm_words = ["--cluster", "slurm", "--slurm.minutes", "5", "--slurm.parallel", "2", "--slurm.comment=a test"]
-    process = command([*words, *slurm_words], slurm)
+    begun, process = time.monotonic(), command([*words, *slurm_words], slurm)
     try:
-        late = root / "runs/none/lr0.004_seed1"  # waits still
-        wait_until(lambda: (root / "slurm/submitted.json").exists())
-        slurm_says(slurm, "scontrol", "update", f"jobid={task_of(root, late)}", "timelimit=1")
-        slurm_says(slurm, "scontrol", "hold", task_of(root, late))  # it starts when this test looks at it
-        with held_in_training(root, but=[late]) as signalled:
-            # it may send the signal again and again until the task has ended
-            signal_words = ["scancel", "--signal=USR2", task_of(root, signalled)]
-            sending = subprocess.Popen(signal_words, env=slurm, stderr=subprocess.DEVNULL)
-        with held_in_training(root, but=[signalled, late]) as requeued:
-            slurm_says(slurm, "scontrol", "requeue", task_of(root, requeued))
-        again = command([*words, *slurm_words], slurm)  # the same command, once more
-        sending.kill()
-        sending.wait()
-        slurm_says(slurm, "scontrol", "release", task_of(root, late))
-        with held_in_training(root, "none/lr0.004_seed1"):
-            pass
+        with held_in_training(root) as late:
+            with held_in_training(root, but=[late]) as signalled:
+                # it may send the signal again and again until the task has ended
+                signal_words = ["scancel", "--signal=USR2", task_of(root, signalled)]
+                sending = subprocess.Popen(signal_words, env=slurm, stderr=subprocess.DEVNULL)
+            with held_in_training(root, but=[signalled, late]) as requeued:
+                slurm_says(slurm, "scontrol", "requeue", task_of(root, requeued))
+            again = command([*words, *slurm_words], slurm)  # the same command, once more
+            sending.kill()
+            sending.wait()
+            minutes = 1 + int(time.monotonic() - begun + 25) // 60  # the signal comes 20 seconds before the end
+            slurm_says(slurm, "scontrol", "update", f"jobid={task_of(root, late)}", f"timelimit={minutes}")
         wait_until(lambda: STOPPED in (late / "log.txt").read_text())
         slurm_says(slurm, "scontrol", "update", f"jobid={task_of(root, late)}", "timelimit=5")
         printed, errors = process.communicate(timeout=3000)
@@ -179,9 +177,10 @@ def test_a_grid_that_is_signalled_requeued_and_out_of_time_equals_a_local_one(wo
         assert "begins anew" not in log, folder
     assert not list(root.rglob("hpc_ckpt*")), "Lightning's own"
 
-    assert main([*words[:3], "--output", str(local), "--jobs", "2"]) == 0
+    fork_runs(put=monkeypatch.setattr)
+    assert main([*words[:3], "--seeds", "0", "--output", str(local), "--jobs", "2"]) == 0
     record = json.loads((root / "slurm/submitted.json").read_text())
-    assert len(record["runs"]) == 8, "two stages: six runs at first, then the two seeds of the arm with several rates"
+    assert len(record["runs"]) == 5, "two stages: four runs at first, then the seed of the arm with several rates"
     shutil.rmtree(root / "slurm")
     assert differences(read_folder(local), read_folder(root)) == []
 

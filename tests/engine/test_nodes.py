@@ -1,5 +1,6 @@
 """Several processes of one training: who is the first, and two nodes on this machine."""
 
+import json
 import os
 import signal
 import socket
@@ -16,10 +17,20 @@ import yaml
 
 from ssdnorm.engine.nodes import SameStart, check_processes, cluster_environments, is_first_process, may_be_restarted
 from ssdnorm.messages import one_line
+from tests.faults.kills import in_child
 from tests.private_slurm import missing, private_slurm
-from tests.small_training import ROOT, rows, script, tiny, weights
+from tests.small_training import ROOT, rows, script, tiny, train, weights
 
-VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+VARIABLES = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "NODE_RANK",
+    "GROUP_RANK",
+    "SLURM_PROCID",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
 RESTARTS = {"TORCHELASTIC_MAX_RESTARTS": "3", "TORCHELASTIC_USE_AGENT_STORE": "True"}
 
 
@@ -104,7 +115,7 @@ VALIDATION = {"data": {"validation": {"format": "shapes", "num_images": 5, "seed
 LONG = {"max_steps": 12, "batch_size": 3, "checkpoint_every": 4, "eval_every": 6, "best": "AP", "population_images": 6}
 
 
-def node(folder, output, *words, launcher=(), **variables):
+def node(folder, output, *, launcher=(), **variables):
     """Start the command as one of two nodes, in a working folder of its own."""
     folder.mkdir()
     config = folder.with_suffix(".yaml")
@@ -112,7 +123,7 @@ def node(folder, output, *words, launcher=(), **variables):
     command = [sys.executable, *launcher, "-m", "ssdnorm", "train", "--config", config, "--output", output]
     clean = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     return subprocess.Popen(
-        [*map(str, command), "--runtime.num_nodes", "2", *words],
+        [*map(str, command), "--runtime.num_nodes", "2"],
         cwd=folder,
         env={**clean, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", **variables},
         stdout=subprocess.PIPE,
@@ -150,6 +161,14 @@ def check_same(run, expected):
 
 
 @pytest.mark.slow
+def test_two_devices_train_as_one_run_and_evaluate_every_image_once_with_population_statistics_too(two_devices):
+    result = json.loads((two_devices / "result.json").read_text())
+    assert result["world_size"] == 2
+    assert set(result["metrics_population"]) == set(result["metrics"])
+    assert {row["image_id"] for row in json.loads((two_devices / "detections.json").read_text())} == {1, 2, 3}
+
+
+@pytest.mark.slow
 def test_two_nodes_train_as_two_devices_of_one_and_only_the_first_writes_and_says_anything(tmp_path, two_devices):
     port, run = free_port(), tmp_path / "run"
     processes = [node(tmp_path / rank, run, NODE_RANK=rank, MASTER_PORT=port) for rank in "01"]
@@ -181,11 +200,11 @@ def test_two_tasks_of_slurm_train_as_two_devices(tmp_path, two_devices):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", "01")
-def test_a_node_that_never_comes_is_an_error_of_one_line_after_the_time_given(tmp_path, rank):
-    words = ["--runtime.timeout", "3"]
-    process = node(tmp_path / "node", tmp_path / "run", *words, NODE_RANK=rank, MASTER_PORT=free_port())
-    _, error = process.communicate(timeout=600)
-    assert process.returncode == 2
+def test_a_node_that_never_comes_is_an_error_of_one_line_after_the_time_given(environment, tmp_path, rank):
+    environment(NODE_RANK=rank, MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port())
+    words, log = ["--runtime.num_nodes", "2", "--runtime.timeout", "3"], tmp_path / "log.txt"
+    assert in_child(lambda: train(tmp_path / "run", *words), log) == 2
+    error = log.read_text()
     assert error.splitlines()[-1].startswith("error: another process of this training did not respond")
     assert "Traceback" not in error
 
