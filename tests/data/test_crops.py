@@ -1,4 +1,4 @@
-"""Views against torchvision's transforms v2: the distributions over 10,000 draws, without pixels."""
+"""Views against torchvision's transforms v2: the distributions over many draws, without pixels."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
-from ssdnorm.data.crops import MIN_SIDE, Window, draw_flip, draw_iou_crop, draw_zoom_out, whole_image
+from ssdnorm.data.crops import CROP_OPTIONS, MIN_SIDE, Window, draw_flip, draw_iou_crop, draw_zoom_out, whole_image
 
 HEIGHT, WIDTH = 375, 500
 BOXES = np.array([[20, 30, 120, 200], [200, 100, 450, 350], [300, 20, 340, 60]], np.float32)
@@ -68,9 +68,9 @@ def describe(views):
     ("zoom_out", "crop", "draws"),
     [
         (True, False, 10_000),
-        pytest.param(False, True, 10_000, marks=pytest.mark.slow),
+        pytest.param(False, True, 5000, marks=pytest.mark.slow),
         (True, True, 300),
-        pytest.param(True, True, 10_000, marks=pytest.mark.slow),
+        pytest.param(True, True, 3000, marks=pytest.mark.slow),
     ],
 )
 def test_windows_and_kept_boxes_are_distributed_as_torchvisions(zoom_out, crop, draws):
@@ -78,6 +78,11 @@ def test_windows_and_kept_boxes_are_distributed_as_torchvisions(zoom_out, crop, 
     theirs = describe(torchvisions(draws, zoom_out=zoom_out, crop=crop))
     for column in range(mine.shape[1]):
         assert ks_2samp(mine[:, column], theirs[:, column], method="asymp").pvalue > 0.001
+
+
+def test_the_options_of_a_crop_are_torchvisions():
+    options = sorted(1.0 if option is None else option for option in CROP_OPTIONS)  # at 1 the image stays whole
+    assert options == v2.RandomIoUCrop().options
 
 
 @pytest.mark.parametrize("least", [0.1, 0.5, 0.7])

@@ -126,7 +126,7 @@ def test_a_training_uses_the_cache_where_the_config_asks_for_it(photos):
 
 
 @pytest.mark.slow
-def test_spawned_workers_load_the_same_batches_with_and_without_the_cache(coco, monkeypatch):
+def test_a_spawned_worker_loads_the_same_batches_with_and_without_the_cache(coco, monkeypatch):
     for i in range(4):
         coco.add_image(i + 1, f"{i}.jpg")
         coco.annotate(i + 1, 3, [1, 2, 20, 20])
@@ -134,6 +134,6 @@ def test_spawned_workers_load_the_same_batches_with_and_without_the_cache(coco, 
     options = {"batch_size": 2, "num_batches": 4, "seed": 0}
     alone = list(make_train_loader(data, TrainTransform(24), **options))
     for dataset in (data, CachedDataset(data, budget_mib=1)):
-        loader = make_train_loader(dataset, TrainTransform(24), **options, num_workers=2)
+        loader = make_train_loader(dataset, TrainTransform(24), **options, num_workers=1)
         loader.multiprocessing_context = "spawn"
         assert same_batches(alone, loader)

@@ -25,5 +25,5 @@ def test_it_runs(path):
     nbclient = pytest.importorskip("nbclient")
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
-        cell.source = cell.source.replace("STEPS = 200", "STEPS = 16")
+        cell.source = cell.source.replace("STEPS = 200", "STEPS = 8")
     nbclient.NotebookClient(notebook, timeout=1200, resources={"metadata": {"path": str(FOLDER)}}).execute()
