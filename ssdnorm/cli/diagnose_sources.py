@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ssdnorm.build import build_dataset, build_loss, build_model, build_post_process
 from ssdnorm.cli import check_no_extra_arguments
 from ssdnorm.cli.checks import weights_and_config
@@ -21,7 +19,6 @@ from ssdnorm.data.images import EncodedImage
 from ssdnorm.detector import Detector, load_detector
 from ssdnorm.models.foreign import find_family
 from ssdnorm.models.tensor_files import read_tensors
-from ssdnorm.tables import TEXT
 
 
 def read_arms(arguments: argparse.Namespace, rest: Sequence[str]) -> tuple[dict[str, Detector], Config | None]:
@@ -107,4 +104,4 @@ def _read_files(sources: Sequence[Path | int], limit: int) -> tuple[DetectionDat
     if not images:
         raise ValueError("no picture could be read" + "".join(f"; {message}" for message in unreadable[:3]))
     truth = ground_truth_table({"images": images, "annotations": [], "categories": []})
-    return DetectionDataset(truth, np.array([image["file_name"] for image in images], TEXT)), unreadable
+    return DetectionDataset(truth, [image["file_name"] for image in images]), unreadable

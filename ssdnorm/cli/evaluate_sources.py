@@ -10,14 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ssdnorm.cli import check_no_extra_arguments
 from ssdnorm.coco_format import load_detections, load_ground_truth
 from ssdnorm.config import SOURCE_KEYS, PostProcessConfig
 from ssdnorm.config_file import read_config, read_evaluation_config
 from ssdnorm.metrics.voc_files import read_voc_detections
-from ssdnorm.tables import TEXT, DetectionTable, GroundTruth
+from ssdnorm.tables import DetectionTable, GroundTruth
 
 if TYPE_CHECKING:
     from ssdnorm.data.dataset import DetectionDataset
@@ -62,7 +60,7 @@ def sources_from_files(arguments: argparse.Namespace, rest: Sequence[str]) -> So
         names = truth.names.tolist()
         if not all(names):
             raise ValueError(f"--images: {names.count('')} images have no file_name in the annotations")
-        data_set = DetectionDataset(truth, np.array([str(arguments.images / name) for name in names], TEXT))
+        data_set = DetectionDataset(truth, [str(arguments.images / name) for name in names])
     found = read_detections(arguments.detections, truth)
     return Sources(truth, found, data_set, arguments.detections.is_dir(), _inputs(arguments))
 

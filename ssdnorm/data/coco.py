@@ -13,7 +13,7 @@ from ssdnorm.coco_format import load_ground_truth
 from ssdnorm.data.annotation_checks import Problems, usable_boxes, usable_image
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.messages import shown, unknown_name
-from ssdnorm.tables import TEXT, GroundTruth, xywh_to_xyxy
+from ssdnorm.tables import GroundTruth, xywh_to_xyxy
 
 
 class CocoDataset(DetectionDataset):
@@ -60,7 +60,7 @@ class CocoDataset(DetectionDataset):
         truth = _usable_images(truth, folder, check_images, problems)
         truth = _usable_boxes(truth, problems)
         problems.report()
-        paths = np.array([str(folder / name) for name in truth.names.tolist()], TEXT)
+        paths = [str(folder / name) for name in truth.names.tolist()]
         super().__init__(truth, paths, problems=problems)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ssdnorm.data.annotation_checks import Problems
 from ssdnorm.data.images import EncodedImage
-from ssdnorm.tables import GroundTruth, xywh_to_xyxy
+from ssdnorm.tables import TEXT, GroundTruth, xywh_to_xyxy
 
 
 class DetectionDataset:
@@ -24,7 +24,7 @@ class DetectionDataset:
 
     Args:
         ground_truth: the annotations; label i is ``class_names[i - 1]``.
-        paths: the files of the images, ``(N,)`` of ``TEXT``; None for drawn images.
+        paths: the files of the images, N; None for drawn images.
         train_on_difficult: whether ``training_boxes`` holds VOC's difficult objects.
         problems: what was dropped or noted while reading.
     """
@@ -32,13 +32,13 @@ class DetectionDataset:
     def __init__(
         self,
         ground_truth: GroundTruth,
-        paths: np.ndarray | None,
+        paths: Sequence[str] | None,
         *,
         train_on_difficult: bool = True,
         problems: Problems | None = None,
     ) -> None:
         self.ground_truth = ground_truth
-        self.paths = paths
+        self.paths = None if paths is None else np.array(paths, TEXT)  # shared like the annotations, where forked
         self.class_names = ground_truth.class_names
         self.category_ids: tuple[int, ...] = tuple(ground_truth.category_ids.tolist())
         self.train_on_difficult = train_on_difficult

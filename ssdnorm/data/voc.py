@@ -9,15 +9,12 @@ from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
 
-import numpy as np
-
 from ssdnorm.coco_format.columns import is_one_line
 from ssdnorm.data.annotated_images import AnnotatedBox, AnnotatedImage, table_of_images
 from ssdnorm.data.annotation_checks import Problems, usable_image
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import IMAGE_SUFFIXES
 from ssdnorm.messages import unknown_name
-from ssdnorm.tables import TEXT
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -84,7 +81,7 @@ class VocDataset(DetectionDataset):
             names = _checked_class_names(class_names, images)
         truth = table_of_images(images, names, problems, one_based=True)
         problems.report()
-        paths = np.array([str(image.path) for image in images], TEXT)
+        paths = [str(image.path) for image in images]
         super().__init__(truth, paths, train_on_difficult=train_on_difficult, problems=problems)
 
 

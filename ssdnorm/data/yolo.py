@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ssdnorm.coco_format.columns import is_one_line
 from ssdnorm.data.annotated_images import AnnotatedBox, AnnotatedImage, table_of_images
 from ssdnorm.data.annotation_checks import Problems, usable_image
@@ -16,7 +14,6 @@ from ssdnorm.data.coco import choose_classes
 from ssdnorm.data.dataset import DetectionDataset
 from ssdnorm.data.images import IMAGE_SUFFIXES
 from ssdnorm.messages import shown, unknown_name
-from ssdnorm.tables import TEXT
 from ssdnorm.yaml_files import read_yaml
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -65,7 +62,7 @@ class YoloDataset(DetectionDataset):
         truth = table_of_images(images, names, problems)
         truth = choose_classes(truth, class_names, problems)
         problems.report()
-        super().__init__(truth, np.array([str(image.path) for image in images], TEXT), problems=problems)
+        super().__init__(truth, [str(image.path) for image in images], problems=problems)
 
 
 def yolo_file(root: str | os.PathLike[str]) -> Path:
