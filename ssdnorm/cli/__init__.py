@@ -78,6 +78,9 @@ def main(arguments: Sequence[str] | None = None, known: Mapping[str, str] = _MOD
         known: modules of the commands, by name; each has ``add_arguments(parser)`` and ``run(arguments, rest)``, and is
             imported only when its command is called. An option whose ``dest`` is a config key is short for that key.
     """
+    # Large pages for large tensors, where Linux offers them: a training step on a CPU is otherwise slowed down by page
+    # faults (0.71 s instead of 0.59 s at width 1/8, batch 16). PyTorch reads this once, at its first allocation.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     first, *words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("ssdnorm").setLevel(logging.INFO)
