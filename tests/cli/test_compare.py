@@ -20,7 +20,7 @@ from ssdnorm.files import FAILURE_FILE, write_json
 from ssdnorm.ownership import owned_folder
 from tests.compare.synthetic import make_comparison, shapes
 from tests.compare.test_plan import CONTENT
-from tests.faults.forked_runs import fork_runs
+from tests.faults.forked_runs import compare_with_forked_runs
 
 TINY = {
     **CONTENT,
@@ -125,24 +125,14 @@ def test_a_plan_takes_scatter_and_time_from_an_earlier_comparison(tmp_path, caps
     assert f"| 10 | {seconds:.0f} s |" in printed
 
 
-@pytest.fixture
-def forked(monkeypatch):
-    """Runs are forked and draw nothing, which saves seconds: how they are started is test_launcher's subject."""
-    fork_runs(put=monkeypatch.setattr)
-    monkeypatch.setattr("ssdnorm.cli.train_pictures.draw_result", lambda *_, **__: None)
-    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_figure", lambda *_, **__: None)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("forked")
 def test_twins_are_equal_bit_by_bit_a_diverging_arm_is_reported_and_more_seeds_come_at_a_declared_look(
-    tmp_path, capsys
+    tmp_path,
 ):
     arms = {**TINY["arms"], "wild": {"optimizer.lr": 1e12}}
     path, root = write(tmp_path, {**TINY, "looks": [2, 3], "arms": arms}), tmp_path / "cmp"
-    words = ["compare", "--config", str(path), "--output", str(root), "--jobs", "2"]
-    assert main(words) == 0
-    printed = capsys.readouterr().out
+    words = ["--config", str(path), "--output", str(root), "--jobs", "2"]
+    printed = compare_with_forked_runs(*words)
     assert "Look 1 of 2 declared, at a level of 1.6 %." in printed
     assert "twin is equivalent to l2_norm: the difference is exactly 0 with every seed." in printed
     assert "wild: of 2 seeds 2 diverged." in printed
@@ -167,8 +157,7 @@ def test_twins_are_equal_bit_by_bit_a_diverging_arm_is_reported_and_more_seeds_c
 
     (root / "report.html").unlink()
     before = {p: p.stat().st_mtime_ns for p in root.glob("runs/*/*/*.json")}
-    assert main([*words, "--seeds", "0-2"]) == 0
-    assert "Look 2 of 2 declared, at a level of 3.4 %." in capsys.readouterr().out
+    assert "Look 2 of 2 declared, at a level of 3.4 %." in compare_with_forked_runs(*words, "--seeds", "0-2")
     assert before.items() <= {p: p.stat().st_mtime_ns for p in root.glob("runs/*/*/*.json")}.items(), "trained twice"
     assert len(list(root.glob("runs/*/*/result.json"))) == 6
     assert json.loads((root / "results.json").read_text())["seeds"] == [0, 1, 2]
@@ -176,8 +165,7 @@ def test_twins_are_equal_bit_by_bit_a_diverging_arm_is_reported_and_more_seeds_c
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("forked")
-def test_an_arm_made_worse_on_purpose_comes_out_as_worse(tmp_path, capsys):
+def test_an_arm_made_worse_on_purpose_comes_out_as_worse(tmp_path):
     easy = {
         "format": "shapes",
         "image_size": 64,
@@ -204,14 +192,14 @@ def test_an_arm_made_worse_on_purpose_comes_out_as_worse(tmp_path, capsys):
     arms = {"usual": {}, "hundredth": {"optimizer.lr": 0.00005}}
     content = {**TINY, "metric": "AP50", "baseline": "usual", "seeds": [0, 1, 2], "arms": arms, "base": base}
     path, root = write(tmp_path, content), tmp_path / "cmp"
-    assert compare(path, root, "--jobs", "2") == 0
-    assert "is worse than usual" in capsys.readouterr().out
+    words = ["--config", str(path), "--output", str(root), "--jobs", "2"]
+    assert "is worse than usual" in compare_with_forked_runs(*words)
     results = json.loads((root / "results.json").read_text())
     assert results["arms"][1]["verdict"] == "worse"
 
 
 @pytest.mark.slow
-def test_a_killed_comparison_goes_on_from_the_last_checkpoint(tmp_path, request):
+def test_a_killed_comparison_goes_on_from_the_last_checkpoint(tmp_path):
     training = {"max_steps": 30, "batch_size": 3, "checkpoint_every": 3}
     runtime = {**TINY["base"]["runtime"], "diagnose_every": None}
     base = {**TINY["base"], "training": training, "runtime": runtime}
@@ -230,8 +218,7 @@ def test_a_killed_comparison_goes_on_from_the_last_checkpoint(tmp_path, request)
         process.wait()
     with owned_folder(metrics.parent, further_patience=600):  # the run ends with its parent
         assert not (metrics.parent / "result.json").exists()
-    request.getfixturevalue("forked")
-    assert main(words) == 0
+    compare_with_forked_runs(*words[1:])
     steps = [int(line.split(",")[0]) for line in metrics.read_text().splitlines()[1:]]
     assert steps == sorted(steps), "rows after the checkpoint were cut before it went on"
     whole = tmp_path / "whole"

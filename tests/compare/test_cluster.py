@@ -25,7 +25,7 @@ from tests import private_slurm
 from tests.compare.conftest import wait_until
 from tests.compare.test_plan import CONTENT
 from tests.faults.folders import differences, read_folder
-from tests.faults.forked_runs import fork_runs
+from tests.faults.forked_runs import compare_with_forked_runs
 from tests.faults.kills import in_child
 
 STEPS = 30
@@ -145,7 +145,7 @@ def task_of(root, folder):
 
 
 @pytest.mark.slow
-def test_a_grid_that_is_signalled_requeued_and_out_of_time_equals_a_local_one(words, slurm, tmp_path, monkeypatch):
+def test_a_grid_that_is_signalled_requeued_and_out_of_time_equals_a_local_one(words, slurm, tmp_path):
     root, local = tmp_path / "cmp", tmp_path / "local"
     words = [*words, "--seeds", "0"]
     slurm_words = ["--cluster", "slurm", "--slurm.minutes", "5", "--slurm.parallel", "2", "--slurm.comment=a test"]
@@ -178,8 +178,7 @@ def test_a_grid_that_is_signalled_requeued_and_out_of_time_equals_a_local_one(wo
         assert "begins anew" not in log, folder
     assert not list(root.rglob("hpc_ckpt*")), "Lightning's own"
 
-    fork_runs(put=monkeypatch.setattr)
-    assert main([*words[:3], "--seeds", "0", "--output", str(local), "--jobs", "2"]) == 0
+    compare_with_forked_runs(*words[1:3], "--seeds", "0", "--output", str(local), "--jobs", "2")
     record = json.loads((root / "slurm/submitted.json").read_text())
     assert len(record["runs"]) == 5, "two stages: four runs at first, then the seed of the arm with several rates"
     shutil.rmtree(root / "slurm")

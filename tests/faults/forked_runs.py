@@ -1,26 +1,40 @@
-"""Let the launcher fork its runs instead of starting Python again, which takes seconds of processor time each."""
+"""Let the launcher fork its runs instead of starting Python again, which takes seconds of processor time each.
+
+As a command, ``python -m tests.faults.forked_runs compare …``, the runs draw nothing either. It is a process of its own
+because PyTorch may refuse to train in the fork of one that has computed a gradient.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ssdnorm.cli import main
+from torch.utils.tensorboard import SummaryWriter
+
+from ssdnorm.cli import main, train_pictures
 from ssdnorm.compare import launcher, run_process
 from tests.faults.kills import Operations, start_child, wait_for
+from tests.small_training import ROOT
 
 
-def fork_runs(operations: Operations | None = None, put: Callable[[Any, str, Any], None] = setattr) -> None:
-    """From now on, or, where ``put`` is a monkeypatch's, until the end of a test.
+def compare_with_forked_runs(*words: str) -> str:
+    """What the command prints; it must end well."""
+    command = [sys.executable, "-m", "tests.faults.forked_runs", "compare", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def fork_runs(operations: Operations | None = None) -> None:
+    """From now on.
 
     Args:
         operations: counted so far in this process; its runs are not killed.
-        put: sets the attribute of a module.
     """
 
     def prepare() -> None:
@@ -49,5 +63,12 @@ def fork_runs(operations: Operations | None = None, put: Callable[[Any, str, Any
             os.kill(self._pid, signal.SIGTERM)
 
     names = {"Popen": Forked, "DEVNULL": subprocess.DEVNULL, "STDOUT": subprocess.STDOUT}
-    put(run_process, "subprocess", SimpleNamespace(**names))
-    put(launcher, "_POLL_SECONDS", 0.02)
+    run_process.subprocess = SimpleNamespace(**names)
+    launcher._POLL_SECONDS = 0.02
+
+
+if __name__ == "__main__":
+    fork_runs()
+    train_pictures.draw_result = lambda *_, **__: None
+    SummaryWriter.add_figure = lambda *_, **__: None
+    sys.exit(main(sys.argv[1:]))

@@ -1,9 +1,11 @@
 """Faults in a few places each; all places: python -m tests.faults."""
 
+import subprocess
+import sys
+
 import pytest
 
-from tests.faults.__main__ import run
-from tests.faults.kills import in_child
+from tests.small_training import ROOT
 
 
 @pytest.mark.slow
@@ -15,6 +17,8 @@ from tests.faults.kills import in_child
         (["kill_comparison"], 16),
     ],
 )
-def test_a_run_folder_equals_an_undisturbed_one_whatever_happened(trials, every, tmp_path):
-    log = tmp_path / "log.txt"
-    assert in_child(lambda: run([*trials, "--every", str(every)]), log) == 0, log.read_text()
+def test_a_run_folder_equals_an_undisturbed_one_whatever_happened(trials, every):
+    # in a process that has computed no gradient: after one, PyTorch may refuse to train in a fork
+    command = [sys.executable, "-m", "tests.faults", *trials, "--every", str(every)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
