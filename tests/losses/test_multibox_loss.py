@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.torchvision_ssd import TorchvisionSSD, torchvision_targets
-from ssdnorm import DefaultBoxSpec, MultiboxLoss, SSDOutput, make_default_boxes
+from ssdnorm import BoxCoder, DefaultBoxSpec, MultiboxLoss, SSDOutput, make_default_boxes
 from ssdnorm.boxes.matcher import match_default_boxes
 from ssdnorm.losses.multibox_loss import hard_negative_mining
 from tests.operation_count import OperationCount
@@ -43,6 +43,17 @@ def test_values_and_gradients_equal_torchvisions():
         torch.testing.assert_close(grads[0][0][name], grads[1][0][name], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(grads[0][1], grads[1][1], rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(grads[0][2], grads[1][2], rtol=1e-4, atol=1e-7)
+
+
+def test_the_loss_of_a_perfect_output_is_zero_with_any_coder():
+    _, boxes, labels = random_batch(2, 3, 6)
+    coder = BoxCoder((0.2, 0.3, 0.4, 0.5))
+    matches = match_default_boxes(boxes, labels, DEFAULT_BOXES)
+    own = boxes.gather(1, matches.clamp(min=0)[..., None].expand(-1, -1, 4))
+    logits = 100.0 * torch.nn.functional.one_hot(labels.gather(1, matches.clamp(min=0)) * (matches >= 0), 6)
+    perfect = SSDOutput(coder.encode(own, DEFAULT_BOXES), logits)
+    parts = MultiboxLoss(DEFAULT_BOXES, coder=coder)(perfect, boxes, labels)
+    assert [value.item() for value in parts.values()] == pytest.approx([0, 0], abs=1e-5)
 
 
 @pytest.mark.parametrize("num_truths", [0, 3])
