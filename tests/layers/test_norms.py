@@ -75,6 +75,8 @@ def _seed():
 def test_computes_its_definition_and_keeps_the_memory_format(name, training, memory_format):
     norm = make_norm(name).train(training)
     x = (3 * torch.randn(2, C, 4, 5) + torch.linspace(-2, 2, C).reshape(1, -1, 1, 1)).to(memory_format=memory_format)
+    x[:, :2] *= 1e-3  # a group, and a position, where eps counts
+    x[0, :, 1, 2] *= 1e-3
     expected = by_hand(name, copy.deepcopy(norm), x, training)
     y = norm(x)
     torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-5)
@@ -144,10 +146,11 @@ def test_the_onnx_file_gives_the_same_for_every_norm():
         ({"kind": "batch_norm", "momentum": None}, {"momentum": None}),
         ({"kind": "sync_batch_norm", "momentum": 0.01}, {"momentum": 0.01}),
         ({"kind": "frozen_batch_norm", "eps": 1e-3}, {"eps": 1e-3}),
-        ({"kind": "group_norm", "groups": 16}, {"num_groups": 16}),
+        ({"kind": "group_norm", "groups": 16, "eps": 1e-3}, {"num_groups": 16, "affine": True, "eps": 1e-3}),
+        ({"kind": "group_norm", "affine": False}, {"num_groups": 32, "affine": False}),
         ({"kind": "layer_norm", "affine": False, "eps": 1e-6}, {"weight": None, "bias": None, "eps": 1e-6}),
-        ({"kind": "rms_norm", "affine": False}, {"weight": None}),
-        ({"kind": "instance_norm", "affine": False}, {"affine": False}),
+        ({"kind": "rms_norm", "affine": False, "eps": 1e-6}, {"weight": None, "eps": 1e-6}),
+        ({"kind": "instance_norm", "affine": False, "eps": 1e-3}, {"affine": False, "eps": 1e-3}),
         ({"kind": "torch.nn:BatchNorm2d", "momentum": 0.5}, {"momentum": 0.5}),
     ],
 )
