@@ -48,6 +48,16 @@ def test_the_rule_for_any_size_makes_the_papers_networks(name):
     assert {key: value.shape for key, value in one.items()} == {key: value.shape for key, value in other.items()}
 
 
+@pytest.mark.parametrize(("paper", "default_boxes"), [(ssd300_vgg16, "ssd300_voc"), (ssd512_vgg16, "ssd512_voc")])
+def test_the_papers_networks_have_vocs_boxes_unless_told_otherwise_and_are_built_again_by_their_own_name(
+    paper, default_boxes
+):
+    with torch.device("meta"):
+        model = paper(3, width=0.1)
+    assert model.spec == DEFAULT_BOXES[default_boxes]
+    assert model.arguments["name"] == paper.__name__
+
+
 def test_the_papers_networks_have_the_papers_extra_layers():
     def numbers(cells):
         return [astuple(layer)[1:] for layer in extra_layers_for(cells, cells)]
