@@ -81,7 +81,7 @@ def video(tmp_path):
     path = tmp_path / "clip.mp4"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (96, 64))
     for i in range(5):
-        writer.write(np.full((64, 96, 3), 40 * i, np.uint8))
+        writer.write(np.full((64, 96, 3), (200, 40 * i, 0), np.uint8))  # BGR
     writer.release()
     return path
 
@@ -149,6 +149,8 @@ def test_a_video_becomes_a_video_with_every_frame_listed(checkpoint, video, tmp_
     capture = cv2.VideoCapture(str(tmp_path / "out" / "00000_clip.mp4"))
     assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) == 3
     assert (capture.get(3), capture.get(4), capture.get(cv2.CAP_PROP_FPS)) == (96, 64, 10)
+    blue, _, red = np.median(capture.read()[1], axis=(0, 1))
+    assert blue > 150 > 50 > red
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
@@ -256,7 +258,7 @@ def test_the_best_threshold_of_each_class_is_the_checkpoints_and_the_onnx_files(
     stored = read_checkpoint(checkpoint)
     bias = stored.state["head.logits.conv11_2.bias"]
     bias.copy_(torch.tensor([0.0, 2.4849, 2.4849]).repeat(len(bias) // 3))  # 12 to 1
-    write_checkpoint(path, replace(stored, thresholds={"cat": 0.47, "dog": 0.49}))
+    write_checkpoint(path, replace(stored, thresholds={"dog": 0.49, "cat": 0.47}))
     words = ["--detections", "--threshold", "best", "--output", str(tmp_path / "inside.onnx")]
     assert main(["export", "--checkpoint", str(path), *words]) == 0
 
@@ -268,7 +270,7 @@ def test_the_best_threshold_of_each_class_is_the_checkpoints_and_the_onnx_files(
     for threshold, found in ((0.66, {"cat"}), (0.68, set())):  # around the score of a cat there
         raw = onnx.load(exported["raw"])
         stored = {entry.key: entry.value for entry in raw.metadata_props}
-        onnx.helper.set_model_props(raw, stored | {"thresholds": json.dumps({"cat": threshold, "dog": 0.5})})
+        onnx.helper.set_model_props(raw, stored | {"thresholds": json.dumps({"dog": 0.5, "cat": threshold})})
         onnx.save(raw, tmp_path / "raw.onnx")
         assert classes("--onnx", tmp_path / "raw.onnx") == found
     inside = OnnxDetector(tmp_path / "inside.onnx")
