@@ -33,13 +33,11 @@ def test_one_comparison_under_holm_is_scipys_paired_t_test():
     assert (decision.low, decision.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
 
 
-def test_the_guard_replaces_a_small_deviation_by_the_pooled_one_and_keeps_a_large_one():
-    quiet, noisy = Estimate(1.0, 5, 0.1), Estimate(1.0, 5, 2.0)
-    critical = critical_value(5, 2)
-    pooled = math.sqrt((0.1**2 + 2.0**2) / 2)
-    first, second = guarded_t([quiet, noisy])
-    assert first.high - first.low == pytest.approx(2 * critical * pooled / math.sqrt(5))
-    assert second.high - second.low == pytest.approx(2 * critical * 2.0 / math.sqrt(5))
+def test_the_guard_replaces_a_small_deviation_by_the_pooled_one_at_its_scale_and_keeps_a_large_one():
+    estimates = Estimate(1.0, 5, 0.1), Estimate(1.0, 5, 2.0), Estimate(1.0, 5, 0.3, scale=2.0)
+    pooled = math.sqrt((0.1**2 + 2.0**2 + 0.3**2 / 2) / 3)
+    for decision, std in zip(guarded_t(estimates), (pooled, 2.0, math.sqrt(2) * pooled), strict=True):
+        assert decision.high - decision.low == pytest.approx(2 * critical_value(5, 3) * std / math.sqrt(5))
 
 
 def test_pooling_weighs_arms_by_their_degrees_of_freedom():
