@@ -1,5 +1,7 @@
 """Views against torchvision's transforms v2: the distributions over many draws, without pixels."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
@@ -83,6 +85,14 @@ def test_windows_and_kept_boxes_are_distributed_as_torchvisions(zoom_out, crop, 
 def test_the_options_of_a_crop_are_torchvisions():
     options = sorted(1.0 if option is None else option for option in CROP_OPTIONS)  # at 1 the image stays whole
     assert options == v2.RandomIoUCrop().options
+
+
+def test_an_option_that_no_crop_of_fifty_meets_gives_way_to_another():
+    rng = Mock(wraps=np.random.default_rng(0))
+    rng.integers.side_effect = map(CROP_OPTIONS.index, (0.9, None))
+    speck = np.array([[1, 1, 2, 2]], np.float32)
+    assert draw_iou_crop(whole_image(HEIGHT, WIDTH), speck, rng) == whole_image(HEIGHT, WIDTH)
+    rng.random.assert_called_once_with((50, 4))
 
 
 @pytest.mark.parametrize("least", [0.1, 0.5, 0.7])
