@@ -104,6 +104,7 @@ def test_readings_are_means_over_their_steps_logged_once_and_no_number_is_read_f
     trainer.limit_val_batches = 0
     trainer.fit(module)
     assert trainer.global_step == 9
+    assert module.model.features.backbone.fc6.conv.weight.is_contiguous(memory_format=torch.channels_last)
     assert not [tensor for tensor in reads if tensor.is_floating_point()], "whole numbers are the loaders' seeds"
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [3, 7]
