@@ -12,8 +12,10 @@ import yaml
 from ssdnorm.build import build_dataset
 from ssdnorm.cli import main
 from ssdnorm.config_file import parse_overrides, read_config
+from ssdnorm.data.coco import CocoDataset
 from ssdnorm.data.formats import find_data
 from ssdnorm.own_data.recipe import choose_recipe
+from ssdnorm.own_data.survey import Objects
 from tests.data.small_sets import CocoFolder, VocFolder, YoloFolder, smooth_photo, voc_object, write_image
 
 CPU = ["--runtime.accelerator", "cpu", "--runtime.devices", "1"]
@@ -42,6 +44,16 @@ def yolo(root: Path) -> Path:
     for i in range(12):
         folder.add(f"a{i}", f"{i % 2} 0.4 0.5 0.3 0.5", split="train" if i < 9 else "valid", seed=i)
     return folder.root
+
+
+def test_crowd_regions_are_no_objects_that_boxes_are_fitted_to(tmp_path):
+    folder = CocoFolder(tmp_path / "mine")
+    folder.add_image(1, "a.png")
+    folder.annotate(1, 7, [4, 6, 16, 15])
+    folder.annotate(1, 3, [0, 0, 40, 30], iscrowd=1)
+    objects = Objects.of(CocoDataset(*folder.save()))
+    assert objects.labels.tolist() == [2]
+    assert objects.boxes.flatten().tolist() == pytest.approx([0.1, 0.2, 0.5, 0.7])
 
 
 FORMATS = {"voc": (voc, "train test"), "coco": (coco, "train"), "yolo": (yolo, "train validation")}

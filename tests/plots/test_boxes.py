@@ -38,6 +38,14 @@ def test_a_box_is_outlined_in_its_labels_colour_and_the_rest_stays():
     assert other[110, 50].tolist() != outline.tolist()
 
 
+def test_the_first_box_lies_on_top():
+    image, box = np.zeros((50, 50, 3), np.uint8), (10, 10, 40, 40)
+    alone, first, last = (np.asarray(draw_boxes(image, [box] * len(labels), [""] * len(labels), labels))
+                          for labels in ([1], [1, 2], [2, 1]))  # fmt: skip
+    assert np.array_equal(first, alone)
+    assert not np.array_equal(last, alone)
+
+
 def test_captions_stay_inside_the_picture():
     image = np.zeros((100, 100, 3), np.uint8)
     picture = np.asarray(draw_boxes(image, [(90, 0, 100, 10), (0, 95, 5, 100)], ["far right", "bottom"], [1, 2]))
