@@ -134,14 +134,22 @@ def test_every_step_can_be_switched_off():
     boxes = np.array([[0, 0, 20, 50]], np.float32)
     off = {"photometric": False, "zoom_out": False, "iou_crop": False, "flip": False}
     plain = EvalTransform(32)(image, boxes, np.array([1]))[0]
-    for step in off:
-        transform = TrainTransform(32, **{**off, step: True})
+    for step in (None, *off):
+        transform = TrainTransform(32, **{name: name == step for name in off})
         changed = [
             not torch.equal(transform(image, boxes, np.array([1]), rng=np.random.default_rng(s))[0], plain)
             for s in range(20)
         ]
-        assert any(changed), step
+        assert any(changed) == (step is not None), step
         assert not all(changed), step
+
+
+def test_channels_are_swapped_only_if_asked():
+    red = np.full((8, 8, 3), (200, 0, 0), np.uint8)
+    for asked, brightest in ((False, {0}), (True, {0, 1, 2})):
+        transform = TrainTransform(8, zoom_out=False, channel_swap=asked)
+        drawn = (transform(red, NO_BOXES, NO_LABELS, rng=np.random.default_rng(s))[0] for s in range(30))
+        assert {int(image.float().mean(dim=(1, 2)).argmax()) for image in drawn} == brightest
 
 
 def test_a_large_jpeg_is_decoded_smaller_and_shows_the_same():
