@@ -174,9 +174,13 @@ def test_a_source_may_hold_nulls_for_the_keys_of_other_formats_as_old_run_folder
 
 
 def test_parameter_groups_have_the_rates_and_decays_of_the_config(file):
-    optimizer = "{lr: 0.1, norms: {lr_factor: 3, weight_decay: 0.2}, biases: {lr_factor: 1, weight_decay: 0.0}}"
+    optimizer = (
+        "{lr: 0.1, momentum: 0.8, norms: {lr_factor: 3, weight_decay: 0.2}, biases: {lr_factor: 1, weight_decay: 0.0}}"
+    )
     config = read_config(file, ["--optimizer", optimizer, "--model.width", "0.02"])
-    rows = {row["group"]: row for row in describe_groups(build_optimizer(config, build_model(config, 3)))}
+    built = build_optimizer(config, build_model(config, 3))
+    assert built.defaults["momentum"] == 0.8
+    rows = {row["group"]: row for row in describe_groups(built)}
     assert {name: (row["lr"], row["weight_decay"]) for name, row in rows.items()} == {
         "weights": (0.1, 5e-4), "norms": (pytest.approx(0.3), 0.2), "biases": (0.1, 0.0),
     }  # fmt: skip

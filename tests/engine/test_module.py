@@ -6,7 +6,15 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ssdnorm.build import build_model, build_optimizer, check_model, check_statistics, loop_settings
+from ssdnorm.build import (
+    build_dataset,
+    build_model,
+    build_optimizer,
+    build_training,
+    check_model,
+    check_statistics,
+    loop_settings,
+)
 from ssdnorm.engine.module import NonFiniteLossError, TrainingModule
 from ssdnorm.engine.run import make_trainer
 from tests.small_training import tiny_config as config
@@ -77,6 +85,14 @@ def test_a_dropout_before_a_batch_norm_is_warned_of_with_its_place(norm, dropout
 @pytest.mark.parametrize("norm", [{"taps": {"fc7": "batch_norm"}}, {"taps": {"conv4_3": "batch_norm"}}])
 def test_a_tap_before_the_dropout_is_not_warned_of(norm):
     training(norm=norm, model={"dropout": {"fc7": 0.5}})
+
+
+def test_the_canvas_of_a_zoomed_out_image_has_the_colour_that_the_network_subtracts():
+    c = config()
+    model = build_model(c, 6)
+    model.image_mean.copy_(torch.tensor([0.1, 0.2, 0.4]))
+    module = build_training(c, model, train_set=build_dataset(c, "train"), test_set=build_dataset(c, "test"))
+    assert module.make_train_loader.args[1].fill == (26, 51, 102)
 
 
 def test_population_statistics_of_a_model_without_batch_norm_are_left_out_and_said(caplog):

@@ -183,6 +183,8 @@ def test_focal_loss_and_class_weights_come_from_the_config():
     loss = build_loss(config, model, names)
     assert loss.focal == (1.5, 0.25)
     assert loss.class_weights.tolist() == [0.5, 1.0, 3.0, 1.0, 1.0, 1.0]
+    mined = build_loss(tiny_config(loss={"negative_ratio": 2.0, "iou_threshold": 0.6}), model, names)
+    assert (mined.negative_ratio, mined.iou_threshold) == (2.0, 0.6)
     bias = model.head.logits["fc7"].bias.unflatten(0, (-1, 6))
     assert bias.softmax(1)[:, 0].tolist() == pytest.approx([0.99] * len(bias))
     with pytest.raises(ValueError, match=r"loss\.class_weights: unknown class 'cros'; .*Did you mean 'cross'\?"):
