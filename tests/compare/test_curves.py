@@ -6,9 +6,9 @@ import pytest
 from ssdnorm.compare.curves import LOSS, mean_log, read_log, thinned
 
 
-def test_losses_evaluations_and_diagnostics_are_told_apart(tmp_path):
+def test_losses_evaluations_and_diagnostics_are_told_apart_and_the_last_of_equal_steps_counts(tmp_path):
     (tmp_path / "metrics.csv").write_text(
-        "step,loss,evaluated_on,AP\n10,5.5,,\n20,4.5,,\n20,,validation,0.1\n40,,validation,0.3\n40,,test,0.25\n"
+        "step,loss,evaluated_on,AP\n10,5.5,,\n20,9.0,,\n20,4.5,,\n20,,validation,0.1\n40,,validation,0.3\n40,,test,0.25\n"
     )
     (tmp_path / "diagnostics.csv").write_text(
         "step,statistic,name,value\n0,rms_before,fc7,1.5\n10,rms_before,fc7,2.5\n0,dead_channels,fc7,0.5\n"
