@@ -93,7 +93,8 @@ def test_calibration_compares_scores_with_the_share_of_hits():
 
 def test_a_label_error_names_image_class_and_annotation_as_the_file_has_them():
     found = seen({"category_id": CAT, "score": 0.8}, {"bbox": moved(400), "image_id": 2, "score": 0.7})
-    first, second = ErrorAnalysis(evaluate_coco(scene({}), found)).label_errors()
+    truth = scene({}, {"bbox": moved(200)})
+    first, second = ErrorAnalysis(evaluate_coco(truth, found)).label_errors()
     assert (first["type"], first["image_id"], first["annotation_id"]) == ("wrong_label", 11, 70)
     assert (first["detected"], first["annotated"], first["iou"], first["score"]) == ("cat", "dog", 1.0, 0.8)
     assert (second["type"], second["image_id"], second["annotation_id"]) == ("missing_annotation", 2, None)

@@ -32,7 +32,9 @@ def test_hits_are_the_detected_objects(seed):
 def test_the_worst_images_come_first_and_clean_ones_not_at_all():
     truth = scene({}, {"image_id": 2}, {"image_id": 2, "bbox": moved(200)})
     truth["images"].append({"id": 99})
-    found = seen({}, {"bbox": moved(400)}, {"image_id": 2, "bbox": moved(400)}, {"image_id": 99, "score": 0.2})
+    found = seen(
+        {}, {"bbox": moved(400), "score": 0.3}, {"image_id": 2, "bbox": moved(400)}, {"image_id": 99, "score": 0.2}
+    )
     worst = worst_images(find_outcomes(evaluate_coco(truth, found), min_score=0.3))
     assert [(image.image_id, image.counts) for image in worst] == [
         (2, {"false positive": 1, "missed": 2}),
