@@ -42,9 +42,13 @@ def unfinished(finished, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_run_leaves_its_config_numbers_pictures_and_weights(tmp_path, capsys):
+def test_a_run_leaves_its_config_numbers_pictures_and_weights(tmp_path, monkeypatch, capsys):
     output = tmp_path / "run"
-    assert train(output, "--optimizer.lr", "0.02", pictures=True) == 0
+    monkeypatch.setattr(  # in two steps nothing is hit, and no threshold found
+        "ssdnorm.metrics.thresholds.thresholds_of", lambda points: dict.fromkeys(points["classes"], 0.25)
+    )
+    words = ["--optimizer.lr", "0.02", "--post_process.max_detections", "7"]
+    assert train(output, *words, pictures=True) == 0
     printed = capsys.readouterr().out
     assert "AP50" in printed
     assert "sheet.png" in printed
@@ -54,7 +58,8 @@ def test_a_run_leaves_its_config_numbers_pictures_and_weights(tmp_path, capsys):
     assert [row["group"] for row in result["parameter_groups"]] == ["weights", "norms", "biases"]
     assert {"versions", "commit", "device", "seconds"} <= set(result)
     optimizer = {**TINY["optimizer"], "lr": 0.02}
-    assert config_of(output) == tiny_config(optimizer=optimizer).model_dump(), "complete"
+    config = tiny_config(optimizer=optimizer, post_process={"max_detections": 7})
+    assert config_of(output) == config.model_dump(), "complete"
     assert isinstance(record(output, "detections"), list)
     assert [row["step"] for row in rows(output) if row["loss"]] == ["1", "2"]
     assert [row["step"] for row in rows(output) if row["AP"]] == ["2"]
@@ -65,6 +70,8 @@ def test_a_run_leaves_its_config_numbers_pictures_and_weights(tmp_path, capsys):
     detector = load_detector(output / "checkpoints" / "model.safetensors")
     assert detector.class_names == ("circle", "cross", "square", "star", "triangle")
     assert detector.model.arguments["width"] == 0.02
+    assert detector.thresholds == dict.fromkeys(detector.class_names, 0.25)
+    assert detector.post_process.max_detections == 7
 
 
 def test_averaged_weights_are_saved_by_a_run_resumed_after_its_last_step(tmp_path, monkeypatch):
