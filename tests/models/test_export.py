@@ -6,7 +6,7 @@ import onnx
 import pytest
 import torch
 
-from ssdnorm import Detector, PostProcess, ssd300_vgg16
+from ssdnorm import BoxCoder, Detector, PostProcess, ssd300_vgg16
 from ssdnorm.models.export import ExportedNetwork, FixedPostProcess, export_onnx, export_torch, nms_mask
 from ssdnorm.models.metadata import read_export_metadata
 from ssdnorm.models.onnx_detector import OnnxDetector
@@ -87,7 +87,7 @@ def test_the_file_is_one_checked_onnx_of_opset_18_with_its_metadata(with_nms):
 
 
 def test_raw_outputs_end_in_the_same_detections(tmp_path, images):
-    detector = small_detector(score_threshold=0.3)
+    detector = small_detector(score_threshold=0.3, coder=BoxCoder((0.1, 0.2, 0.3, 0.25)))
     export_onnx(exported_network(detector), tmp_path / "m.onnx")
     exported = OnnxDetector(tmp_path / "m.onnx")
     with torch.no_grad():
