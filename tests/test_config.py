@@ -137,8 +137,8 @@ def test_epochs_and_shares_become_steps_and_the_longer_run_needs_no_other_key(fi
     assert in_steps(read_config(file, ["--training.epochs", "0.1"]), 8, 32).training.max_steps == 1
     plain = read_config("bccd")
     assert in_steps(plain, 8, 32) == plain
-    with pytest.raises(ValueError, match=r"optimizer\.lr_drops: \[30\] reaches past the 20 steps"):
-        in_steps(read_config(file, ["--optimizer.lr_drops", "[30]", "--training.epochs", "5"]), 8, 32)
+    with pytest.raises(ValueError, match=r"optimizer\.lr_drops: \[20\] reaches past the 20 steps"):
+        in_steps(read_config(file, ["--optimizer.lr_drops", "[20]", "--training.epochs", "5"]), 8, 32)
 
 
 def test_a_mistake_in_a_file_is_told_with_the_file(file):

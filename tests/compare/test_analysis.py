@@ -10,7 +10,7 @@ from scipy import stats
 
 from ssdnorm.coco_format import load_detections
 from ssdnorm.compare.analysis import choose_rate, choose_rates, read_rates
-from ssdnorm.compare.differences import judge
+from ssdnorm.compare.differences import judge, outcomes
 from ssdnorm.compare.formatting import duration
 from ssdnorm.compare.origin import origin_of
 from ssdnorm.compare.planning import Scatter, plan_markdown
@@ -166,6 +166,9 @@ def test_seeds_that_fail_are_an_outcome(whole):
     assert arms["none"].mean_all == pytest.approx(sum(values) / 3)
     assert arms["none"].p == pytest.approx(min(1, 2 * failure_p(1, 3, 0, 3)))
     assert arms["l2_norm"].p is None
+    runs = results.arms[1].chosen_runs
+    lowest = min(run.result["metrics"]["AP50"] for run in runs if run.result)
+    assert outcomes({"none": runs}, "none", "AP", lowest)["none"].num_learnt == 2, "at the threshold, too"
 
 
 def test_costs_scatter_and_versions_come_from_the_runs(whole):

@@ -12,13 +12,16 @@ from ssdnorm.models.class_names import VOC_CLASSES, coco_classes, default_class_
 @pytest.fixture
 def checkpoint():
     model = ssd300_vgg16(81, width=0.02)
-    return Checkpoint(model.arguments, model.state_dict(), list(coco_classes()), antialias=False)
+    names = list(coco_classes())
+    thresholds = dict.fromkeys(names, 0.5)
+    return Checkpoint(model.arguments, model.state_dict(), names, antialias=False, thresholds=thresholds)
 
 
 def test_all_of_vocs_classes_are_in_coco(checkpoint):
     chosen = select_classes(checkpoint, VOC_CLASSES)
     assert chosen.class_names == list(VOC_CLASSES)
     assert chosen.antialias is False
+    assert chosen.thresholds is None, "scores rise"
     x = torch.rand(1, 3, 300, 300)
     with torch.no_grad():
         before, after = make_detector(checkpoint).model(x), make_detector(chosen).model(x)
