@@ -11,6 +11,7 @@ SPECS = {
     "ssd300": DEFAULT_BOXES["ssd300_coco"],
     "clipped": DefaultBoxSpec(**{**vars(DEFAULT_BOXES["ssd300_voc"]), "clip": "size"}),
     "rectangle": spread_default_boxes((96, 160), [(12, 20), (3, 5), (1, 3)], aspect_ratios=[[2], [2, 3], [1.5]]),
+    "unequal steps": spread_default_boxes((96, 160), [(8, 20), (3, 4)], aspect_ratios=[[2], [2, 3]]),
 }
 
 
