@@ -84,8 +84,9 @@ def read_options(given: dict[str, str], plan: Plan) -> SlurmOptions:
     runtime = plan.base.runtime
     if runtime.num_nodes > 1:
         raise ValueError(f"base.runtime.num_nodes: a run on Slurm is one task on one node; got {runtime.num_nodes}")
-    if runtime.accelerator == "gpu" and not options.gpus:
-        raise ValueError("command line: --slurm.gpus: base.runtime.accelerator is gpu; ask for GPUs, such as 1")
+    if runtime.accelerator in ("gpu", "cuda") and not options.gpus:
+        asked = f"base.runtime.accelerator is {runtime.accelerator}"
+        raise ValueError(f"command line: --slurm.gpus: {asked}; ask for GPUs, such as 1")
     absent = [name for name in ("sbatch", "srun", "squeue", "sinfo", "scontrol") if shutil.which(name) is None]
     if absent:
         raise ValueError(

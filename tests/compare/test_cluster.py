@@ -290,6 +290,11 @@ def test_options_of_slurm_are_typed_and_further_ones_go_to_sbatch():
         ("--cluster slurm --slurm.array 3", "--slurm.array: is set by compare"),
         ("--cluster slurm --slurm.gpus", "expected --slurm.key value"),
         ("--cluster slurm --base.runtime.num_nodes 2", "a run on Slurm is one task on one node"),
+        (
+            "--cluster slurm --base.runtime.accelerator gpu",
+            "--slurm.gpus: base.runtime.accelerator is gpu; ask for GPUs",
+        ),
+        ("--cluster slurm --base.runtime.accelerator cuda", "--slurm.gpus: base.runtime.accelerator is cuda"),
         ("--cluster slurm", "no such command on this machine"),
         ("--watch", "squeue"),
         ("--cluster slurm --watch", "squeue"),
