@@ -1,6 +1,7 @@
 """Comparisons on a Slurm of one node that the tests start; and without it: options, shards, commands that clash."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -290,11 +291,6 @@ def test_options_of_slurm_are_typed_and_further_ones_go_to_sbatch():
         ("--cluster slurm --slurm.array 3", "--slurm.array: is set by compare"),
         ("--cluster slurm --slurm.gpus", "expected --slurm.key value"),
         ("--cluster slurm --base.runtime.num_nodes 2", "a run on Slurm is one task on one node"),
-        (
-            "--cluster slurm --base.runtime.accelerator gpu",
-            "--slurm.gpus: base.runtime.accelerator is gpu; ask for GPUs",
-        ),
-        ("--cluster slurm --base.runtime.accelerator cuda", "--slurm.gpus: base.runtime.accelerator is cuda"),
         ("--cluster slurm", "no such command on this machine"),
         ("--watch", "squeue"),
         ("--cluster slurm --watch", "squeue"),
@@ -307,6 +303,15 @@ def test_options_that_clash_or_cannot_be_are_refused_in_one_line(more, message, 
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "cmp").exists()
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda"])
+def test_a_grid_on_gpus_asks_slurm_for_them(accelerator, words):
+    plan = read_plan(words[2])
+    runtime = plan.base.runtime.model_copy(update={"accelerator": accelerator})
+    plan = dataclasses.replace(plan, base=plan.base.model_copy(update={"runtime": runtime}))
+    with pytest.raises(ValueError, match=rf"--slurm\.gpus: base\.runtime\.accelerator is {accelerator}; ask for GPUs"):
+        slurm_options.read_options({"minutes": "5"}, plan)
 
 
 def test_shards_are_fixed_disjoint_complete_and_even_over_arms(words):
