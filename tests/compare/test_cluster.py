@@ -179,7 +179,7 @@ def test_a_grid_that_is_signalled_requeued_and_out_of_time_equals_a_local_one(wo
         assert "begins anew" not in log, folder
     assert not list(root.rglob("hpc_ckpt*")), "Lightning's own"
 
-    compare_with_forked_runs(*words[1:3], "--seeds", "0", "--output", str(local), "--jobs", "2")
+    compare_with_forked_runs(*words[1:3], "--seeds", "0", "--output", str(local), "--jobs", "2", draw=True)
     record = json.loads((root / "slurm/submitted.json").read_text())
     assert len(record["runs"]) == 5, "two stages: four runs at first, then the seed of the arm with several rates"
     shutil.rmtree(root / "slurm")

@@ -1,7 +1,7 @@
 """Let the launcher fork its runs instead of starting Python again, which takes seconds of processor time each.
 
-As a command, ``python -m tests.faults.forked_runs compare …``, the runs draw nothing either. It is a process of its own
-because PyTorch may refuse to train in the fork of one that has computed a gradient.
+As a command, ``python -m tests.faults.forked_runs compare …``, the runs draw nothing either, unless --draw comes first.
+It is a process of its own because PyTorch may refuse to train in the fork of one that has computed a gradient.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from tests.faults.kills import Operations, start_child, wait_for
 from tests.small_training import ROOT
 
 
-def compare_with_forked_runs(*words: str) -> str:
+def compare_with_forked_runs(*words: str, draw: bool = False) -> str:
     """What the command prints; it must end well."""
-    command = [sys.executable, "-m", "tests.faults.forked_runs", "compare", *words]
+    command = [sys.executable, "-m", "tests.faults.forked_runs", *["--draw"] * draw, "compare", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -69,6 +69,8 @@ def fork_runs(operations: Operations | None = None) -> None:
 
 if __name__ == "__main__":
     fork_runs()
+    if sys.argv[1] == "--draw":
+        sys.exit(main(sys.argv[2:]))
     train_pictures.draw_result = lambda *_, **__: None
     SummaryWriter.add_figure = lambda *_, **__: None
     sys.exit(main(sys.argv[1:]))
