@@ -32,7 +32,7 @@ class DetectionDataset:
     def __init__(
         self,
         ground_truth: GroundTruth,
-        paths: Sequence[str] | None,
+        paths: Sequence[str] | np.ndarray | None,
         *,
         train_on_difficult: bool = True,
         problems: Problems | None = None,
