@@ -107,7 +107,7 @@ def choose_recipe(
     kind = norm_kind(first.norm.backbone)
     train = build_dataset(first, "train")
     data, splits, notes = _splits(found, train, path, seed)
-    if first.loss.focal is None:
+    if first.loss.focal is None and "data.train.only" not in overrides:
         notes += _leave_out_empty(train, data, splits, _list_file(path, "train"))
     num_images = len(splits.get(str(_list_file(path, "train")), ())) or len(train)
     objects = Objects.of(train)

@@ -176,10 +176,12 @@ def test_training_pictures_without_an_object_are_left_out_unless_focal_loss_uses
     assert note.startswith(f"without objects: {24 - held_out - len(train)} training pictures, left out")
     assert all(len(train.training_boxes(i)[1]) for i in range(len(train)))
     assert not all(len(validation.training_boxes(i)[1]) for i in range(len(validation)))
-    recipe = choose_recipe(
-        find_data("mine"), Path("b.yaml"), overrides={"loss.focal": {"alpha": 0.25, "gamma": 2.0}}, **options
-    )
-    assert not any(note.startswith("without objects:") for note in recipe.notes)
+    for overrides in (
+        {"loss.focal": {"alpha": 0.25, "gamma": 2.0}},
+        {"data.train.only": ["a00", "a01", "a02", "a03", "a04", "a05"]},
+    ):
+        recipe = choose_recipe(find_data("mine"), Path("b.yaml"), overrides=overrides, **options)
+        assert not any(note.startswith("without objects:") for note in recipe.notes)
 
 
 def test_with_weights_layers_can_be_frozen_and_another_norm_is_named(tmp_path):
